@@ -1,0 +1,3 @@
+"""Commands: see the docstring of each."""
+
+from __future__ import annotations

@@ -1,0 +1,431 @@
+"""edgeship.toml → checked, frozen models. Loads no torch, no onnx and no engine.
+
+Every problem of a file is reported at once, with the nearest valid key for a misspelled one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edgeship.errors import ConfigError, UserInputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - Python 3.10
+    import tomli as tomllib
+
+Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
+"""What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
+TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
+EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
+Dim = int | str
+"""A fixed axis, or the name of a dynamic one."""
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A table of the config: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputSpec(Section):
+    """One input of the model as the user declares it."""
+
+    shape: tuple[Dim, ...]
+    dtype: Literal["float32", "float16", "uint8", "int8", "int32", "int64", "bool"] = "float32"
+    low: float | None = None
+    """Lower bound of the seeded random values of the parity stage (default: a normal distribution)."""
+    high: float | None = None
+
+    @field_validator("shape")
+    @classmethod
+    def _axes(cls, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        for axis in shape:
+            if isinstance(axis, int) and axis < 1:
+                raise ValueError(f"axis {axis} must be at least 1, or a name for a dynamic axis")
+            if isinstance(axis, str) and not axis.isidentifier():
+                raise ValueError(f"axis name {axis!r} must be an identifier such as 'batch'")
+        return shape
+
+
+class Model(Section):
+    """Where the model comes from."""
+
+    source: str
+    """``module:callable`` that returns an ``nn.Module``, or a path to ``.onnx`` or ``.pt2``."""
+    weights: Path | None = None
+    """``.safetensors``, or a checkpoint that loads with ``weights_only=True``."""
+    weights_key: str | None = None
+    """The key under which a checkpoint holds its state dict, such as ``"model"`` or ``"ema.state_dict"``."""
+    inputs: dict[str, InputSpec] = Field(default_factory=dict)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for the callable."""
+    opset: Annotated[int, Field(ge=18)] = 18
+
+
+class Preprocess(Section):
+    """From a decoded image to the model's input; the same for calibration, evaluation and the vehicle.
+
+    ``value = (pixel * scale - mean) / std`` on 0..255 pixels, per channel in the order of ``color``.
+    """
+
+    fit: Literal["center-crop", "letterbox", "stretch"] = "center-crop"
+    size: tuple[Count, Count] | None = None
+    """(height, width); default: the model input's own."""
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.875
+    """center-crop: the short side is resized to size / crop_fraction before the crop."""
+    pad_value: Annotated[float, Field(ge=0, le=255)] = 114.0
+    pad_align: Literal["center", "top-left"] = "center"
+    interpolation: Literal["bilinear", "bicubic", "nearest", "box", "lanczos"] = "bilinear"
+    color: Literal["rgb", "bgr", "gray"] = "rgb"
+    scale: Positive = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Positive, ...] = (1.0,)
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+    input: str | None = None
+    """Which input takes the image, when the model has several."""
+
+    @model_validator(mode="after")
+    def _channels(self) -> Preprocess:
+        channels = 1 if self.color == "gray" else 3
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise ValueError(f"{name} has {len(values)} values; color = {self.color!r} needs 1 or {channels}")
+        return self
+
+
+class Parity(Section):
+    """PyTorch against ONNX."""
+
+    rtol: Positive = 1e-3
+    atol: Positive = 1e-3
+    seeds: Count = 3
+    images: Annotated[int, Field(ge=0)] = 4
+    device: str = "cpu"
+
+
+class Calibration(Section):
+    """Frames that set the INT8 ranges. They must come from the deployment camera."""
+
+    images: Path | None = None
+    npz: Path | None = None
+    count: Count = 512
+    method: Method = "auto"
+    percentile: Annotated[float, Field(gt=50, lt=100)] = 99.99
+    batch: Count = 8
+    holdout: Annotated[float, Field(ge=0, lt=0.9)] = 0.125
+    """Share of the frames held out to compare methods when ``method = "auto"``."""
+    cache: Path | None = None
+    trust_cache: bool = False
+    """Accept a plain TensorRT cache that carries no proof of where it came from."""
+    allow_corrupt: Annotated[int, Field(ge=0)] = 0
+    seed: int = 0
+    device: str = "cpu"
+
+
+class Quantization(Section):
+    """What INT8 touches, for every INT8 candidate."""
+
+    keep: tuple[str, ...] = ()
+    """Node names or shell patterns that stay in high precision; ``op:Softmax`` names an operator kind."""
+    per_channel: bool = True
+
+
+class Evaluation(Section):
+    """What is measured, on which labelled images."""
+
+    task: str = "classification"
+    """classification | detection | segmentation | module:callable"""
+    images: Path | None = None
+    """A folder (of one folder per class, or of images), an ``.npz``, or ``module:callable``."""
+    labels: Path | None = None
+    """CSV or JSON of labels, COCO JSON, or the folder of masks."""
+    classes: tuple[str, ...] | Path | None = None
+    """Class names in the order of the model's outputs, or a text file with one name a line."""
+    decoder: str | None = None
+    """yolox | ultralytics | detr | nms | logits | classmap | module:callable"""
+    output: str | None = None
+    """Which output carries the prediction, when the model has several."""
+    score_threshold: Fraction = 0.001
+    nms_iou: Fraction = 0.65
+    max_detections: Count = 100
+    operating_confidence: Fraction = 0.5
+    """The score at which the vehicle acts: recall of critical classes and score shift are measured there."""
+    ignore_index: int | None = None
+    batch: Count = 8
+    limit: Count | None = None
+    allow_corrupt: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=1)] | None = None
+
+
+class Batch(Section):
+    """The optimization profile of the dynamic batch axis."""
+
+    min: Count = 1
+    opt: Count = 1
+    max: Count = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Batch:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"needs min <= opt <= max, found {self.min}, {self.opt}, {self.max}")
+        return self
+
+
+class ShapeRange(Section):
+    """An explicit optimization profile for one input."""
+
+    min: tuple[Count, ...]
+    opt: tuple[Count, ...]
+    max: tuple[Count, ...]
+
+
+class Target(Section):
+    """Where candidates are built and tried, and the builder's options there."""
+
+    engine: EngineName = "onnxruntime"
+    device: str = "cpu"
+    host: str | None = None
+    """``user@name`` for trials over SSH; absent: this machine."""
+    python: str = "python3"
+    """The interpreter on the host that has edgeship's light install."""
+    remote_dir: str = "edgeship-trials"
+    batch: Batch = Batch()
+    shapes: dict[str, ShapeRange] = Field(default_factory=dict)
+    via: Literal["api", "trtexec"] = "api"
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of one inference (0: the engine's own choice)."""
+    workspace_mib: Count = 4096
+    optimization_level: Annotated[int, Field(ge=0, le=5)] | None = None
+    timing_cache: Path | None = None
+    tf32: bool = False
+    dla_core: Annotated[int, Field(ge=0)] | None = None
+    gpu_fallback: bool = False
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    plugins: tuple[Path, ...] = ()
+    compute_capability: tuple[str, ...] = ()
+    """TensorRT-RTX: architectures to build ahead of time for, ``["8.6", "8.9"]``."""
+    cuda_graph: bool = True
+    nhwc: bool = True
+    """onnxruntime on CUDA: prefer channels-last kernels."""
+
+
+class Candidates(Section):
+    """The precision plans to try."""
+
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    search: bool = False
+    max_trials: Count = 24
+    keep: tuple[str, ...] = ()
+    """Patterns for one more candidate: INT8 with these nodes kept in high precision."""
+
+
+class Benchmark(Section):
+    """How long latency is measured."""
+
+    batch: Count | None = None
+    """Default: the profile's opt."""
+    warmup_s: Positive = 0.5
+    min_s: Positive = 1.0
+    max_s: Positive = 20.0
+    min_samples: Count = 100
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Measure until the median is known this well (half width of its 95 % interval over its value)."""
+
+
+class Gate(Section):
+    """The rules of the verdict."""
+
+    latency_p50_ms: Positive | None = None
+    latency_p90_ms: Positive | None = None
+    latency_p99_ms: Positive | None = None
+    clock: Literal["auto", "device", "wall"] = "auto"
+    """Which time the latency rules read: device time where the engine gives it (auto), or as named."""
+    speedup_over_fp32: Positive | None = None
+    throughput_min: Positive | None = None
+    """Images a second."""
+    max_drop: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    critical: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    critical_metric: Literal["auto", "recall", "ap", "iou"] = "auto"
+    min_agreement: Fraction | None = None
+    max_engine_mib: Positive | None = None
+    max_memory_mib: Positive | None = None
+    min_achieved: Fraction = 0.5
+    """Share of the asked-for layers that must really run in the asked-for precision."""
+    confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """One-sided confidence of every bound; 0 turns the statistics off."""
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    rebuilds: Count = 1
+
+
+class Config(Section):
+    """The whole of edgeship.toml. Paths are absolute after loading."""
+
+    model: Model
+    preprocess: Preprocess | None = None
+    parity: Parity = Parity()
+    calibration: Calibration = Calibration()
+    quantization: Quantization = Quantization()
+    evaluation: Evaluation = Evaluation()
+    target: Target = Target()
+    targets: dict[str, Target] = Field(default_factory=dict)
+    """Several named targets instead of ``[target]``."""
+    candidates: Candidates = Candidates()
+    benchmark: Benchmark = Benchmark()
+    gate: Gate = Gate()
+    root: Path = Field(default=Path(), exclude=True)
+    """The folder of the file: module sources are imported from here."""
+
+    def all_targets(self) -> dict[str, Target]:
+        """The targets by name; a single ``[target]`` is called ``default``."""
+        return dict(self.targets) if self.targets else {"default": self.target}
+
+
+def load(path: Path) -> Config:
+    """Read and check a config file.
+
+    Raises:
+        UserInputError: The file is absent or not TOML.
+        ConfigError: Every unknown key and wrong value, at once.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserInputError(f"no config file at {path}", do="edgeship init") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserInputError(f"{path} is not valid TOML: {error}", do="mend that line and run again") from None
+    if "root" in raw:
+        raise ConfigError(["root: unknown key"], where=str(path))
+    root = path.resolve().parent
+    try:
+        config = Config.model_validate({**raw, "root": root})
+    except ValidationError as error:
+        raise ConfigError(_problems(error), where=str(path)) from None
+    problems = _cross_checks(config, raw)
+    if problems:
+        raise ConfigError(problems, where=str(path))
+    return _absolute(config, root)
+
+
+def _problems(error: ValidationError) -> list[str]:
+    found = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        where = ".".join(location)
+        if item["type"] == "extra_forbidden":
+            guess = difflib.get_close_matches(location[-1], _siblings(location[:-1]), n=1, cutoff=0.6)
+            known = _siblings(location[:-1])
+            hint = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(sorted(known))}"
+            found.append(f"{where}: unknown key; {hint}")
+        elif item["type"] == "missing":
+            found.append(f"{where}: missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            message = message[:1].lower() + message[1:]
+            value = item["input"]
+            shown = "" if isinstance(value, dict) else f", found {value!r}"
+            found.append(f"{where}: {message}{shown}{_nearest_choice(item, value)}")
+    return list(dict.fromkeys(found))
+
+
+def _nearest_choice(item: Any, value: object) -> str:
+    expected = str(item.get("ctx", {}).get("expected", ""))
+    choices = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
+    match = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _siblings(location: list[str]) -> list[str]:
+    """The valid keys of the table at ``location``."""
+    model: type[BaseModel] = Config
+    for part in location:
+        if part not in model.model_fields:
+            continue
+        inner = _section_type(model.model_fields[part].annotation)
+        if inner is None:
+            return []
+        model = inner
+    return [name for name in model.model_fields if name != "root"]
+
+
+def _section_type(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _section_type(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
+    found = []
+    if config.targets and "target" in raw:
+        found.append("target and targets: use one of the two")
+    quantized = [p for p in config.candidates.precisions if p not in ("fp32", "fp16")]
+    sources = [config.calibration.images, config.calibration.npz, config.calibration.cache]
+    if (quantized or config.candidates.search) and not any(sources):
+        found.append(
+            f"calibration.images: missing, and candidates.precisions asks for {', '.join(quantized) or 'a search'}; "
+            "INT8 needs frames from the deployment camera (random data is never used)"
+        )
+    if (config.calibration.images or config.calibration.npz) and config.calibration.images and not config.preprocess:
+        found.append("preprocess: missing; images need it (calibration, evaluation and the vehicle share it)")
+    gate = config.gate
+    budgets = [("p50", gate.latency_p50_ms), ("p90", gate.latency_p90_ms), ("p99", gate.latency_p99_ms)]
+    known = [(name, value) for name, value in budgets if value is not None]
+    for (low, a), (high, b) in itertools.pairwise(known):
+        if a > b:
+            found.append(
+                f"gate.latency_{low}_ms = {a} and gate.latency_{high}_ms = {b} contradict: {low} is never over {high}"
+            )
+    measured = config.evaluation.images is not None
+    if (gate.max_drop or gate.critical) and not measured:
+        found.append("evaluation.images: missing, and gate.max_drop or gate.critical needs labelled images")
+    for name, target in config.all_targets().items():
+        label = "target" if not config.targets else f"targets.{name}"
+        if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
+            found.append(f"candidates.precisions: implicit is TensorRT 10's, {label}.engine is onnxruntime; use int8")
+        if target.engine != "tensorrt-rtx" and target.compute_capability:
+            found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
+    return found
+
+
+def _absolute(config: Config, root: Path) -> Config:
+    """Make every relative path of the file relative to the file."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, Path) and value != root:
+            return value if value.is_absolute() or _is_reference(str(value)) else root / value
+        if isinstance(value, Section):
+            return value.model_copy(update={name: walk(getattr(value, name)) for name in type(value).model_fields})
+        if isinstance(value, tuple):
+            return tuple(walk(item) for item in value)
+        if isinstance(value, dict):
+            return {key: walk(item) for key, item in value.items()}
+        return value
+
+    result: Config = walk(config)
+    source = result.model.source
+    if Path(source).suffix in (".onnx", ".pt2") and not Path(source).is_absolute():
+        model = result.model.model_copy(update={"source": str(root / source)})
+        result = result.model_copy(update={"model": model})
+    return result
+
+
+def _is_reference(text: str) -> bool:
+    """Whether a value is ``module:callable`` rather than a path."""
+    module, separator, name = text.partition(":")
+    return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))

@@ -1,0 +1,149 @@
+"""Engines: modules with the same few functions, listed in one literal dict.
+
+``import edgeship.engines`` loads no engine. :func:`get` imports the one that is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from edgeship.config import EngineName, Precision, Target
+from edgeship.progress import Progress, silent
+from edgeship.results import Audit, Build, Identity, TensorInfo
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+    Feeds = Mapping[str, Array]
+
+ENGINES: dict[EngineName, str] = {
+    "onnxruntime": "edgeship.engines.onnxruntime",
+    "tensorrt": "edgeship.engines.tensorrt",
+    "tensorrt-rtx": "edgeship.engines.tensorrt_rtx",
+}
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build, from what, to where.
+
+    ``frames`` serves batches for TensorRT 10's implicit calibrator when no cache is given.
+    """
+
+    onnx: Path
+    output: Path
+    precision: Precision
+    target: Target
+    keep: tuple[str, ...] = ()
+    cache: Path | None = None
+    log: Path | None = None
+    frames: Iterator[Feeds] | None = None
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How to open an engine. ``max_batch`` sizes the buffers; None: the engine's own profile maximum."""
+
+    device: str = "cpu"
+    threads: int = 0
+    cuda_graph: bool = False
+    max_batch: int | None = None
+    tf32: bool = False
+    nhwc: bool = True
+    plugins: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One inference in milliseconds: host wall time with the device drained, and device time where known."""
+
+    wall_ms: float
+    device_ms: float | None = None
+    upload_ms: float | None = None
+    download_ms: float | None = None
+
+
+class Timer(Protocol):
+    """Inputs bound once; each call is one inference, synchronized, and says how long it took."""
+
+    def __call__(self) -> Timing: ...
+
+    def outputs(self) -> dict[str, Array]:
+        """The outputs of the last call, by name."""
+        ...
+
+
+class Runner(Protocol):
+    """An open engine.
+
+    ``infer`` checks names, dtypes and shapes, and returns fresh arrays by output name. Not safe from several
+    threads at once; the runtime locks.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    def infer(self, feeds: Feeds) -> dict[str, Array]: ...
+
+    def timer(self, feeds: Feeds) -> Timer: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What of an engine is installed here. ``reason`` says why it is not available."""
+
+    engine: EngineName
+    available: bool
+    version: str = ""
+    devices: tuple[str, ...] = ()
+    reason: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """What an engine module offers."""
+
+    SUFFIX: str
+    """Of the raw engine file: ``.engine``, ``.onnx``."""
+
+    def probe(self) -> Probe:
+        """Say what is installed, without raising."""
+        ...
+
+    def identity(self, device: str) -> Identity:
+        """What an engine built here for ``device`` would be bound to. Raises DeviceError, MissingExtra."""
+        ...
+
+    def build(self, request: BuildRequest) -> Build:
+        """Build the engine file. Raises BuildError, PrecisionError, DeviceError, MissingExtra."""
+        ...
+
+    def audit(self, engine: Path, request: BuildRequest, options: OpenOptions) -> Audit:
+        """Compare asked-for with achieved precision on the built engine, or on the parsed network."""
+        ...
+
+    def open(self, engine: Path, options: OpenOptions) -> Runner:
+        """Open a verified engine file. Raises EngineMismatch, DeviceError, EngineError."""
+        ...
+
+    def misfits(self, built: Identity, device: str) -> list[str]:
+        """What of ``built`` differs from this machine so that the engine would not load; empty when it fits."""
+        ...
+
+
+def get(name: EngineName) -> Engine:
+    """The module of an engine. Importing it loads no vendor library; its functions raise MissingExtra."""
+    return cast(Engine, importlib.import_module(ENGINES[name]))
