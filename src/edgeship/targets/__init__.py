@@ -1,1 +1,33 @@
+"""Where trials run: this machine, or another one over SSH."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeship.config import Target
+from edgeship.progress import Progress, silent
+from edgeship.results import Trial
+
+
+def run(target: Target, folder: Path, progress: Progress = silent, *, timeout_s: float | None = None) -> Trial:
+    """Run the trial in ``folder`` on ``target``: in a process here, or on ``target.host`` over SSH.
+
+    Safe to call from several threads for different folders. Ctrl-C ends the trial's processes, there as here.
+
+    Args:
+        target: Where; the same as in the folder's ``spec.json``.
+        folder: The trial's directory, with ``spec.json`` and the files it names. Results come back into it.
+        progress: Told what the trial reports.
+        timeout_s: Longest time for one attempt; None: no limit.
+
+    Raises:
+        EdgeshipError: What stopped the trial and is not the candidate's fault.
+        TargetError: The host cannot be reached, or lacks edgeship's light install.
+    """
+    if target.host is None:
+        from edgeship.targets import local
+
+        return local.run(folder, progress, timeout_s=timeout_s)
+    from edgeship.targets import ssh
+
+    return ssh.run(target, folder, progress, timeout_s=timeout_s)

@@ -1,0 +1,202 @@
+"""Trials on this machine, each in a process of its own: an engine that crashes fails its candidate, not the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from edgeship.errors import EdgeshipError
+from edgeship.progress import Progress, silent
+from edgeship.results import Failure, Trial, TrialSpec, read, write
+from edgeship.targets import wire
+from edgeship.trial.run import finished_trial
+
+RESTARTS = 2
+"""How often a trial that was killed from outside is continued before it counts as failed."""
+KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
+TAIL_CHARS = 4000
+
+
+@dataclass
+class _Ended:
+    """How a trial process ended."""
+
+    code: int
+    error: EdgeshipError | None
+    tail: str
+    last: str
+    overdue: bool
+
+
+def run(folder: Path, progress: Progress = silent, *, timeout_s: float | None = None) -> Trial:
+    """Run the trial in ``folder`` in a process of its own and wait for it.
+
+    Args:
+        folder: The trial's directory, with ``spec.json``.
+        progress: Told what the trial process reports.
+        timeout_s: Longest time for one attempt; None: no limit.
+
+    Raises:
+        EdgeshipError: What stopped the trial process and is not the candidate's fault: wrong input, no space.
+    """
+    finished = finished_trial(folder)
+    if finished is not None and _same_spec(folder):
+        return finished
+    for attempt in range(RESTARTS + 1):
+        ended = _attempt(folder, progress, timeout_s)
+        if ended.error is not None:
+            raise ended.error
+        trial = finished_trial(folder)
+        if ended.code == 0 and trial is not None:
+            return trial
+        killed = -ended.code in KILLED and not ended.overdue
+        if not killed or attempt == RESTARTS:
+            return _record_crash(folder, ended, timeout_s)
+        progress(0, None, f"continuing after {_signal_name(ended.code)}")
+    raise AssertionError("unreachable")
+
+
+def _same_spec(folder: Path) -> bool:
+    from edgeship.files import sha256_file
+
+    mark = folder / "spec.sha256"
+    return mark.is_file() and mark.read_text(encoding="utf-8").strip() == sha256_file(folder / "spec.json")
+
+
+def _attempt(folder: Path, progress: Progress, timeout_s: float | None) -> _Ended:
+    """One process. It ends when this one does: its standard input is a pipe that we hold."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeship", "trial", str(folder.resolve()), "--json", "--end-with-stdin"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)},
+    )
+    assert process.stdout is not None and process.stderr is not None
+    overdue = threading.Event()
+    tail: list[str] = []
+    drain = threading.Thread(target=_drain, args=(process.stderr, tail), daemon=True)
+    drain.start()
+    timer = _deadline(process, timeout_s, overdue)
+    try:
+        error, last = _listen(process.stdout, progress)
+        code = process.wait()
+    except BaseException:
+        stop(process)
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+        drain.join(timeout=5)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+    return _Ended(code, error, "".join(tail)[-TAIL_CHARS:], last, overdue.is_set())
+
+
+def _listen(stream: IO[str], progress: Progress) -> tuple[EdgeshipError | None, str]:
+    error: EdgeshipError | None = None
+    last = ""
+    for line in stream:
+        message = wire.hear(line)
+        error = wire.revive(message) or error
+        if isinstance(message.get("what"), str):
+            last = message["what"]
+        wire.pass_on(message, progress)
+    return error, last
+
+
+def _drain(stream: IO[str], tail: list[str]) -> None:
+    for line in stream:
+        tail.append(line)
+        del tail[:-200]
+
+
+def _deadline(
+    process: subprocess.Popen[str], timeout_s: float | None, overdue: threading.Event
+) -> threading.Timer | None:
+    if timeout_s is None:
+        return None
+
+    def fire() -> None:
+        overdue.set()
+        stop(process)
+
+    timer = threading.Timer(timeout_s, fire)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def stop(process: subprocess.Popen[str], grace_s: float = 3.0) -> None:
+    """End a process and everything in its session: first kindly, then surely."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, kind)
+        except ProcessLookupError:
+            break
+        deadline = time.monotonic() + grace_s
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if process.poll() is not None and kind == signal.SIGKILL:
+            break
+    process.wait()
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"exit code {code}"
+
+
+def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial:
+    """Write the trial that the dead process could not write."""
+    if ended.overdue:
+        message = f"the trial was stopped after {timeout_s:g} s"
+        kind = "Timeout"
+    elif ended.code < 0:
+        kind = "Crash"
+        message = f"the trial process died of {_signal_name(ended.code)}"
+        if ended.code == -signal.SIGKILL:
+            message += f" {RESTARTS + 1} times; the system may be out of memory"
+    else:
+        kind = "Crash"
+        message = f"the trial process ended with exit code {ended.code} and wrote no result"
+    if ended.tail.strip():
+        message += "; its last words:\n" + ended.tail.strip()[-1500:]
+    spec = read(TrialSpec, folder / "spec.json")
+    stage = ended.last.rpartition(": ")[2] or "start"
+    trial = Trial(
+        candidate=spec.candidate,
+        target_name=spec.target_name,
+        engine=spec.target.engine,
+        device=spec.target.device,
+        rebuild=spec.rebuild,
+        failure=Failure(stage=stage, kind=kind, message=message),
+    )
+    return with_finished_steps(folder, trial)
+
+
+def with_finished_steps(folder: Path, trial: Trial) -> Trial:
+    """Add the steps that did finish, and write ``trial.json``."""
+    from edgeship.results import Audit, Build, Latency
+
+    found: dict[str, object] = {}
+    for name, field, kind in (("build", "build", Build), ("audit", "audit", Audit), ("latency", "latency", Latency)):
+        if (folder / f"{name}.json").is_file():
+            found[field] = read(kind, folder / f"{name}.json")
+    trial = trial.model_copy(update=found)
+    write(trial, folder / "trial.json")
+    return trial

@@ -1,0 +1,372 @@
+"""A trial: a directory goes in, a directory comes out.
+
+The folder holds ``spec.json`` and the files it names. Afterwards it also holds the engine, the arrays and
+``trial.json``, which is written last: a folder with a ``trial.json`` is finished. Each step leaves its result in a
+file of its own, so a killed trial continues with the step that was running.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from edgeship import __version__, engines
+from edgeship.engines import OpenOptions, Runner
+from edgeship.errors import ArtifactError, EdgeshipError, StorageError, TargetError, UserInputError, WorkFolderBusy
+from edgeship.files import lock, sha256_file, storage_errors, write_text
+from edgeship.progress import Progress, silent
+from edgeship.results import (
+    Artifact,
+    Audit,
+    Build,
+    Evaluated,
+    Failure,
+    Latency,
+    Result,
+    Trial,
+    TrialSpec,
+    read,
+    write,
+)
+
+if TYPE_CHECKING:
+    from edgeship.engines import Array
+
+R = TypeVar("R", bound=Result)
+
+STEPS = ("build", "audit", "benchmark", "evaluate", "outputs")
+PRODUCTS = (
+    "build.json",
+    "audit.json",
+    "latency.json",
+    "evaluation.json",
+    "latency.npz",
+    "records.npz",
+    "outputs.npz",
+    "known.npz",
+    "trial.json",
+)
+STOPS_THE_RUN = (UserInputError, StorageError, TargetError)
+"""Errors that are not the candidate's fault: they leave :func:`run_trial` instead of becoming a Failure."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One trial under way."""
+
+    folder: Path
+    spec: TrialSpec
+    progress: Progress
+
+    def once(self, name: str, kind: type[R], work: Callable[[], R]) -> R:
+        """The result in ``name``, made by ``work`` if it is not there or not whole."""
+        path = self.folder / name
+        if path.is_file():
+            try:
+                return read(kind, path)
+            except ArtifactError:
+                path.unlink()
+        result = work()
+        write(result, path)
+        return result
+
+    def say(self, step: str) -> None:
+        """Report which step begins."""
+        self.progress(STEPS.index(step), len(STEPS), f"{self.spec.candidate.name}: {step}")
+
+
+def run_trial(folder: Path, progress: Progress = silent, *, patience_s: float = 30.0) -> Trial:
+    """Build, audit, benchmark and evaluate what ``folder/spec.json`` asks for.
+
+    An error of a step fails the candidate: it becomes ``Trial.failure``. A finished trial of the same spec is
+    returned as it is.
+
+    Args:
+        folder: The trial's directory.
+        progress: Told which step runs, and passed on to long steps.
+        patience_s: How long to wait for another process that holds the folder.
+
+    Raises:
+        ArtifactError: The spec or a file it names is missing, changed or malformed.
+        UserInputError: The evaluation data or the configuration is wrong, or a package is missing.
+        StorageError: No space left or not writable. Run again: it continues.
+        WorkFolderBusy: Another process works in the folder.
+    """
+    spec = read(TrialSpec, folder / "spec.json")
+    with _held(folder, patience_s):
+        _forget_other_spec(folder)
+        finished = finished_trial(folder)
+        if finished is not None:
+            return finished
+        with storage_errors(folder):
+            return _run(_Place(folder, spec, progress))
+
+
+def finished_trial(folder: Path) -> Trial | None:
+    """The trial that ``folder`` holds, or None when it has not ended."""
+    if not (folder / "trial.json").is_file():
+        return None
+    try:
+        return read(Trial, folder / "trial.json")
+    except ArtifactError:
+        (folder / "trial.json").unlink()
+        return None
+
+
+def verify_artifacts(folder: Path, *artifacts: Artifact | None) -> None:
+    """Compare files with their recorded size and hash.
+
+    Raises:
+        ArtifactError: Missing, changed, or outside the folder.
+    """
+    root = folder.resolve()
+    for artifact in artifacts:
+        if artifact is None:
+            continue
+        path = (folder / artifact.path).resolve()
+        if not path.is_relative_to(root):
+            raise ArtifactError(f"{artifact.path} leads out of {folder}", expected="a path inside the trial's folder")
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing", expected="every file that spec.json names", do="run ship again")
+        if path.stat().st_size != artifact.size_bytes or sha256_file(path) != artifact.sha256:
+            raise ArtifactError(
+                f"{path} has changed since it was recorded", expected=f"sha256 {artifact.sha256}", do="run ship again"
+            )
+
+
+def open_options(spec: TrialSpec) -> OpenOptions:
+    """How this spec's engine is opened, for measuring and evaluating alike."""
+    target = spec.target
+    return OpenOptions(
+        device=target.device,
+        threads=target.threads,
+        cuda_graph=target.cuda_graph,
+        max_batch=target.batch.max,
+        tf32=target.tf32,
+        nhwc=target.nhwc,
+        plugins=target.plugins,
+    )
+
+
+class _held:  # noqa: N801 - reads as a word at its one use
+    """Hold a folder, waiting a little for a process that is just ending."""
+
+    def __init__(self, folder: Path, patience_s: float) -> None:
+        self._folder = folder
+        self._deadline = time.monotonic() + patience_s
+        self._stack = ExitStack()
+
+    def __enter__(self) -> None:
+        while True:
+            try:
+                self._stack.enter_context(lock(self._folder))
+                return
+            except WorkFolderBusy:
+                if time.monotonic() > self._deadline:
+                    raise
+                time.sleep(0.05)
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+
+def _forget_other_spec(folder: Path) -> None:
+    """Remove results that were made for another spec."""
+    mark = folder / "spec.sha256"
+    now = sha256_file(folder / "spec.json")
+    before = mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
+    if before == now:
+        return
+    for name in PRODUCTS:
+        (folder / name).unlink(missing_ok=True)
+    write_text(mark, now + "\n")
+
+
+def _run(place: _Place) -> Trial:
+    start = time.perf_counter()
+    spec = place.spec
+    verify_artifacts(place.folder, spec.model, spec.cache, spec.frames)
+    trial = Trial(
+        candidate=spec.candidate,
+        target_name=spec.target_name,
+        engine=spec.target.engine,
+        device=spec.target.device,
+        rebuild=spec.rebuild,
+        environment={
+            "edgeship": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "machine": platform.machine(),
+            "system": f"{platform.system()} {platform.release()}",
+            "host": platform.node(),
+        },
+    )
+    for step in (_built, _measured):
+        trial = step(place, trial)
+    trial = trial.model_copy(update={"seconds": time.perf_counter() - start})
+    write(trial, place.folder / "trial.json")
+    place.progress(len(STEPS), len(STEPS), f"{spec.candidate.name}: done")
+    return trial
+
+
+def _failed(trial: Trial, stage: str, error: EdgeshipError) -> Trial:
+    failure = Failure(stage=stage, kind=type(error).__name__, message=str(error))
+    return trial.model_copy(update={"failure": failure})
+
+
+def _built(place: _Place, trial: Trial) -> Trial:
+    from edgeship.trial.audit import audit
+    from edgeship.trial.build import build
+
+    stage = "build"
+    try:
+        place.say("build")
+        built = place.once("build.json", Build, lambda: build(place.spec, place.folder, place.progress))
+        verify_artifacts(place.folder, built.engine)
+        trial = trial.model_copy(update={"build": built})
+        stage = "audit"
+        place.say("audit")
+        audited = place.once("audit.json", Audit, lambda: audit(place.spec, place.folder, built))
+        return trial.model_copy(update={"audit": audited})
+    except STOPS_THE_RUN:
+        raise
+    except EdgeshipError as error:
+        return _failed(trial, stage, error)
+
+
+def _measured(place: _Place, trial: Trial) -> Trial:
+    built = trial.build
+    if trial.failure is not None or built is None or not built.runnable:
+        return trial
+    stage = "open"
+    try:
+        begin = time.perf_counter()
+        engine = engines.get(place.spec.target.engine)
+        with engine.open(place.folder / built.engine.path, open_options(place.spec)) as runner:
+            load_s = time.perf_counter() - begin
+            stage = "benchmark"
+            place.say("benchmark")
+            trial = trial.model_copy(update={"latency": _latency(place, runner, built, load_s)})
+            stage = "evaluate"
+            place.say("evaluate")
+            trial = trial.model_copy(update={"evaluation": _evaluation(place, runner)})
+            stage = "outputs"
+            place.say("outputs")
+            return trial.model_copy(update={"outputs": _outputs(place, runner, built)})
+    except STOPS_THE_RUN:
+        raise
+    except EdgeshipError as error:
+        return _failed(trial, stage, error)
+
+
+def _latency(place: _Place, runner: Runner, built: Build, load_s: float) -> Latency:
+    from edgeship.trial.benchmark import benchmark
+
+    settings = place.spec.benchmark
+    batch = settings.batch or place.spec.target.batch.opt
+
+    def measure() -> Latency:
+        feeds = batch_of(_frames(place, built), batch, built)
+        latency = benchmark(runner, feeds, settings, folder=place.folder, progress=place.progress)
+        return latency.model_copy(update={"load_s": load_s})
+
+    return place.once("latency.json", Latency, measure)
+
+
+def _evaluation(place: _Place, runner: Runner) -> Evaluated | None:
+    from edgeship.trial.evaluate import evaluate
+
+    spec = place.spec
+    if spec.evaluation is None or spec.evaluation.images is None or spec.preprocess is None:
+        return None
+    settings, preprocess = spec.evaluation, spec.preprocess
+    return place.once(
+        "evaluation.json",
+        Evaluated,
+        lambda: evaluate(
+            runner, settings, preprocess, classes=spec.classes, folder=place.folder, progress=place.progress
+        ),
+    )
+
+
+def _frames(place: _Place, built: Build) -> dict[str, Array]:
+    """The spec's frames, or seeded noise of the right shapes: enough for time, never for accuracy."""
+    if place.spec.frames is not None:
+        with np.load(place.folder / place.spec.frames.path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    random = np.random.default_rng(0)
+    made: dict[str, Array] = {}
+    for info in built.inputs:
+        shape = [axis if isinstance(axis, int) else 1 for axis in info.shape]
+        values = random.standard_normal(shape)
+        made[info.name] = (
+            np.abs(values).astype(info.dtype) if np.dtype(info.dtype).kind in "iub" else values.astype(info.dtype)
+        )
+    return made
+
+
+def batch_of(frames: dict[str, Array], batch: int, built: Build) -> dict[str, Array]:
+    """Repeat or cut ``frames`` along axis 0 to ``batch`` rows; inputs with a fixed first axis keep their own."""
+    feeds: dict[str, Array] = {}
+    for info in built.inputs:
+        array = frames[info.name]
+        if not info.shape:
+            feeds[info.name] = array
+            continue
+        fixed = info.shape[0]
+        rows = fixed if isinstance(fixed, int) else batch
+        repeats = -(-rows // max(1, array.shape[0]))
+        feeds[info.name] = np.ascontiguousarray(np.concatenate([array] * repeats)[:rows])
+    return feeds
+
+
+def _outputs(place: _Place, runner: Runner, built: Build) -> Artifact | None:
+    """Run the spec's frames in the smallest batches of the profile; keep the first batch as the known answer."""
+    if place.spec.frames is None:
+        return None
+    frames = _frames(place, built)
+    missing = [info.name for info in built.inputs if info.name not in frames]
+    if missing:
+        raise ArtifactError(
+            f"{place.spec.frames.path} has no array for {', '.join(missing)}",
+            expected=f"one array for each input: {', '.join(info.name for info in built.inputs)}",
+        )
+    rows = max((array.shape[0] for array in frames.values() if array.ndim), default=1)
+    fixed = [info.shape[0] for info in built.inputs if info.shape and isinstance(info.shape[0], int)]
+    step = fixed[0] if fixed and isinstance(fixed[0], int) else place.spec.target.batch.min
+    known: dict[str, Array] = {}
+    collected: dict[str, list[Array]] = {}
+    for start in range(0, max(rows - rows % step, step), step):
+        feeds = batch_of(
+            {name: array[start:] if array.ndim and array.shape[0] == rows else array for name, array in frames.items()},
+            step,
+            built,
+        )
+        answer = runner.infer(feeds)
+        if not known:
+            known = {f"in:{name}": array for name, array in feeds.items()}
+            known |= {f"out:{name}": array for name, array in answer.items()}
+        for name, array in answer.items():
+            collected.setdefault(name, []).append(np.atleast_1d(array))
+    save_arrays(place.folder / "known.npz", known)
+    path = place.folder / "outputs.npz"
+    save_arrays(path, {name: np.concatenate(parts) for name, parts in collected.items()})
+    return Artifact.of(path, place.folder)
+
+
+def save_arrays(path: Path, arrays: dict[str, Array]) -> None:
+    """Write an .npz atomically; equal arrays give equal bytes."""
+    import io
+
+    from edgeship.files import write_bytes
+
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, stream.getvalue())
