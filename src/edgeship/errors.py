@@ -22,6 +22,10 @@ class EdgeshipError(Exception):
         self.found = found
         self.expected = expected
         self.do = do
+        self.stage: str | None = None
+        """The stage of a pipeline that failed, set where it is known."""
+        self.finished: tuple[str, ...] = ()
+        """The stages before it that succeeded."""
 
     def __str__(self) -> str:
         parts = [self.found]

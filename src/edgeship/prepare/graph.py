@@ -1,0 +1,227 @@
+"""Reading, checking and writing ONNX files, and where a node came from in the user's model."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeship.errors import MissingExtra, ModelError, StageError
+from edgeship.files import storage_errors
+from edgeship.results import TensorInfo
+
+if TYPE_CHECKING:
+    import onnx
+
+STACK_TRACE = "pkg.torch.onnx.stack_trace"
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
+FX_NODE = "pkg.torch.onnx.fx_node"
+PROTOBUF_LIMIT = 2**31 - 1
+
+
+def import_onnx(what: str) -> Any:
+    """The onnx package, or MissingExtra naming the ``host`` extra."""
+    try:
+        import onnx
+    except ImportError:
+        raise MissingExtra(what, "onnx", "host") from None
+    return onnx
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Load an ONNX file with its external data.
+
+    Raises:
+        ModelError: Absent, truncated, not ONNX, or its external data files are not where they should be.
+    """
+    import_onnx("reading an ONNX file")
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.is_file():
+        raise ModelError(f"no ONNX file at {path}")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(
+            f"{path} ({path.stat().st_size} bytes) is truncated or not an ONNX file: {error}",
+            do="export or copy it again and compare its size with the original",
+        ) from None
+    if not model.graph.node:
+        raise ModelError(
+            f"{path} holds no graph", expected="an ONNX model with at least one node", do="export it again"
+        )
+    missing = [name for name in external_files(model) if not (path.parent / name).is_file()]
+    if missing:
+        raise ModelError(
+            f"{path} keeps its weights in {', '.join(missing)}, not found beside it",
+            expected=f"external data files in {path.parent}",
+            do="move them back beside the .onnx, or save the model again as one file",
+        )
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+        raise ModelError(f"the external data of {path} cannot be read: {error}", do="export it again") from None
+    return model
+
+
+def external_files(model: onnx.ModelProto) -> list[str]:
+    """Names of the files, relative to the .onnx, that hold its external data."""
+    import onnx
+
+    names = []
+    for tensor in onnx.external_data_helper._get_all_tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            names += [entry.value for entry in tensor.external_data if entry.key == "location"]
+    return sorted(set(names))
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model as one file, or with one data file beside it when it exceeds protobuf's 2 GiB.
+
+    Raises:
+        StorageError: The place cannot be written.
+    """
+    import onnx
+
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            if model.ByteSize() > PROTOBUF_LIMIT:
+                onnx.save(model, str(temporary), save_as_external_data=True, location=f"{path.name}.data")
+            else:
+                onnx.save(model, str(temporary))
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def check_onnx(model: onnx.ModelProto, what: str) -> None:
+    """Check a graph against the ONNX specification, with shape inference.
+
+    Raises:
+        ModelError: The checker's words, one line.
+    """
+    import onnx
+
+    if model.ByteSize() > PROTOBUF_LIMIT:
+        return
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        words = " ".join(str(error).split())[:400]
+        raise ModelError(
+            f"{what} is not a valid ONNX graph: {words}", do="export it again, or report the graph"
+        ) from None
+
+
+def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
+    """Name, shape and numpy dtype name of a graph input or output."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = tuple(
+        axis.dim_value if axis.HasField("dim_value") else (axis.dim_param or f"axis{index}")
+        for index, axis in enumerate(tensor.shape.dim)
+    )
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorInfo(name=value.name, shape=shape, dtype=dtype)
+
+
+def inputs_of(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
+    """The graph's inputs without its initializers."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return tuple(tensor_info(value) for value in model.graph.input if value.name not in weights)
+
+
+def outputs_of(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
+    """The graph's outputs."""
+    return tuple(tensor_info(value) for value in model.graph.output)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the default operator set."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def operators_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Operator kind → count, most frequent first."""
+    return dict(Counter(node.op_type for node in model.graph.node).most_common())
+
+
+def metadata(node: onnx.NodeProto) -> dict[str, str]:
+    """The exporter's notes on a node."""
+    return {item.key: item.value for item in node.metadata_props}
+
+
+def place(node: onnx.NodeProto) -> str:
+    """Where a node came from in the user's model: ``model.py:41 in forward (layer1.0.conv: Conv2d)``.
+
+    Read from the PyTorch exporter's metadata; empty for graphs that carry none.
+    """
+    notes = metadata(node)
+    parts = []
+    frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', notes.get(STACK_TRACE, ""))
+    own = [frame for frame in frames if "/site-packages/torch/" not in frame[0]]
+    if own:
+        file, line, function = own[-1]
+        parts.append(f"{Path(file).name}:{line} in {function}")
+    scopes = re.findall(r"'([^']*)'", notes.get(NAME_SCOPES, ""))
+    classes = re.findall(r"'([^']*)'", notes.get(CLASS_HIERARCHY, ""))
+    if len(scopes) >= 2 and scopes[-2]:
+        kind = classes[-2].rpartition(".")[2] if len(classes) >= 2 else ""
+        parts.append(f"({scopes[-2]}: {kind})" if kind else f"({scopes[-2]})")
+    return " ".join(parts)
+
+
+def copy_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    """Give nodes of an edited graph the exporter's notes of the node that made the same tensor before."""
+    notes = {name: node for node in before.graph.node if node.metadata_props for name in node.output if name}
+    for node in after.graph.node:
+        origin = next((notes[name] for name in node.output if name in notes), None)
+        if origin is not None and not node.metadata_props:
+            node.metadata_props.extend(origin.metadata_props)
+
+
+def session(model: onnx.ModelProto | Path, *, device: str = "cpu", optimize: bool = True) -> Any:
+    """An onnxruntime session on the device that was asked for, never on another one.
+
+    Raises:
+        MissingExtra: onnxruntime is not installed.
+        ModelError: onnxruntime refuses the graph.
+        StageError: The provider of ``device`` is not there.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    provider: Any = "CPUExecutionProvider"
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        provider = ("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0})
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        opened = ort.InferenceSession(source, options, providers=[provider])
+    except (ort.capi.onnxruntime_pybind11_state.Fail, ort.capi.onnxruntime_pybind11_state.InvalidGraph) as error:
+        raise ModelError(f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}") from None
+    except (
+        ort.capi.onnxruntime_pybind11_state.NotImplemented,
+        ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,
+        ort.capi.onnxruntime_pybind11_state.RuntimeException,
+    ) as error:
+        raise ModelError(f"onnxruntime cannot load the graph: {' '.join(str(error).split())[:400]}") from None
+    wanted = provider if isinstance(provider, str) else provider[0]
+    if opened.get_providers()[0] != wanted:
+        raise StageError(
+            f"{device} was asked for, onnxruntime offers {', '.join(opened.get_providers())}",
+            do="install onnxruntime-gpu with a matching CUDA, or ask for device = 'cpu'",
+        )
+    return opened

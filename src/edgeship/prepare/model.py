@@ -1,0 +1,354 @@
+"""The user's model: from ``module:callable``, ``.pt2`` or ``.onnx``, with its weights and seeded example inputs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeship import config
+from edgeship.config import InputSpec
+from edgeship.errors import MissingExtra, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[Any]
+DYNAMIC_EXAMPLE = 2
+"""Example size of a dynamic axis. torch.export takes 1 for a constant (pytorch#148629)."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A PyTorch model ready for export, on the CPU, in eval mode."""
+
+    module: torch.nn.Module
+    inputs: dict[str, InputSpec]
+    program: Any = None
+    """The ExportedProgram, when the source was a .pt2."""
+
+
+def import_torch(what: str) -> Any:
+    """The torch package, or MissingExtra naming the ``host`` extra."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtra(what, "torch", "host") from None
+    return torch
+
+
+def is_onnx(settings: config.Model) -> bool:
+    """Whether the source is an ONNX file already."""
+    return Path(settings.source).suffix == ".onnx"
+
+
+def load(settings: config.Model, root: Path) -> Loaded:
+    """Load the user's PyTorch model.
+
+    Args:
+        settings: The ``[model]`` table.
+        root: The folder that ``module:callable`` is imported from.
+
+    Raises:
+        ModelError: The source does not import or returns no module, or the weights do not fit.
+    """
+    import_torch("loading a PyTorch model")
+    if Path(settings.source).suffix == ".pt2":
+        return _load_program(Path(settings.source), settings)
+    module = _call_source(settings, root)
+    if settings.weights is not None:
+        _load_weights(module, settings.weights, settings.weights_key)
+    if not settings.inputs:
+        raise ModelError(
+            "model.inputs is missing",
+            expected="name, shape and dtype of each input of forward()",
+            do='add [model.inputs.images] with shape = ["batch", 3, 224, 224] to edgeship.toml',
+        )
+    return Loaded(module.cpu().eval(), _in_call_order(module, settings.inputs))
+
+
+def _call_source(settings: config.Model, root: Path) -> torch.nn.Module:
+    import torch
+
+    source = settings.source
+    name, separator, attribute = source.partition(":")
+    if not separator or not attribute:
+        raise ModelError(
+            f"model.source = {source!r} is neither module:callable nor a path to .onnx or .pt2",
+            do='write source = "model:build" for the function build() in model.py',
+        )
+    module = _import(name, root, source)
+    build = getattr(module, attribute, None)
+    if not callable(build):
+        known = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise ModelError(
+            f"{source}: {name} has no callable {attribute!r}",
+            expected=f"one of {', '.join(known[:12]) or 'its functions'}",
+        )
+    torch.manual_seed(0)  # a model without weights is the same model in every stage
+    try:
+        model = build(**settings.arguments)
+    except Exception as error:
+        raise ModelError(
+            f"{source} raised {type(error).__name__}: {error}", do=f"call {attribute}() in Python and mend it there"
+        ) from error
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"{source} returned {type(model).__name__}", expected="a torch.nn.Module")
+    return model
+
+
+def _import(name: str, root: Path, source: str) -> Any:
+    """Import ``name`` with ``root`` first on the path, and never another project's module of the same name."""
+    loaded = sys.modules.get(name)
+    file = getattr(loaded, "__file__", None)
+    local = (root / f"{name.split('.', maxsplit=1)[0]}.py").exists() or (root / name.split(".", maxsplit=1)[0]).is_dir()
+    if loaded is not None and local and file is not None and root.resolve() not in Path(file).resolve().parents:
+        for key in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
+            del sys.modules[key]
+    sys.path.insert(0, str(root))
+    try:
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ModelError(
+            f"model.source = {source!r} does not import: {type(error).__name__}: {error}",
+            expected=f"a module {name!r} in {root} or installed here",
+            do=f"cd {root} && python -c 'import {name}'",
+        ) from error
+    finally:
+        sys.path.remove(str(root))
+
+
+def _in_call_order(module: torch.nn.Module, inputs: dict[str, InputSpec]) -> dict[str, InputSpec]:
+    """Inputs in the order of forward()'s parameters where all names match, else as the user wrote them."""
+    parameters = [name for name in inspect.signature(module.forward).parameters if name in inputs]
+    return {name: inputs[name] for name in parameters} if len(parameters) == len(inputs) else dict(inputs)
+
+
+def _load_weights(module: torch.nn.Module, path: Path, key: str | None) -> None:
+    state = _read_state(path, key)
+    own = module.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    extra = [name for name in state if name not in own]
+    shapes = [
+        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if missing or extra or shapes:
+        parts = [
+            f"{label}: {_some(names)}"
+            for label, names in (("not in the file", missing), ("not in the model", extra), ("other shape", shapes))
+            if names
+        ]
+        raise ModelError(
+            f"the weights {path} do not fit the model\n  " + "\n  ".join(parts),
+            expected=f"{len(own)} tensors named as in the model's state_dict()",
+            do="check model.source and model.arguments, or set model.weights_key when the state dict is nested",
+        )
+    module.load_state_dict(state, strict=False)
+
+
+def _some(names: list[str], count: int = 5) -> str:
+    rest = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + rest
+
+
+def _read_state(path: Path, key: str | None) -> dict[str, torch.Tensor]:
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        raise ModelError(f"no weights file at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+        except ImportError:
+            raise MissingExtra("reading .safetensors weights", "safetensors", "host") from None
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} holds more than tensors and was not loaded, because loading it could run code: "
+            + str(error).strip().splitlines()[0],
+            expected="safetensors, or a checkpoint that loads with weights_only=True",
+            do="save model.state_dict() alone with safetensors.torch.save_file, on a machine that trusts this file",
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ModelError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from None
+    for part in (key or "").split(".") if key else ():
+        if not isinstance(state, dict) or part not in state:
+            known = ", ".join(map(str, list(state)[:8])) if isinstance(state, dict) else type(state).__name__
+            raise ModelError(f"{path} has no key {key!r}", expected=f"one of {known}")
+        state = state[part]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        nested = [name for name, value in state.items() if isinstance(value, dict)] if isinstance(state, dict) else []
+        raise ModelError(
+            f"{path} is not a flat dict of tensors",
+            do=f"set model.weights_key to one of {', '.join(map(str, nested))}" if nested else "save a state_dict()",
+        )
+    return state
+
+
+def _load_program(path: Path, settings: config.Model) -> Loaded:
+    import torch
+
+    if settings.weights is not None:
+        raise ModelError("model.weights is set, and a .pt2 carries its own weights", do="remove model.weights")
+    _refuse_code(path)
+    try:
+        program = torch.export.load(path)
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise ModelError(f"{path} is not a readable .pt2: {str(error).splitlines()[0]}") from None
+    inputs = dict(settings.inputs) or _program_inputs(program)
+    return Loaded(program.module(), inputs, program)
+
+
+def _refuse_code(path: Path) -> None:
+    """Refuse a .pt2 whose loading would unpickle objects or open a shared library."""
+    import io
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        raise ModelError(f"no model file at {path}")
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ModelError(
+            f"{path} is truncated or not a .pt2: {error}", do="save it again with torch.export.save"
+        ) from None
+    refused = ModelError(
+        f"{path} holds more than a graph and tensors and was not loaded, because loading it could run code",
+        expected="a .pt2 from torch.export.save with tensors as sample inputs",
+        do="save it again without custom objects or compiled libraries",
+    )
+    with archive:
+        pickled: set[str] = set()
+        for name in archive.namelist():
+            leaf = name.rpartition("/")[2]
+            if leaf.startswith(("opaque_obj_", "custom_obj_")) or "/aotinductor/" in name or leaf.endswith(".so"):
+                raise refused
+            if "/sample_inputs/" in name or (leaf.endswith(".pt") and "config" not in leaf):
+                pickled.add(name)
+            if leaf.endswith("_config.json"):
+                entries = json.loads(archive.read(name)).get("config", {})
+                folder = name.rpartition("/")[0]
+                pickled |= {f"{folder}/{item['path_name']}" for item in entries.values() if item.get("use_pickle")}
+        for name in pickled & set(archive.namelist()):
+            data = archive.read(name)
+            if not data:
+                continue
+            try:
+                torch.load(io.BytesIO(data), weights_only=True)
+            except (pickle.UnpicklingError, RuntimeError, EOFError):
+                raise refused from None
+
+
+def _program_inputs(program: Any) -> dict[str, InputSpec]:
+    """Input shapes of an ExportedProgram; its symbolic axes become dynamic ones."""
+    found = {}
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    for name in program.graph_signature.user_inputs:
+        value = values[str(name)]
+        shape = tuple(int(axis) if isinstance(axis, int) else str(axis) for axis in value.shape)
+        found[str(name)] = InputSpec.model_validate({"shape": shape, "dtype": str(value.dtype).removeprefix("torch.")})
+    return found
+
+
+def seeded_inputs(inputs: dict[str, InputSpec], seed: int, dynamic: int = DYNAMIC_EXAMPLE) -> dict[str, Array]:
+    """Random arrays by input name: normal for floats, uniform between ``low`` and ``high`` where given.
+
+    Args:
+        inputs: The declared inputs.
+        seed: Equal seeds give equal arrays.
+        dynamic: The size given to every dynamic axis.
+    """
+    generator = np.random.default_rng(seed)
+    arrays: dict[str, Array] = {}
+    for name, spec in inputs.items():
+        shape = tuple(axis if isinstance(axis, int) else dynamic for axis in spec.shape)
+        if spec.dtype == "bool":
+            arrays[name] = generator.integers(0, 2, shape).astype(bool)
+        elif spec.dtype.startswith(("int", "uint")):
+            low, high = spec.low or 0, spec.high if spec.high is not None else 2
+            arrays[name] = generator.integers(int(low), max(int(high), int(low) + 1), shape).astype(spec.dtype)
+        elif spec.low is not None or spec.high is not None:
+            low, high = spec.low or 0.0, 1.0 if spec.high is None else spec.high
+            arrays[name] = generator.uniform(low, high, shape).astype(spec.dtype)
+        else:
+            arrays[name] = generator.standard_normal(shape).astype(spec.dtype)
+    return arrays
+
+
+def flat_outputs(value: Any) -> list[tuple[str, torch.Tensor]]:
+    """Every tensor of a model's answer with a name from its place: ``logits``, ``aux_0``, ``output_1``.
+
+    Order is torch.export's own, which is the order of the ONNX outputs.
+    """
+    import torch
+    from torch.utils import _pytree as pytree
+
+    named = []
+    leaves, _ = pytree.tree_flatten_with_path(value)
+    for path, leaf in leaves:
+        if not isinstance(leaf, torch.Tensor):
+            continue
+        words = [str(getattr(step, "key", getattr(step, "name", getattr(step, "idx", "")))) for step in path]
+        name = "_".join(word for word in words if word != "")
+        if not name or name[0].isdigit():
+            name = f"output_{name}" if name else "output"
+        named.append((name, leaf))
+    return named
+
+
+def call(module: torch.nn.Module, arrays: dict[str, Array], device: str = "cpu") -> list[tuple[str, Array]]:
+    """Run the model on arrays in call order.
+
+    Raises:
+        ModelError: The model rejects the inputs.
+    """
+    import torch
+
+    tensors = [torch.from_numpy(array).to(device) for array in arrays.values()]
+    try:
+        with torch.no_grad():
+            answer = module(*tensors)
+    except Exception as error:
+        shapes = ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in arrays.items())
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"the model rejects its inputs ({shapes}): {words}",
+            do="correct shape and dtype in [model.inputs] to what forward() takes",
+        ) from error
+    return [(name, tensor.detach().cpu().numpy()) for name, tensor in flat_outputs(answer)]
+
+
+def require_finite(outputs: list[tuple[str, Array]], what: str) -> None:
+    """Refuse NaN and infinite outputs.
+
+    Raises:
+        ModelError: Names the output and how many of its values are not finite.
+    """
+    for name, array in outputs:
+        bad = int(np.size(array) - np.isfinite(array).sum()) if array.dtype.kind == "f" else 0
+        if bad:
+            raise ModelError(
+                f"{what}: output {name!r} has {bad} of {array.size} values that are NaN or infinite",
+                do="check the weights and the input range before going on; no engine can mend this",
+            )

@@ -1,0 +1,270 @@
+"""PyTorch against ONNX, on seeded inputs and on real preprocessed images.
+
+When they disagree, the first operator in execution order whose output differs is named, with its place in the
+user's code: the exporter records for every ONNX node the FX node that it came from, so intermediate values can be
+compared one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeship import config
+from edgeship.errors import ModelError, ParityError
+from edgeship.prepare import export, graph, model
+from edgeship.results import Divergence, OutputDifference, Parity
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = NDArray[Any]
+Feeds = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compare.
+
+    ``exported`` is the ONNX as the exporter wrote it, ``onnx`` the one that goes on (simplified). ``images`` are
+    real frames as feeds by input name, in the model's order.
+    """
+
+    settings: config.Model
+    root: Path
+    exported: Path
+    onnx: Path
+    tolerances: config.Parity
+    images: Sequence[Feeds] = ()
+
+
+def parity(request: Request) -> Parity:
+    """Compare PyTorch (or, for an .onnx source, the user's own file) with the graph that goes on.
+
+    Returns:
+        The differences per output. ``passed`` is False, with ``divergence`` naming the first operator, when any
+        value differs by more than ``atol + rtol * |reference|``.
+
+    Raises:
+        ModelError: The model or the graph cannot be run on the inputs, or its outputs are not finite.
+    """
+    proto = graph.load_onnx(request.onnx)
+    names = [item.name for item in graph.inputs_of(proto)]
+    outputs = [item.name for item in graph.outputs_of(proto)]
+    session = graph.session(proto, device=request.tolerances.device)
+    loaded = None if model.is_onnx(request.settings) else model.load(request.settings, request.root)
+    original = graph.session(request.exported, device=request.tolerances.device) if loaded is None else None
+    meter = _Meter(outputs, request.tolerances.rtol, request.tolerances.atol)
+    seeded = _seeded(request, loaded, proto)
+    worst: Feeds | None = None
+    for feeds in (*seeded, *request.images):
+        arrays = dict(zip(names, feeds.values(), strict=True))
+        if loaded is not None:
+            reference = [value for _, value in _run_torch(loaded, feeds, request.tolerances.device)]
+        else:
+            assert original is not None
+            reference = original.run(outputs, arrays)
+        if not meter.add(reference, session.run(outputs, arrays)) and worst is None:
+            worst = feeds
+    divergence = None
+    if worst is not None:
+        divergence = (
+            locate(loaded, request, worst) if loaded is not None else _between_graphs(request, _bind(names, worst))
+        )
+    return Parity(
+        passed=worst is None,
+        rtol=request.tolerances.rtol,
+        atol=request.tolerances.atol,
+        outputs=meter.results(),
+        random_inputs=len(seeded),
+        real_images=sum(len(next(iter(feeds.values()))) for feeds in request.images),
+        device=request.tolerances.device,
+        divergence=divergence,
+    )
+
+
+def require(result: Parity) -> None:
+    """Stop when parity failed.
+
+    Raises:
+        ParityError: Names the output, the first operator that diverges and its place.
+    """
+    if result.passed:
+        return
+    worst = max(result.outputs, key=lambda item: (not item.passed, item.max_abs))
+    found = (
+        f"PyTorch and ONNX disagree: output {worst.name!r} differs by up to {worst.max_abs:.3g} "
+        f"(mean {worst.mean_abs:.3g})"
+    )
+    if result.divergence is not None:
+        first = result.divergence
+        at = f", from {first.place}" if first.place else ""
+        found += f"\n  first operator that differs: {first.operator} {first.node!r}{at}, by up to {first.max_abs:.3g}"
+    raise ParityError(
+        found,
+        expected=f"every value within atol {result.atol:g} + rtol {result.rtol:g} of PyTorch's",
+        do="suspect how this layer was lowered (normalization and interpolation are the usual ones): rewrite it with "
+        "plain operators, or raise [parity] rtol and atol if the difference is known and harmless",
+    )
+
+
+def _seeded(request: Request, loaded: model.Loaded | None, proto: onnx.ModelProto) -> list[Feeds]:
+    seeds = range(1, request.tolerances.seeds + 1)
+    if loaded is not None:
+        return [model.seeded_inputs(loaded.inputs, seed) for seed in seeds]
+    from edgeship.prepare.slim import random_feeds
+
+    return [random_feeds(graph.inputs_of(proto), seed) for seed in seeds]
+
+
+def _run_torch(loaded: model.Loaded, feeds: Feeds, device: str) -> list[tuple[str, Array]]:
+    module = loaded.module
+    if device != "cpu":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        module = module.to(device)
+    return model.call(module, feeds, device)
+
+
+def _bind(names: list[str], feeds: Feeds) -> Feeds:
+    return dict(zip(names, feeds.values(), strict=True))
+
+
+class _Meter:
+    """Largest and mean differences per output over several inputs."""
+
+    def __init__(self, names: list[str], rtol: float, atol: float) -> None:
+        self.names, self.rtol, self.atol = names, rtol, atol
+        self.worst = dict.fromkeys(names, 0.0)
+        self.relative = dict.fromkeys(names, 0.0)
+        self.total = dict.fromkeys(names, 0.0)
+        self.count = dict.fromkeys(names, 0)
+        self.passed = dict.fromkeys(names, True)
+
+    def add(self, reference: Sequence[Array], candidate: Sequence[Array]) -> bool:
+        """Take in one answer; say whether it is within tolerance."""
+        if len(reference) != len(candidate):
+            raise ModelError(f"the model returns {len(reference)} tensors, the ONNX graph {len(candidate)}")
+        good = True
+        for name, a, b in zip(self.names, reference, candidate, strict=True):
+            if a.shape != b.shape:
+                raise ModelError(
+                    f"output {name!r} is {list(a.shape)} in the model and {list(b.shape)} in the ONNX graph"
+                )
+            first, second = a.astype(np.float64), b.astype(np.float64)
+            model.require_finite([(name, first)], "the model on a parity input")
+            difference = np.abs(first - second)
+            within = bool(np.all(difference <= self.atol + self.rtol * np.abs(first)))
+            self.passed[name] &= within
+            good &= within
+            if difference.size:
+                self.worst[name] = max(self.worst[name], float(np.max(difference)))
+                self.relative[name] = max(self.relative[name], float(np.max(difference / (np.abs(first) + 1e-12))))
+            self.total[name] += float(np.sum(difference))
+            self.count[name] += difference.size
+        return good
+
+    def results(self) -> tuple[OutputDifference, ...]:
+        """One value per output."""
+        return tuple(
+            OutputDifference(
+                name=name,
+                max_abs=self.worst[name],
+                mean_abs=self.total[name] / max(self.count[name], 1),
+                max_rel=self.relative[name],
+                passed=self.passed[name],
+            )
+            for name in self.names
+        )
+
+
+def locate(loaded: model.Loaded, request: Request, feeds: Feeds) -> Divergence | None:
+    """The first operator of the graph whose output differs from PyTorch's value of the same place.
+
+    The user's program is captured and decomposed again and interpreted node by node; each ONNX node of
+    ``request.onnx`` names the FX node it was made from.
+    """
+    import torch
+
+    outputs = [f"edgeship_output_{index}" for index, _ in enumerate(graph.outputs_of(graph.load_onnx(request.onnx)))]
+    _, program = export.to_onnx(loaded, model.seeded_inputs(loaded.inputs, 0), outputs, request.settings.opset)
+    values: dict[str, Array] = {}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, n: Any) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, torch.Tensor):
+                values[n.name] = result.detach().numpy()
+            return result
+
+    with torch.no_grad():
+        lifted = [*_constants(program), *(torch.from_numpy(array) for array in feeds.values())]
+        Recorder(program.graph_module).run(*lifted)
+    proto = graph.load_onnx(request.onnx)
+    pairs = []
+    for node in proto.graph.node:
+        match = re.match(r"%(\w+) :", graph.metadata(node).get(graph.FX_NODE, ""))
+        if match and match.group(1) in values and len(node.output) == 1:
+            pairs.append((node, values[match.group(1)]))
+    names = [item.name for item in graph.inputs_of(proto)]
+    return _first_difference(proto, pairs, _bind(names, feeds), request.tolerances)
+
+
+def _constants(program: Any) -> list[Any]:
+    """Parameters, buffers and constants in the order of the program's placeholders."""
+    tensors = []
+    for item in program.graph_signature.input_specs:
+        if item.target is None:
+            continue
+        name = item.target
+        tensors.append(program.state_dict[name] if name in program.state_dict else program.constants[name])
+    return tensors
+
+
+def _between_graphs(request: Request, feeds: Feeds) -> Divergence | None:
+    """The first operator of the edited graph whose tensor differs from the tensor of that name before."""
+    before, after = graph.load_onnx(request.exported), graph.load_onnx(request.onnx)
+    known = [name for node in before.graph.node for name in node.output if name]
+    values = dict(zip(known, _intermediates(before, known, feeds), strict=True))
+    pairs = [(node, values[node.output[0]]) for node in after.graph.node if node.output[0] in values]
+    return _first_difference(after, pairs, feeds, request.tolerances)
+
+
+def _first_difference(
+    proto: onnx.ModelProto, pairs: Iterable[tuple[Any, Array]], feeds: Feeds, tolerances: config.Parity
+) -> Divergence | None:
+    listed = list(pairs)
+    found = _intermediates(proto, [node.output[0] for node, _ in listed], feeds)
+    for (node, reference), value in zip(listed, found, strict=True):
+        if reference.shape != value.shape or reference.dtype.kind != "f":
+            continue
+        difference = np.abs(reference.astype(np.float64) - value.astype(np.float64))
+        if not np.all(difference <= tolerances.atol + tolerances.rtol * np.abs(reference)):
+            return Divergence(
+                node=node.name,
+                operator=node.op_type,
+                tensor=node.output[0],
+                place=graph.place(node),
+                max_abs=float(np.nanmax(difference)) if difference.size else 0.0,
+            )
+    return None
+
+
+def _intermediates(proto: onnx.ModelProto, names: list[str], feeds: Feeds) -> list[Array]:
+    """Values of inner tensors, computed without graph optimization so that every one exists."""
+    import onnx
+
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(proto)
+    existing = {value.name for value in exposed.graph.output}
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in existing)
+    answers: list[Array] = graph.session(exposed, optimize=False).run(names, feeds) if names else []
+    return answers
