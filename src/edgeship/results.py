@@ -463,6 +463,58 @@ class StageRun(Result):
     cached: bool
 
 
+class LatencyMs(Result):
+    """The quantiles that the gate read, in milliseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    clock: Literal["device", "wall"]
+    batch: int
+
+
+class TrialSummary(Result):
+    """One trial as result.json tells it. ``folder`` (relative to result.json) holds the whole of it."""
+
+    candidate: str
+    precision: Precision
+    keep: tuple[str, ...] = ()
+    target_name: str = "default"
+    engine: EngineName
+    device: str
+    folder: str
+    latency_ms: LatencyMs | None = None
+    metrics: dict[str, float] = {}
+    drop: dict[str, float] = {}
+    audit: Audit | None = None
+    engine_mib: float | None = None
+    passed: bool
+    outcome: Outcome
+    reasons: tuple[str, ...] = ()
+
+
+class RunResult(Result):
+    """result.json: the whole of a run, for people, CI systems and ``edgeship gate``."""
+
+    schema_version: int = SCHEMA_VERSION
+    edgeship: str
+    verdict: VerdictWord
+    chosen: str | None
+    """The candidate that ships; with several targets the first target's."""
+    sentence: str
+    reference: TrialSummary
+    trials: tuple[TrialSummary, ...]
+    decisions: tuple[Decision, ...]
+    stages: tuple[StageRun, ...]
+    environment: dict[str, Any]
+    config: dict[str, Any]
+    """The config as read, with every default filled in."""
+    notes: tuple[str, ...] = ()
+    search: dict[str, Any] = {}
+    report: str = "report.html"
+    bundle: str | None = None
+
+
 def write(result: Result, path: Path) -> None:
     """Write a result as JSON, atomically."""
     write_text(path, result.model_dump_json(indent=2) + "\n")
