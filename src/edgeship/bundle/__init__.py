@@ -1,0 +1,30 @@
+"""The bundle: what ships. The raw engine file, its manifest and its evidence.
+
+    bundle/
+      manifest.json      what is inside, with the sha256 and size of every other file
+      manifest.sig       optional: 64 raw bytes, Ed25519 over the bytes of manifest.json
+      engine<SUFFIX>     the engine as its library wrote it, with no header of ours
+      model.onnx         what the engine can be rebuilt from
+      calibration.cache  known.npz  plugins/  evidence/  licences/
+
+:func:`verify` reads it as hostile input, in plain Python, before any engine parses a byte of it.
+"""
+
+from edgeship.bundle.manifest import MANIFEST, SIGNATURE, BundledFile, KnownAnswer, Manifest
+from edgeship.bundle.pack import zip_bundle
+from edgeship.bundle.verify import Verified, opened, verify
+from edgeship.bundle.write import Contents, write
+
+__all__ = [
+    "MANIFEST",
+    "SIGNATURE",
+    "BundledFile",
+    "Contents",
+    "KnownAnswer",
+    "Manifest",
+    "Verified",
+    "opened",
+    "verify",
+    "write",
+    "zip_bundle",
+]

@@ -1,0 +1,187 @@
+"""manifest.json: the schema of a bundle, and which paths a bundle may hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from edgeship.config import Evaluation, Gate, Preprocess, Target
+from edgeship.errors import BundleError
+from edgeship.results import Candidate, Identity, Quantiles, Result, TensorInfo, VerdictWord
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+BUNDLE_SCHEMA_VERSION = 1
+MAX_MANIFEST_BYTES = 16 << 20
+MAX_FILES = 4096
+MAX_FILE_BYTES = 16 << 30
+MAX_TOTAL_BYTES = 32 << 30
+MAX_PATH_CHARS = 512
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Role = Literal["engine", "model", "cache", "known-answer", "plugin", "evidence", "licence"]
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]*")
+
+
+class BundledFile(Result):
+    """A file of the bundle."""
+
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+    role: Role
+
+
+class KnownAnswer(Result):
+    """An input whose output was recorded where the engine was tried: ``.npz`` with ``in:NAME`` and ``out:NAME``.
+
+    ``min_snr_db`` is how close the vehicle's answer must come, as signal-to-noise over each output; integer
+    outputs must agree in ``min_equal`` of their elements.
+    """
+
+    path: str
+    min_snr_db: float
+    min_equal: Annotated[float, Field(ge=0, le=1)] = 0.99
+
+
+class CalibrationProvenance(Result):
+    """Where the INT8 ranges came from."""
+
+    method: str
+    frames: int
+    frames_sha256: str
+    graph_sha256: str
+    preprocess_sha256: str
+    trusted_cache: bool = False
+
+
+class Manifest(Result):
+    """What a bundle is and what it holds.
+
+    Tensor names, shapes and dtypes are the engine's own. ``files`` names every file but the manifest and its
+    signature; anything else in the folder makes the bundle invalid.
+    """
+
+    kind: Literal["edgeship-bundle"] = "edgeship-bundle"
+    schema_version: Literal[1] = 1
+    name: str
+    created: str
+    """UTC, ISO 8601."""
+    edgeship: str
+    """Version that wrote the bundle."""
+    verdict: VerdictWord
+    sentence: str
+    """The verdict in words."""
+    candidate: Candidate
+    target_name: str
+    target: Target
+    """How the engine was built: enough to build it again."""
+    identity: Identity
+    """What the engine is bound to."""
+    engine: str
+    model: str
+    """The ONNX the engine was built from."""
+    cache: str | None = None
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    profiles: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = Field(default_factory=dict)
+    preprocess: Preprocess | None = None
+    evaluation: Evaluation | None = None
+    """How outputs are decoded and were judged; the image and label paths are left out."""
+    classes: tuple[str, ...] = ()
+    gate: Gate | None = None
+    calibration: CalibrationProvenance | None = None
+    known_answer: KnownAnswer | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    latency_ms: Quantiles | None = None
+    latency_clock: Literal["device", "wall"] | None = None
+    latency_batch: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, BundledFile]
+
+    @field_validator("files")
+    @classmethod
+    def _paths(cls, files: dict[str, BundledFile]) -> dict[str, BundledFile]:
+        if len(files) > MAX_FILES:
+            raise ValueError(f"{len(files)} files; at most {MAX_FILES} are allowed")
+        for path in files:
+            check_path(path)
+            if path in (MANIFEST, SIGNATURE):
+                raise ValueError(f"{path} cannot list itself")
+        folded = {path.casefold() for path in files}
+        if len(folded) != len(files):
+            raise ValueError("two paths differ only in upper and lower case")
+        parents = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+        clash = sorted(set(files) & parents)
+        if clash:
+            raise ValueError(f"{clash[0]} is both a file and a folder")
+        if sum(entry.size_bytes for entry in files.values()) > MAX_TOTAL_BYTES:
+            raise ValueError(f"the files are over {MAX_TOTAL_BYTES >> 30} GiB together")
+        return files
+
+    @model_validator(mode="after")
+    def _named_files(self) -> Manifest:
+        named: list[tuple[str, Role]] = [(self.engine, "engine"), (self.model, "model")]
+        if self.cache is not None:
+            named.append((self.cache, "cache"))
+        if self.known_answer is not None:
+            named.append((self.known_answer.path, "known-answer"))
+        named += [(str(plugin), "plugin") for plugin in self.target.plugins]
+        for path, role in named:
+            entry = self.files.get(path)
+            if entry is None:
+                raise ValueError(f"the {role} {path!r} is not among the files")
+            if entry.role != role:
+                raise ValueError(f"{path!r} is named as the {role} but listed as {entry.role}")
+        return self
+
+    @property
+    def batch_range(self) -> tuple[int, int]:
+        """Smallest and largest batch of the engine's first input."""
+        first = self.inputs[0]
+        if first.name in self.profiles:
+            low, _, high = self.profiles[first.name]
+            return (low[0], high[0]) if low and high else (1, 1)
+        axis = first.shape[0] if first.shape else 1
+        return (axis, axis) if isinstance(axis, int) else (self.target.batch.min, self.target.batch.max)
+
+
+def check_path(path: str) -> None:
+    """Refuse any path that is not plainly inside the bundle.
+
+    Raises:
+        ValueError: Absolute, escaping, hidden, too long, or with characters outside letters, digits and ``_.+ -``.
+    """
+    if not path or len(path) > MAX_PATH_CHARS:
+        raise ValueError(f"a path must have 1 to {MAX_PATH_CHARS} characters")
+    for part in path.split("/"):
+        if not _PART.fullmatch(part) or part.endswith((".", " ")):
+            raise ValueError(f"the path {path[:80]!r} is not allowed in a bundle")
+
+
+def parse(data: bytes, where: str) -> Manifest:
+    """Read a manifest from bytes.
+
+    Raises:
+        BundleError: Too large, not JSON, of another schema version, or against the schema; the first problem is named.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{where}: the manifest has {len(data)} bytes", expected=f"at most {MAX_MANIFEST_BYTES}")
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in problem["loc"]) or "the document"
+        raise BundleError(
+            f"{where}: the manifest is not valid: {place[:200]!r}: {problem['msg'][:300]}",
+            expected=f"bundle schema version {BUNDLE_SCHEMA_VERSION}",
+            do="do not load it; get the bundle again from where it was made",
+        ) from None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of manifest.json, made from the model."""
+    made = Manifest.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}

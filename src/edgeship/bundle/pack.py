@@ -1,0 +1,171 @@
+"""A bundle as one file: a plain zip, stored without compression, the same bytes for the same bundle."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NoReturn
+
+from edgeship.bundle.manifest import MANIFEST, MAX_FILES, MAX_MANIFEST_BYTES, SIGNATURE, Manifest, check_path, parse
+from edgeship.bundle.sign import SIGNATURE_BYTES
+from edgeship.errors import BundleError, StorageError
+from edgeship.files import CHUNK, storage_errors
+
+EPOCH = (1980, 1, 1, 0, 0, 0)
+MAX_RATIO = 200
+FREE_BYTES = 16 << 20
+"""What any bundle may unpack to, whatever its ratio."""
+_BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError)
+GET_AGAIN = "do not load it; get the bundle again from where it was made"
+
+
+def zip_bundle(folder: Path, place: Path) -> Path:
+    """Write the bundle in ``folder`` as the zip file ``place``, atomically. Equal bundles give equal bytes.
+
+    The bundle is verified first, so a changed file does not travel.
+
+    Raises:
+        BundleError: The folder is not a whole bundle.
+        StorageError: No space left, or not writable.
+    """
+    from edgeship.bundle.verify import verify
+
+    manifest = verify(folder)
+    names = [MANIFEST, *([SIGNATURE] if (folder / SIGNATURE).is_file() else []), *sorted(manifest.files)]
+    with storage_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                _fill(folder, names, stream)
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(place)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    return place
+
+
+def _fill(folder: Path, names: list[str], stream: object) -> None:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
+        for name in names:
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.create_system = 3
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.file_size = (folder / name).stat().st_size
+            with (folder / name).open("rb") as source, archive.open(info, "w") as sink:
+                while chunk := source.read(CHUNK):
+                    sink.write(chunk)
+
+
+def unpack(path: Path, into: Path, signature_of: Path | None) -> Manifest:
+    """Unpack a zipped bundle into the empty folder ``into``, checking everything on the way.
+
+    The manifest is read and its signature checked before anything else is unpacked; each file is then written with
+    its size bounded by the manifest. Hashes are checked by the caller's :func:`verify` of the folder.
+
+    Raises:
+        BundleError: Not a zip, or any entry that the manifest does not allow.
+    """
+    from edgeship.bundle import sign
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = _entries(archive, path)
+            data = _read(archive, entries, MANIFEST, MAX_MANIFEST_BYTES, path)
+            manifest = parse(data, str(path))
+            (into / MANIFEST).write_bytes(data)
+            if SIGNATURE in entries:
+                (into / SIGNATURE).write_bytes(_read(archive, entries, SIGNATURE, SIGNATURE_BYTES, path))
+            if signature_of is not None:
+                signature = (into / SIGNATURE).read_bytes() if SIGNATURE in entries else b""
+                sign.check(data, signature, signature_of, str(path))
+            _sizes(path, entries, manifest, into)
+            for name in manifest.files:
+                _extract(archive, entries[name], into / name, path)
+    except _BROKEN as error:
+        raise BundleError(f"{path} is not a readable zip: {error}", expected="a bundle", do=GET_AGAIN) from None
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise BundleError(f"{path} does not exist", expected="a bundle") from None
+        with storage_errors(into):
+            raise
+        raise BundleError(f"{path} cannot be read: {error}", do=GET_AGAIN) from None
+    return manifest
+
+
+def _refuse(path: Path, found: str) -> NoReturn:
+    raise BundleError(f"{path}: {found}", expected="the files that the manifest names, and nothing else", do=GET_AGAIN)
+
+
+def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    infos = archive.infolist()
+    if len(infos) > MAX_FILES + 2:
+        _refuse(path, f"the zip has {len(infos)} entries; at most {MAX_FILES} are allowed")
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        mode = info.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            _refuse(path, f"{info.filename[:80]!r} is a link or another special file")
+        try:
+            check_path(info.filename)
+        except ValueError as error:
+            _refuse(path, str(error))
+        if info.filename in entries:
+            _refuse(path, f"{info.filename!r} is there twice")
+        if info.flag_bits & 0x1:
+            _refuse(path, f"{info.filename!r} is encrypted")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            _refuse(path, f"{info.filename!r} is packed by method {info.compress_type}")
+        entries[info.filename] = info
+    return entries
+
+
+def _read(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str, limit: int, path: Path) -> bytes:
+    if name not in entries:
+        _refuse(path, f"{name} is missing")
+    with archive.open(entries[name]) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        _refuse(path, f"{name} is over {limit} bytes")
+    return data
+
+
+def _sizes(path: Path, entries: dict[str, zipfile.ZipInfo], manifest: Manifest, into: Path) -> None:
+    import shutil
+
+    listed = {MANIFEST, SIGNATURE, *manifest.files}
+    extra = sorted(set(entries) - listed)
+    missing = sorted(set(manifest.files) - set(entries))
+    if extra or missing:
+        found = [f"{name} is missing" for name in missing[:5]] + [
+            f"{name} is not in the manifest" for name in extra[:5]
+        ]
+        _refuse(path, "; ".join(found))
+    for name, entry in manifest.files.items():
+        if entries[name].file_size != entry.size_bytes:
+            _refuse(path, f"{name} unpacks to {entries[name].file_size} bytes, the manifest says {entry.size_bytes}")
+    total = sum(entry.size_bytes for entry in manifest.files.values())
+    packed = path.stat().st_size
+    if total > MAX_RATIO * packed + FREE_BYTES:
+        _refuse(path, f"{packed} bytes would unpack to {total}: a zip bomb")
+    free = shutil.disk_usage(into).free
+    if total > free:
+        raise StorageError(
+            f"unpacking {path} needs {total} bytes, {free} are free", do="free some space, or set TMPDIR"
+        )
+
+
+def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: Path, path: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    left = info.file_size
+    with archive.open(info) as source, place.open("xb") as sink:
+        while chunk := source.read(min(CHUNK, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                _refuse(path, f"{info.filename} unpacks to more than it says")
+            sink.write(chunk)

@@ -1,0 +1,249 @@
+"""Write a bundle from a finished trial: engine, manifest, rebuild material, known answer, evidence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeship import __version__
+from edgeship.bundle import sign as signing
+from edgeship.bundle.manifest import (
+    MANIFEST,
+    SIGNATURE,
+    BundledFile,
+    CalibrationProvenance,
+    KnownAnswer,
+    Manifest,
+    Role,
+    check_path,
+)
+from edgeship.errors import ArtifactError, BundleError
+from edgeship.files import finished_folder, sha256_file
+from edgeship.results import Build, Trial, TrialSpec, read
+
+if TYPE_CHECKING:
+    from edgeship.config import Evaluation, Gate, Precision, Target
+    from edgeship.results import Calibrated, Decision
+
+MIN_SNR_DB: dict[Precision, float] = {"fp32": 50.0, "fp16": 30.0}
+"""How close a vehicle's answer must come to the recorded one; quantized engines 15 dB. Nonsense is near 0 dB."""
+QUANTIZED_SNR_DB = 15.0
+EVIDENCE_OF_TRIAL = ("trial.json", "latency.npz", "records.npz", "outputs.npz")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a bundle.
+
+    Args:
+        trial: The folder of the chosen candidate's finished trial.
+        decision: The verdict that it ships under.
+        name: Name of the model.
+        reference: The folder of the reference's trial, so that a rebuilt engine can be gated again.
+        gate: The rules of the verdict, for the same purpose.
+        calibrated: Provenance of the INT8 ranges.
+        evidence: Further files by their name under ``evidence/``: ``{"report.html": path}``.
+        licences: Licence texts by their name under ``licences/``.
+        key: Ed25519 private key that signs the manifest.
+        password: Of the key.
+    """
+
+    trial: Path
+    decision: Decision
+    name: str = "model"
+    reference: Path | None = None
+    gate: Gate | None = None
+    calibrated: Calibrated | None = None
+    evidence: Mapping[str, Path] = field(default_factory=dict)
+    licences: Mapping[str, Path] = field(default_factory=dict)
+    key: Path | None = None
+    password: bytes | None = None
+
+
+def write(contents: Contents, place: Path) -> Manifest:
+    """Write the bundle folder ``place``, atomically; an existing bundle there is replaced.
+
+    The same contents give the same bytes apart from ``created`` (which SOURCE_DATE_EPOCH fixes).
+
+    Raises:
+        ArtifactError: The trial is not finished, or was never run, or one of its files has changed.
+        BundleError: ``place`` holds something that is not a bundle.
+        StorageError: No space left, or not writable.
+    """
+    if place.exists() and any(place.iterdir()) and not (place / MANIFEST).is_file():
+        raise BundleError(f"{place} exists and is not a bundle", do="choose another folder with --out")
+    spec = read(TrialSpec, contents.trial / "spec.json")
+    trial = read(Trial, contents.trial / "trial.json")
+    if trial.build is None or trial.failure is not None:
+        why = trial.failure.message if trial.failure else "it has no engine"
+        raise ArtifactError(f"the trial in {contents.trial} cannot be bundled: {why}", do="choose another candidate")
+    with finished_folder(place) as folder:
+        files = _Files(folder)
+        made = _fill(files, contents, spec, trial, trial.build)
+        data = (made.model_dump_json(indent=2) + "\n").encode()
+        (folder / MANIFEST).write_bytes(data)
+        if contents.key is not None:
+            (folder / SIGNATURE).write_bytes(signing.sign(data, contents.key, password=contents.password))
+        _flush(folder)
+    return made
+
+
+def sign_bundle(folder: Path, key: Path, *, password: bytes | None = None) -> None:
+    """Verify the bundle in ``folder`` and (re)write its signature.
+
+    Raises:
+        BundleError: The bundle is not whole.
+        UserInputError: The key cannot be used.
+    """
+    from edgeship.bundle.verify import verify
+    from edgeship.files import write_bytes
+
+    verify(folder)
+    write_bytes(folder / SIGNATURE, signing.sign((folder / MANIFEST).read_bytes(), key, password=password))
+
+
+class _Files:
+    """Copies files into the bundle and remembers them for the manifest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.listed: dict[str, BundledFile] = {}
+
+    def add(self, source: Path, name: str, role: Role, sha256: str | None = None) -> str:
+        """Copy one file. With ``sha256``, refuse a source that has changed."""
+        try:
+            check_path(name)
+        except ValueError as error:
+            raise ArtifactError(str(error), do="rename the file") from None
+        if not source.is_file():
+            raise ArtifactError(f"{source} is missing", expected=f"the {role} of the bundle", do="run ship again")
+        place = self.folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, place)
+        place.chmod(0o644)
+        digest = sha256_file(place)
+        if sha256 is not None and digest != sha256:
+            raise ArtifactError(f"{source} has changed since it was recorded", do="run ship again")
+        self.listed[name] = BundledFile(sha256=digest, size_bytes=place.stat().st_size, role=role)
+        return name
+
+
+def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, build: Build) -> Manifest:
+    source = contents.trial
+    suffix = Path(build.engine.path).suffix or ".engine"
+    engine = files.add(source / build.engine.path, f"engine{suffix}", "engine", build.engine.sha256)
+    model = files.add(source / spec.model.path, "model.onnx", "model", spec.model.sha256)
+    cache = None
+    if spec.cache is not None:
+        cache = files.add(source / spec.cache.path, "calibration.cache", "cache", spec.cache.sha256)
+    known = None
+    if (source / "known.npz").is_file():
+        snr = MIN_SNR_DB.get(spec.candidate.precision, QUANTIZED_SNR_DB)
+        known = KnownAnswer(path=files.add(source / "known.npz", "known.npz", "known-answer"), min_snr_db=snr)
+    plugins = tuple(
+        Path(files.add(plugin, f"plugins/{plugin.name}", "plugin")) for plugin in _existing(spec.target.plugins)
+    )
+    _evidence(files, contents)
+    latency = trial.latency
+    timed = None if latency is None else (latency.device_ms or latency.wall_ms)
+    clock = None if latency is None else ("device" if latency.device_ms else "wall")
+    return Manifest(
+        name=contents.name,
+        created=_now(),
+        edgeship=__version__,
+        verdict=contents.decision.verdict,
+        sentence=contents.decision.sentence,
+        candidate=spec.candidate,
+        target_name=spec.target_name,
+        target=_portable_target(spec.target, plugins),
+        identity=build.identity,
+        engine=engine,
+        model=model,
+        cache=cache,
+        inputs=build.inputs,
+        outputs=build.outputs,
+        profiles=build.profiles,
+        preprocess=spec.preprocess,
+        evaluation=_portable_evaluation(spec.evaluation),
+        classes=spec.classes,
+        gate=contents.gate,
+        calibration=_provenance(contents.calibrated),
+        known_answer=known,
+        metrics=trial.evaluation.metrics if trial.evaluation else {},
+        latency_ms=timed,
+        latency_clock=clock,
+        latency_batch=latency.batch if latency else None,
+        versions={str(key): str(value) for key, value in sorted(trial.environment.items())},
+        files=dict(sorted(files.listed.items())),
+    )
+
+
+def _existing(plugins: tuple[Path, ...]) -> tuple[Path, ...]:
+    for plugin in plugins:
+        if not plugin.is_file():
+            raise ArtifactError(f"the plugin {plugin} is not here", expected="the library, to ship it in the bundle")
+    return plugins
+
+
+def _evidence(files: _Files, contents: Contents) -> None:
+    folders = {"candidate": contents.trial, "reference": contents.reference}
+    for label, folder in folders.items():
+        if folder is None:
+            continue
+        for name in EVIDENCE_OF_TRIAL:
+            if (folder / name).is_file():
+                files.add(folder / name, f"evidence/{label}/{name}", "evidence")
+    for name, path in sorted(contents.evidence.items()):
+        files.add(path, f"evidence/{name}", "evidence")
+    for name, path in sorted(contents.licences.items()):
+        files.add(path, f"licences/{name}", "licence")
+
+
+def _provenance(calibrated: Calibrated | None) -> CalibrationProvenance | None:
+    if calibrated is None:
+        return None
+    return CalibrationProvenance(
+        method=calibrated.method,
+        frames=calibrated.frames,
+        frames_sha256=calibrated.frames_sha256,
+        graph_sha256=calibrated.graph_sha256,
+        preprocess_sha256=calibrated.preprocess_sha256,
+        trusted_cache=calibrated.trusted_cache,
+    )
+
+
+def _portable_target(target: Target, plugins: tuple[Path, ...]) -> Target:
+    """The builder's options without what belongs to one machine."""
+    return target.model_copy(
+        update={"host": None, "python": "python3", "timing_cache": None, "plugins": plugins, "remote_dir": "edgeship"}
+    )
+
+
+def _portable_evaluation(evaluation: Evaluation | None) -> Evaluation | None:
+    if evaluation is None:
+        return None
+    gone = {"images": None, "labels": None, "workers": None}
+    if isinstance(evaluation.classes, Path):
+        gone["classes"] = None
+    return evaluation.model_copy(update=gone)
+
+
+def _now() -> str:
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    moment = int(fixed) if fixed.isdigit() else time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def _flush(folder: Path) -> None:
+    """Ask the file system to keep every file before the folder gets its name."""
+    for path in sorted(folder.rglob("*")):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
