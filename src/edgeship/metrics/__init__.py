@@ -1,1 +1,120 @@
+"""Task metrics from per-image records, so that a gate can pair images and resample them.
 
+A task is a module with the functions of :class:`Task`, listed in one literal dict. Records are a dict of plain
+numpy arrays (saved as ``.npz`` without pickle) that always holds ``task``, ``classes``, ``ids`` and ``digests``.
+Higher is better for every metric.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from edgeship.errors import UserInputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeship.config import Evaluation
+    from edgeship.metrics.predictions import Prediction
+
+    Array = NDArray[Any]
+    Records = dict[str, Array]
+    RecordsLike = Mapping[str, Array]
+    Mask = NDArray[np.bool_]
+
+TASKS = {
+    "classification": "edgeship.metrics.classification",
+    "detection": "edgeship.metrics.detection",
+    "segmentation": "edgeship.metrics.segmentation",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Task metrics over all images.
+
+    ``metrics``: name → value. ``per_class``: metric → class name → value; classes without examples are absent.
+    ``examples``: class name → labelled examples (images, objects, or images that show the class).
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    examples: dict[str, int] = field(default_factory=dict)
+
+
+class Collector(Protocol):
+    """Takes predictions image by image and keeps what the metrics need."""
+
+    def add(self, prediction: Prediction, target: Any) -> None:
+        """Record one image."""
+        ...
+
+    def records(self) -> Records:
+        """All that was recorded, in order."""
+        ...
+
+
+class Task(Protocol):
+    """What a task's module offers."""
+
+    CLASS_METRIC: str
+    """The metric of a critical class when the gate says ``auto``: recall, ap or iou."""
+
+    def collector(self, classes: Sequence[str], settings: Evaluation) -> Collector:
+        """An empty collector."""
+        ...
+
+    def summarize(self, records: RecordsLike, weights: Array | None = None) -> Summary:
+        """All metrics; ``weights`` [images] says how often each image counts (default: once)."""
+        ...
+
+    def resample(self, records: RecordsLike, weights: Array, names: Sequence[str]) -> dict[str, Array]:
+        """Chosen metrics under many weightings at once.
+
+        Args:
+            records: The records.
+            weights: [B, images]: how often each image counts in each resample.
+            names: ``"map"`` for a metric, ``"ap/person"`` for a metric of one class.
+
+        Returns:
+            Name → float64 [B]; NaN where a resample holds no example.
+        """
+        ...
+
+    def successes(self, records: RecordsLike, metric: str, class_name: str | None) -> tuple[Mask, Mask] | None:
+        """Which examples a metric counts and which of them succeeded, both boolean [examples].
+
+        Two records of the same images give the same examples in the same order, so they pair one to one. None where
+        the metric is no share of examples (mAP, mIoU).
+        """
+        ...
+
+
+def get(task: str) -> Task:
+    """The module of a task; ``module:callable`` is a task of one's own (see :mod:`edgeship.metrics.custom`).
+
+    Raises:
+        UserInputError: No such task.
+    """
+    if task in TASKS:
+        return cast(Task, importlib.import_module(TASKS[task]))
+    from edgeship.data.reference import is_reference
+
+    if is_reference(task):
+        from edgeship.metrics.custom import CustomTask
+
+        return CustomTask(task)
+    from edgeship.data.names import suggest
+
+    raise UserInputError(
+        f"evaluation.task is {suggest(task, list(TASKS))}", expected=f"{', '.join(TASKS)} or module:callable"
+    )
+
+
+def task_of(records: RecordsLike) -> Task:
+    """The task that wrote these records."""
+    return get(str(records["task"]))

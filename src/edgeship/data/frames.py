@@ -1,0 +1,223 @@
+"""Unlabelled frames for parity, calibration and benchmarks: chosen the same way every time, streamed in batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeship.config import Preprocess
+from edgeship.data.loader import Item, Loader, LoadOptions
+from edgeship.data.npz import open_npz
+from edgeship.data.preprocess import SUFFIXES, image_input, input_size
+from edgeship.data.reference import call, is_reference
+from edgeship.errors import DataError
+from edgeship.files import sha256_file, sha256_json
+from edgeship.results import TensorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+@dataclass
+class Frames:
+    """A choice of frames, ready to be fed to a model. Iterating again gives the same batches.
+
+    Iteration yields ``(ids, {input name: array [n, …]})``.
+    """
+
+    ids: tuple[str, ...]
+    items: tuple[Item, ...]
+    """Images to preprocess; empty when ``feeds`` holds ready arrays."""
+    inputs: tuple[TensorInfo, ...]
+    preprocess: Preprocess | None
+    options: LoadOptions
+    feeds: dict[str, Array] = field(default_factory=dict)
+    """Ready arrays by input name, already restricted to the choice."""
+    skipped: list[str] = field(default_factory=list)
+    """Corrupt images of the last full iteration."""
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """SHA-256 of each frame's file, or of its pixels or ready arrays, in order."""
+        if self.feeds:
+            return tuple(
+                sha256_json([[name, _digest(array[row])] for name, array in sorted(self.feeds.items())])
+                for row in range(len(self.ids))
+            )
+        return tuple(
+            _file_hash(item.source) if isinstance(item.source, Path) else _digest(_pixels(item)) for item in self.items
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """One hash of the choice: what a calibration cache is bound to."""
+        return sha256_json(list(self.hashes))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[tuple[tuple[str, ...], dict[str, Array]]]:
+        if self.feeds:
+            for start in range(0, len(self.ids), self.options.batch):
+                rows = slice(start, start + self.options.batch)
+                yield self.ids[rows], {name: np.ascontiguousarray(array[rows]) for name, array in self.feeds.items()}
+            return
+        if self.preprocess is None:
+            raise DataError("images need [preprocess] to become model inputs", do="add a [preprocess] table")
+        info = image_input(self.inputs, self.preprocess)
+        settings = in_dtype(self.preprocess, info)
+        loader = Loader(self.items, settings, input_size(info, self.preprocess), self.options)
+        for batch in loader:
+            yield batch.ids, {info.name: batch.array}
+        self.skipped = [error.name for error in loader.skipped]
+
+
+@dataclass(frozen=True)
+class FrameChoice:
+    """How many frames to take. They are spread evenly over the sorted names; ``seed`` shifts the choice."""
+
+    count: int | None = None
+    batch: int = 8
+    seed: int = 0
+    allow_corrupt: int = 0
+    workers: int | None = None
+
+
+def frames(source: Path, preprocess: Preprocess | None, inputs: Sequence[TensorInfo], choice: FrameChoice) -> Frames:
+    """Choose frames for a model.
+
+    Args:
+        source: A folder of images (searched in depth), an ``.npz`` of raw images (``images``: uint8 [N, H, W] or
+            [N, H, W, 3]) or of ready arrays (one for each input, by its name), or ``module:callable`` that gives
+            images.
+        preprocess: Needed for images.
+        inputs: The model's inputs, as read from the artifact.
+        choice: How many, and which.
+
+    Raises:
+        DataError: Absent, empty, unreadable, or not fitting the inputs.
+    """
+    options = LoadOptions(choice.batch, choice.workers, choice.allow_corrupt)
+    if not is_reference(source) and source.suffix == ".npz":
+        arrays = open_npz(source)
+        names = [info.name for info in inputs]
+        if set(names) <= set(arrays):
+            return _ready(source, {name: arrays[name] for name in names}, inputs, choice)
+        if "images" not in arrays:
+            raise DataError(
+                f"{source} holds {', '.join(sorted(arrays)) or 'nothing'}",
+                expected=f"one array for each input ({', '.join(names)}), or raw images under the name 'images'",
+            )
+        stack = arrays["images"]
+        items = [Item(f"{source.name}[{row}]", stack[row]) for row in spread(len(stack), choice.count, choice.seed)]
+    elif is_reference(source):
+        items = list(_custom(source))
+        items = [items[row] for row in spread(len(items), choice.count, choice.seed)]
+    else:
+        paths = image_files(source)
+        chosen = [paths[row] for row in spread(len(paths), choice.count, choice.seed)]
+        items = [Item(path.relative_to(source).as_posix(), path) for path in chosen]
+    if not items:
+        raise DataError(f"{source} gives no frames", do="name a folder with frames from the deployment camera")
+    return Frames(tuple(item.id for item in items), tuple(items), tuple(inputs), preprocess, options)
+
+
+def spread(total: int, count: int | None, seed: int = 0) -> list[int]:
+    """``count`` indices spread evenly over ``range(total)``, shifted by a seeded fraction; all when count is None."""
+    if count is None or count >= total:
+        return list(range(total))
+    shift = np.random.default_rng(seed).random() if seed else 0.5
+    return [int((step + shift) * total / count) for step in range(count)]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files below ``folder``, sorted by relative path. Hidden files and folders are left out.
+
+    Raises:
+        DataError: Absent, no folder, unreadable, or without any image.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.is_file() else "does not exist"
+        raise DataError(f"the image folder {folder} {what}", do="name a folder of images")
+    try:
+        found = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in SUFFIXES
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+            and path.is_file()
+        )
+    except PermissionError as error:
+        raise DataError(f"{error.filename or folder} cannot be read", do="change its permissions") from None
+    if not found:
+        inside = sorted(path.name for path in folder.iterdir())[:5]
+        holds = f"it holds {', '.join(inside)}" if inside else "it is empty"
+        raise DataError(f"no images in {folder}: {holds}", expected=f"files ending in {', '.join(sorted(SUFFIXES))}")
+    return found
+
+
+def in_dtype(preprocess: Preprocess, info: TensorInfo) -> Preprocess:
+    """The preprocessing in the dtype of the engine's input: a float16 engine takes float16 values.
+
+    Raises:
+        DataError: One of the two is an integer type and the other is not.
+    """
+    if preprocess.dtype == info.dtype:
+        return preprocess
+    if "uint8" in (preprocess.dtype, info.dtype) or info.dtype not in ("float32", "float16"):
+        raise DataError(
+            f"preprocess.dtype is {preprocess.dtype}, input {info.name!r} takes {info.dtype}",
+            do=f'set preprocess.dtype = "{info.dtype}"',
+        )
+    return preprocess.model_copy(update={"dtype": info.dtype})
+
+
+def _ready(source: Path, feeds: dict[str, Array], inputs: Sequence[TensorInfo], choice: FrameChoice) -> Frames:
+    lengths = {name: len(array) if array.ndim else 0 for name, array in feeds.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise DataError(f"the arrays of {source} have {lengths} rows", expected="the same number, at least one")
+    for info in inputs:
+        array = feeds[info.name]
+        fits = array.ndim == len(info.shape) and all(
+            isinstance(want, str) or want == have for want, have in zip(info.shape[1:], array.shape[1:], strict=True)
+        )
+        if not fits or array.dtype != np.dtype(info.dtype):
+            raise DataError(
+                f"{source}: {info.name!r} has shape {list(array.shape)} and dtype {array.dtype}",
+                expected=f"{list(info.shape)}, {info.dtype}",
+            )
+    rows = spread(next(iter(lengths.values())), choice.count, choice.seed)
+    taken = {name: array[rows] for name, array in feeds.items()}
+    ids = tuple(f"{source.name}[{row}]" for row in rows)
+    return Frames(ids, (), tuple(inputs), None, LoadOptions(choice.batch), feeds=taken)
+
+
+def _custom(source: Path) -> Iterator[Item]:
+    for number, value in enumerate(call(source)):
+        image = value[0] if isinstance(value, tuple) else value
+        yield Item(str(image) if isinstance(image, Path) else f"{source}[{number}]", image)
+
+
+def _pixels(item: Item) -> Array:
+    return np.asarray(item.source() if callable(item.source) else item.source)
+
+
+def _digest(array: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", do="change its permissions or remove it") from None

@@ -1,0 +1,160 @@
+"""Images decoded ahead in worker threads, in order, within bounded memory.
+
+Pillow and numpy release the interpreter lock while they decode, resize and convert, so threads suffice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeship.config import Preprocess
+from edgeship.data.preprocess import CorruptImage, Geometry, apply, open_image
+from edgeship.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and what is known of it.
+
+    ``source`` is a file, a decoded array, or a function that gives one; ``target`` is what the task needs, or a
+    function of the image's :class:`Geometry` that reads it in the worker thread.
+    """
+
+    id: str
+    source: Path | Array | Callable[[], Array]
+    target: Any = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One preprocessed image. ``digest`` is the SHA-256 of its file, or of its pixels."""
+
+    id: str
+    digest: str
+    array: Array
+    geometry: Geometry
+    target: Any
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Preprocessed images in order; ``array`` is [n, …] with n at most the batch that was asked for."""
+
+    ids: tuple[str, ...]
+    digests: tuple[str, ...]
+    array: Array
+    geometries: tuple[Geometry, ...]
+    targets: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load. ``workers`` None: one for each core this process may use, at most eight."""
+
+    batch: int = 8
+    workers: int | None = None
+    allow_corrupt: int = 0
+
+
+def load(item: Item, preprocess: Preprocess, size: tuple[int, int]) -> Loaded:
+    """Read, decode and preprocess one image.
+
+    Raises:
+        CorruptImage: It cannot be decoded.
+        DataError: Its target does not fit it.
+    """
+    if isinstance(item.source, Path):
+        try:
+            content = item.source.read_bytes()
+        except OSError as error:
+            raise CorruptImage(str(item.source), f"cannot be read: {error.strerror}") from None
+        digest = hashlib.sha256(content).hexdigest()
+        array, geometry = apply(open_image(content, str(item.source)), preprocess, size)
+    else:
+        pixels = np.asarray(item.source() if callable(item.source) else item.source)
+        digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+        array, geometry = apply(pixels, preprocess, size)
+    target = item.target(geometry) if callable(item.target) else item.target
+    return Loaded(item.id, digest, array, geometry, target)
+
+
+class Loader:
+    """Batches of preprocessed images, in order, decoded ahead.
+
+    Corrupt images are left out and named in ``skipped``; more than ``allow_corrupt`` of them raise DataError.
+    At most a batch and two images a worker stand in memory beyond the batch in use.
+    """
+
+    def __init__(self, items: Iterable[Item], preprocess: Preprocess, size: tuple[int, int], options: LoadOptions):
+        self._items = items
+        self._preprocess = preprocess
+        self._size = size
+        self._options = options
+        self.skipped: list[CorruptImage] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        pending: list[Loaded] = []
+        for loaded in self._loaded():
+            pending.append(loaded)
+            if len(pending) == self._options.batch:
+                yield _collate(pending)
+                pending = []
+        if pending:
+            yield _collate(pending)
+
+    def _loaded(self) -> Iterator[Loaded]:
+        workers = self._options.workers or default_workers()
+        window: deque[Future[Loaded]] = deque()
+        ahead = self._options.batch + 2 * workers
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="edgeship-decode")
+        try:
+            for item in self._items:
+                window.append(pool.submit(load, item, self._preprocess, self._size))
+                if len(window) > ahead:
+                    yield from self._next(window)
+            while window:
+                yield from self._next(window)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _next(self, window: deque[Future[Loaded]]) -> Iterator[Loaded]:
+        try:
+            yield window.popleft().result()
+        except CorruptImage as error:
+            self.skipped.append(error)
+            if len(self.skipped) > self._options.allow_corrupt:
+                raise DataError(
+                    f"{len(self.skipped)} corrupt image{'s' if len(self.skipped) > 1 else ''} so far: "
+                    + "; ".join(f"{item.name}: {item.reason}" for item in self.skipped[:10]),
+                    expected=f"at most {self._options.allow_corrupt} (allow_corrupt)",
+                    do="replace or remove the files, or raise allow_corrupt",
+                ) from None
+
+
+def default_workers() -> int:
+    """One thread for each core this process may use, at most eight."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _collate(items: list[Loaded]) -> Batch:
+    return Batch(
+        ids=tuple(item.id for item in items),
+        digests=tuple(item.digest for item in items),
+        array=np.stack([item.array for item in items]),
+        geometries=tuple(item.geometry for item in items),
+        targets=tuple(item.target for item in items),
+    )

@@ -1,0 +1,117 @@
+"""Masks of classes: one file for each image, whose pixel values are class indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from edgeship.data.preprocess import MAX_PIXELS, Geometry
+from edgeship.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+FORMATS = ("PNG", "TIFF", "BMP")
+"""Lossless only: a JPEG mask holds values that nobody wrote."""
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads one mask when its image is loaded."""
+
+    path: Path
+    ignore_index: int | None = None
+
+    def __call__(self, geometry: Geometry) -> Array:
+        return _checked(read(self.path), str(self.path), geometry)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A mask that is already an array."""
+
+    array: Array
+    name: str
+
+    def __call__(self, geometry: Geometry) -> Array:
+        return _checked(np.asarray(self.array), self.name, geometry)
+
+
+def reader(target: Any, name: str, ignore_index: int | None) -> Reader | Ready:
+    """The reader for a mask given as a path or an array."""
+    return Reader(target, ignore_index) if isinstance(target, Path) else Ready(np.asarray(target), name)
+
+
+def read(path: Path) -> Array:
+    """A mask [height, width] of class indices. Palette images give their indices, not their colours.
+
+    Raises:
+        DataError: Absent, damaged, in colour, or too large.
+    """
+    try:
+        if path.suffix == ".npy":
+            array: Array = np.load(path, allow_pickle=False)
+            return array
+        with Image.open(path, formats=FORMATS) as image:
+            if image.size[0] * image.size[1] > MAX_PIXELS:
+                raise DataError(f"the mask {path} has more than {MAX_PIXELS:,} pixels")
+            if image.mode not in ("L", "P", "1", "I") and not image.mode.startswith("I;16"):
+                raise DataError(
+                    f"the mask {path} has pixel mode {image.mode}",
+                    expected="one channel or a palette, whose values are class indices",
+                    do="convert colours to class indices",
+                )
+            return np.asarray(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"the mask {path} cannot be read: {error}", expected=", ".join(FORMATS) + " or .npy") from None
+
+
+def _checked(mask: Array, name: str, geometry: Geometry) -> Array:
+    if mask.ndim == 3 and mask.shape[2] == 1:
+        mask = mask[:, :, 0]
+    if mask.shape != (geometry.height, geometry.width):
+        raise DataError(
+            f"the mask {name} is {_size(mask.shape)}, its image is {geometry.width}×{geometry.height}",
+            expected="a mask of its image's size (after EXIF orientation)",
+        )
+    if mask.dtype == np.bool_:
+        return mask.astype(np.uint8)
+    if not np.issubdtype(mask.dtype, np.integer):
+        raise DataError(f"the mask {name} has dtype {mask.dtype}", expected="integers: class indices")
+    return mask
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}×{shape[0]}" if len(shape) == 2 else f"of shape {list(shape)}"
+
+
+def pair(images: Sequence[Path], root: Path, folder: Path) -> list[tuple[str, Path, Path]]:
+    """Name, image and mask of each image; a mask has the image's relative path with another suffix.
+
+    Raises:
+        DataError: The folder is absent or some images have no mask.
+    """
+    if not folder.is_dir():
+        raise DataError(f"the mask folder {folder} does not exist", do="name it in evaluation.labels")
+    found, missing = [], []
+    for image in images:
+        name = image.relative_to(root)
+        mask = next((path for suffix in SUFFIXES if (path := (folder / name).with_suffix(suffix)).is_file()), None)
+        if mask is None:
+            missing.append(name.as_posix())
+        else:
+            found.append((name.as_posix(), image, mask))
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(images)} images have no mask in {folder}, for instance {', '.join(missing[:5])}",
+            expected=f"a file of the same name ending in {', '.join(SUFFIXES)}",
+        )
+    return found

@@ -1,0 +1,51 @@
+"""Class names: read, and compared with what the labels say."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from edgeship.errors import DataError
+
+
+def read_classes(value: tuple[str, ...] | Path | None) -> tuple[str, ...] | None:
+    """Class names from the config: a list as it stands, or a text file with one name a line.
+
+    Raises:
+        DataError: The file is absent, empty or not text, or a name stands twice.
+    """
+    if isinstance(value, Path):
+        try:
+            lines = value.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"the class names {value} cannot be read: {error}", expected="a text file with one name a line"
+            ) from None
+        names = tuple(line.strip() for line in lines if line.strip())
+        if not names:
+            raise DataError(f"{value} holds no class names", expected="one name a line")
+    elif value is None:
+        return None
+    else:
+        names = tuple(value)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"class names that stand twice: {', '.join(twice[:5])}", do="give every class its own name")
+    return names
+
+
+def unknown_names(found: Iterable[str], known: Sequence[str]) -> str:
+    """The names in ``found`` that are not known, with the nearest known one; empty when all are known."""
+    valid = set(known)
+    stray = [name for name in found if name not in valid]
+    return "; ".join(suggest(name, known) for name in stray[:5]) + (
+        f"; and {len(stray) - 5} more" if len(stray) > 5 else ""
+    )
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """The name in quotes, with the nearest known one where there is one."""
+    folded = {item.lower(): item for item in known}
+    close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
+    return f"{name!r} (did you mean {folded[close[0]]!r}?)" if close else repr(name)

@@ -1,0 +1,190 @@
+"""Task metrics of an open engine over labelled images, streamed.
+
+Worker threads decode the images ahead, this thread infers, one more thread decodes the outputs and records them: the
+three overlap, and no more than a few batches stand in memory however many images there are.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeship import metrics
+from edgeship.config import Batch as BatchRange
+from edgeship.config import Evaluation, Preprocess
+from edgeship.data.datasets import Dataset, open_dataset
+from edgeship.data.frames import in_dtype
+from edgeship.data.loader import Batch, Loader, LoadOptions
+from edgeship.data.preprocess import image_input, input_size
+from edgeship.engines import Runner
+from edgeship.errors import DataError
+from edgeship.files import sha256_json, write_bytes
+from edgeship.metrics.decoders import decode_predictions, head_classes
+from edgeship.progress import Progress, silent
+from edgeship.results import Artifact, Evaluated, TensorInfo
+
+if TYPE_CHECKING:
+    from edgeship.engines import Array
+    from edgeship.metrics import Collector, Records
+
+RECORDS = "records.npz"
+IN_FLIGHT = 2
+"""Batches of outputs that may wait to be decoded."""
+
+
+def evaluate(
+    runner: Runner,
+    settings: Evaluation,
+    preprocess: Preprocess,
+    *,
+    classes: Sequence[str] = (),
+    folder: Path,
+    progress: Progress = silent,
+    batch: BatchRange | None = None,
+) -> Evaluated:
+    """Measure the task's metrics and write ``records.npz``.
+
+    Args:
+        runner: An open engine with one image input.
+        settings: Task, images, labels, decoder, thresholds.
+        preprocess: From image to input.
+        classes: Class names that stand in for ``settings.classes``.
+        folder: Where ``records.npz`` goes.
+        progress: Told how many images are done.
+        batch: The engine's profile: batches stay within it. Default: ``settings.batch`` at most.
+
+    Raises:
+        DataError: Images, labels or outputs that do not fit; more corrupt images than allowed.
+        EngineError: The engine failed.
+    """
+    dataset = open_dataset(settings, classes)
+    info = image_input(runner.inputs, preprocess)
+    rows, padded = batch_rows(info, settings.batch, batch)
+    options = LoadOptions(rows, settings.workers, settings.allow_corrupt)
+    loader = Loader(dataset.items, in_dtype(preprocess, info), input_size(info, preprocess), options)
+    recorder = _Recorder(settings, dataset)
+    total = len(dataset.items)
+    progress(0, total, "evaluate")
+    start = time.perf_counter()
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="edgeship-record") as pool:
+        for loaded in loader:
+            outputs = runner.infer({info.name: _padded(loaded.array, rows if padded else 0)})
+            waiting.append(pool.submit(recorder.take, loaded, outputs))
+            if len(waiting) > IN_FLIGHT:
+                waiting.popleft().result()
+            progress(recorder.images + len(loader.skipped), total, "evaluate")
+        while waiting:
+            waiting.popleft().result()
+    seconds = time.perf_counter() - start
+    progress(total, total, "evaluate")
+    if recorder.images == 0:
+        raise DataError("no image could be evaluated: all of them are corrupt")
+    records = recorder.finish()
+    path = folder / RECORDS
+    save_records(path, records)
+    summary = metrics.get(settings.task).summarize(records)
+    return Evaluated(
+        task=settings.task,
+        images=recorder.images,
+        images_sha256=identity(records),
+        metrics=summary.metrics,
+        per_class=summary.per_class,
+        examples=summary.examples,
+        records=Artifact.of(path, folder),
+        seconds=seconds,
+        images_per_s=recorder.images / seconds,
+        skipped=tuple(f"{error.name}: {error.reason}" for error in loader.skipped),
+        notes=dataset.notes,
+    )
+
+
+class _Recorder:
+    """Decodes outputs and records them, one batch at a time."""
+
+    def __init__(self, settings: Evaluation, dataset: Dataset) -> None:
+        self._settings = settings
+        self._dataset = dataset
+        self._collector: Collector | None = None
+        self._ids: list[str] = []
+        self._digests: list[str] = []
+        self.images = 0
+
+    def take(self, batch: Batch, outputs: dict[str, Array]) -> None:
+        """Record one batch."""
+        settings = self._settings
+        if self._collector is None:
+            head = head_classes(settings.task, settings.decoder, outputs, settings)
+            self._dataset = self._dataset.fitted(head)
+            self._collector = metrics.get(settings.task).collector(self._dataset.classes, settings)
+        predictions = decode_predictions(
+            settings.task, settings.decoder, outputs, batch.geometries, settings, self._dataset.classes
+        )
+        for prediction, target in zip(predictions, batch.targets, strict=True):
+            self._collector.add(prediction, target)
+        self._ids.extend(batch.ids)
+        self._digests.extend(batch.digests)
+        self.images += len(batch.ids)
+
+    def finish(self) -> Records:
+        """The task's records with the identities of the images."""
+        assert self._collector is not None
+        records = self._collector.records()
+        records["ids"] = np.array(self._ids, dtype=np.str_)
+        records["digests"] = np.array(self._digests, dtype=np.str_)
+        return records
+
+
+def batch_rows(info: TensorInfo, wanted: int, profile: BatchRange | None) -> tuple[int, bool]:
+    """How many images go in at once, and whether a last partial batch must be padded to that number.
+
+    A fixed batch axis is filled; a dynamic one takes ``wanted`` within the profile, and smaller last batches only
+    where the profile starts at one.
+    """
+    axis = info.shape[0] if info.shape else 1
+    if isinstance(axis, int):
+        return axis, True
+    if profile is None:
+        return wanted, False
+    rows = min(max(wanted, profile.min), profile.max)
+    return rows, profile.min > 1
+
+
+def identity(records: Records) -> str:
+    """Hash of the images and their order: only evaluations with the same one may be paired."""
+    pairs = zip(records["ids"].tolist(), records["digests"].tolist(), strict=True)
+    return sha256_json([list(pair) for pair in pairs])
+
+
+def save_records(path: Path, records: Records) -> None:
+    """Write records as an ``.npz``, atomically and without pickle; equal records give equal bytes."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **records)
+    write_bytes(path, stream.getvalue())
+
+
+def load_records(path: Path) -> Records:
+    """Read what :func:`save_records` wrote.
+
+    Raises:
+        DataError: Absent or no records.
+    """
+    from edgeship.data.npz import open_npz
+
+    records = open_npz(path)
+    if "task" not in records or "ids" not in records:
+        raise DataError(f"{path} holds no evaluation records", do="run edgeship evaluate again")
+    return records
+
+
+def _padded(array: Array, rows: int) -> Array:
+    """Repeat the last image until the batch is full."""
+    missing = rows - len(array)
+    return array if missing <= 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
