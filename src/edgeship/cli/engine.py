@@ -1,3 +1,223 @@
-"""Commands: see the docstring of each."""
+"""``build``, ``preflight``, ``inspect`` and ``doctor``."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgeship.cli import app
+from edgeship.cli.output import JSON_OPTION, emit, progress_bar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeship.config import EngineName
+    from edgeship.engines import BuildRequest
+    from edgeship.results import Build
+
+ENGINE = typer.Option("tensorrt-rtx", "--engine", "-e", help="onnxruntime | tensorrt | tensorrt-rtx")
+PLUGIN = typer.Option([], "--plugin", help="A shared library of TensorRT plugins to load. Repeat for more.")
+
+
+def engine_name(text: str) -> EngineName:
+    """A checked engine name."""
+    from difflib import get_close_matches
+
+    from edgeship.engines import ENGINES
+    from edgeship.errors import UserInputError
+
+    for name in ENGINES:
+        if name == text:
+            return name
+    guess = get_close_matches(text, list(ENGINES), n=1, cutoff=0.4)
+    hint = f"--engine {guess[0]}" if guess else None
+    raise UserInputError(f"there is no engine {text!r}", expected=", ".join(ENGINES), do=hint)
+
+
+def shape_ranges(texts: list[str]) -> dict[str, Any]:
+    """``name=1x3x224x224:8x3x224x224:16x3x224x224`` (or one shape for all three) → ranges by input."""
+    from edgeship.errors import UserInputError
+
+    ranges = {}
+    for text in texts:
+        name, separator, rest = text.partition("=")
+        parts = rest.split(":")
+        shapes = [tuple(int(size) for size in part.split("x") if size.isdigit()) for part in parts]
+        sizes = [len(part.split("x")) for part in parts]
+        if not separator or len(parts) not in (1, 3) or [len(shape) for shape in shapes] != sizes:
+            raise UserInputError(
+                f"--shapes {text!r} is no range",
+                expected="--shapes name=1x3x224x224:8x3x224x224:16x3x224x224 (min:opt:max), or one shape for all",
+            )
+        low, best, high = shapes * 3 if len(shapes) == 1 else shapes
+        ranges[name] = {"min": low, "opt": best, "max": high}
+    return ranges
+
+
+@app.command()
+def build(
+    model: Path = typer.Argument(help="The ONNX file."),
+    engine: str = ENGINE,
+    out: Path | None = typer.Option(None, "--out", "-o", help="The engine file to write (default: beside the model)."),
+    precision: str = typer.Option("", help="fp32 | fp16 | int8 | implicit … (default: what the ONNX says)."),
+    min_batch: int = typer.Option(1, help="Smallest batch of a dynamic first axis."),
+    opt_batch: int = typer.Option(1, help="The batch that kernels are tuned for: the one really served."),
+    max_batch: int | None = typer.Option(None, help="Largest batch (default: --opt-batch)."),
+    shapes: list[str] = typer.Option(
+        [], help="name=MIN:OPT:MAX for an input with other dynamic axes. Repeat for more."
+    ),
+    compute_capability: list[str] = typer.Option([], help="TensorRT-RTX: build ahead of time for 8.6, 8.9 … Repeat."),
+    workspace_mib: int = typer.Option(4096, help="Workspace limit in MiB."),
+    optimization_level: int | None = typer.Option(None, help="Builder effort, 0 to 5."),
+    timing_cache: Path | None = typer.Option(None, help="Timing cache file, kept between builds."),
+    cache: Path | None = typer.Option(None, help="Calibration cache (TensorRT 10, --precision implicit)."),
+    keep: list[str] = typer.Option([], help="Node name or pattern that stays in high precision. Repeat for more."),
+    plugins: list[Path] = PLUGIN,
+    dla_core: int | None = typer.Option(None, help="Run on this DLA core."),
+    gpu_fallback: bool = typer.Option(False, help="Let layers that DLA cannot run use the GPU."),
+    version_compatible: bool = typer.Option(False, help="An engine that newer TensorRT versions load."),
+    hardware_compatible: bool = typer.Option(False, help="An engine for Ampere and later GPUs."),
+    tf32: bool = typer.Option(False, help="Allow TF32 in FP32 layers."),
+    device: str = typer.Option("", help="cpu | cuda:0"),
+    via: str = typer.Option("api", help="api | trtexec"),
+    dry_run: bool = typer.Option(False, "--dry-run", help="With --via trtexec: print the command and stop."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """ONNX to an engine, and what precision its layers really have."""
+    options = {
+        "engine": engine_name(engine),
+        "device": device or ("cpu" if engine == "onnxruntime" else "cuda:0"),
+        "batch": {"min": min_batch, "opt": opt_batch, "max": opt_batch if max_batch is None else max_batch},
+        "shapes": shape_ranges(shapes),
+        "compute_capability": tuple(part for text in compute_capability for part in text.split(",")),
+        "workspace_mib": workspace_mib,
+        "optimization_level": optimization_level,
+        "timing_cache": timing_cache,
+        "plugins": tuple(plugins),
+        "dla_core": dla_core,
+        "gpu_fallback": gpu_fallback,
+        "version_compatible": version_compatible,
+        "hardware_compatible": hardware_compatible,
+        "tf32": tf32,
+        "via": via,
+    }
+    request = _request(model, out, precision, options, (tuple(keep), cache))
+    if via == "trtexec" or dry_run:
+        _via_trtexec(request, dry_run=dry_run, as_json=as_json)
+        return
+    _build(request, as_json=as_json)
+
+
+def _request(
+    model: Path, out: Path | None, precision: str, options: dict[str, Any], extras: tuple[tuple[str, ...], Path | None]
+) -> BuildRequest:
+    """Check the options all at once and make the request."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from edgeship import engines
+    from edgeship.config import Precision, Target
+    from edgeship.engines import BuildRequest
+    from edgeship.errors import ConfigError, ModelError
+
+    if not model.is_file():
+        raise ModelError(f"{model} does not exist", expected="an .onnx file", do="edgeship export")
+    try:
+        target = Target.model_validate(options)
+        asked: Precision = TypeAdapter(Precision).validate_python(precision) if precision else "fp32"
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, item['loc'])) or 'precision'}: {item['msg']}" for item in error.errors()]
+        raise ConfigError(problems, where="the options") from None
+    if not precision and target.engine != "onnxruntime":
+        from edgeship.engines._trt_engine import declared_precision
+
+        asked = declared_precision(target.engine, model, target.plugins)
+    module = engines.get(target.engine)
+    output = out or model.with_suffix(module.SUFFIX)
+    if output.resolve() == model.resolve():
+        output = model.with_name(f"{model.stem}.built{module.SUFFIX}")
+    keep, cache = extras
+    log = output.with_name(f"{output.name}.log")
+    return BuildRequest(model, output, asked, target, keep=keep, cache=cache, log=log)
+
+
+def _build(request: BuildRequest, *, as_json: bool) -> None:
+    from dataclasses import replace
+
+    from edgeship import engines
+    from edgeship.engines import OpenOptions
+
+    module = engines.get(request.target.engine)
+    with progress_bar(quiet=as_json) as progress:
+        request = replace(request, progress=progress)
+        done = module.build(request)
+    device = request.target.device
+    options = OpenOptions(device=device, plugins=request.target.plugins, tf32=request.target.tf32)
+    audit = module.audit(request.output, request, options)
+    payload = {"build": done.model_dump(mode="json"), "audit": audit.model_dump(mode="json")}
+
+    def text(console: Console) -> None:
+        _show_build(console, request.output, done)
+        share = f"{audit.achieved:.0%} of the convolutions and matrix products are {audit.asked}"
+        console.print(f"audit     {share} (read from the {audit.source})")
+        for layer in audit.missed[:10]:
+            console.print(f"          {layer.operator} {layer.name} is {layer.precision}")
+        if len(audit.missed) > 10:
+            console.print(f"          and {len(audit.missed) - 10} more (--json names all)")
+
+    emit(payload, as_json=as_json, text=text)
+
+
+def _show_build(console: Console, output: Path, done: Build) -> None:
+    bound = done.identity
+    console.print(f"engine    {output} ({done.engine.size_bytes / 2**20:.1f} MiB, {done.seconds:.1f} s)")
+    console.print(f"by        {bound.engine} {bound.version}, {bound.device}")
+    for name, (low, best, high) in done.profiles.items():
+        console.print(f"profile   {name}: min {low}, opt {best}, max {high}")
+    if done.reason:
+        console.print(f"state     {done.reason}")
+    for note in done.notes:
+        console.print(f"note      {note}")
+    if done.command:
+        console.print(f"command   {done.command}", soft_wrap=True)
+
+
+def _via_trtexec(request: BuildRequest, *, dry_run: bool, as_json: bool) -> None:
+    from edgeship.engines import trtexec
+
+    if dry_run:
+        command = trtexec.shown(trtexec.build_command(request))
+        emit({"command": command}, as_json=as_json, text=lambda console: console.print(command, soft_wrap=True))
+        return
+    with progress_bar(quiet=as_json) as progress:
+        progress(0, None, "trtexec")
+        done = trtexec.build(request)
+    emit(done, as_json=as_json, text=lambda console: _show_build(console, request.output, done))
+
+
+@app.command()
+def preflight(
+    model: Path = typer.Argument(help="The ONNX file."),
+    engine: str = typer.Option("", "--engine", "-e", help="Whose parser to ask (default: the first installed)."),
+    plugins: list[Path] = PLUGIN,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Every node that TensorRT's parser rejects, with the remedies, before anything is built."""
+    from edgeship.prepare.preflight import describe
+    from edgeship.prepare.preflight import preflight as run
+
+    result = run(model, engine=engine_name(engine) if engine else None, plugins=tuple(plugins))
+
+    def text(console: Console) -> None:
+        console.print(f"asked     {result.parser or 'no parser of TensorRT: none is installed here'}")
+        for problem in result.problems:
+            console.print(f"{problem.level:<9} {describe(problem)}")
+            for index, remedy in enumerate(problem.remedies, start=1):
+                console.print(f"            {index}. {remedy}")
+        if not result.problems:
+            console.print("ok        nothing to object to")
+
+    emit(result, as_json=as_json, text=text)
+    if result.errors:
+        raise typer.Exit(4)

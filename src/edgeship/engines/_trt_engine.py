@@ -1,0 +1,124 @@
+"""The functions of the engine protocol for both TensorRT flavours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeship.config import EngineName, Precision
+from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, _host, _trt_audit, _trt_build
+from edgeship.engines._plan import TITLES
+from edgeship.engines._trt import Flavour, Log, identity, load, quiet
+from edgeship.engines._trt_network import parse
+from edgeship.errors import DeviceError, MissingExtra
+from edgeship.results import Audit, Build, Identity
+
+
+def probe(engine: EngineName) -> Probe:
+    """What of a flavour is installed here. Never raises."""
+    try:
+        flavour = load(engine)
+    except (MissingExtra, DeviceError) as error:
+        return Probe(engine, False, reason=error.found)
+    here = _host.cuda()
+    devices = tuple(f"cuda:{gpu.index} {gpu.name} ({gpu.compute_capability})" for gpu in here.gpus)
+    facts: dict[str, Any] = {"cuda": here.runtime, "driver": here.driver, "strongly_typed_only": flavour.strong_only}
+    if flavour.rtx:
+        names = [name for name in flavour.trt.ComputeCapability.__members__ if name.startswith("SM")]
+        facts["builds_for"] = [f"{name[2:-1]}.{name[-1]}" for name in names]
+    reason = "" if here.gpus else f"no device to run on: {here.reason}"
+    return Probe(engine, flavour.rtx or bool(here.gpus), flavour.version, devices, reason, facts)
+
+
+def identity_of(engine: EngineName, device: str) -> Identity:
+    """What an engine built here for ``device`` would be bound to. Raises MissingExtra, DeviceError."""
+    flavour = load(engine)
+    bound = identity(flavour, device)
+    if bound.compute_capability is None and not flavour.rtx:
+        raise DeviceError(f"{flavour.title} needs a GPU: {_host.cuda().reason}", do="edgeship doctor")
+    return bound
+
+
+def build(engine: EngineName, request: BuildRequest) -> Build:
+    """Build the engine file."""
+    return _trt_build.build(load(engine), request)
+
+
+def audit_network(engine: EngineName, request: BuildRequest) -> Audit:
+    """Audit the parsed, strongly typed network."""
+    flavour = load(engine)
+    with quiet():
+        parsed = parse(flavour, request.onnx, Log(), plugins=request.target.plugins)
+        layers = _trt_audit.read_network(parsed.network)
+    return _trt_audit.summarize(layers, request.precision, request.keep, "network")
+
+
+def audit_engine(engine: EngineName, path: Path, request: BuildRequest, options: OpenOptions) -> Audit:
+    """Audit the built engine; where it cannot be opened here, the network, unless the network has no types."""
+    from edgeship.engines._trt_run import TrtRunner
+
+    flavour = load(engine)
+    try:
+        with quiet(), TrtRunner(flavour, path, options) as runner:
+            layers = runner.layers()
+    except DeviceError:
+        if request.precision == "implicit":
+            raise
+        return audit_network(engine, request)
+    return _trt_audit.summarize(layers, request.precision, request.keep, "engine")
+
+
+def open_engine(engine: EngineName, path: Path, options: OpenOptions) -> Runner:
+    """Open a verified engine file. Raises EngineMismatch, DeviceError, EngineError."""
+    from edgeship.engines._trt_run import TrtRunner
+
+    with quiet():
+        return TrtRunner(load(engine), path, options)
+
+
+def misfits(engine: EngineName, built: Identity, device: str) -> list[str]:
+    """What of ``built`` differs from this machine so that the engine would not load; empty when it fits."""
+    title = TITLES[engine]
+    if built.engine != engine:
+        return [f"{TITLES[built.engine]} built it, it is to be opened with {title}"]
+    found = []
+    try:
+        flavour = load(engine)
+    except (MissingExtra, DeviceError) as error:
+        return [f"{title} {built.version} built it; {error.found}"]
+    if flavour.version != built.version:
+        found.append(f"{title} {built.version} built it, {flavour.version} is installed")
+    here = identity(flavour, device)
+    if here.platform != built.platform and built.platform:
+        found.append(f"it was built on {built.platform}, this is {here.platform}")
+    if here.compute_capability is None:
+        found.append(f"it needs an NVIDIA GPU: {_host.cuda().reason}")
+        return found
+    found += _capability_misfits(flavour, built, here)
+    if built.driver and here.driver and _older(here.driver, built.driver):
+        found.append(f"the driver runs CUDA {here.driver}, it was built under a driver for {built.driver}")
+    if built.cuda and here.cuda and built.cuda.split(".")[0] != here.cuda.split(".")[0]:
+        found.append(f"CUDA {built.cuda} built it, {here.cuda} is installed")
+    return found
+
+
+def _capability_misfits(flavour: Flavour, built: Identity, here: Identity) -> list[str]:
+    wanted = [text.strip() for text in (built.compute_capability or "").split(",") if text.strip()]
+    if wanted and here.compute_capability not in wanted:
+        return [f"it was built for compute capability {', '.join(wanted)}, {here.device} has {here.compute_capability}"]
+    if flavour.rtx and not wanted:
+        name = f"SM{str(here.compute_capability).replace('.', '')}"
+        if name not in flavour.trt.ComputeCapability.__members__:
+            return [f"TensorRT-RTX {flavour.version} does not support compute capability {here.compute_capability}"]
+    return []
+
+
+def _older(first: str, second: str) -> bool:
+    return tuple(map(int, first.split("."))) < tuple(map(int, second.split(".")))
+
+
+def declared_precision(engine: EngineName, onnx: Path, plugins: tuple[Path, ...] = ()) -> Precision:
+    """The precision that an ONNX file itself asks for, read from the parsed network. Raises what parsing raises."""
+    with quiet():
+        parsed = parse(load(engine), onnx, Log(), plugins=plugins)
+        return _trt_audit.declared(_trt_audit.read_network(parsed.network))
