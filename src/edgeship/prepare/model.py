@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import sys
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,9 @@ def _read_state(path: Path, key: str | None) -> dict[str, torch.Tensor]:
         except SafetensorError as error:
             raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds more than tensors and was not loaded, because loading it could run code: "

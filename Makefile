@@ -1,0 +1,46 @@
+# One target for each habit. Every target makes and updates .venv by itself; only python3 is needed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo test test-all lint format bench docs gpu-test gpu-bench clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once; a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[host,rtx,coco,sign,nvml,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## Ship the Fashion-MNIST example: ends in a verdict and a report
+	@$(BIN)/edgeship ship examples/fashion/edgeship.toml
+
+test: $(STAMP)  ## Fast tests
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)  ## Fast and slow tests
+	$(BIN)/python -m pytest -m 'not gpu'
+
+lint: $(STAMP)  ## ruff, mypy --strict, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## Every benchmark that runs on a CPU, both sides in one run
+	$(BIN)/python benchmarks/run.py
+
+docs: $(STAMP)  ## Generate docs/reference from the code
+	$(BIN)/python docs/generate.py
+
+clean:  ## Remove environments and run folders
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find examples -name edgeship-out -type d -prune -exec rm -rf {} +

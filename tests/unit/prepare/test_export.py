@@ -1,0 +1,165 @@
+"""Export: names read back, dynamic axes only where named, refusals that say what to do."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edgeship.config import Model
+from edgeship.errors import ExportError, ModelError
+from edgeship.prepare import graph
+from edgeship.prepare.export import export
+
+HERE = Path(__file__).parent
+IMAGES = {"images": {"shape": ["batch", 3, 16, 16]}}
+
+
+def settings(name: str, inputs: dict[str, object] | None = None, **more: object) -> Model:
+    return Model.model_validate({"source": f"networks:{name}", "inputs": inputs or IMAGES, **more})
+
+
+def test_several_inputs_and_nested_outputs(tmp_path: Path) -> None:
+    inputs = {"extra": {"shape": ["batch", 8]}, "image": {"shape": ["batch", 3, 16, 16]}}
+    result = export(settings("TwoInputs", inputs), HERE, tmp_path)
+    assert [(item.name, item.shape) for item in result.inputs] == [
+        ("image", ("batch", 3, 16, 16)),
+        ("extra", ("batch", 8)),
+    ]
+    assert [item.name for item in result.outputs] == ["logits", "aux_0", "aux_1"]
+    assert {item.shape[0] for item in result.outputs} == {"batch"}
+    assert result.opset >= 18
+    assert result.parameters == 3 * 8 * 9 + 8 + 16 + 8 * 5 + 5
+    proto = onnx.load(tmp_path / "model.onnx")
+    conv = next(node for node in proto.graph.node if node.op_type == "Conv")
+    assert graph.place(conv).startswith("networks.py:")
+
+
+def test_a_fixed_axis_stays_fixed(tmp_path: Path) -> None:
+    result = export(settings("Small", {"images": {"shape": [1, 3, 16, 16]}}), HERE, tmp_path)
+    assert result.inputs[0].shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("Frozen", ExportError, "froze the axis 'batch'"),
+        ("Branching", ExportError, "networks.py"),
+        ("Untranslatable", ExportError, "airy_ai"),
+        ("NotFinite", ModelError, "NaN or infinite"),
+        ("not_a_module", ModelError, "returned dict"),
+        ("raises", ModelError, "backbone.yaml"),
+        ("absent", ModelError, "no callable 'absent'"),
+    ],
+)
+def test_refusals_name_the_cause(tmp_path: Path, name: str, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind) as caught:
+        export(settings(name), HERE, tmp_path)
+    assert words in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_remedies_stand_in_the_articles_order(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        export(settings("Untranslatable"), HERE, tmp_path)
+    text = str(caught.value)
+    assert text.index("rewrite the layer") < text.index("postprocessing") < text.index("plugin")
+
+
+def test_a_module_that_does_not_import(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not import"):
+        export(Model.model_validate({"source": "nowhere:build", "inputs": IMAGES}), HERE, tmp_path)
+
+
+def test_a_shape_that_the_model_rejects(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"rejects its inputs \(images \[2, 4, 16, 16\]"):
+        export(settings("Small", {"images": {"shape": ["batch", 4, 16, 16]}}), HERE, tmp_path)
+
+
+def test_weights_from_safetensors_and_a_nested_checkpoint(tmp_path: Path) -> None:
+    import networks
+
+    torch.manual_seed(7)
+    state = networks.Small().state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save({"ema": {"state": state}, "epoch": 3}, tmp_path / "w.pt")
+    places = {}
+    for name, more in {
+        "a": {"weights": tmp_path / "w.safetensors"},
+        "b": {"weights": tmp_path / "w.pt", "weights_key": "ema.state"},
+    }.items():
+        (tmp_path / name).mkdir()
+        export(settings("Small", **more), HERE, tmp_path / name)
+        proto = onnx.load(tmp_path / name / "model.onnx")
+        places[name] = {item.name: item.raw_data for item in proto.graph.initializer}
+    assert places["a"] == places["b"]
+    assert places["a"]["head.weight"] == state["head.weight"].numpy().tobytes()
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    import networks
+
+    save_file(networks.Small(16).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"conv.weight: \(16, 3, 3, 3\) in the file, \(8, 3, 3, 3\) in the model"):
+        export(settings("Small", weights=tmp_path / "w.safetensors"), HERE, tmp_path)
+
+
+class Bomb:
+    """A pickle that wants to execute."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (self.mark,))
+
+
+def test_a_pickle_that_wants_to_execute_is_refused(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    torch.save({"conv.weight": Bomb(mark)}, tmp_path / "w.pt")
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Bomb(mark)))
+    for name in ("w.pt", "raw.pt"):
+        with pytest.raises(ModelError, match=r"could run code|not a readable checkpoint"):
+            export(settings("Small", weights=tmp_path / name), HERE, tmp_path)
+    assert not mark.exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_pt2_round_trip_and_a_pt2_that_wants_to_execute(tmp_path: Path) -> None:
+    import zipfile
+
+    import networks
+
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(networks.Small().eval(), (torch.randn(2, 3, 16, 16),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "small.pt2")
+    result = export(Model(source=str(tmp_path / "small.pt2")), HERE, tmp_path)
+    assert isinstance(result.inputs[0].shape[0], str)
+    assert result.inputs[0].shape[1:] == (3, 16, 16)
+
+    mark = tmp_path / "executed"
+    torch.save(Bomb(mark), tmp_path / "bomb.pt")
+    with zipfile.ZipFile(tmp_path / "small.pt2") as old, zipfile.ZipFile(tmp_path / "evil.pt2", "w") as new:
+        for name in old.namelist():
+            bomb = "/sample_inputs/" in name
+            new.writestr(name, (tmp_path / "bomb.pt").read_bytes() if bomb else old.read(name))
+    with pytest.raises(ModelError, match="could run code"):
+        export(Model(source=str(tmp_path / "evil.pt2")), HERE, tmp_path)
+    assert not mark.exists()
+
+
+def test_onnx_sources_are_checked(tmp_path: Path) -> None:
+    export(settings("Small"), HERE, tmp_path)
+    whole = (tmp_path / "model.onnx").read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="truncated or not an ONNX file"):
+        export(Model(source=str(tmp_path / "cut.onnx")), HERE, tmp_path)
+    proto = onnx.load(tmp_path / "model.onnx")
+    onnx.save(proto, tmp_path / "apart.onnx", save_as_external_data=True, location="apart.data", size_threshold=0)
+    (tmp_path / "apart.data").unlink()
+    with pytest.raises(ModelError, match=r"apart\.data, not found beside it"):
+        export(Model(source=str(tmp_path / "apart.onnx")), HERE, tmp_path)

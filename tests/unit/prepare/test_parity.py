@@ -1,0 +1,88 @@
+"""Parity: equal graphs pass; a changed one fails and its first operator is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgeship.config import Model, Parity
+from edgeship.errors import ModelError, ParityError
+from edgeship.prepare.export import export
+from edgeship.prepare.parity import Request, parity, require
+from edgeship.prepare.slim import slim
+
+HERE = Path(__file__).parent
+SETTINGS = Model.model_validate(
+    {
+        "source": "networks:TwoInputs",
+        "inputs": {"image": {"shape": ["batch", 3, 16, 16]}, "extra": {"shape": ["batch", 8]}},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
+    export(SETTINGS, HERE, folder)
+    slim(folder / "model.onnx", folder / "slim.onnx")
+    return folder
+
+
+def request(folder: Path, name: str, settings: Model = SETTINGS, **more: object) -> Request:
+    return Request(settings, HERE, folder / "model.onnx", folder / name, Parity(), **more)  # type: ignore[arg-type]
+
+
+def test_slim_keeps_names_and_metadata(graphs: Path) -> None:
+    before, after = onnx.load(graphs / "model.onnx"), onnx.load(graphs / "slim.onnx")
+    assert [item.name for item in after.graph.input] == [item.name for item in before.graph.input]
+    assert [item.name for item in after.graph.output] == [item.name for item in before.graph.output]
+    assert all(node.metadata_props for node in after.graph.node if node.op_type == "Conv")
+
+
+def test_equal_graphs_agree_on_noise_and_on_frames(graphs: Path) -> None:
+    frames = {
+        "image": np.random.default_rng(3).uniform(-1, 1, (4, 3, 16, 16)).astype(np.float32),
+        "extra": np.zeros((4, 8), np.float32),
+    }
+    result = parity(request(graphs, "slim.onnx", images=[frames]))
+    assert result.passed
+    assert result.divergence is None
+    assert (result.random_inputs, result.real_images) == (3, 4)
+    assert [item.name for item in result.outputs] == ["logits", "aux_0", "aux_1"]
+    assert all(item.max_abs < 1e-5 for item in result.outputs)
+
+
+def test_the_first_operator_that_differs_is_named_with_its_place(graphs: Path) -> None:
+    proto = onnx.load(graphs / "slim.onnx")
+    weight = next(item for item in proto.graph.initializer if item.name == "head.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.5, weight.name))
+    onnx.save(proto, graphs / "changed.onnx")
+    result = parity(request(graphs, "changed.onnx"))
+    assert [item.passed for item in result.outputs] == [False, True, True]
+    assert result.divergence is not None
+    assert result.divergence.operator == "Gemm"
+    assert "head: Linear" in result.divergence.place
+    with pytest.raises(ParityError, match=r"first operator that differs: Gemm .* networks\.py"):
+        require(result)
+
+
+def test_an_onnx_source_is_compared_with_the_graph_before_editing(graphs: Path) -> None:
+    settings = Model(source=str(graphs / "model.onnx"))
+    assert parity(request(graphs, "slim.onnx", settings)).passed
+    proto = onnx.load(graphs / "slim.onnx")
+    bias = next(item for item in proto.graph.initializer if item.name == "head.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
+    onnx.save(proto, graphs / "shifted.onnx")
+    result = parity(request(graphs, "shifted.onnx", settings))
+    assert result.divergence is not None
+    assert result.divergence.operator == "Gemm"
+
+
+def test_outputs_that_are_not_finite_are_refused(graphs: Path) -> None:
+    frames = {"image": np.full((2, 3, 16, 16), np.nan, np.float32), "extra": np.zeros((2, 8), np.float32)}
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        parity(request(graphs, "slim.onnx", images=[frames]))

@@ -1,0 +1,93 @@
+"""edgeship.toml: every problem at once, with the nearest valid word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeship.config import Config, load
+from edgeship.errors import ConfigError, UserInputError
+
+MINIMAL = '[model]\nsource = "model:build"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "edgeship.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(write(folder, text))
+    return caught.value.problems
+
+
+def test_all_problems_at_once_with_a_guess(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        '[model]\nsource = "m:f"\nweigths = "x"\n'
+        '[target]\nengine = "onnxruntme"\n[gate]\nlatency_p99 = 3\n[calibratoin]\n',
+    )
+    text = "\n".join(found)
+    assert len(found) == 4
+    assert "model.weigths: unknown key; did you mean 'weights'?" in found
+    assert "did you mean 'onnxruntime'?" in text
+    assert "gate.latency_p99: unknown key; did you mean 'latency_p99_ms'?" in found
+    assert "calibratoin: unknown key; did you mean 'calibration'?" in found
+
+
+def test_key_of_an_input_is_guessed(tmp_path: Path) -> None:
+    found = problems(tmp_path, MINIMAL + '[model.inputs.images]\nshpae = [1, 3]\nshape = ["batch", 3]\n')
+    assert found == ("model.inputs.images.shpae: unknown key; did you mean 'shape'?",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[target]\nbatch = { min = 4, opt = 2, max = 8 }\n", "min <= opt <= max"),
+        ("[model.inputs.x]\nshape = [0, 3]\n", "axis 0"),
+        ('[preprocess]\ncolor = "gray"\nmean = [1, 2, 3]\n', "mean has 3 values"),
+        ("[gate]\nlatency_p99_ms = nan\n", "finite"),
+    ],
+)
+def test_wrong_values_say_what_is_right(tmp_path: Path, text: str, words: str) -> None:
+    fp32 = '[candidates]\nprecisions = ["fp32"]\n'
+    assert any(words in item for item in problems(tmp_path, MINIMAL + fp32 + text))
+
+
+def test_contradicting_budgets_are_refused(tmp_path: Path) -> None:
+    text = MINIMAL + '[candidates]\nprecisions = ["fp32"]\n[gate]\nlatency_p50_ms = 9.0\nlatency_p99_ms = 3.0\n'
+    assert "contradict" in problems(tmp_path, text)[0]
+
+
+def test_int8_without_frames_is_refused(tmp_path: Path) -> None:
+    assert "never used" in problems(tmp_path, MINIMAL)[0]
+
+
+def test_gate_on_accuracy_needs_labelled_images(tmp_path: Path) -> None:
+    text = MINIMAL + '[candidates]\nprecisions = ["fp32"]\n[gate]\nmax_drop = { top1 = 0.01 }\n'
+    assert "evaluation.images: missing" in problems(tmp_path, text)[0]
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    text = '[model]\nsource = "nets/a.onnx"\n[preprocess]\n[calibration]\nimages = "calib/"\n'
+    config = load(write(tmp_path, text + '[evaluation]\nimages = "data:scenes"\n'))
+    assert config.calibration.images == tmp_path / "calib"
+    assert config.model.source == str(tmp_path / "nets/a.onnx")
+    assert str(config.evaluation.images) == "data:scenes"
+    assert config.root == tmp_path
+
+
+def test_absent_and_malformed_files(tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match="no config file"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(UserInputError, match="not valid TOML"):
+        load(write(tmp_path, "[model\n"))
+
+
+def test_config_is_frozen(tmp_path: Path) -> None:
+    config = load(write(tmp_path, MINIMAL + '[candidates]\nprecisions = ["fp32"]\n'))
+    with pytest.raises(ValueError, match="frozen"):
+        config.model = Config.model_fields["model"]  # type: ignore[assignment, misc]
