@@ -1,0 +1,237 @@
+"""Calibrate once, for every engine: one pass over real frames, the thresholds of four methods, one cache.
+
+Nothing is stored but histograms, so memory does not grow with the frames. The cache is TensorRT's text format;
+beside it stand the ranges by every method and the binding (see :mod:`edgeship.prepare.cache`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import edgeship
+from edgeship.config import Method
+from edgeship.errors import ModelError
+from edgeship.prepare import cache, graph, noise, thresholds
+from edgeship.prepare.histogram import Histogram
+from edgeship.prepare.intake import Frames, Intake, Part, split
+from edgeship.prepare.observe import Histograms, Observer
+from edgeship.prepare.placement import Placement, infer, place
+from edgeship.prepare.quantize import ort_graph
+from edgeship.progress import Progress, silent
+from edgeship.results import Artifact, Calibrated, MethodScore, TensorRange
+
+if TYPE_CHECKING:
+    import onnx
+
+
+MOVED_LIMIT = 0.05
+"""A threshold that changed by more than this share over the last quarter of the frames still moves."""
+MOVING_SHARE = 0.1
+"""Share of moving tensors beyond which more frames are advised."""
+CLIP_FACTOR = 4.0
+"""On evaluation frames a tensor clips more than expected beyond this multiple of its share in calibration …"""
+CLIP_FLOOR = 1e-3
+"""… and beyond this share of its values."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to calibrate."""
+
+    method: Method = "auto"
+    percentile: float = 99.99
+    holdout: float = 0.125
+    """``method = "auto"``: share of the batches held out to compare the methods on."""
+    preprocess_sha256: str = ""
+    """Hash of the preprocessing that made the frames; empty: the frames came preprocessed."""
+    frame_hashes: Mapping[str, str] = field(default_factory=dict)
+    """Frame id → hash of its image file; other frames are hashed by their arrays."""
+    evaluation: Frames | None = None
+    """Evaluation frames, to count what clips on them."""
+    evaluation_hashes: frozenset[str] = frozenset()
+    """Hashes of the evaluation images, to find calibration frames among them."""
+    workers: int | None = None
+
+
+def calibrate(
+    model: Path, frames: Frames, out: Path, options: Options | None = None, progress: Progress = silent
+) -> Calibrated:
+    """Measure the range of every tensor that quantization touches, and write a cache.
+
+    Args:
+        model: The FP32 ONNX file.
+        frames: Real frames, preprocessed; never random data.
+        out: Path of the cache; its ranges and binding are written beside it.
+
+    Raises:
+        DataError: No frames, fewer than a batch, frames of another size, black frames, NaN in a frame.
+        ModelError: NaN or infinity in an activation, or nothing to quantize.
+    """
+    options = options or Options()
+    proto = infer(graph.load_onnx(model))
+    placement = place(proto)
+    if not placement.observed:
+        raise ModelError(f"{model} has no operator that can be quantized", expected="a convolution or a matrix product")
+    positions, held = split(frames, options.holdout if options.method == "auto" else 0.0)
+    used = Part(frames, frozenset(positions) - held)
+    intake = Intake(graph.inputs_of(proto), options.frame_hashes)
+    early, late = _observe(Observer(proto, placement.observed, options.workers), intake, used, progress)
+    intake.refuse_black()
+    ranges = _ranges(late, options)
+    trial = Part(frames, held) if held else used
+    method, scores = _choose(proto, ranges, trial, options, progress)
+    ranges = _moved(ranges, early, method, options)
+    ranges, clipping = _clipped(proto, ranges, late, method, options)
+    facts = {
+        "edgeship": edgeship.__version__,
+        "method": method,
+        "graph_sha256": cache.graph_hash(graph.load_onnx(model)),
+        "preprocess_sha256": options.preprocess_sha256,
+        "frames_sha256": intake.sha256,
+        "frames": intake.count,
+    }
+    cache.save(out, _scales(ranges, placement, method), ranges, facts)
+    moving = tuple(name for name, entry in ranges.items() if entry.moved > MOVED_LIMIT)
+    overlap = intake.overlap(options.evaluation_hashes)
+    silent_tensors = [name for name, entry in ranges.items() if entry.low == entry.high == 0.0]
+    return Calibrated(
+        cache=Artifact.of(out, out.parent),
+        ranges=Artifact.of(cache.ranges_path(out), out.parent),
+        method=method,
+        methods=scores,
+        frames=intake.count,
+        frames_sha256=intake.sha256,
+        graph_sha256=facts["graph_sha256"],
+        preprocess_sha256=options.preprocess_sha256,
+        tensors=len(ranges),
+        moved_p95=round(float(np.percentile([entry.moved for entry in ranges.values()], 95)), 6),
+        moving=moving,
+        clipping=clipping,
+        overlap=overlap,
+        advice=" ".join(_advice(len(ranges), intake.count, (moving, clipping, overlap, silent_tensors))),
+    )
+
+
+def _observe(observer: Observer, intake: Intake, used: Part, progress: Progress) -> tuple[Histograms, Histograms]:
+    """Histograms after three quarters of the batches, and after all."""
+    batches = intake.passing(used)
+    total, done = len(used), 0
+    early: Histograms = {}
+    for count in (total * 3 // 4, total):
+        for _ in observer.observe(itertools.islice(batches, count - done)):
+            done += 1
+            progress(done, total, "calibrating")
+        early = early or observer.histograms()
+    return early, observer.histograms()
+
+
+def _ranges(histograms: Histograms, options: Options) -> dict[str, TensorRange]:
+    with ThreadPoolExecutor(options.workers) as pool:
+        entries = pool.map(lambda histogram: _range(histogram, options.percentile), histograms.values())
+        return dict(zip(histograms, entries, strict=True))
+
+
+def _range(histogram: Histogram, percentile: float) -> TensorRange:
+    return TensorRange(
+        low=histogram.low,
+        high=histogram.high,
+        amax={method: thresholds.symmetric(histogram, method, percentile) for method in thresholds.METHODS},
+        bounds={method: thresholds.asymmetric(histogram, method, percentile) for method in thresholds.METHODS},
+    )
+
+
+def _scales(ranges: Mapping[str, TensorRange], placement: Placement, method: str) -> dict[str, float]:
+    """int8 scale of every tensor the cache names; a tensor that was always zero gets the scale of ±1."""
+    roots = {name: name for name in placement.observed} | placement.shared
+    return {name: (ranges[root].amax[method] or 1.0) / 127.0 for name, root in roots.items()}
+
+
+# --- which method --------------------------------------------------------------------------------------------
+
+
+def _choose(
+    proto: onnx.ModelProto, ranges: dict[str, TensorRange], trial: Frames, options: Options, progress: Progress
+) -> tuple[str, tuple[MethodScore, ...]]:
+    """The asked-for method, or the one whose quantized graph is nearest to the reference on ``trial``."""
+    if options.method != "auto":
+        return options.method, ()
+    scores = []
+    for done, method in enumerate(thresholds.METHODS):
+        progress(done, len(thresholds.METHODS), "comparing methods")
+        candidate = ort_graph(proto, cache.Calibration(Path(method), {}, ranges, method), ())
+        compared = noise.compare(proto, candidate, trial, limit=MAX_TRIAL, layers=False)
+        scores.append(MethodScore(method=method, snr_db=compared.output_snr_db, agreement=compared.agreement))
+    best = max(scores, key=lambda score: score.snr_db)
+    return best.method, tuple(scores)
+
+
+MAX_TRIAL = 64
+"""Held-out frames that each method is compared on, at most."""
+
+
+# --- enough frames? ------------------------------------------------------------------------------------------
+
+
+def _moved(ranges: dict[str, TensorRange], early: Histograms, method: str, options: Options) -> dict[str, TensorRange]:
+    """Note how far each chosen threshold changed over the last quarter of the frames."""
+    result = {}
+    for name, entry in ranges.items():
+        now = entry.amax[method]
+        before = thresholds.symmetric(early[name], _known(method), options.percentile) if name in early else now
+        result[name] = entry.model_copy(update={"moved": round(abs(now - before) / now, 6) if now else 0.0})
+    return result
+
+
+def _known(method: str) -> thresholds.Method:
+    return next(known for known in thresholds.METHODS if known == method)
+
+
+def _clipped(
+    proto: onnx.ModelProto, ranges: dict[str, TensorRange], calibration: Histograms, method: str, options: Options
+) -> tuple[dict[str, TensorRange], tuple[str, ...]]:
+    """Note what share of each tensor lies beyond its bounds on the evaluation frames, and which clip unexpectedly."""
+    if options.evaluation is None or len(options.evaluation) == 0:
+        return ranges, ()
+    observer = Observer(proto, list(ranges), options.workers)
+    for _ in observer.observe(Intake(graph.inputs_of(proto), {}).passing(options.evaluation)):
+        pass
+    result, clipping = {}, []
+    for name, histogram in observer.histograms().items():
+        low, high = ranges[name].bounds[method]
+        share = thresholds.clipped_share(histogram, low, high)
+        usual = thresholds.clipped_share(calibration[name], low, high)
+        if share > max(CLIP_FLOOR, CLIP_FACTOR * usual):
+            clipping.append(name)
+        result[name] = ranges[name].model_copy(update={"clipped": round(share, 8)})
+    return result, tuple(clipping)
+
+
+def _advice(
+    tensors: int, frames: int, found: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], list[str]]
+) -> Iterator[str]:
+    """Plain sentences; none when all is well."""
+    moving, clipping, overlap, zero = found
+    if len(moving) > MOVING_SHARE * tensors:
+        yield (
+            f"More frames are needed: after {frames}, {len(moving)} of {tensors} thresholds still moved by more than "
+            f"{MOVED_LIMIT:.0%} over the last quarter."
+        )
+    if clipping:
+        yield (
+            f"Other frames are needed: {len(clipping)} of {tensors} tensors clip more on evaluation frames than "
+            f"on calibration frames, first {clipping[0]!r}; the calibration frames do not show what those show."
+        )
+    if overlap:
+        yield (
+            f"{len(overlap)} calibration frames also stand in the evaluation set, for instance {overlap[0]}: "
+            "the measured drop is too kind by what they share."
+        )
+    if zero:
+        yield f"{len(zero)} tensors were zero on every frame, for instance {zero[0]!r}: their scale says nothing."

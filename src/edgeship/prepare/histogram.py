@@ -1,0 +1,139 @@
+"""Streaming histograms of activations: one pass, no stored values, a range that grows as data arrives.
+
+The range is always ``[-2**k, 2**k)`` cut into ``2 * BINS`` equal bins, so a wider range is reached by adding
+neighbouring bins and the result does not depend on the order of the frames. Zero is a bin boundary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 4096
+"""Bins on each side of zero. The largest magnitude always lies in the upper half of its side."""
+CHUNK = 1 << 15
+"""Values binned at a time: the working set of a chunk stays in the cache of one core."""
+
+Counts = NDArray[np.int64]
+
+
+class NotFinite(ValueError):
+    """An activation holds NaN or infinity."""
+
+
+class Histogram:
+    """Counts of one tensor's values, with their exact minimum and maximum.
+
+    ``counts[i]`` counts the values in ``[(i - BINS) * width, (i + 1 - BINS) * width)``.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counts = np.zeros(2 * BINS, np.int64)
+        self.exponent: int | None = None
+        self.low = math.inf
+        self.high = -math.inf
+        self.zeros = 0
+
+    @property
+    def width(self) -> float:
+        """Width of a bin in the tensor's own units."""
+        return 0.0 if self.exponent is None else math.ldexp(1.0, self.exponent) / BINS
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return int(self.counts.sum()) + self.zeros
+
+    @property
+    def amax(self) -> float:
+        """The exact largest magnitude; 0 for an empty or all-zero tensor."""
+        return max(-self.low, self.high, 0.0) if self.low <= self.high else 0.0
+
+    def add(self, values: NDArray[Any], scratch: Scratch) -> None:
+        """Count a batch of float values of any shape.
+
+        Raises:
+            NotFinite: A value is NaN or infinite; nothing of the batch was counted.
+        """
+        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+        if flat.size == 0:
+            return
+        low, high = float(flat.min()), float(flat.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise NotFinite
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        amax = max(-low, high)
+        if amax == 0.0:
+            self.zeros += flat.size
+            return
+        self.grow(math.frexp(amax)[1])
+        scale = np.float32(1.0 / self.width)
+        offset = 0 if low >= 0.0 else BINS
+        counts = self.counts[BINS:] if offset == 0 else self.counts
+        for start in range(0, flat.size, CHUNK):
+            found = scratch.count(flat[start : start + CHUNK], scale, offset)
+            counts[: found.size] += found
+
+    def grow(self, exponent: int) -> None:
+        """Widen the range to ``[-2**exponent, 2**exponent)`` by adding neighbouring bins."""
+        if self.exponent is None:
+            self.exponent = exponent
+        while self.exponent < exponent:
+            folded = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.zeros(2 * BINS, np.int64)
+            self.counts[BINS // 2 : BINS + BINS // 2] = folded
+            self.exponent += 1
+
+    def merge(self, other: Histogram) -> None:
+        """Add another histogram of the same tensor."""
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.zeros += other.zeros
+        if other.exponent is None:
+            return
+        self.grow(other.exponent)
+        source = other.copy()
+        source.grow(self.exponent if self.exponent is not None else other.exponent)
+        self.counts += source.counts
+
+    def copy(self) -> Histogram:
+        """An independent copy."""
+        twin = Histogram()
+        twin.counts = self.counts.copy()
+        twin.exponent, twin.low, twin.high, twin.zeros = self.exponent, self.low, self.high, self.zeros
+        return twin
+
+    def signed(self) -> Counts:
+        """Counts of all bins, the all-zero batches in the first bin above zero."""
+        counts = self.counts.copy()
+        counts[BINS] += self.zeros
+        return counts
+
+    def magnitudes(self) -> Counts:
+        """Counts of ``|x|`` in bins ``[i * width, (i + 1) * width)``."""
+        counts = self.signed()
+        folded: Counts = counts[BINS:] + counts[:BINS][::-1]
+        return folded
+
+
+class Scratch:
+    """Buffers of one thread."""
+
+    def __init__(self) -> None:
+        self._scaled = np.empty(CHUNK, np.float32)
+        self._index = np.empty(CHUNK, np.int64)
+
+    def count(self, values: NDArray[np.float32], scale: np.float32, offset: int) -> Counts:
+        """Counts by bin index ``floor(value * scale) + offset``; the result ends at the last bin in use.
+
+        ``scale`` is a power of two, so the product is exact; adding the offset may round a value that lies closer
+        to a bin's edge than float32 resolves at the offset (2**-11 of a bin) into the neighbouring bin.
+        """
+        scaled, index = self._scaled[: values.size], self._index[: values.size]
+        np.multiply(values, scale, out=scaled)
+        if offset:
+            np.add(scaled, np.float32(offset), out=scaled)
+        np.copyto(index, scaled, casting="unsafe")
+        return np.bincount(index)

@@ -1,0 +1,175 @@
+"""How far a candidate graph's tensors are from the reference's on the same real frames: signal-to-noise in decibels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeship.errors import StageError
+from edgeship.prepare.observe import open_session, with_outputs
+from edgeship.prepare.placement import COMPUTING, float_tensors, place
+from edgeship.results import LayerNoise
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgeship.prepare.observe import Batch
+
+CEILING_DB = 200.0
+"""Reported where two tensors are equal; float32 itself resolves about 150 dB."""
+FRAMES = 8
+"""Frames that a comparison looks at unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reference against candidate.
+
+    ``agreement``: the share of positions at which the largest value of the last but batch axis is the same one —
+    top-1 for a classifier; None when no output has such an axis.
+    """
+
+    layers: tuple[LayerNoise, ...]
+    outputs: dict[str, float]
+    agreement: float | None
+
+    @property
+    def output_snr_db(self) -> float:
+        """The worst output's."""
+        return min(self.outputs.values())
+
+
+class Snr:
+    """Signal-to-noise over many arrays: 10 log10(sum(reference²) / sum((candidate - reference)²))."""
+
+    def __init__(self) -> None:
+        self._signal = 0.0
+        self._noise = 0.0
+
+    def add(self, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
+        """Count a pair of arrays of one shape."""
+        wanted = np.asarray(reference, dtype=np.float64)
+        self._signal += float(np.square(wanted).sum())
+        self._noise += float(np.square(np.asarray(candidate, dtype=np.float64) - wanted).sum())
+
+    @property
+    def db(self) -> float:
+        """Decibels, at most :data:`CEILING_DB`; minus that for noise without a signal."""
+        if self._noise == 0.0:
+            return CEILING_DB
+        if self._signal == 0.0:
+            return -CEILING_DB
+        return min(CEILING_DB, 10.0 * math.log10(self._signal / self._noise))
+
+
+def compare(
+    reference: onnx.ModelProto,
+    candidate: onnx.ModelProto,
+    frames: Iterable[Batch],
+    *,
+    limit: int = FRAMES,
+    layers: bool = True,
+) -> Comparison:
+    """Run both graphs on real frames and compare outputs and, by name, the outputs of computing nodes.
+
+    Args:
+        reference: The FP32 graph, with inferred shapes.
+        candidate: A graph with the same inputs and outputs.
+        frames: Real frames; at most ``limit`` of them are used, whole batches.
+        layers: Whether to compare inner tensors too.
+
+    Raises:
+        StageError: The candidate answers with NaN or infinity where the reference does not.
+    """
+    outputs = [value.name for value in reference.graph.output]
+    nodes = _common_layers(reference, candidate) if layers else {}
+    tensors = [name for name in nodes if name not in outputs]
+    places = {name: nodes[name][1] for name in tensors}
+    ours = open_session(with_outputs(reference, tensors))
+    theirs = open_session(with_outputs(candidate, list(places.values())))
+    noise = {name: Snr() for name in [*outputs, *tensors]}
+    same = total = 0
+    for feeds in _first(frames, limit):
+        wanted = dict(zip(noise, ours.run(list(noise), dict(feeds)), strict=True))
+        found = dict(
+            zip(noise, theirs.run([places.get(name, name) for name in noise], _cast(theirs, feeds)), strict=True)
+        )
+        for name in outputs:
+            _refuse_broken(name, wanted[name], found[name])
+        for name, entry in noise.items():
+            entry.add(wanted[name], found[name])
+        counted = [_agreement(wanted[name], found[name]) for name in outputs]
+        same += sum(hits for hits, _ in counted)
+        total += sum(size for _, size in counted)
+    return Comparison(
+        layers=tuple(
+            LayerNoise(node=node.name, operator=node.op_type, snr_db=round(noise[name].db, 3))
+            for name, (node, _) in nodes.items()
+        ),
+        outputs={name: round(noise[name].db, 3) for name in outputs},
+        agreement=same / total if total else None,
+    )
+
+
+def _common_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict[str, tuple[onnx.NodeProto, str]]:
+    """Tensor → (node of the reference, the candidate's tensor to compare with), for computing nodes.
+
+    A node whose result a fused ReLU or Clip consumes at once is judged after it. Where the candidate quantizes the
+    tensor, its dequantized value is compared: what the next layer sees.
+    """
+    floats = float_tensors(reference)
+    fused = place(reference).shared
+    there = {name for node in candidate.graph.node for name in node.output}
+    quantized = {node.input[0]: node.output[0] for node in candidate.graph.node if node.op_type == "QuantizeLinear"}
+    dequantized = {node.input[0]: node.output[0] for node in candidate.graph.node if node.op_type == "DequantizeLinear"}
+    found: dict[str, tuple[onnx.NodeProto, str]] = {}
+    for node in reference.graph.node:
+        name = node.output[0] if node.output else ""
+        name = fused.get(name, name)
+        if node.op_type in COMPUTING and name in floats and name in there and name not in found:
+            found[name] = (node, dequantized.get(quantized.get(name, ""), name))
+    return found
+
+
+def _first(frames: Iterable[Batch], limit: int) -> Iterable[Mapping[str, NDArray[Any]]]:
+    taken = 0
+    for ids, feeds in frames:
+        if taken >= limit:
+            return
+        taken += max(len(ids), 1)
+        yield feeds
+
+
+def _cast(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Feeds in the input types of a session: a converted graph may take float16."""
+    kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    wanted = {value.name: kinds.get(value.type) for value in session.get_inputs()}
+    return {name: array.astype(wanted[name] or array.dtype, copy=False) for name, array in feeds.items()}
+
+
+def _refuse_broken(name: str, wanted: NDArray[Any], found: NDArray[Any]) -> None:
+    if wanted.dtype.kind == "f" and not np.isfinite(found).all() and np.isfinite(wanted).all():
+        raise StageError(
+            f"output {name!r} holds NaN or infinity after conversion, the reference does not",
+            expected="finite outputs on real frames",
+            do="keep the layers that overflow in high precision (--keep), or convert to another precision",
+        )
+
+
+def _agreement(wanted: NDArray[Any], found: NDArray[Any]) -> tuple[int, int]:
+    """How many of the positions choose the same class, for float outputs [batch, classes, ...]."""
+    if wanted.dtype.kind != "f" or wanted.ndim < 2 or wanted.shape[1] < 2:
+        return 0, 0
+    hits = wanted.argmax(axis=1) == found.argmax(axis=1)
+    return int(hits.sum()), int(hits.size)
+
+
+def worst(layers: Sequence[LayerNoise], count: int) -> tuple[LayerNoise, ...]:
+    """The ``count`` layers with the lowest signal-to-noise, worst first."""
+    return tuple(itertools.islice(sorted(layers, key=lambda layer: layer.snr_db), count))

@@ -1,0 +1,230 @@
+"""INT8 and FP8 graphs from one calibration: Q/DQ for onnxruntime by its quantizer, for TensorRT by ModelOpt.
+
+The two are different graphs. onnxruntime wants uint8 activations around every operator that has an integer kernel;
+TensorRT wants symmetric int8 at the inputs of convolutions and matrix products, and fuses the rest itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgeship.config import Precision
+from edgeship.errors import CacheError, MissingExtra
+from edgeship.prepare import graph, modelopt, noise
+from edgeship.prepare.cache import Calibration
+from edgeship.prepare.placement import COMPUTING, SHARING, float_tensors, infer, place, select
+from edgeship.results import Artifact, Quantized
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgeship.prepare.observe import Batch
+
+ORT_OPERATORS = (COMPUTING | SHARING) - {"Identity", "Expand"}
+"""What onnxruntime's Q/DQ covers: operators with an integer kernel, and data movement between them."""
+NONNEGATIVE = frozenset(("Relu", "Sigmoid", "Softmax", "HardSigmoid"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to quantize and how. ``frames`` are real ones: the result is run on them and compared."""
+
+    keep: tuple[str, ...] = ()
+    per_channel: bool = True
+    precision: Precision = "int8"
+    layers: bool = True
+    """Whether to record each layer's signal-to-noise."""
+
+
+def quantize_onnxruntime(
+    model: Path, calibration: Calibration, out: Path, frames: Iterable[Batch], plan: Plan | None = None
+) -> Quantized:
+    """Q/DQ for onnxruntime: uint8 asymmetric activations, int8 symmetric weights, int32 biases.
+
+    Raises:
+        CacheError: The cache lacks a tensor that quantization needs.
+        UserInputError: A keep pattern names nothing.
+        ModelError, StageError: The result is not valid, or not finite on the frames.
+    """
+    plan = plan or Plan()
+    reference = infer(graph.load_onnx(model))
+    kept = select(reference, plan.keep)
+    proto = ort_graph(reference, calibration, kept, per_channel=plan.per_channel)
+    graph.check_onnx(proto, "the quantized graph")
+    compared = noise.compare(reference, proto, frames, layers=plan.layers)
+    graph.save_onnx(proto, out)
+    return Quantized(
+        model=Artifact.of(out, out.parent),
+        precision=plan.precision,
+        style="onnxruntime",
+        kept=kept,
+        quantized_nodes=count_quantized(proto),
+        noise=compared.layers,
+        output_snr_db=compared.outputs,
+    )
+
+
+def quantize_tensorrt(
+    model: Path, calibration: Calibration, out: Path, frames: Iterable[Batch], plan: Plan | None = None
+) -> Quantized:
+    """Q/DQ for TensorRT 10 strongly typed, 11 and RTX, placed by ModelOpt, with the scales of the cache.
+
+    ``int8`` and ``int8-fp16`` compute in FP16 outside the quantized layers, ``int8-fp32`` in FP32. ``fp8`` (E4M3,
+    compute capability 8.9 and later) takes amax / 448 of the same ranges. ModelOpt runs one real batch, whose
+    ranges are replaced; random data is never used.
+
+    Raises:
+        CacheError: The cache lacks a tensor that quantization needs.
+        DataError: No frames.
+        UserInputError: A keep pattern names nothing.
+        ModelError, StageError: The result is not valid, or not finite on the frames.
+    """
+    plan = plan or Plan(precision="int8-fp16")
+    reference = infer(graph.load_onnx(model))
+    kept = select(reference, plan.keep)
+    first = next(iter(frames), None)
+    fp8 = plan.precision == "fp8"
+    high: Literal["fp16", "fp32"] = "fp32" if plan.precision == "int8-fp32" else "fp16"
+    proto = modelopt.quantize(reference, first, kept, "fp8" if fp8 else "int8", high)
+    set_scales(proto, reference, calibration, 127.0 / 448.0 if fp8 else 1.0)
+    graph.check_onnx(proto, "the quantized graph")
+    compared = noise.compare(reference, proto, frames, layers=plan.layers)
+    graph.save_onnx(proto, out)
+    return Quantized(
+        model=Artifact.of(out, out.parent),
+        precision=plan.precision,
+        style="tensorrt",
+        kept=kept,
+        quantized_nodes=count_quantized(proto),
+        noise=compared.layers,
+        output_snr_db=compared.outputs,
+    )
+
+
+def set_scales(proto: onnx.ModelProto, reference: onnx.ModelProto, calibration: Calibration, factor: float) -> None:
+    """Give every activation's Q/DQ pair the scale of the cache, times ``factor``, in place.
+
+    Raises:
+        CacheError: The cache lacks a tensor whose Q/DQ pair stands in the graph.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    origin = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Cast"}
+    readers = [node for node in proto.graph.node if node.op_type == "DequantizeLinear"]
+    floats = float_tensors(reference)
+    missing: dict[str, None] = {}
+    for node in proto.graph.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        name = node.input[0]
+        while name not in floats and name in origin:
+            name = origin[name]
+        if name not in floats:
+            continue
+        if name not in calibration.scales:
+            missing[name] = None
+            continue
+        for pair in (node, *(reader for reader in readers if reader.input[0] == node.output[0])):
+            scale = constants[pair.input[1]]
+            old = numpy_helper.to_array(scale)
+            new = np.full(old.shape, calibration.scales[name] * factor, old.dtype)
+            scale.CopyFrom(numpy_helper.from_array(new, scale.name))
+    if missing:
+        raise CacheError(
+            f"{calibration.path} lacks {len(missing)} of the tensors to quantize: {', '.join(missing)[:300]}",
+            expected="a scale for every tensor that quantization touches",
+            do="calibrate this model again, or keep the nodes that read these tensors in high precision (--keep)",
+        )
+
+
+def ort_graph(
+    reference: onnx.ModelProto, calibration: Calibration, kept: tuple[str, ...], *, per_channel: bool = True
+) -> onnx.ModelProto:
+    """The Q/DQ graph for onnxruntime, in memory. ``reference`` has names and inferred shapes and is not changed."""
+    try:
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    except ImportError:
+        raise MissingExtra("quantizing for onnxruntime", "onnxruntime", "host") from None
+    import onnx
+
+    bounds = tensor_bounds(reference, calibration, kept)
+    ranges = TensorsData(
+        CalibrationMethod.MinMax,
+        {name: (np.float32(low), np.float32(high)) for name, (low, high) in bounds.items()},
+    )
+    proto = onnx.ModelProto()
+    proto.CopyFrom(reference)
+    quantizer = QDQQuantizer(
+        proto,
+        per_channel,
+        False,
+        QuantType.QInt8,
+        QuantType.QUInt8,
+        ranges,
+        [],
+        list(kept),
+        sorted(ORT_OPERATORS),
+        {"ForceQuantizeNoInputCheck": False},
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    result: onnx.ModelProto = quantizer.model.model
+    return result
+
+
+def tensor_bounds(
+    reference: onnx.ModelProto, calibration: Calibration, kept: tuple[str, ...] = ()
+) -> dict[str, tuple[float, float]]:
+    """(low, high) of every tensor that onnxruntime's quantizer will ask for.
+
+    Raises:
+        CacheError: Tensors that the cache lacks, by name.
+    """
+    placement = place(reference)
+    positive = {name for node in reference.graph.node if node.op_type in NONNEGATIVE for name in node.output}
+    wanted = {name: name for name in placement.observed} | placement.shared
+    needed = _needed(reference, kept)
+    found: dict[str, tuple[float, float]] = {}
+    missing = []
+    for name, root in wanted.items():
+        bounds = calibration.bounds(root, nonnegative=root in positive)
+        if bounds is not None:
+            found[name] = bounds
+        elif name in needed:
+            missing.append(root)
+    if missing:
+        names = ", ".join(dict.fromkeys(missing))
+        raise CacheError(
+            f"{calibration.path} lacks {len(set(missing))} of the tensors to quantize: {names[:300]}",
+            expected="a scale for every tensor that quantization touches",
+            do="calibrate this model again, or keep the nodes that read these tensors in high precision (--keep)",
+        )
+    return found
+
+
+def _needed(reference: onnx.ModelProto, kept: tuple[str, ...]) -> set[str]:
+    """Tensors that a node to be quantized reads or writes."""
+    left = set(kept)
+    names: set[str] = set()
+    for node in reference.graph.node:
+        if node.op_type in COMPUTING and node.name not in left:
+            names.update([*node.input, *node.output])
+    return names
+
+
+def count_quantized(proto: onnx.ModelProto) -> int:
+    """How many nodes, other than Q/DQ, read a dequantized tensor."""
+    dequantized = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    return sum(
+        1
+        for node in proto.graph.node
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") and dequantized.intersection(node.input)
+    )
