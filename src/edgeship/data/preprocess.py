@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: Pillow's own limit against decompression bombs."""
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 """What is decoded. Formats that start other programs (EPS) or are rarely camera frames are left out."""
 PLUGINS = (
     BmpImagePlugin,
