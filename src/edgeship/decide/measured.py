@@ -1,0 +1,73 @@
+"""A trial with its arrays, as the gate reads it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeship.errors import ArtifactError
+from edgeship.files import sha256_file
+from edgeship.results import Artifact, Trial, read
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A trial, its per-image records and its latency samples.
+
+    ``records`` holds what the task's metrics module wrote; ``latency`` holds ``wall_ms`` and, where measured,
+    ``device_ms`` (float64, one per call, in order); ``outputs`` holds the answers to the known frames. Each is empty
+    where it was not measured.
+    """
+
+    trial: Trial
+    records: Arrays = field(default_factory=dict)
+    latency: Arrays = field(default_factory=dict)
+    outputs: Arrays = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The candidate's name."""
+        return self.trial.candidate.name
+
+
+def load(folder: Path) -> Measured:
+    """Read a trial directory: ``trial.json`` and the arrays it names, each checked against its hash.
+
+    Raises:
+        ArtifactError: A file is absent, malformed, changed, or of another schema version.
+    """
+    trial = read(Trial, folder / "trial.json")
+    evaluation, latency = trial.evaluation, trial.latency
+    return Measured(
+        trial,
+        records=_arrays(folder, evaluation.records if evaluation else None),
+        latency=_arrays(folder, latency.samples if latency else None),
+        outputs=_arrays(folder, trial.outputs),
+        folder=folder,
+    )
+
+
+def _arrays(folder: Path, artifact: Artifact | None) -> dict[str, NDArray[Any]]:
+    if artifact is None:
+        return {}
+    path = folder / artifact.path
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(f"{folder / 'trial.json'} names {artifact.path!r}", expected="a file inside its folder")
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; trial.json beside it names it", do="run the trial again")
+    if sha256_file(path) != artifact.sha256:
+        raise ArtifactError(f"{path} is not the file that trial.json was written with", do="run the trial again")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", expected="an .npz of plain arrays") from None

@@ -1,0 +1,327 @@
+"""Confidence bounds that decide: of a drop on paired images, and of a quantile of latency. numpy alone.
+
+Everything is one-sided, because the gate asks one thing: how bad may it really be? The sources and the limits of
+each method stand in ``docs/explanation/statistics.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgeship.decide.special import (
+    binomial_cdf,
+    binomial_pmf,
+    binomial_quantile,
+    clopper_pearson,
+    normal_cdf,
+    normal_quantile,
+    t_quantile,
+)
+
+Floats = NDArray[np.float64]
+NUISANCE = 0.001
+"""Share of alpha-type error given to the confidence set of the nuisance parameter (Berger and Boos 1994)."""
+GRID = 17
+"""Values of the nuisance parameter that are searched for the largest p-value."""
+GROUPS = 100
+"""Groups of images that are left out in turn by the jackknife."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with a lower and an upper one-sided bound. Positive is worse."""
+
+    estimate: float
+    lower: float
+    upper: float
+
+
+# --- paired proportions: top-1, recall of a class -------------------------------------------------------------
+
+
+def score_statistic(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, drop: ArrayLike) -> Floats:
+    """Tango's score statistic of H0: true drop = ``drop`` (Statistics in Medicine 17:891-908, 1998), elementwise.
+
+    Args:
+        lost: Examples that the reference got right and the candidate wrong.
+        gained: Examples that only the candidate got right.
+        n: All examples.
+        drop: The hypothetical drop of the success probability, in (-1, 1).
+    """
+    b, c, count, d = (np.asarray(item, dtype=np.float64) for item in (lost, gained, n, drop))
+    linear = d * (2 * count - b + c) - b - c
+    root = np.sqrt(np.maximum(linear**2 + 8 * count * c * d * (1 - d), 0))
+    nuisance = np.maximum((root - linear) / (4 * count), np.maximum(0.0, -d))
+    variance = count * np.maximum(2 * nuisance + d - d * d, 0)
+    difference = b - c - count * d
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = difference / np.sqrt(variance)
+    result: Floats = np.where(np.abs(difference) < 1e-12 * count, 0.0, statistic)
+    return result
+
+
+def paired_p_value(lost: int, gained: int, n: int, drop: float) -> float:
+    """Exact unconditional p-value of H0: the true drop is at least ``drop``.
+
+    Outcomes are ordered by Tango's score statistic. The probability of an outcome at least as favourable is
+    maximised over the nuisance parameter within a 99.9 % confidence set, and 0.001 is added (Hsueh, Liu and Chen,
+    Biometrics 57:478-483, 2001; Berger and Boos, JASA 89:1012-1016, 1994): valid at every sample size.
+    """
+    if lost + gained > n:
+        raise ValueError(f"{lost} + {gained} discordant examples among {n}")
+    low, high = _nuisance_set(gained, n, drop)
+    rates = np.linspace(low, high, GRID)
+    first = max(0, math.floor(n * low - 8 * math.sqrt(n * low) - 5))
+    last = min(n, math.ceil(n * high + 8 * math.sqrt(n * high) + 25))
+    counts = np.arange(first, last + 1)
+    others = counts.astype(np.float64)
+    observed = float(score_statistic(lost, gained, n, drop))
+    most = _most_lost(others, n, drop, observed)
+    weight = binomial_pmf(counts[None, :], n, rates[:, None])
+    relevant = weight > 1e-9
+    chance = np.clip((rates + drop) / (1 - rates), 0, 1)
+    shape = weight.shape
+    tail = np.zeros(shape)
+    tail[relevant] = binomial_cdf(
+        np.broadcast_to(most, shape)[relevant],
+        np.broadcast_to(n - others, shape)[relevant],
+        np.broadcast_to(chance[:, None], shape)[relevant],
+    )
+    return min(1.0, float((weight * tail).sum(axis=1).max()) + NUISANCE)
+
+
+def _nuisance_set(gained: int, n: int, drop: float) -> tuple[float, float]:
+    """A confidence set for the probability that only the candidate is right, within what ``drop`` allows."""
+    low, high = clopper_pearson(gained, n, 1 - NUISANCE / 2)
+    floor, ceiling = max(0.0, -drop), (1 - drop) / 2
+    return min(max(low, floor), ceiling), min(max(high, floor), ceiling)
+
+
+def _most_lost(others: Floats, n: int, drop: float, observed: float) -> Floats:
+    """For each number gained, the largest number lost whose statistic is at most ``observed``; -1: none."""
+    low = np.full(others.shape, -1.0)
+    high = n - others + 1
+    while (high - low > 1).any():
+        middle = np.floor((low + high) / 2)
+        fits = score_statistic(np.maximum(middle, 0), others, n, drop) <= observed + 1e-9
+        fits &= middle >= 0
+        open_ = high - low > 1
+        low = np.where(open_ & fits, middle, low)
+        high = np.where(open_ & ~fits, middle, high)
+    return low
+
+
+def score_upper(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, confidence: float) -> Floats:
+    """Tango's score upper bound of the drop, elementwise over classes. Close, but not guaranteed: for display."""
+    b, c, count = (np.asarray(item, dtype=np.float64) for item in (lost, gained, n))
+    z = normal_quantile(1 - confidence)
+    low, high = (b - c) / count, np.ones_like(count)
+    for _ in range(40):
+        middle = (low + high) / 2
+        inside = score_statistic(b, c, count, middle) > z
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    result: Floats = high
+    return result
+
+
+@lru_cache(maxsize=4096)
+def paired_upper(lost: int, gained: int, n: int, confidence: float) -> float:
+    """Exact one-sided upper bound of the drop in success probability: :func:`paired_p_value` inverted.
+
+    ``lost`` and ``gained`` count the examples that changed among ``n``. Returns 1.0 when nothing can be said.
+    """
+    if n == 0:
+        return 1.0
+    alpha = 1 - confidence
+    estimate = (lost - gained) / n
+    start = float(score_upper(lost, gained, n, confidence))
+    step = max((start - estimate) * 0.02, 1e-4 / n)
+    low, high = estimate, min(1.0, start + step)
+    while high < 1 and paired_p_value(lost, gained, n, high) > alpha:
+        low, step = high, step * 4
+        high = min(1.0, start + step)
+    tolerance = max((high - estimate) * 0.005, 1e-9)
+    probe = max(low, high - 2 * step)
+    while high - low > tolerance:
+        if paired_p_value(lost, gained, n, probe) <= alpha:
+            high = probe
+        else:
+            low = probe
+        probe = (low + high) / 2
+    return high
+
+
+def paired_interval(lost: int, gained: int, n: int, confidence: float) -> Interval:
+    """The drop of a success probability with exact one-sided bounds, each at ``confidence``."""
+    if n == 0:
+        return Interval(math.nan, -1.0, 1.0)
+    upper = paired_upper(lost, gained, n, confidence)
+    return Interval((lost - gained) / n, -paired_upper(gained, lost, n, confidence), upper)
+
+
+def paired_images_needed(lost: int, gained: int, n: int, limit: float, confidence: float) -> int | None:
+    """About how many more examples would bring the bound within ``limit`` if the rates stay; None: none would."""
+    estimate = (lost - gained) / n if n else 0.0
+    if estimate >= limit or limit <= 0:
+        return None
+    discordant = (lost + gained + 1) / (n + 1)
+    spread = math.sqrt(max(discordant - estimate**2, 0.0))
+    needed = (normal_quantile(confidence) * spread / (limit - estimate)) ** 2
+    return more(max(needed, unseen_images(limit, confidence)), n)
+
+
+def unseen_images(limit: float, confidence: float) -> float:
+    """Examples without any loss that are needed before a loss rate of ``limit`` can be ruled out (about 3/limit)."""
+    return math.log(1 - confidence) / math.log1p(-limit) if limit < 1 else 1.0
+
+
+def unseen_bound(n: int, confidence: float) -> float:
+    """What ``n`` images that all agree leave possible: the share of images where the candidate could still fail."""
+    return 1 - (1 - confidence) ** (1 / n) if n else 1.0
+
+
+def more(needed: float, n: int) -> int:
+    """``needed - n`` rounded up to two digits, at least 1."""
+    missing = max(1.0, needed - n)
+    unit = 10 ** max(0, math.floor(math.log10(missing)) - 1)
+    return int(math.ceil(missing / unit) * unit)
+
+
+# --- the paired bootstrap: mAP, mIoU, anything else -------------------------------------------------------------
+
+Weighted = Callable[[Floats], Floats]
+"""Image multiplicities [B, images] → the drop for each of the B weightings."""
+
+
+def resampling(images: int, resamples: int, seed: int = 0) -> Floats:
+    """Multiplicities of ``resamples`` bootstrap samples of ``images`` images, float64 [resamples, images]."""
+    generator = np.random.default_rng(seed)
+    if images == 0:
+        return np.zeros((resamples, 0))
+    draws = generator.integers(0, images, (resamples, images))
+    draws += np.arange(resamples)[:, None] * images
+    return np.bincount(draws.ravel(), minlength=resamples * images).reshape(resamples, images).astype(np.float64)
+
+
+def leave_out(images: int, groups: int = GROUPS) -> Floats:
+    """Weights of the grouped jackknife: each row leaves one group of images out, the rest scaled to ``images``."""
+    count = min(images, groups)
+    member = np.random.default_rng(1).permutation(images) % max(count, 1)
+    kept = (np.arange(count)[:, None] != member[None, :]).astype(np.float64)
+    total = kept.sum(axis=1, keepdims=True)
+    result: Floats = kept * images / np.maximum(total, 1)
+    return result
+
+
+def bootstrap_upper(estimate: float, replicates: Floats, influence: Floats, images: int, confidence: float) -> float:
+    """Upper bound of a drop from paired bootstrap replicates: BCa with small-sample care.
+
+    The quantile is bias-corrected and accelerated (Efron, JASA 82:171-185, 1987); in place of the normal quantile
+    stands Student's t with degrees of freedom from the kurtosis of the images' influence, because a drop that sits
+    in few images is known from few images. The bound is never below estimate + t · standard error, and never below
+    what images that all agree leave possible.
+
+    Args:
+        estimate: The observed drop.
+        replicates: Drops of the bootstrap samples, [B].
+        influence: Drops of the grouped jackknife, [G].
+        images: Number of images.
+        confidence: One-sided.
+
+    Returns:
+        The bound; ``nan`` when a replicate is not finite, ``inf`` when there are fewer than two images.
+    """
+    if images < 2:
+        return math.inf
+    if not (np.isfinite(replicates).all() and np.isfinite(influence).all()):
+        return math.nan
+    floor = max(estimate, unseen_bound(images, confidence))
+    values = influence.mean() - influence
+    square = float((values**2).sum())
+    if square <= 1e-24 or float(np.ptp(replicates)) <= 1e-12:
+        return floor
+    t = t_quantile(confidence, _freedom(values))
+    acceleration = float((values**3).sum()) / (6 * square**1.5)
+    below = (np.count_nonzero(replicates < estimate) + 0.5 * np.count_nonzero(replicates == estimate)) / len(replicates)
+    bias = normal_quantile(min(max(below, 1e-3), 1 - 1e-3))
+    shifted = bias + t
+    slope = 1 - acceleration * shifted
+    level = normal_cdf(bias + shifted / slope) if slope > 0 else 1.0
+    bca = float(np.quantile(replicates, level, method="higher"))
+    normal = estimate + t * float(replicates.std(ddof=1))
+    return max(bca, normal)
+
+
+def _freedom(values: Floats) -> float:
+    """Degrees of freedom of the variance of ``values``: 2 G / (kurtosis - (G - 3) / (G - 1)), at least 1."""
+    groups = len(values)
+    kurtosis = groups * float((values**4).sum()) / float((values**2).sum()) ** 2
+    excess = kurtosis - (groups - 3) / (groups - 1)
+    return max(1.0, min(groups - 1.0, 2 * groups / excess)) if excess > 0 else groups - 1.0
+
+
+def bootstrap_images_needed(estimate: float, bound: float, images: int, limit: float, confidence: float) -> int | None:
+    """About how many more images would bring a bootstrap bound within ``limit``; None: none would."""
+    if not (math.isfinite(bound) and estimate < limit):
+        return None
+    needed = images * ((bound - estimate) / (limit - estimate)) ** 2
+    return more(max(needed, unseen_images(limit, confidence)), images)
+
+
+# --- latency ----------------------------------------------------------------------------------------------------
+
+
+def quantile_upper(samples: Floats, probability: float, confidence: float) -> float:
+    """Upper bound of a quantile from order statistics, corrected for autocorrelation.
+
+    The r-th smallest sample bounds the quantile when P(Binomial(n, probability) < r) >= confidence (David and
+    Nagaraja, Order Statistics, 7.1): no distribution is assumed. Successive calls of an engine are not independent,
+    so r is chosen for the effective number of samples (:func:`effective_samples`).
+
+    Returns:
+        The bound, or ``inf`` when there are too few samples for one.
+    """
+    n = len(samples)
+    effective = max(1, math.floor(effective_samples(samples, probability)))
+    rank = binomial_quantile(confidence, effective, probability) + 1
+    if rank > effective:
+        return math.inf
+    position = min(n, math.ceil(rank * n / effective))
+    return float(np.partition(samples, position - 1)[position - 1])
+
+
+def quantile_lower(samples: Floats, probability: float, confidence: float) -> float:
+    """Lower bound of a quantile, as :func:`quantile_upper`; ``-inf`` when there are too few samples."""
+    return -quantile_upper(-samples, 1 - probability, confidence)
+
+
+def effective_samples(samples: Floats, probability: float) -> float:
+    """Independent samples that tell as much about a quantile as these autocorrelated ones.
+
+    n / (1 + 2 Σ ρ_k) of the indicator of exceeding the quantile; the sum ends where a pair of autocorrelations is
+    no longer positive (Geyer, Statistical Science 7:473-483, 1992).
+    """
+    n = len(samples)
+    above = (samples > np.quantile(samples, probability)).astype(np.float64)
+    above -= above.mean()
+    variance = float(above @ above)
+    if n < 4 or variance == 0:
+        return float(n)
+    size = 1 << (2 * n - 1).bit_length()
+    spectrum = np.fft.rfft(above, size)
+    correlation = np.fft.irfft(spectrum * spectrum.conj(), size)[:n] / variance
+    pairs = correlation[1 : n - 1 : 2] + correlation[2:n:2]
+    ends = np.flatnonzero(pairs <= 0)
+    total = float(pairs[: ends[0] if ends.size else len(pairs)].sum())
+    return n / max(1.0, 1 + 2 * total)
+
+
+def samples_needed(probability: float, confidence: float) -> int:
+    """The fewest independent samples that bound a quantile at all: 299 for p99 at 95 %."""
+    return math.ceil(math.log(1 - confidence) / math.log(probability))
