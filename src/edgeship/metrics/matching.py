@@ -1,0 +1,120 @@
+"""Which detection finds which object: the greedy matching of the COCO protocol, in numpy.
+
+Follows ``COCOeval.evaluateImg`` of pycocotools: detections in order of score; each takes the free object of its class
+with the highest IoU at or above the threshold, counted objects before ignored ones; crowd objects are ignored, may be
+taken many times, and their IoU is the intersection over the detection's own area.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from edgeship.metrics import Array
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+"""Square pixels of the image, both ends included."""
+MAX_DETECTIONS = 100
+"""Of one class in one image; further ones are not looked at."""
+_LOW = np.array([low for low, _ in AREAS.values()])
+_HIGH = np.array([high for _, high in AREAS.values()])
+_BITS = (1 << np.arange(len(IOU_THRESHOLDS))).astype(np.uint16)
+_THRESHOLDS = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """One class in one image: D detections by falling score, G objects, A area ranges.
+
+    ``matched`` and ``ignored`` uint16 [D, A]: bit t stands for IoU threshold t. ``out_of_range`` bool [G, A]: the
+    object does not count there (another size, or a crowd). ``finder`` int64 [G]: the detection that took the object
+    at IoU 0.5 over all areas, or -1.
+    """
+
+    matched: Array
+    ignored: Array
+    out_of_range: Array
+    finder: Array
+
+
+def iou_matrix(detections: Array, objects: Array, crowd: Array) -> Array:
+    """IoU float64 [D, G] of boxes (x1, y1, x2, y2); for crowds the intersection over the detection's area."""
+    low = np.maximum(detections[:, None, :2], objects[None, :, :2])
+    high = np.minimum(detections[:, None, 2:], objects[None, :, 2:])
+    sides = np.clip(high - low, 0.0, None)
+    inside = sides[..., 0] * sides[..., 1]
+    own = np.prod(detections[:, 2:] - detections[:, :2], axis=1)[:, None]
+    other = np.prod(objects[:, 2:] - objects[:, :2], axis=1)[None, :]
+    union = np.where(crowd[None, :], own, own + other - inside)
+    overlap: Array = np.divide(inside, union, out=np.zeros_like(inside), where=(inside > 0) & (union > 0))
+    return overlap
+
+
+def match(detections: Array, objects: Array, crowd: Array, area: Array) -> Matches:
+    """Match one class in one image.
+
+    Args:
+        detections: float64 [D, 4], by falling score, at most :data:`MAX_DETECTIONS`.
+        objects: float64 [G, 4].
+        crowd: bool [G].
+        area: float64 [G]: the annotations' own areas.
+    """
+    out_of_range = crowd[:, None] | (area[:, None] < _LOW) | (area[:, None] > _HIGH)
+    if len(objects) == 0 or len(detections) == 0:
+        nothing = np.zeros((len(detections), len(AREAS)), dtype=np.uint16)
+        finder = np.full(len(objects), -1, dtype=np.int64)
+        return Matches(nothing, outside_bits(detections, nothing), out_of_range, finder)
+    overlap = iou_matrix(detections, objects, crowd)
+    if len(objects) == 1 and not crowd[0]:
+        matched, by_ignored, finder = _match_one(overlap[:, 0], out_of_range[0])
+    else:
+        matched, by_ignored, finder = _match_many(overlap, out_of_range, crowd)
+    return Matches(matched, by_ignored | outside_bits(detections, matched), out_of_range, finder)
+
+
+def outside_bits(detections: Array, matched: Array) -> Array:
+    """Bits uint16 [D, A] of unmatched detections whose own size is out of the range: neither right nor wrong there."""
+    size = np.prod(detections[:, 2:] - detections[:, :2], axis=1)[:, None]
+    outside = (size < _LOW) | (size > _HIGH)
+    every = np.uint16(_BITS.sum())
+    return np.where(outside, ~matched & every, np.uint16(0)).astype(np.uint16)
+
+
+def _match_one(overlap: Array, out_of_range: Array) -> tuple[Array, Array, Array]:
+    """One object: the first detection above each threshold takes it, in every area range alike."""
+    above = overlap[:, None] >= _THRESHOLDS
+    first = above.argmax(axis=0)
+    found: Array = np.any(above, axis=0)
+    bits = np.zeros(len(overlap), dtype=np.uint16)
+    np.bitwise_or.at(bits, first[found], _BITS[found])
+    matched = np.repeat(bits[:, None], len(AREAS), axis=1)
+    finder = np.array([first[0] if found[0] else -1], dtype=np.int64)
+    return matched, np.where(out_of_range[None, :], matched, np.uint16(0)), finder
+
+
+def _match_many(overlap: Array, out_of_range: Array, crowd: Array) -> tuple[Array, Array, Array]:
+    count, objects = overlap.shape
+    matched = np.zeros((count, len(AREAS)), dtype=np.uint16)
+    ignored = np.zeros((count, len(AREAS)), dtype=np.uint16)
+    finder = np.full(objects, -1, dtype=np.int64)
+    ranges, steps = np.ogrid[: len(AREAS), : len(_THRESHOLDS)]
+    free = np.ones((len(AREAS), len(_THRESHOLDS), objects), dtype=np.bool_)
+    # Counted objects come first, and among equal IoU the last one: hence the bonus and the reversed order.
+    bonus = np.where(out_of_range.T, 0.0, 2.0)[:, None, ::-1]
+    backwards, crowd_back, ignored_back = overlap[:, ::-1], crowd[::-1], out_of_range[::-1].T
+    for index in np.flatnonzero(overlap.max(axis=1) >= _THRESHOLDS[0]):
+        row = backwards[index]
+        able = (row >= _THRESHOLDS[:, None])[None] & free
+        value = (row + bonus) * able
+        best = value.argmax(axis=2)
+        taken = value[ranges, steps, best] > 0
+        free[ranges, steps, best] &= ~taken | crowd_back[best]
+        matched[index] = taken @ _BITS
+        ignored[index] = (taken & ignored_back[ranges, best]) @ _BITS
+        if taken[0, 0] and finder[objects - 1 - best[0, 0]] < 0:
+            finder[objects - 1 - best[0, 0]] = index
+    return matched, ignored, finder
