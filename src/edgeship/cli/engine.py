@@ -103,7 +103,7 @@ def build(
         "tf32": tf32,
         "via": via,
     }
-    request = _request(model, out, precision, options, (tuple(keep), cache))
+    request = _request(model, out, precision, options, (tuple(keep), cache, dry_run))
     if via == "trtexec" or dry_run:
         _via_trtexec(request, dry_run=dry_run, as_json=as_json)
         return
@@ -111,7 +111,11 @@ def build(
 
 
 def _request(
-    model: Path, out: Path | None, precision: str, options: dict[str, Any], extras: tuple[tuple[str, ...], Path | None]
+    model: Path,
+    out: Path | None,
+    precision: str,
+    options: dict[str, Any],
+    extras: tuple[tuple[str, ...], Path | None, bool],
 ) -> BuildRequest:
     """Check the options all at once and make the request."""
     from pydantic import TypeAdapter, ValidationError
@@ -121,6 +125,7 @@ def _request(
     from edgeship.engines import BuildRequest
     from edgeship.errors import ConfigError, ModelError
 
+    keep, cache, dry_run = extras
     if not model.is_file():
         raise ModelError(f"{model} does not exist", expected="an .onnx file", do="edgeship export")
     try:
@@ -129,7 +134,7 @@ def _request(
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc'])) or 'precision'}: {item['msg']}" for item in error.errors()]
         raise ConfigError(problems, where="the options") from None
-    if not precision and target.engine != "onnxruntime":
+    if not precision and target.engine != "onnxruntime" and target.via == "api" and not dry_run:
         from edgeship.engines._trt_engine import declared_precision
 
         asked = declared_precision(target.engine, model, target.plugins)
@@ -137,7 +142,6 @@ def _request(
     output = out or model.with_suffix(module.SUFFIX)
     if output.resolve() == model.resolve():
         output = model.with_name(f"{model.stem}.built{module.SUFFIX}")
-    keep, cache = extras
     log = output.with_name(f"{output.name}.log")
     return BuildRequest(model, output, asked, target, keep=keep, cache=cache, log=log)
 

@@ -105,7 +105,7 @@ def _rejected(proto: onnx.ModelProto, item: _trt_network.Objection) -> Problem:
     node = nodes[item.index] if 0 <= item.index < len(nodes) else None
     if node is None or (item.operator and node.op_type != item.operator):
         node = next((other for other in nodes if other.name == item.node and other.op_type == item.operator), None)
-    remedies = REMEDIES
+    remedies: tuple[str, ...] = REMEDIES
     if "lugin not found" in item.reason or (node is not None and node.domain not in STANDARD_DOMAINS):
         remedies = ('if a plugin for it exists, load it: plugins = ["libplugin.so"]', *REMEDIES)
     name = item.node or (node.output[0] if node is not None and node.output else "")
@@ -186,7 +186,8 @@ def _custom(proto: onnx.ModelProto) -> list[Problem]:
             level="warning",
             node=first[key].name,
             operator=key[1],
-            reason=f"{key[1]} of domain {key[0]!r} is no standard operator ({_count(count, 'node')}): it needs a plugin",
+            reason=f"{key[1]} of domain {key[0]!r} is no standard operator: "
+            f"it needs a plugin ({_count(count, 'node')})",
             place=graph.place(first[key]),
             remedies=REMEDIES,
         )
