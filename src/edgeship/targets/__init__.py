@@ -28,6 +28,17 @@ def run(target: Target, folder: Path, progress: Progress = silent, *, timeout_s:
         from edgeship.targets import local
 
         return local.run(folder, progress, timeout_s=timeout_s)
-    from edgeship.targets import ssh
+    from edgeship.targets.ssh import run as run_over_ssh
 
-    return ssh.run(target, folder, progress, timeout_s=timeout_s)
+    return run_over_ssh(target, folder, progress, timeout_s=timeout_s)
+
+
+def stop_all() -> None:
+    """End every trial that another thread of this process waits for over SSH.
+
+    Call it when Ctrl-C reaches the main thread: those threads then raise KeyboardInterrupt, and nothing is left
+    running on the devices.
+    """
+    from edgeship.targets.link import stop_all as stop_links
+
+    stop_links()

@@ -291,7 +291,13 @@ def _evaluation(place: _Place, runner: Runner) -> Evaluated | None:
         "evaluation.json",
         Evaluated,
         lambda: evaluate(
-            runner, settings, preprocess, classes=spec.classes, folder=place.folder, progress=place.progress
+            runner,
+            settings,
+            preprocess,
+            classes=spec.classes,
+            folder=place.folder,
+            progress=place.progress,
+            batch=spec.target.batch,
         ),
     )
 

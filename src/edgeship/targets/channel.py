@@ -1,0 +1,104 @@
+"""Messages over a pipe: one JSON object a line, followed by ``size`` raw bytes where the message has a ``payload``."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MAX_LINE_BYTES = 64 << 20
+CHUNK = 1 << 18
+
+
+class Closed(Exception):
+    """The other end is gone."""
+
+
+class Channel:
+    """Both ends use it. ``reading`` and ``writing`` are file descriptors of pipes.
+
+    Args:
+        reading: Where messages come from.
+        writing: Where messages go.
+        check: Called now and then while waiting; may raise to give up.
+    """
+
+    def __init__(self, reading: int, writing: int, check: Callable[[], None] = lambda: None) -> None:
+        self._reading = reading
+        self._writing = writing
+        self._check = check
+        self._buffer = bytearray()
+
+    def send(self, message: dict[str, Any], payload: Path | None = None) -> None:
+        """Send a message, and a file's content after it. Raises Closed."""
+        if payload is None:
+            self._write(json.dumps(message).encode() + b"\n")
+            return
+        with payload.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            self._write(json.dumps({**message, "payload": size}).encode() + b"\n")
+            left = size
+            while left:
+                data = stream.read(min(CHUNK, left))
+                if not data:
+                    raise OSError(f"{payload} shrank while it was sent")
+                self._write(data)
+                left -= len(data)
+
+    def receive(self, timeout_s: float | None = None) -> dict[str, Any] | None:
+        """The next message; None when none came in time. Raises Closed at the end, ValueError for a malformed line."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (end := self._buffer.find(b"\n")) < 0:
+            if len(self._buffer) > MAX_LINE_BYTES:
+                raise ValueError("a message is too long")
+            if not self._fill(deadline):
+                return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        message = json.loads(line)
+        if not isinstance(message, dict):
+            raise ValueError("a message is no object")
+        return message
+
+    def payload(self, size: int, sink: Callable[[bytes], Any]) -> None:
+        """Pass ``size`` raw bytes to ``sink``. Raises Closed."""
+        left = size
+        while left:
+            if not self._buffer:
+                self._fill(None)
+            part = bytes(self._buffer[:left])
+            del self._buffer[: len(part)]
+            left -= len(part)
+            sink(part)
+
+    def _fill(self, deadline: float | None) -> bool:
+        while True:
+            self._check()
+            wait = 0.2 if deadline is None else min(0.2, deadline - time.monotonic())
+            if wait <= 0 and not select.select([self._reading], [], [], 0)[0]:
+                return False
+            if wait > 0 and not select.select([self._reading], [], [], wait)[0]:
+                continue
+            try:
+                data = os.read(self._reading, CHUNK)
+            except OSError as error:
+                raise Closed(str(error)) from None
+            if not data:
+                raise Closed("the other end closed the connection")
+            self._buffer += data
+            return True
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            self._check()
+            try:
+                view = view[os.write(self._writing, view) :]
+            except BlockingIOError:
+                select.select([], [self._writing], [], 0.2)
+            except OSError:
+                raise Closed("the other end closed the connection") from None

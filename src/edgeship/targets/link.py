@@ -1,0 +1,222 @@
+"""A connection to a device: the system's ``ssh`` running ``python3 -m edgeship.targets.remote serve`` there.
+
+Connections are kept between the trials of one run. Host keys, users, ports, jump hosts and identities are the
+user's own (``~/.ssh/config``); nothing is asked at the terminal.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from edgeship import __version__
+from edgeship.config import Target
+from edgeship.errors import MissingExtra, TargetError, UserInputError
+from edgeship.targets import wire
+from edgeship.targets.channel import Channel, Closed
+from edgeship.targets.remote import PROTOCOL
+
+OPTIONS = ("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=5", "ServerAliveCountMax=3", "LogLevel=ERROR")
+HELLO_S = 60.0
+_idle: dict[tuple[str | None, str, str], list[Link]] = {}
+_reached: set[str] = set()
+_guard = threading.Lock()
+_stopping = threading.Event()
+
+
+def stop_all() -> None:
+    """Make every wait for a device in this process end with KeyboardInterrupt, and its trial with it."""
+    _stopping.set()
+
+
+def start_all() -> None:
+    """Undo :func:`stop_all`, before a new run in the same process."""
+    _stopping.clear()
+
+
+def _check() -> None:
+    if _stopping.is_set():
+        raise KeyboardInterrupt
+
+
+def wait(seconds: float) -> None:
+    """Sleep, unless :func:`stop_all` is called."""
+    if _stopping.wait(seconds):
+        raise KeyboardInterrupt
+
+
+def stop_trial(target: Target, trial: str) -> None:
+    """End a trial on the device over a connection of its own; silently, when the device cannot be reached."""
+    with contextlib.suppress(TargetError, Closed):
+        link = Link(target, lambda: None)
+        try:
+            link.channel.send({"do": "stop", "trial": trial})
+            link.channel.receive(20.0)
+        finally:
+            link.close()
+
+
+@contextmanager
+def borrowed(target: Target) -> Iterator[Link]:
+    """A connection to ``target``, a kept one where there is one. A broken one is not kept.
+
+    Raises:
+        Closed: A device that was reached before is away.
+        TargetError: It was never reached, or lacks the light install.
+    """
+    where = (target.host, target.python, target.remote_dir)
+    with _guard:
+        kept = _idle.get(where, [])
+        link = kept.pop() if kept else None
+    link = link or Link(target)
+    try:
+        yield link
+    except BaseException:
+        link.close()
+        raise
+    with _guard:
+        _idle.setdefault(where, []).append(link)
+
+
+@atexit.register
+def close_all() -> None:
+    """Close the kept connections."""
+    with _guard:
+        links = [link for kept in _idle.values() for link in kept]
+        _idle.clear()
+    for link in links:
+        link.close()
+
+
+class Link:
+    """One ``ssh`` process and the agent behind it."""
+
+    def __init__(self, target: Target, check: Callable[[], None] = _check) -> None:
+        assert target.host is not None
+        self.host = target.host
+        self._target = target
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the link
+        self._process = subprocess.Popen(
+            _command(target),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self.channel = Channel(self._process.stdout.fileno(), self._process.stdin.fileno(), check)
+        try:
+            self._greet()
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self) -> None:
+        try:
+            self.channel.send({"do": "hello"})
+            reply = self.channel.receive(HELLO_S)
+        except Closed:
+            raise self._explain() from None
+        except ValueError:
+            raise TargetError(
+                f"{self.host} prints text of its own when a program is started over ssh",
+                expected="a login that is silent when it is not interactive",
+                do="move what it prints in its shell start-up files behind a test for an interactive shell",
+            ) from None
+        if reply is None:
+            raise TargetError(f"{self.host} did not answer within {HELLO_S:g} s", do=f"try: ssh {self.host} true")
+        error = wire.revive(reply)
+        if error is not None:
+            error.found = f"on {self.host}: {error.found}"
+            raise error
+        if reply.get("protocol") != PROTOCOL or reply.get("edgeship") != __version__:
+            raise TargetError(
+                f"{self.host} has edgeship {reply.get('edgeship')}, this is {__version__}",
+                expected="the same version on both",
+                do=self._install(),
+            )
+        self.base = str(reply["base"])
+        self.free = int(reply["free"])
+        _reached.add(self.host)
+
+    def _install(self) -> str:
+        python = self._target.python
+        return f"ssh {self.host} {shlex.quote(f'{python} -m pip install edgeship=={__version__}')}"
+
+    def _explain(self) -> Exception:
+        """Why ``ssh`` ended, from its exit code and its own words."""
+        code = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode("utf-8", "replace").strip()
+        last = said.splitlines()[-1] if said else f"exit code {code}"
+        if code == 255 or code < 0:
+            denied = any(
+                word in said for word in ("Permission denied", "verification failed", "Bad owner", "not resolve")
+            )
+            if self.host in _reached and not denied:
+                return Closed(last)
+            return TargetError(
+                f"{self.host} cannot be reached over ssh: {last}",
+                expected="a login without a password prompt, to a host whose key is known",
+                do=f"make this work first: ssh -o BatchMode=yes {self.host} true",
+            )
+        if "No module named" in said and "edgeship" in said:
+            return TargetError(f"{self.host} has no edgeship for {self._target.python}", do=self._install())
+        if "No module named" in said:
+            return TargetError(f"{self.host} lacks a part of edgeship's light install: {last}", do=self._install())
+        if code == 127:
+            return TargetError(
+                f"{self.host} has no {self._target.python}: {last}",
+                expected="the interpreter that target.python names",
+                do="set target.python to a Python that has edgeship's light install",
+            )
+        return TargetError(f"edgeship's agent on {self.host} ended with exit code {code}: {last}", do=self._install())
+
+    def close(self) -> None:
+        """End the connection. A trial that runs there goes on."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        try:
+            self._process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._errors.close()
+
+
+def _command(target: Target) -> list[str]:
+    host = target.host or ""
+    if host.startswith("-") or any(character.isspace() for character in host):
+        raise UserInputError(f"target.host is {host!r}", expected="a name that ssh takes, such as user@name")
+    ssh = shutil.which("ssh")
+    if ssh is None:
+        raise MissingExtra("a target with a host", "ssh", "openssh-client")
+    command = [ssh, "-T"]
+    config = os.environ.get("EDGESHIP_SSH_CONFIG")
+    if config:
+        command += ["-F", str(Path(config).expanduser())]
+    for option in OPTIONS:
+        command += ["-o", option]
+    remote = f"exec {_shell_path(target.python)} -m edgeship.targets.remote serve {shlex.quote(target.remote_dir)}"
+    return [*command, "--", host, remote]
+
+
+def _shell_path(python: str) -> str:
+    """Quote a path for the device's shell; a leading ``~/`` is the user's home there."""
+    if python.startswith("~/"):
+        return f'"$HOME"/{shlex.quote(python[2:])}'
+    return shlex.quote(python)
