@@ -1,0 +1,191 @@
+"""What a section is made of. The template knows how to set each of these; texts are escaped there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column. ``number``: right-aligned digits; ``wide``: takes the room that is left (charts, reasons)."""
+
+    title: str
+    number: bool = False
+    wide: bool = False
+    chart: bool = False
+    head: Markup | None = None
+    """Set below the title: the axis of a column of charts."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: text, or a chart. ``outcome`` adds its mark; ``code`` sets a name that is a machine's."""
+
+    text: str | Markup
+    outcome: str = ""
+    code: bool = False
+    strong: bool = False
+    sub: str = ""
+    """A second, quieter line."""
+    sort: float | str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A table row. The first cell heads it."""
+
+    cells: tuple[Cell, ...]
+    emphasis: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption."""
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    sortable: bool = False
+    compact: bool = False
+    """Set with less room: long listings."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart in a wide and a narrow setting."""
+
+    kind: ClassVar[str] = "chart"
+    wide: Markup
+    narrow: Markup
+    caption: str
+    legend: tuple[tuple[str, str], ...] = ()
+    """(outcome, words)."""
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph. ``missing`` marks what was not measured."""
+
+    kind: ClassVar[str] = "prose"
+    text: str
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, side by side."""
+
+    kind: ClassVar[str] = "facts"
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy."""
+
+    kind: ClassVar[str] = "code"
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a pair, with its boxes or mask drawn in."""
+
+    source: str
+    alt: str
+    heading: str
+    text: str
+    outcome: str = ""
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The reference's answer beside the candidate's."""
+
+    name: str
+    label: str
+    harm: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images that changed their answer."""
+
+    kind: ClassVar[str] = "gallery"
+    pairs: tuple[Pair, ...]
+    wide: bool = False
+    """Detection and segmentation: one pair a row."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is read only when asked for. Opened on paper."""
+
+    kind: ClassVar[str] = "fold"
+    summary: str
+    blocks: tuple[Block, ...]
+    outcome: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading below the section's own."""
+
+    kind: ClassVar[str] = "heading"
+    text: str
+
+
+Block: TypeAlias = "Table | Chart | Prose | Facts | Code | Gallery | Fold | Heading"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page. ``short`` is its name in the contents."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+    short: str = ""
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key number of the verdict."""
+
+    label: str
+    value: str
+    note: str = ""
+    outcome: str = ""
+
+
+@dataclass(frozen=True)
+class Banner:
+    """The verdict on one target."""
+
+    target: str
+    verdict: str
+    outcome: str
+    sentence: str
+    subject: str
+    """Whose numbers the tiles are."""
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """All of it."""
+
+    title: str
+    subtitle: str
+    banners: tuple[Banner, ...]
+    sections: tuple[Section, ...]
+    footer: str = field(default="")

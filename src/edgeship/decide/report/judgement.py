@@ -1,0 +1,391 @@
+"""The verdict, its rules, the candidates and their latency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeship.decide.report import numbers, scatter, strips
+from edgeship.decide.report.blocks import (
+    Banner,
+    Block,
+    Cell,
+    Chart,
+    Column,
+    Fold,
+    Prose,
+    Row,
+    Section,
+    Table,
+    Tile,
+)
+from edgeship.decide.report.evidence import Tried
+from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME, CandidateView, TargetView
+from edgeship.results import Rule, Trial
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BINS = 96
+LATENCY_RULES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
+
+
+def confidence_words(view: TargetView) -> str:
+    """``95 %``, or that statistics are off."""
+    confidence = view.evidence.confidence
+    return f"{confidence * 100:g}\u00a0%" if confidence else "statistics off"
+
+
+# --- banner --------------------------------------------------------------------------------------------------
+
+
+def banner(view: TargetView, *, several: bool) -> Banner:
+    """The verdict with the key numbers of the chosen candidate, or of the one nearest to passing."""
+    focus = view.focus
+    decision = view.decision
+    subject = ""
+    if focus is not None:
+        subject = f"Chosen: {focus.name}" if focus.chosen else f"Nearest to passing: {focus.name}"
+    return Banner(
+        target=view.name if several else "",
+        verdict=decision.verdict,
+        outcome=VERDICT_OUTCOME[decision.verdict],
+        sentence=decision.sentence,
+        subject=subject,
+        tiles=tuple(_tiles(view, focus)) if focus is not None else (),
+    )
+
+
+def _tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
+    trial = focus.trial
+    yield from _latency_tiles(view, focus)
+    value = focus.metric(view.metric)
+    if view.metric is not None and value is not None:
+        share = view.share(view.metric)
+        drop, bound = focus.drop(view.metric), focus.drop_bound(view.metric)
+        rule = focus.rule(f"max_drop.{view.metric}")
+        note = f"drop {numbers.drop_value(drop, share=share)}" if drop is not None else "drop not measured"
+        if bound is not None and view.evidence.confidence:
+            note += f", at most {numbers.drop_value(bound, share=share)}"
+        if rule is not None and rule.limit is not None:
+            note += f" (limit {numbers.drop_value(rule.limit, share=share)})"
+        title = numbers.metric_title(view.metric)
+        yield Tile(title, numbers.metric_value(value, share=share), note, rule.outcome if rule else "")
+    judged = focus.judged
+    if judged is not None and judged.agreement is not None:
+        rule = focus.rule("min_agreement")
+        yield Tile(
+            "Agreement",
+            numbers.percent(judged.agreement, 1),
+            "same answer as the reference",
+            rule.outcome if rule else "",
+        )
+    if judged is not None and judged.speedup is not None:
+        yield Tile("Speed-up", numbers.times(judged.speedup), "over fp32 on this target")
+    if trial is not None and trial.build is not None:
+        note = f"built in {numbers.seconds(trial.build.seconds)}"
+        yield Tile("Engine", numbers.size(trial.build.engine.size_bytes), note)
+
+
+def _latency_tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
+    latency = view.latency(focus)
+    if latency is None or focus.trial is None or focus.trial.latency is None:
+        yield Tile("Latency", "not measured", focus.trial.build.reason if focus.trial and focus.trial.build else "")
+        return
+    batch = focus.trial.latency.batch
+    for quantile in ("p50", "p99"):
+        rule = focus.rule(f"latency_{quantile}_ms")
+        note = f"{view.clock} time, batch {batch}"
+        if rule is not None and rule.limit is not None:
+            note = f"budget {numbers.milliseconds(rule.limit)}, {note}"
+        value = numbers.milliseconds(getattr(latency, quantile))
+        yield Tile(f"Latency {quantile}", value, note, rule.outcome if rule else "")
+
+
+# --- rules ---------------------------------------------------------------------------------------------------
+
+
+def rules_section(view: TargetView, prefix: str) -> Section:
+    """The rules for the focus candidate, and folded for every other one."""
+    blocks: list[Block] = []
+    focus = view.focus
+    if focus is None or not focus.rules:
+        blocks.append(Prose("No rule was judged: the config sets none, or no trial got that far.", missing=True))
+    else:
+        blocks.append(_rules_table(view, focus))
+    others = [candidate for candidate in view.candidates if candidate is not focus]
+    for candidate in others:
+        summary = f"{candidate.name}: {candidate.outcome_word}"
+        blocks.append(Fold(summary, (_candidate_rules(view, candidate),), candidate.outcome))
+    if view.evidence.confidence:
+        lead = (
+            f"A rule passes when its one-sided {confidence_words(view)} confidence bound is within the limit; when "
+            "only the measured value is, it is undecided. The shaded side of each limit is the allowed one."
+        )
+    else:
+        lead = "Statistics are off (confidence = 0): measured values are compared with the limits as they are."
+    subject = f" for {focus.name}" if focus is not None else ""
+    return Section(f"{prefix}rules", f"Rules{subject}", tuple(blocks), short="Rules", lead=lead)
+
+
+def _candidate_rules(view: TargetView, candidate: CandidateView) -> Block:
+    if candidate.rules:
+        return _rules_table(view, candidate)
+    return Prose(candidate.reason or "Not judged.", missing=True)
+
+
+def _rules_table(view: TargetView, candidate: CandidateView) -> Table:
+    columns = (
+        Column("Rule"),
+        Column("Measured", number=True),
+        Column("Bound", number=True),
+        Column("Limit", number=True),
+        Column("Against the limit", chart=True),
+        Column("Outcome"),
+        Column("Reason", wide=True),
+    )
+    rows = tuple(Row(_rule_cells(view, rule)) for rule in candidate.rules)
+    return Table(f"Rules judged for {candidate.name}", columns, rows)
+
+
+def _rule_cells(view: TargetView, rule: Rule) -> tuple[Cell, ...]:
+    at_least = numbers.at_least(rule.name)
+    limit = view.quantity(rule, rule.limit)
+    chart: Cell = Cell("")
+    if rule.limit is not None and rule.measured is not None:
+        row = strips.headroom_row(rule.measured, rule.bound, rule.limit, rule.outcome, at_least=at_least)
+        chart = Cell(row)
+    reason = rule.reason
+    if rule.more_images:
+        reason += f" About {rule.more_images:,} more labelled images would decide it."
+    return (
+        Cell(numbers.rule_title(rule.name), strong=True),
+        Cell(view.quantity(rule, rule.measured) if rule.measured is not None else "not measured"),
+        Cell(view.quantity(rule, rule.bound)),
+        Cell(limit if rule.limit is None else f"{'≥' if at_least else '≤'} {limit.removeprefix('+')}"),
+        chart,
+        Cell(RULE_WORDS[rule.outcome], outcome=rule.outcome),
+        Cell(reason, sub=rule.method),
+    )
+
+
+# --- candidates ----------------------------------------------------------------------------------------------
+
+
+def candidates_section(view: TargetView, prefix: str) -> Section:
+    """Every candidate in one table, and latency against the metric."""
+    blocks: list[Block] = []
+    chart = _scatter(view)
+    if chart is not None:
+        blocks.append(chart)
+    if view.candidates:
+        blocks.append(_candidates_table(view))
+    else:
+        blocks.append(Prose("No candidate was tried.", missing=True))
+    return Section(f"{prefix}candidates", "Candidates", tuple(blocks), lead=_latency_lead(view))
+
+
+def _latency_lead(view: TargetView) -> str:
+    trials = [candidate.trial for candidate in view.candidates if candidate.trial is not None]
+    measured = [trial for trial in trials if trial.latency is not None]
+    if not measured:
+        return "Latency was not measured for any candidate."
+    batches = sorted({trial.latency.batch for trial in measured if trial.latency is not None})
+    where = ", ".join(dict.fromkeys(f"{trial.engine} on {_device(trial)}" for trial in measured))
+    what = "GPU time by CUDA events" if view.clock == "device" else "host wall time of one synchronized inference"
+    batch = " and ".join(str(number) for number in batches)
+    return f"Latency is {what}, at batch {batch}, after warm-up: {where}."
+
+
+def _device(trial: Trial) -> str:
+    return trial.build.identity.device if trial.build is not None and trial.build.identity.device else trial.device
+
+
+def _candidates_table(view: TargetView) -> Table:
+    metric, share = view.metric, view.share(view.metric)
+    columns = [Column("Candidate"), Column("Outcome"), Column("p50", number=True), Column("p99", number=True)]
+    columns.append(Column("Images/s", number=True))
+    if metric is not None:
+        columns += [Column(numbers.metric_title(metric), number=True), Column("Drop", number=True)]
+    columns += [Column("Agreement", number=True), Column("Achieved", number=True), Column("Engine", number=True)]
+    rows = []
+    for candidate in view.candidates:
+        latency, trial, judged = view.latency(candidate), candidate.trial, candidate.judged
+        cells = [
+            Cell(candidate.name, code=True, sub=_candidate_note(candidate), sort=candidate.name),
+            Cell(candidate.outcome_word, outcome=candidate.outcome),
+            Cell(numbers.milliseconds(latency.p50 if latency else None), sort=latency.p50 if latency else None),
+            Cell(numbers.milliseconds(latency.p99 if latency else None), sort=latency.p99 if latency else None),
+            _throughput(trial),
+        ]
+        if metric is not None:
+            value, drop, bound = candidate.metric(metric), candidate.drop(metric), candidate.drop_bound(metric)
+            sub = (
+                f"≤ {numbers.drop_value(bound, share=share)}" if bound is not None and view.evidence.confidence else ""
+            )
+            cells.append(Cell(numbers.metric_value(value, share=share), sort=value))
+            cells.append(Cell(numbers.drop_value(drop, share=share), sub=sub, sort=drop))
+        agreement = judged.agreement if judged is not None else None
+        cells.append(Cell(numbers.percent(agreement, 1), sort=agreement))
+        achieved = trial.audit.achieved if trial is not None and trial.audit is not None else None
+        cells.append(Cell(numbers.percent(achieved, 0), sort=achieved))
+        size = trial.build.engine.size_bytes if trial is not None and trial.build is not None else None
+        cells.append(Cell(numbers.size(size), sort=size))
+        rows.append(Row(tuple(cells), emphasis=candidate.chosen))
+    words = f"bound at {confidence_words(view)} confidence" if view.evidence.confidence else "statistics off"
+    caption = f"All candidates. Drop: reference minus candidate, positive is worse; {words}"
+    return Table(caption, tuple(columns), tuple(rows), sortable=True)
+
+
+def _candidate_note(candidate: CandidateView) -> str:
+    notes = ["chosen"] if candidate.chosen else []
+    trial = candidate.trial
+    if trial is not None and trial.candidate.keep:
+        count = len(trial.candidate.keep)
+        notes.append(f"{count} node{'s' if count != 1 else ''} kept in high precision")
+    if len(candidate.tried) > 1:
+        notes.append(f"worst of {len(candidate.tried)} builds decides")
+    if trial is not None and trial.failure is not None:
+        notes.append(f"{trial.failure.stage}: {trial.failure.kind}")
+    return ", ".join(notes)
+
+
+def _throughput(trial: Trial | None) -> Cell:
+    if trial is None or trial.latency is None:
+        return Cell(numbers.ABSENT)
+    value = trial.latency.throughput
+    return Cell(f"{value:,.0f}" if value >= 100 else numbers.significant(value), sort=value)
+
+
+def _scatter(view: TargetView) -> Chart | None:
+    metric, share = view.metric, view.share(view.metric)
+    reference = view.reference_metric(metric)
+    points = []
+    for candidate in view.candidates:
+        latency, value = view.latency(candidate), candidate.metric(metric)
+        if latency is None or value is None or metric is None:
+            continue
+        spread = candidate.judged.drop_interval.get(metric) if candidate.judged is not None else None
+        interval = (reference - spread[1], reference - spread[0]) if spread and reference is not None else None
+        shown = numbers.metric_value(value, share=share)
+        tip = f"{candidate.name}: p50 {numbers.milliseconds(latency.p50)}, {shown}, {candidate.outcome_word}"
+        points.append(
+            scatter.Point(candidate.name, latency.p50, value, interval, candidate.outcome, candidate.chosen, tip)
+        )
+    if not points or metric is None:
+        return None
+    budget, max_drop = view.limit("latency_p50_ms"), view.limit(f"max_drop.{metric}")
+    title = numbers.metric_title(metric)
+    floor = None
+    if max_drop is not None and reference is not None:
+        words = numbers.drop_value(max_drop, share=share).removeprefix("+")
+        floor = (reference - max_drop, f"allowed drop {words}")
+    chart = scatter.Scatter(
+        points=tuple(points),
+        x_title=f"latency p50, ms ({view.clock} time)",
+        y_title=f"{title}, %" if share else title,
+        budget=(budget, f"budget {numbers.milliseconds(budget)}") if budget is not None else None,
+        reference=(reference, f"reference {numbers.metric_value(reference, share=share)}") if reference else None,
+        floor=floor,
+        factor=100.0 if share else 1.0,
+        label=f"{title} against latency. " + "; ".join(point.tip for point in points),
+    )
+    used = {point.outcome for point in points}
+    bars = "Bars: interval of the paired drop. " if any(point.interval for point in points) else ""
+    return Chart(
+        wide=scatter.draw(chart, 860, 400, "for-wide"),
+        narrow=scatter.draw(chart, 360, 340, "for-narrow"),
+        caption=f"{title} against latency; up and left is better. {bars}The tinted field is what the gate allows.",
+        legend=tuple((outcome, word) for outcome, word in OUTCOME_WORDS.items() if outcome in used),
+    )
+
+
+# --- latency distributions -----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _samples(path: Path, key: str) -> NDArray[np.float64] | None:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as arrays:
+        if key not in arrays.files:
+            return None
+        values = np.asarray(arrays[key], dtype=np.float64).ravel()
+    return values[np.isfinite(values) & (values > 0)]
+
+
+def load_samples(tried: Tried, clock: str) -> NDArray[np.float64] | None:
+    """Latency samples in milliseconds, in order; None when they were not kept."""
+    latency = tried.trial.latency
+    if tried.folder is None or latency is None or latency.samples is None:
+        return None
+    path = tried.folder / latency.samples.path
+    values = _samples(path, f"{clock}_ms") if path.is_file() else None
+    return values if values is not None and values.size else None
+
+
+def latency_section(view: TargetView, prefix: str) -> Section | None:
+    """One distribution a candidate, on one axis."""
+    import numpy as np
+
+    measured = [(candidate, view.latency(candidate)) for candidate in view.candidates]
+    known = [(candidate, latency) for candidate, latency in measured if latency is not None]
+    if not known:
+        return None
+    limits = [value for value in map(view.limit, ("latency_p50_ms", "latency_p99_ms")) if value is not None]
+    low, high = min(item.min for _, item in known), max(item.p99 for _, item in known)
+    shown = [limit for limit in limits if limit < high * 2.5]
+    high = max(high * 1.08, *(limit * 1.04 for limit in shown), low * 1.05)
+    log = high / low > 12
+    axis = strips.axis(low * 0.97 if not log else low * 0.9, high, 5, log=log)
+    rows = []
+    for candidate, latency in known:
+        samples = load_samples(candidate.tried[0], view.clock)
+        counts = np.zeros(0, dtype=np.int64)
+        beyond = 0
+        if samples is not None:
+            edges = (
+                np.geomspace(axis.scale.low, axis.scale.high, BINS + 1)
+                if log
+                else np.linspace(axis.scale.low, axis.scale.high, BINS + 1)
+            )
+            counts = np.histogram(samples, edges)[0]
+            beyond = int(np.count_nonzero(samples > axis.scale.high))
+        marks = [("median", latency.p50), ("tail", latency.p99)]
+        tail = f"{beyond:,} beyond the axis" if beyond else ""
+        name = Cell(candidate.name, code=True, sub=_samples_note(candidate, latency.samples, tail))
+        row = strips.histogram_row(axis, counts.tolist(), marks, shown)
+        cells = (name, Cell(row), *_quantile_cells(latency.p50, latency.p90, latency.p99))
+        rows.append(Row(cells, emphasis=candidate.chosen))
+    columns = (
+        Column("Candidate"),
+        Column("Distribution, ms" + (" (log)" if log else ""), chart=True, wide=True, head=strips.scale_row(axis)),
+        *(Column(name, number=True) for name in ("p50", "p90", "p99")),
+    )
+    caption = f"Latency samples, {view.clock} time. Solid line: median; dotted: p99; dashed: budget"
+    lead = "Steady state: every call of the measured stretch counts, none is left out."
+    blocks: list[Block] = [Table(caption, columns, tuple(rows)), *_conditions(view)]
+    return Section(f"{prefix}latency", "Latency distributions", tuple(blocks), short="Latency", lead=lead)
+
+
+def _samples_note(candidate: CandidateView, samples: int, tail: str) -> str:
+    latency = candidate.trial.latency if candidate.trial is not None else None
+    notes = [f"{samples:,} calls"]
+    if latency is not None and not latency.settled:
+        notes.append("median not settled")
+    return ", ".join([*notes, *([tail] if tail else [])])
+
+
+def _quantile_cells(*values: float) -> Iterator[Cell]:
+    return (Cell(numbers.milliseconds(value)) for value in values)
+
+
+def _conditions(view: TargetView) -> Iterator[Block]:
+    """What may have disturbed a measurement, in words."""
+    for candidate in view.candidates:
+        latency = candidate.trial.latency if candidate.trial is not None else None
+        if latency is not None and latency.conditions.changed:
+            yield Prose(f"{candidate.name}: {latency.conditions.changed}")

@@ -1,0 +1,71 @@
+"""One HTML file with its style, script and pictures inside, and a policy that forbids everything else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from edgeship.decide.report import numbers, sections
+from edgeship.decide.report.evidence import Evidence
+from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME
+from edgeship.files import write_text
+
+PACKAGE = "edgeship.decide.report"
+
+
+def write_report(evidence: Evidence, path: Path) -> None:
+    """Write the report's page.
+
+    Args:
+        evidence: What the run found out. Equal evidence gives an equal file.
+        path: The ``.html`` file.
+
+    Raises:
+        StorageError: When the place cannot be written.
+    """
+    write_text(path, render(evidence))
+
+
+def render(evidence: Evidence) -> str:
+    """The page as text."""
+    style, script = _part("report.css"), _part("report.js")
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"style-src {_hash(style)}",
+            f"script-src {_hash(script)}",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    template = _environment().get_template("page.html")
+    return template.render(policy=policy, style=Markup(style), script=Markup(script), page=sections.assemble(evidence))
+
+
+def _part(name: str) -> str:
+    """A style sheet or script, without blank lines: what is hashed must be what stands in the page."""
+    text = (resources.files(PACKAGE) / name).read_text(encoding="utf-8")
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def _hash(text: str) -> str:
+    """The content security policy's name for an inline style or script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(n=numbers, OUTCOME=OUTCOME_WORDS, RULE=RULE_WORDS, VERDICT=VERDICT_OUTCOME)
+    return environment

@@ -1,0 +1,109 @@
+"""The order of the page, and its closing sections: stages, environment, how to reproduce."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from edgeship.decide.report import judgement, numbers, strips
+from edgeship.decide.report.blocks import Block, Cell, Code, Column, Facts, Fold, Page, Prose, Row, Section, Table
+from edgeship.decide.report.evidence import Evidence
+from edgeship.decide.report.view import targets
+
+
+def assemble(evidence: Evidence) -> Page:
+    """The whole page from the evidence."""
+    views = targets(evidence)
+    several = len(views) > 1
+    sections: list[Section | None] = []
+    for view in views:
+        prefix = f"target-{view.number}-" if several else ""
+        per_target = [
+            judgement.rules_section(view, prefix),
+            judgement.candidates_section(view, prefix),
+            judgement.latency_section(view, prefix),
+        ]
+        sections += [_named(section, view.name) if several else section for section in per_target]
+    sections += [_stages(evidence), _environment(evidence), _reproduce(evidence)]
+    return Page(
+        title=evidence.title,
+        subtitle=evidence.finished,
+        banners=tuple(judgement.banner(view, several=several) for view in views),
+        sections=tuple(section for section in sections if section is not None),
+    )
+
+
+def _named(section: Section | None, target: str) -> Section | None:
+    """A section's title with its target's name."""
+    if section is None:
+        return None
+    return Section(
+        section.id,
+        f"{target}: {section.title}",
+        section.blocks,
+        f"{target}: {section.short or section.title}",
+        section.lead,
+    )
+
+
+def _stages(evidence: Evidence) -> Section:
+    if not evidence.stages:
+        return Section("stages", "Stage times", (Prose("Stage times were not measured.", missing=True),))
+    longest = max(stage.seconds for stage in evidence.stages) or 1.0
+    rows = [
+        Row(
+            (
+                Cell(stage.name, code=True),
+                Cell(strips.bar_row(stage.seconds / longest, "quiet" if stage.cached else "")),
+                Cell(numbers.seconds(stage.seconds)),
+                Cell("reused" if stage.cached else "ran"),
+            )
+        )
+        for stage in evidence.stages
+    ]
+    columns = (
+        Column("Stage"),
+        Column("Share of the longest", chart=True, wide=True),
+        Column("Time", number=True),
+        Column("This run"),
+    )
+    total = sum(stage.seconds for stage in evidence.stages)
+    reused = sum(stage.cached for stage in evidence.stages)
+    caption = f"{len(rows)} stages in {numbers.seconds(total)}; {reused} reused from an earlier run"
+    return Section("stages", "Stage times", (Table(caption, columns, tuple(rows), compact=True),), short="Stages")
+
+
+def _environment(evidence: Evidence) -> Section:
+    blocks: list[Block] = []
+    items = tuple((name, _shown(value)) for name, value in evidence.environment.items())
+    if items:
+        blocks.append(Facts(items))
+    else:
+        blocks.append(Prose("The environment was not recorded.", missing=True))
+    return Section("environment", "Environment", tuple(blocks))
+
+
+def _shown(value: object) -> str:
+    if value is None or value == "":
+        return numbers.ABSENT
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_shown(item) for item in value) or numbers.ABSENT
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items()) or numbers.ABSENT
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _reproduce(evidence: Evidence) -> Section | None:
+    blocks = list(_commands(evidence))
+    if not blocks:
+        return None
+    return Section("reproduce", "How to reproduce", tuple(blocks), short="Reproduce")
+
+
+def _commands(evidence: Evidence) -> Iterator[Block]:
+    if evidence.reproduce:
+        yield Code("\n".join(evidence.reproduce), "Commands")
+    if evidence.config:
+        yield Fold(f"The config, {evidence.config_path}", (Code(evidence.config, "Config"),))

@@ -1,0 +1,203 @@
+"""What the page, the Markdown and the terminal have in common: evidence joined by candidate and target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from edgeship.decide.report import numbers
+from edgeship.decide.report.evidence import Evidence, Tried
+from edgeship.results import Decision, Judged, Quantiles, Rule, Trial
+
+PRIMARY = ("top1", "map", "map50", "miou")
+OUTCOME_WORDS = {"pass": "passes", "fail": "fails", "inconclusive": "undecided"}
+RULE_WORDS = {"pass": "pass", "fail": "fail", "inconclusive": "undecided"}
+VERDICT_OUTCOME = {"SHIP": "pass", "NO-SHIP": "fail", "INCONCLUSIVE": "inconclusive"}
+
+
+@dataclass(frozen=True)
+class CandidateView:
+    """One candidate on one target: its trials (rebuilds included) and its judgement."""
+
+    name: str
+    tried: tuple[Tried, ...]
+    judged: Judged | None
+    chosen: bool
+
+    @property
+    def trial(self) -> Trial | None:
+        """The first build's trial."""
+        return self.tried[0].trial if self.tried else None
+
+    @property
+    def outcome(self) -> str:
+        """pass, fail or inconclusive; a failed trial fails."""
+        if self.judged is not None:
+            return self.judged.outcome
+        return "fail" if self.trial is not None and self.trial.failure is not None else "inconclusive"
+
+    @property
+    def outcome_word(self) -> str:
+        """The outcome in words."""
+        if self.trial is not None and self.trial.failure is not None:
+            return "failed"
+        return OUTCOME_WORDS[self.outcome]
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules as judged."""
+        return self.judged.rules if self.judged is not None else ()
+
+    @property
+    def reason(self) -> str:
+        """Why it does not pass, in one cell."""
+        if self.trial is not None and self.trial.failure is not None:
+            return f"{self.trial.failure.stage}: {self.trial.failure.message}"
+        return "; ".join(self.judged.reasons) if self.judged is not None else ""
+
+    def rule(self, name: str) -> Rule | None:
+        """The rule of that name."""
+        return next((rule for rule in self.rules if rule.name == name), None)
+
+    def metric(self, name: str | None) -> float | None:
+        """A task metric."""
+        evaluation = self.trial.evaluation if self.trial is not None else None
+        return evaluation.metrics.get(name) if evaluation is not None and name is not None else None
+
+    def drop(self, name: str | None) -> float | None:
+        """The drop of a metric."""
+        return self.judged.drop.get(name) if self.judged is not None and name is not None else None
+
+    def drop_bound(self, name: str | None) -> float | None:
+        """The upper confidence bound of a drop: the rule's, else the interval's upper end."""
+        rule = self.rule(f"max_drop.{name}")
+        if rule is not None and rule.bound is not None:
+            return rule.bound
+        interval = self.judged.drop_interval.get(name) if self.judged is not None and name is not None else None
+        return interval[1] if interval is not None else None
+
+
+@dataclass(frozen=True)
+class TargetView:
+    """One target: its decision and its candidates."""
+
+    evidence: Evidence
+    decision: Decision
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.decision.target_name
+
+    @cached_property
+    def candidates(self) -> tuple[CandidateView, ...]:
+        """All candidates tried or judged on this target, in the order of the trials."""
+        tried: dict[str, list[Tried]] = {}
+        for item in self.evidence.trials:
+            if item.trial.target_name == self.name:
+                tried.setdefault(item.trial.candidate.name, []).append(item)
+        judged = {item.candidate: item for item in self.decision.judged}
+        names = [*tried, *(name for name in judged if name not in tried)]
+        return tuple(
+            CandidateView(
+                name=name,
+                tried=tuple(sorted(tried.get(name, []), key=lambda item: item.trial.rebuild)),
+                judged=judged.get(name),
+                chosen=name == self.decision.chosen,
+            )
+            for name in names
+        )
+
+    @cached_property
+    def focus(self) -> CandidateView | None:
+        """The chosen candidate, or the one nearest to passing: fewest rules failed, then fewest undecided."""
+        for candidate in self.candidates:
+            if candidate.chosen:
+                return candidate
+        judged = [candidate for candidate in self.candidates if candidate.rules]
+        if not judged:
+            return self.candidates[0] if self.candidates else None
+
+        def distance(candidate: CandidateView) -> tuple[int, int, float]:
+            outcomes = [rule.outcome for rule in candidate.rules]
+            latency = self.latency(candidate)
+            return outcomes.count("fail"), outcomes.count("inconclusive"), latency.p50 if latency else float("inf")
+
+        return min(judged, key=distance)
+
+    @cached_property
+    def metric(self) -> str | None:
+        """The metric that stands for the task."""
+        if self.evidence.metric is not None:
+            return self.evidence.metric
+        known = self.metrics
+        for candidate in self.candidates:
+            for rule in candidate.rules:
+                head, _, tail = rule.name.partition(".")
+                if head == "max_drop" and tail in known:
+                    return tail
+        return next((name for name in PRIMARY if name in known), known[0] if known else None)
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Every metric that was evaluated, in the task's order."""
+        names: dict[str, None] = {}
+        trials = [self.evidence.reference] if self.evidence.reference is not None else []
+        for tried in (*trials, *(tried for candidate in self.candidates for tried in candidate.tried)):
+            if tried.trial.evaluation is not None:
+                names.update(dict.fromkeys(tried.trial.evaluation.metrics))
+        return list(names)
+
+    def share(self, metric: str | None) -> bool:
+        """Whether a metric is a share, so that it is written as a percentage."""
+        values = [value for value in (candidate.metric(metric) for candidate in self.candidates) if value is not None]
+        reference = self.reference_metric(metric)
+        return numbers.is_share([*values, *([reference] if reference is not None else [])])
+
+    def reference_metric(self, metric: str | None) -> float | None:
+        """The reference's value of a metric."""
+        reference = self.evidence.reference
+        if reference is None or reference.trial.evaluation is None or metric is None:
+            return None
+        return reference.trial.evaluation.metrics.get(metric)
+
+    @cached_property
+    def clock(self) -> str:
+        """``device`` where every measured candidate has device time and wall time was not asked for; else ``wall``."""
+        measured = [
+            candidate.trial.latency
+            for candidate in self.candidates
+            if candidate.trial is not None and candidate.trial.latency is not None
+        ]
+        has_device = bool(measured) and all(latency.device_ms is not None for latency in measured)
+        return "device" if has_device and self.evidence.clock != "wall" else "wall"
+
+    def latency(self, candidate: CandidateView) -> Quantiles | None:
+        """A candidate's latency by this target's clock."""
+        if candidate.trial is None or candidate.trial.latency is None:
+            return None
+        latency = candidate.trial.latency
+        return latency.device_ms if self.clock == "device" else latency.wall_ms
+
+    def limit(self, rule: str) -> float | None:
+        """The limit of a rule, as any candidate was judged by it."""
+        for candidate in self.candidates:
+            found = candidate.rule(rule)
+            if found is not None and found.limit is not None:
+                return found.limit
+        return None
+
+    def rule_share(self, rule: Rule) -> bool:
+        """Whether a rule's numbers are shares."""
+        head, _, tail = rule.name.partition(".")
+        return self.share(tail) if head == "max_drop" and tail in self.metrics else True
+
+    def quantity(self, rule: Rule, value: float | None) -> str:
+        """A rule's number as it is shown."""
+        return numbers.rule_quantity(rule.name, value, rule.unit, share=self.rule_share(rule))
+
+
+def targets(evidence: Evidence) -> tuple[TargetView, ...]:
+    """The views of all targets."""
+    return tuple(TargetView(evidence, decision, index) for index, decision in enumerate(evidence.decisions, 1))
