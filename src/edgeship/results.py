@@ -194,6 +194,30 @@ class LayerNoise(Result):
     snr_db: float
 
 
+class SensitiveGroup(Result):
+    """Nodes that are quantized or kept together: a convolution or matrix product with its activation."""
+
+    nodes: tuple[str, ...]
+    """Node names of the model, in execution order, as ``quantize --keep`` takes them."""
+    operator: str
+    snr_db: float
+    """Of the worst output, on real frames, with only this group quantized: low is harmful."""
+    patterns: tuple[Literal["first", "last", "depthwise"], ...] = ()
+
+
+class Sensitivity(Result):
+    """Groups of nodes by the damage their quantization does to the outputs, worst first."""
+
+    style: Literal["tensorrt", "onnxruntime"]
+    groups: tuple[SensitiveGroup, ...]
+    frames: int
+    seconds: float
+    plain_db: float
+    """Signal-to-noise of the worst output with every group quantized."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """(groups kept from the top of the ranking, signal-to-noise of the worst output)."""
+
+
 class Quantized(Result):
     """A candidate's ONNX."""
 
@@ -443,6 +467,35 @@ class Judged(Result):
     def reasons(self) -> tuple[str, ...]:
         """Why it did not pass, rule by rule."""
         return tuple(rule.reason for rule in self.rules if rule.outcome != "pass")
+
+
+class SearchAttempt(Result):
+    """One plan that the search tried, in the order of trying."""
+
+    candidate: str
+    keep: tuple[str, ...] = ()
+    groups_kept: int = 0
+    where: Literal["target", "preview"] = "target"
+    """``preview``: the target's Q/DQ graph, run in onnxruntime on the workstation; nothing was built."""
+    outcome: Outcome
+    accuracy: Outcome
+    latency_ms: float | None = None
+    drop: dict[str, float] = {}
+    why: str = ""
+
+
+class Searched(Result):
+    """What the search for the fastest mixed-precision engine found."""
+
+    answer: Literal["mixed", "plain", "high-precision", "nothing"]
+    chosen: str | None
+    keep: tuple[str, ...] = ()
+    sentence: str
+    attempts: tuple[SearchAttempt, ...] = ()
+    builds: int = 0
+    """Engines that the search built, without those that were there before it."""
+    saved_builds: int = 0
+    """Plans that the preview on the workstation ruled out, so that the target built none of them."""
 
 
 class Decision(Result):
