@@ -52,14 +52,10 @@ class Detection:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """``mask`` [height, width] of the image: class indices; -1 where a centre crop kept the model from seeing.
-
-    ``confidence`` is the mean probability of the chosen class over the input, where the output tells it.
-    """
+    """``mask`` [height, width] of the image: class indices; -1 where a centre crop kept the model from seeing."""
 
     mask: Array
     classes: tuple[str, ...]
-    confidence: float | None = None
 
 
 @dataclass(frozen=True)

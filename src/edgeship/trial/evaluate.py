@@ -127,8 +127,11 @@ class _Recorder:
         predictions = decode_predictions(
             settings.task, settings.decoder, outputs, batch.geometries, settings, self._dataset.classes
         )
-        for prediction, target in zip(predictions, batch.targets, strict=True):
-            self._collector.add(prediction, target)
+        for name, prediction, target in zip(batch.ids, predictions, batch.targets, strict=True):
+            try:
+                self._collector.add(prediction, target)
+            except DataError as error:
+                raise DataError(f"{name}: {error.found}", expected=error.expected, do=error.do) from None
         self._ids.extend(batch.ids)
         self._digests.extend(batch.digests)
         self.images += len(batch.ids)

@@ -1,0 +1,91 @@
+"""Dense outputs: scores to probabilities, logits to class maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from edgeship.errors import DataError
+
+if TYPE_CHECKING:
+    from edgeship.metrics import Array
+
+
+def describe(outputs: Mapping[str, Array]) -> str:
+    """Names and shapes of outputs, for messages."""
+    return ", ".join(f"{name!r} {list(value.shape)}" for name, value in outputs.items())
+
+
+def is_probability(values: Array) -> bool:
+    """Whether rows [n, C] are probabilities already: none negative, each sum within 2 % of one."""
+    if values.size == 0 or values.min() < 0:
+        return False
+    return bool(np.all(np.abs(values.sum(axis=1) - 1.0) < 0.02))
+
+
+def softmax(values: Array) -> Array:
+    """Softmax of rows [n, C] without overflow."""
+    shifted = np.exp(values - values.max(axis=1, keepdims=True))
+    result: Array = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
+
+
+def recognise(decoder: str | None, outputs: Mapping[str, Array]) -> tuple[str, str]:
+    """Which output of a segmentation net to read, and whether as ``logits`` or as ``classmap``.
+
+    Raises:
+        DataError: None fits, or several do.
+    """
+    fitting = [
+        (name, kind) for name, value in outputs.items() for kind in _kinds(value) if decoder is None or kind == decoder
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    others = sorted({kind for value in outputs.values() for kind in _kinds(value)})
+    if not fitting:
+        raise DataError(
+            f"the decoder {decoder!r} does not fit the outputs {describe(outputs)}"
+            if decoder
+            else f"no decoder for segmentation fits the outputs {describe(outputs)}",
+            expected="logits [batch, classes, h, w] or a classmap [batch, h, w] of integers",
+            do=f'set evaluation.decoder = "{others[0]}"' if others else "write a decoder as module:callable",
+        )
+    raise DataError(
+        f"several outputs could carry the prediction: {describe(outputs)}", do="name one in evaluation.output"
+    )
+
+
+def _kinds(value: Array) -> list[str]:
+    if value.ndim == 3 or (value.ndim == 4 and value.shape[1] == 1 and np.issubdtype(value.dtype, np.integer)):
+        return ["classmap"]
+    return ["logits"] if value.ndim == 4 else []
+
+
+def class_map(logits: Array, size: tuple[int, int]) -> Array:
+    """The best class of each pixel: int16 [H, W].
+
+    Logits of a coarser stride are resized to ``size`` first, bilinearly with pixel centres at half integers
+    (``align_corners=False``). One channel alone is foreground against background: a logit above 0, or a
+    probability above 0.5.
+    """
+    if logits.shape[0] == 1:
+        values = _resized(logits[0], size)
+        middle = 0.5 if logits.min() >= 0 and logits.max() <= 1 else 0.0
+        return (values > middle).astype(np.int16)
+    best = _resized(logits[0], size)
+    chart = np.zeros(best.shape, dtype=np.int16)
+    for channel in range(1, logits.shape[0]):
+        values = _resized(logits[channel], size)
+        np.copyto(chart, np.int16(channel), where=values > best)
+        best = np.maximum(best, values)
+    return chart
+
+
+def _resized(plane: Array, size: tuple[int, int]) -> Array:
+    values = np.ascontiguousarray(plane, dtype=np.float32)
+    if values.shape == size:
+        return values
+    return np.asarray(Image.fromarray(values).resize((size[1], size[0]), Image.Resampling.BILINEAR))
