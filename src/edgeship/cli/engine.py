@@ -151,11 +151,14 @@ def _build(request: BuildRequest, *, as_json: bool) -> None:
 
     from edgeship import engines
     from edgeship.engines import OpenOptions
+    from edgeship.engines.inspect import sidecar
+    from edgeship.results import write
 
     module = engines.get(request.target.engine)
     with progress_bar(quiet=as_json) as progress:
         request = replace(request, progress=progress)
         done = module.build(request)
+    write(done, sidecar(request.output))
     device = request.target.device
     options = OpenOptions(device=device, plugins=request.target.plugins, tf32=request.target.tf32)
     audit = module.audit(request.output, request, options)
@@ -189,6 +192,8 @@ def _show_build(console: Console, output: Path, done: Build) -> None:
 
 def _via_trtexec(request: BuildRequest, *, dry_run: bool, as_json: bool) -> None:
     from edgeship.engines import trtexec
+    from edgeship.engines.inspect import sidecar
+    from edgeship.results import write
 
     if dry_run:
         command = trtexec.shown(trtexec.build_command(request))
@@ -197,6 +202,7 @@ def _via_trtexec(request: BuildRequest, *, dry_run: bool, as_json: bool) -> None
     with progress_bar(quiet=as_json) as progress:
         progress(0, None, "trtexec")
         done = trtexec.build(request)
+    write(done, sidecar(request.output))
     emit(done, as_json=as_json, text=lambda console: _show_build(console, request.output, done))
 
 
@@ -225,3 +231,63 @@ def preflight(
     emit(result, as_json=as_json, text=text)
     if result.errors:
         raise typer.Exit(4)
+
+
+@app.command()
+def inspect(
+    file: Path = typer.Argument(help="An .onnx file, an engine, or a bundle's folder."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Names, shapes, types and profiles of an ONNX file, an engine or a bundle."""
+    from edgeship.engines.inspect import Described, describe
+
+    if file.is_dir():
+        from edgeship.bundle.verify import verify
+
+        manifest = verify(file)
+        found = Described(
+            kind="bundle",
+            what=f"{manifest.name}, {manifest.verdict}, for {manifest.identity.device}",
+            inputs=manifest.inputs,
+            outputs=manifest.outputs,
+            profiles=manifest.profiles,
+            facts={"created": manifest.created, "engine": f"{manifest.identity.engine} {manifest.identity.version}"},
+        )
+    else:
+        found = describe(file)
+
+    def text(console: Console) -> None:
+        console.print(f"{found.kind:<9} {found.what}")
+        for word, tensors in (("input", found.inputs), ("output", found.outputs)):
+            for tensor in tensors:
+                console.print(
+                    f"{word:<9} {tensor.name}: {tensor.dtype} [{', '.join(map(str, tensor.shape))}]", markup=False
+                )
+        for name, (low, best, high) in found.profiles.items():
+            console.print(f"profile   {name}: min {low}, opt {best}, max {high}")
+        for key, value in found.facts.items():
+            console.print(f"{key:<9} {value}", markup=False)
+
+    emit(found, as_json=as_json, text=text)
+
+
+@app.command()
+def doctor(as_json: bool = JSON_OPTION) -> None:
+    """Versions, drivers and engines here, and what does not fit together."""
+    from edgeship.doctor import examine
+
+    found = examine()
+
+    def text(console: Console) -> None:
+        for key, value in found.facts.items():
+            console.print(f"{key:<18} {value}", markup=False)
+        for state in found.engines:
+            mark = "ready" if state.available else "absent"
+            detail = f": {state.reason}" if state.reason else ""
+            console.print(f"{'engine':<18} {state.name} {state.version} {mark}{detail}", markup=False)
+        for misfit in found.misfits:
+            console.print(f"{'misfit':<18} {misfit}", markup=False)
+        if not found.misfits:
+            console.print("nothing here contradicts anything else")
+
+    emit(found, as_json=as_json, text=text)

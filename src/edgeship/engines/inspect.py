@@ -1,0 +1,117 @@
+"""What an ONNX file or an engine file holds, without opening an engine that is not for this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeship.engines import OpenOptions, _host
+from edgeship.engines._onnx_inputs import read_inputs
+from edgeship.engines._onnx_nodes import read_nodes
+from edgeship.engines._plan import TAGS, TITLES, Plan, read_plan
+from edgeship.errors import ArtifactError, EdgeshipError, ModelError
+from edgeship.files import sha256_file
+from edgeship.results import Build, Result, TensorInfo, read
+
+Profiles = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+
+
+class Described(Result):
+    """A file's names, shapes, types and profiles."""
+
+    kind: str
+    """onnx, engine or bundle."""
+    what: str
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
+    profiles: Profiles = {}
+    facts: dict[str, str] = {}
+
+
+def sidecar(engine: Path) -> Path:
+    """The file beside an engine that ``edgeship build`` writes: what was built, from what, for what."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def describe(path: Path) -> Described:
+    """Describe an ONNX file or an engine.
+
+    Raises:
+        ArtifactError: Neither of the two, damaged, or behind a foreign header.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist", expected="an .onnx file, an engine or a bundle's folder")
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if path.suffix == ".onnx" and head not in TAGS:
+        return _onnx(path)
+    try:
+        return _engine(path, read_plan(path))
+    except ArtifactError:
+        if head[:1] != b"\x08":
+            raise
+    try:
+        return _onnx(path)
+    except ModelError as error:
+        raise ArtifactError(f"{path} is neither a TensorRT plan nor ONNX: {error.found}") from None
+
+
+def _onnx(path: Path) -> Described:
+    inputs, outputs = read_inputs(path)
+    nodes = read_nodes(path)
+    kinds: dict[str, int] = {}
+    for node in nodes:
+        kinds[node.operator] = kinds.get(node.operator, 0) + 1
+    quantized = kinds.get("QuantizeLinear", 0)
+    common = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1])[:8])
+    return Described(
+        kind="onnx",
+        what=f"{path.name}, {len(nodes)} nodes" + (f", {quantized} of them QuantizeLinear" if quantized else ""),
+        inputs=inputs,
+        outputs=outputs,
+        facts={"operators": common},
+    )
+
+
+def _engine(path: Path, plan: Plan) -> Described:
+    what = f"{TITLES[plan.engine]} {plan.version}, {plan.size_bytes / 2**20:.1f} MiB"
+    beside = _beside(path)
+    if beside is not None:
+        bound = beside.identity
+        facts = {"built for": bound.device, "by": f"{bound.engine} {bound.version} on {bound.platform}"}
+        if beside.reason:
+            facts["state"] = beside.reason
+        return Described(
+            kind="engine",
+            what=what,
+            inputs=beside.inputs,
+            outputs=beside.outputs,
+            profiles=beside.profiles,
+            facts=facts,
+        )
+    if not _host.cuda().gpus:
+        why = f"its names and profiles can be read only where it runs ({_host.cuda().reason})"
+        return Described(kind="engine", what=what, facts={"note": why})
+    return _opened(path, plan, what)
+
+
+def _opened(path: Path, plan: Plan, what: str) -> Described:
+    from edgeship.engines import get
+
+    try:
+        with get(plan.engine).open(path, OpenOptions(device="cuda:0")) as runner:
+            return Described(kind="engine", what=what, inputs=runner.inputs, outputs=runner.outputs)
+    except EdgeshipError as error:
+        return Described(kind="engine", what=what, facts={"does not open here": str(error)})
+
+
+def _beside(path: Path) -> Build | None:
+    """The build record beside an engine, if it is there and is about this very file."""
+    for place in (sidecar(path), path.with_name("build.json")):
+        if place.is_file():
+            try:
+                built = read(Build, place)
+            except ArtifactError:
+                continue
+            if built.engine.sha256 == sha256_file(path):
+                return built
+    return None
