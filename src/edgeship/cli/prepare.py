@@ -1,3 +1,156 @@
-"""Commands: see the docstring of each."""
+"""``init``, ``export``, ``slim`` and ``parity``."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from edgeship.cli import app
+from edgeship.cli.output import JSON_OPTION, emit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeship.config import Model
+    from edgeship.results import Exported, Slimmed
+
+SOURCE = typer.Argument(help="module:callable that returns an nn.Module, or a path to .pt2 or .onnx.")
+INPUT = typer.Option(
+    [],
+    "--input",
+    "-i",
+    help="An input as name=batch,3,224,224[:dtype]; a word makes the axis dynamic. Repeat for more.",
+)
+WEIGHTS = typer.Option(None, help="Weights: .safetensors, or a checkpoint that loads with weights_only=True.")
+
+
+def _model_settings(source: str, inputs: list[str], weights: Path | None, opset: int = 18) -> Model:
+    from pydantic import ValidationError
+
+    from edgeship.config import InputSpec, Model
+    from edgeship.errors import UserInputError
+
+    specs = {}
+    for text in inputs:
+        name, separator, rest = text.partition("=")
+        axes, _, dtype = rest.partition(":")
+        shape = [int(axis) if axis.strip().isdigit() else axis.strip() for axis in axes.split(",") if axis.strip()]
+        if not separator or not shape:
+            raise UserInputError(f"--input {text!r} is not name=shape", expected="--input images=batch,3,224,224")
+        try:
+            specs[name] = InputSpec.model_validate({"shape": shape, "dtype": dtype or "float32"})
+        except ValidationError as error:
+            raise UserInputError(f"--input {text!r}: {error.errors()[0]['msg']}") from None
+    return Model(source=source, inputs=specs, weights=weights, opset=opset)
+
+
+@app.command()
+def init(
+    source: str = typer.Option("model:build", help="Where the model comes from."),
+    task: str = typer.Option("classification", help="classification | detection | segmentation"),
+    engine: str = typer.Option("onnxruntime", help="onnxruntime | tensorrt | tensorrt-rtx"),
+    out: Path = typer.Option(Path("edgeship.toml"), "--out", "-o", help="The file to write."),
+    force: bool = typer.Option(False, "--force", help="Replace an existing file."),
+) -> None:
+    """Write a starter edgeship.toml."""
+    from edgeship.cli.starter import starter
+    from edgeship.errors import UserInputError
+    from edgeship.files import write_text
+
+    if out.exists() and not force:
+        raise UserInputError(f"{out} exists already", do="give another name with --out, or --force to replace it")
+    write_text(out, starter(source, task, engine))
+    print(f"wrote {out}; fill in the places marked <…>, then: edgeship ship {out}")
+
+
+@app.command()
+def export(
+    source: str = SOURCE,
+    inputs: list[str] = INPUT,
+    out: Path = typer.Option(Path("model.onnx"), "--out", "-o", help="The ONNX file to write."),
+    weights: Path | None = WEIGHTS,
+    opset: int = typer.Option(18, help="ONNX operator set, 18 or later."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """PyTorch to ONNX, with the real tensor names read back."""
+    import tempfile
+
+    from edgeship.files import write_bytes
+    from edgeship.prepare.export import export as run
+
+    settings = _model_settings(source, inputs, weights, opset)
+    with tempfile.TemporaryDirectory() as folder:
+        result = run(settings, Path.cwd(), Path(folder))
+        write_bytes(out, (Path(folder) / result.model.path).read_bytes())
+    result = result.model_copy(update={"model": result.model.model_copy(update={"path": out.name})})
+
+    def text(screen: Console) -> None:
+        screen.print(f"wrote {out}: {result.nodes} nodes, opset {result.opset}, {result.parameters:,} parameters")
+        _print_tensors(screen, result)
+        for ours, theirs in result.renamed.items():
+            screen.print(f"  note: the exporter renamed {ours} to {theirs}; use {theirs} downstream")
+
+    emit(result, as_json=as_json, text=text)
+
+
+def _print_tensors(screen: Console, result: Exported | Slimmed) -> None:
+    for label, tensors in (("input ", result.inputs), ("output", result.outputs)):
+        for info in tensors:
+            screen.print(f"  {label} {info.name}: {info.dtype} [{', '.join(map(str, info.shape))}]", markup=False)
+
+
+@app.command()
+def slim(
+    model: Path = typer.Argument(help="The ONNX file."),
+    out: Path = typer.Option(Path("slim.onnx"), "--out", "-o", help="The file to write."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Simplify an ONNX graph with onnxslim, checked before and after."""
+    from edgeship.prepare.slim import slim as run
+
+    result = run(model, out)
+
+    def text(screen: Console) -> None:
+        screen.print(
+            f"wrote {out}: {result.nodes_before} → {result.nodes_after} nodes, "
+            f"answers equal within {result.max_difference or 0:.1e}"
+        )
+        _print_tensors(screen, result)
+
+    emit(result, as_json=as_json, text=text)
+
+
+@app.command()
+def parity(
+    source: str = SOURCE,
+    onnx: Path = typer.Option(..., "--onnx", help="The ONNX file to compare with."),
+    inputs: list[str] = INPUT,
+    weights: Path | None = WEIGHTS,
+    rtol: float = typer.Option(1e-3, help="Relative tolerance."),
+    atol: float = typer.Option(1e-3, help="Absolute tolerance."),
+    seeds: int = typer.Option(3, help="How many seeded random inputs."),
+    device: str = typer.Option("cpu", help="cpu or cuda:0; TF32 is off on both sides."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """PyTorch against ONNX; names the first operator that diverges."""
+    from edgeship.config import Parity
+    from edgeship.prepare.parity import Request, require
+    from edgeship.prepare.parity import parity as run
+
+    settings = _model_settings(source, inputs, weights)
+    tolerances = Parity(rtol=rtol, atol=atol, seeds=seeds, images=0, device=device)
+    exported = Path(source) if source.endswith(".onnx") else onnx
+    result = run(Request(settings, Path.cwd(), exported, onnx, tolerances))
+    if not as_json:
+        require(result)
+
+    def text(screen: Console) -> None:
+        screen.print(f"parity OK on {result.random_inputs} seeded inputs (rtol {rtol:g}, atol {atol:g})")
+        for item in result.outputs:
+            screen.print(f"  {item.name}: max {item.max_abs:.3g}, mean {item.mean_abs:.3g}", markup=False)
+
+    emit(result, as_json=as_json, text=text)
+    if not result.passed:
+        raise typer.Exit(4)

@@ -1,0 +1,81 @@
+"""The order: prepare, try, decide. The only module that knows it.
+
+``prepare`` is a literal tuple of stages. Trials follow from the config's candidates and targets; ``decide`` reads
+results and writes the verdict, the report and the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from edgeship.config import Config, Target
+from edgeship.files import Hasher, lock, sweep
+from edgeship.pipeline import steps
+from edgeship.pipeline.cache import Run, Stage, execute, execute_one
+from edgeship.pipeline.finish import Outcome, finish
+from edgeship.pipeline.trials import Tries, candidates, needs_calibration, reference_target, try_candidates
+from edgeship.progress import Progress, silent
+from edgeship.results import Calibrated, Candidate, Exported, Parity, Preflight, Slimmed, StageRun
+
+PREPARE: tuple[Stage[Exported] | Stage[Slimmed] | Stage[Preflight] | Stage[steps.KnownFrames] | Stage[Parity], ...] = (
+    Stage("export", Exported, steps.export_key, steps.export_work),
+    Stage("slim", Slimmed, steps.slim_key, steps.slim_work),
+    Stage("preflight", Preflight, steps.preflight_key, steps.preflight_work),
+    Stage("frames", steps.KnownFrames, steps.frames_key, steps.frames_work),
+    Stage("parity", Parity, steps.parity_key, steps.parity_work),
+)
+CALIBRATE = Stage("calibrate", Calibrated, steps.calibrate_key, steps.calibrate_work)
+FP32 = Candidate(name="fp32", precision="fp32")
+
+
+def ship(
+    config: Config,
+    folder: Path,
+    progress: Progress = silent,
+    on_stage: Callable[[str, StageRun | None], None] | None = None,
+) -> Outcome:
+    """The whole path, from the model to the verdict.
+
+    Args:
+        config: A loaded config.
+        folder: The work folder. What a killed or earlier run finished there is reused.
+        progress: Told how far a long step is.
+        on_stage: Told when a stage begins and how it went.
+
+    Returns:
+        The run's result as written to ``folder/result.json``, and what the terminal summary needs.
+
+    Raises:
+        EdgeshipError: What stopped the run, with the stage and the finished ones before it.
+    """
+    with lock(folder):
+        sweep(folder)
+        sweep(folder / "stages")
+        run = Run(config, folder, progress, on_stage or (lambda _name, _run: None), Hasher(folder / "hashes.json"))
+        steps.check_data(config)
+        execute(run, PREPARE)
+        if config.candidates.search or any(needs_calibration(item) for item in candidates(config)):
+            execute_one(run, CALIBRATE)
+        reference = try_candidates(run, *reference_target(config), (FP32,))
+        return finish(run, reference, _try_targets(run, reference))
+
+
+def _try_targets(run: Run, reference: Tries) -> list[Tries]:
+    """Every target's trials; remote targets side by side, this machine's alone so that nothing disturbs its clock."""
+    targets = run.config.all_targets()
+    plans = candidates(run.config)
+
+    def attempt(entry: tuple[str, Target]) -> Tries:
+        return try_candidates(run, entry[0], entry[1], plans, reference)
+
+    remote = [item for item in targets.items() if item[1].host is not None]
+    found: dict[str, Tries] = {}
+    if remote:
+        with ThreadPoolExecutor(len(remote)) as pool:
+            found = dict(zip((name for name, _ in remote), pool.map(attempt, remote), strict=True))
+    for name, target in targets.items():
+        if target.host is None:
+            found[name] = attempt((name, target))
+    return [found[name] for name in targets]

@@ -1,0 +1,164 @@
+"""Calibration and candidate graphs from the config: frames chosen, hashes bound, the right converter called."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeship.config import Precision
+from edgeship.data import datasets
+from edgeship.data.frames import FrameChoice, Frames
+from edgeship.data.reference import is_reference
+from edgeship.errors import DataError
+from edgeship.files import sha256_json, storage_errors
+from edgeship.pipeline import steps
+from edgeship.pipeline.cache import Run
+from edgeship.prepare import cache
+from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.half import to_half
+from edgeship.prepare.quantize import Plan, quantize_onnxruntime, quantize_tensorrt
+from edgeship.results import Artifact, Calibrated, Candidate, Quantized, Slimmed
+
+CACHE = "calib.cache"
+EVALUATION_FRAMES = 64
+"""Evaluation images on which clipping is counted."""
+
+
+def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
+    """One pass over the calibration frames, or the cache that the config names.
+
+    Raises:
+        DataError: The frames are absent, unreadable or useless.
+        CacheError: The cache belongs to something else.
+    """
+    settings = run.config.calibration
+    model = run.path("slim", "model.onnx")
+    if settings.cache is not None:
+        return _adopt(run, settings.cache, folder)
+    source = settings.images or settings.npz
+    if source is None:
+        steps.require_calibration(run.config)
+        raise DataError("no calibration frames")
+    batch = _batch(run, settings.batch)
+    chosen = steps.choose_frames(
+        run, source, FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt)
+    )
+    options = Options(
+        method=settings.method,
+        percentile=settings.percentile,
+        holdout=settings.holdout,
+        preprocess_sha256=preprocess_hash(run),
+        frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
+        evaluation=_evaluation_frames(run, batch),
+        evaluation_hashes=_evaluation_hashes(run),
+    )
+    return calibrate(model, steps.batches_of(chosen, batch), folder / CACHE, options, run.progress)
+
+
+def preprocess_hash(run: Run) -> str:
+    """What binds a cache to the preprocessing; empty when frames come ready."""
+    return sha256_json(run.config.preprocess.model_dump(mode="json")) if run.config.preprocess is not None else ""
+
+
+def _batch(run: Run, wanted: int) -> int:
+    """The calibration batch; a graph with a fixed batch axis decides it."""
+    first = run.result("slim", Slimmed).inputs[0].shape[0]
+    return first if isinstance(first, int) else wanted
+
+
+def _evaluation_frames(run: Run, batch: int) -> steps.Batches | None:
+    source = run.config.evaluation.images
+    if source is None or run.config.preprocess is None or is_reference(source) or not source.is_dir():
+        return None
+    choice = FrameChoice(EVALUATION_FRAMES, batch, allow_corrupt=EVALUATION_FRAMES)
+    return steps.batches_of(steps.choose_frames(run, source, choice), batch)
+
+
+def _evaluation_hashes(run: Run) -> frozenset[str]:
+    settings = run.config.evaluation
+    if settings.images is None:
+        return frozenset()
+    paths = [item.source for item in datasets.open_dataset(settings).items if isinstance(item.source, Path)]
+    return frozenset(run.hasher.file(path) for path in paths)
+
+
+def _adopt(run: Run, source: Path, folder: Path) -> Calibrated:
+    """Take a cache from elsewhere, if it belongs here or the config trusts it."""
+    expected = cache.Expected(
+        graph_sha256=cache.graph_hash(_graph(run)), preprocess_sha256=preprocess_hash(run) or None
+    )
+    loaded = cache.load(source, expected, trust=run.config.calibration.trust_cache)
+    with storage_errors(folder):
+        for path in (source, cache.sidecar_path(source), cache.ranges_path(source)):
+            if path.is_file():
+                shutil.copyfile(path, folder / (CACHE + path.name.removeprefix(source.name)))
+    return Calibrated(
+        cache=Artifact.of(folder / CACHE, folder),
+        ranges=Artifact.of(_or(cache.ranges_path(folder / CACHE), folder / CACHE), folder),
+        method=loaded.method,
+        frames=0,
+        frames_sha256="",
+        graph_sha256=cache.graph_hash(_graph(run)),
+        preprocess_sha256=preprocess_hash(run),
+        tensors=len(loaded.scales),
+        trusted_cache=loaded.trusted,
+    )
+
+
+def _or(path: Path, other: Path) -> Path:
+    return path if path.is_file() else other
+
+
+def _graph(run: Run) -> Any:
+    from edgeship.prepare.graph import load_onnx
+
+    return load_onnx(run.path("slim", "model.onnx"))
+
+
+def make_graph(run: Run, folder: Path, candidate: Candidate, precision: Precision, style: str) -> Quantized:
+    """A candidate's ONNX in ``folder/model.onnx``, checked on the known real frames."""
+    model, out = run.path("slim", "model.onnx"), folder / "model.onnx"
+    frames = known_batches(run)
+    if precision == "fp16":
+        return to_half(model, frames, out, candidate.keep)
+    calibrated = run.result("calibrate", Calibrated)
+    loaded = cache.load(run.path("calibrate", calibrated.cache.path), cache.Expected(), trust=True)
+    plan = Plan(candidate.keep, run.config.quantization.per_channel, precision)
+    if style == "onnxruntime":
+        return quantize_onnxruntime(model, loaded, out, frames, plan)
+    return quantize_tensorrt(model, loaded, out, frames, plan)
+
+
+def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+    """The known real frames as batches that the graph takes.
+
+    Raises:
+        DataError: The config names no images at all.
+    """
+    known = run.result("frames", steps.KnownFrames)
+    if known.arrays is None:
+        raise DataError("no real frames", do="name calibration.images: converting precision is checked on real frames")
+    with np.load(run.path("frames", known.arrays.path), allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    size = _batch(run, len(known.ids))
+    rows = max(len(known.ids) - len(known.ids) % size, size)
+    batches = []
+    for start in range(0, rows, size):
+        feeds = {name: steps.rows_of(array, start, size) for name, array in arrays.items()}
+        batches.append((tuple(known.ids[start : start + size]), feeds))
+    return batches
+
+
+def frames_of(run: Run, count: int) -> Frames:
+    """``count`` calibration (or evaluation) frames, for rankings.
+
+    Raises:
+        DataError: The config names no images at all.
+    """
+    source = steps.frame_source(run.config)
+    if source is None:
+        raise DataError("no real frames", do="name calibration.images")
+    return steps.choose_frames(run, source, FrameChoice(count, _batch(run, 8)))

@@ -1,0 +1,246 @@
+"""``decide``: the verdict from the trials, then result.json, the report, the JUnit file and the bundle."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgeship import __version__
+from edgeship.files import storage_errors
+from edgeship.pipeline.cache import Run, Stage, execute_one, source_digest, versions
+from edgeship.pipeline.trials import REFERENCE, Tries
+from edgeship.results import (
+    Calibrated,
+    Decision,
+    Exported,
+    Judged,
+    LatencyMs,
+    Parity,
+    Preflight,
+    RunResult,
+    Slimmed,
+    Trial,
+    TrialSummary,
+    VerdictWord,
+    write,
+)
+
+WORST_FIRST: tuple[VerdictWord, ...] = ("NO-SHIP", "INCONCLUSIVE", "SHIP")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run: what was written, and the lines for the terminal."""
+
+    result: RunResult
+    summary: tuple[Any, ...]
+
+
+def finish(run: Run, reference: Tries, tries: list[Tries]) -> Outcome:
+    """Judge every target, write what people and machines read, and pack what ships."""
+    decisions = tuple(execute_one(run, decide_stage(target, reference)) for target in tries)
+    bundle = _bundle(run, reference, tries, decisions)
+    result = _result(run, reference, tries, decisions, bundle)
+    write(result, run.folder / "result.json")
+    return Outcome(result, _tell(run, reference, tries, decisions, bundle))
+
+
+def decide_stage(tries: Tries, reference: Tries) -> Stage[Decision]:
+    """The gate over one target's trials: pure, and again only when a rule or a trial changed."""
+
+    def key(run: Run) -> Any:
+        return {
+            "gate": run.config.gate.model_dump(mode="json"),
+            "trials": [folder.name for folder in (*reference.folders(), *tries.folders())],
+            "failed": [trial.failure.message for _, trial, _ in tries.trials if trial.failure is not None],
+        }
+
+    def work(run: Run, folder: Path) -> Decision:
+        from edgeship.decide import gate, measured
+
+        base = measured.load(reference.folders()[0])
+        loaded = [measured.load(place) for place in tries.folders()]
+        return gate.judge(run.config.gate, loaded, base)
+
+    return Stage(f"decide:{tries.name}", Decision, key, work)
+
+
+def _bundle(run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...]) -> dict[str, Path]:
+    """One bundle for each target that ships; a bundle of an earlier verdict is removed where this one does not."""
+    import shutil
+
+    from edgeship.bundle.write import Contents
+    from edgeship.bundle.write import write as write_bundle
+
+    written = {}
+    for target, decision in zip(tries, decisions, strict=True):
+        place = run.folder / ("bundle" if len(tries) == 1 else f"bundle-{target.name}")
+        if decision.verdict != "SHIP" or decision.chosen is None:
+            if (place / "manifest.json").is_file():
+                with storage_errors(place):
+                    shutil.rmtree(place)
+            continue
+        folder = next(item[2] for item in target.trials if item[0].name == decision.chosen)
+        calibrated = run.results.get("calibrate")
+        contents = Contents(
+            trial=folder,
+            decision=decision,
+            name=_title(run),
+            reference=reference.folders()[0],
+            gate=run.config.gate,
+            calibrated=calibrated if isinstance(calibrated, Calibrated) else None,
+            licences=_licences(run),
+        )
+        write_bundle(contents, place)
+        written[target.name] = place
+    return written
+
+
+def _licences(run: Run) -> dict[str, Path]:
+    """Licence texts that stand beside the config."""
+    return {path.name: path for path in sorted(run.config.root.glob("LICEN[CS]E*")) if path.is_file()}
+
+
+def _title(run: Run) -> str:
+    source = run.config.model.source
+    stem = Path(source).stem if Path(source).suffix in (".onnx", ".pt2") else run.config.root.name
+    return stem or "model"
+
+
+def _result(
+    run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...], bundle: dict[str, Path]
+) -> RunResult:
+    verdict = min((decision.verdict for decision in decisions), key=WORST_FIRST.index)
+    summaries = [
+        summarize(run, target, candidate.name, trial, folder, _judged(decision, candidate.name))
+        for target, decision in zip(tries, decisions, strict=True)
+        for candidate, trial, folder in target.trials
+    ]
+    _, base, base_folder = reference.trials[0]
+    own = Judged(candidate=base.candidate.name, target_name=REFERENCE, outcome="pass", rules=())
+    first = next(iter(bundle.values()), None)
+    return RunResult(
+        edgeship=__version__,
+        verdict=verdict,
+        chosen=decisions[0].chosen,
+        sentence=" ".join(decision.sentence for decision in decisions),
+        reference=summarize(run, reference, base.candidate.name, base, base_folder, own),
+        trials=tuple(summaries),
+        decisions=decisions,
+        stages=tuple(run.stages),
+        environment=environment(),
+        config=run.config.model_dump(mode="json"),
+        bundle=first.name if first is not None else None,
+    )
+
+
+def _judged(decision: Decision, candidate: str) -> Judged:
+    return next(item for item in decision.judged if item.candidate == candidate)
+
+
+def summarize(run: Run, tries: Tries, name: str, trial: Trial, folder: Path, judged: Judged) -> TrialSummary:
+    """One trial in result.json's short form."""
+    clock = run.config.gate.clock
+    latency = None
+    if trial.latency is not None:
+        device = trial.latency.device_ms if clock != "wall" else None
+        read = device or trial.latency.wall_ms
+        latency = LatencyMs(
+            p50=read.p50,
+            p90=read.p90,
+            p99=read.p99,
+            clock="device" if device is not None else "wall",
+            batch=trial.latency.batch,
+        )
+    return TrialSummary(
+        candidate=name,
+        precision=trial.candidate.precision,
+        keep=trial.candidate.keep,
+        target_name=tries.name,
+        engine=trial.engine,
+        device=trial.device,
+        folder=folder.relative_to(run.folder).as_posix(),
+        latency_ms=latency,
+        metrics=trial.evaluation.metrics if trial.evaluation is not None else {},
+        drop=judged.drop,
+        audit=trial.audit,
+        engine_mib=trial.build.engine.size_bytes / 2**20 if trial.build is not None else None,
+        passed=judged.outcome == "pass",
+        outcome=judged.outcome,
+        reasons=judged.reasons,
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware of this machine, read without importing heavy packages."""
+    packages = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxslim", "nvidia-modelopt", "tensorrt",
+                "tensorrt-rtx", "numpy", "pillow")  # fmt: skip
+    return {
+        "edgeship": source_digest(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "packages": versions(*packages),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _tell(
+    run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...], bundle: dict[str, Path]
+) -> tuple[Any, ...]:
+    """Write the report, the Markdown summary and the JUnit file; return the lines for the terminal."""
+    from edgeship.decide.report import Evidence, Tried, terminal_summary, write_report, write_summary
+
+    _, base, base_folder = reference.trials[0]
+    calibrated = run.results.get("calibrate")
+    source = run.config.root / "edgeship.toml"
+    evidence = Evidence(
+        title=_title(run),
+        decisions=decisions,
+        trials=tuple(Tried(trial, folder) for target in tries for _, trial, folder in target.trials),
+        reference=Tried(base, base_folder),
+        config=source.read_text(encoding="utf-8") if source.is_file() else "",
+        confidence=run.config.gate.confidence,
+        clock=run.config.gate.clock,
+        critical=tuple(run.config.gate.critical),
+        exported=run.result("export", Exported),
+        slimmed=run.result("slim", Slimmed),
+        preflight=run.result("preflight", Preflight),
+        parity=run.result("parity", Parity),
+        calibrated=calibrated if isinstance(calibrated, Calibrated) else None,
+        calibrated_folder=run.folders.get("calibrate"),
+        quantized={name: graph for target in tries for name, graph in target.quantized.items()},
+        stages=tuple(run.stages),
+        environment=environment(),
+        reproduce=("edgeship ship edgeship.toml",),
+        finished=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        **_extras(run, reference, tries, decisions),
+    )
+    write_report(evidence, run.folder / "report.html")
+    write_summary(evidence, run.folder / "summary.md")
+    places = {"report": run.folder / "report.html", "result": run.folder / "result.json"}
+    places |= {f"bundle {name}" if len(bundle) > 1 else "bundle": place for name, place in bundle.items()}
+    return tuple(terminal_summary(evidence, places))
+
+
+def _extras(run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...]) -> dict[str, Any]:
+    """The changed images and the search, where there are any."""
+    from edgeship.pipeline.changes import changed_images
+
+    extras: dict[str, Any] = {"changed": changed_images(run, reference, tries, decisions)}
+    for target in tries:
+        if target.search is not None:
+            extras |= target.search.for_report()
+            break
+    return extras

@@ -1,0 +1,270 @@
+"""What each stage of ``prepare`` depends on and does: thin adapters between the config and the acts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeship.config import Config
+from edgeship.data.frames import FrameChoice, Frames, frames, image_files
+from edgeship.data.reference import is_reference
+from edgeship.errors import ConfigError, DataError, ModelError
+from edgeship.files import storage_errors
+from edgeship.pipeline.cache import Run, versions
+from edgeship.results import Artifact, Calibrated, Exported, Parity, Preflight, Result, Slimmed
+
+KNOWN_FRAMES = 8
+"""Real frames that every trial gets: feeds of the benchmark and the known input of the bundle."""
+
+
+class KnownFrames(Result):
+    """A few real frames, preprocessed, as feeds."""
+
+    arrays: Artifact | None
+    ids: tuple[str, ...] = ()
+
+
+def check_data(config: Config) -> None:
+    """Open every dataset of the config before anything long begins.
+
+    Raises:
+        DataError: Absent, empty, unreadable or mislabelled.
+        ConfigError: INT8 without frames.
+    """
+    from edgeship.data import datasets
+
+    settings = config.calibration
+    source = settings.images
+    if source is not None and not is_reference(source):
+        image_files(source)
+    if settings.npz is not None and not settings.npz.is_file():
+        raise DataError(f"no calibration frames at {settings.npz}")
+    if config.evaluation.images is not None:
+        if config.preprocess is None:
+            raise ConfigError(["preprocess: missing; evaluation images need it"])
+        datasets.open_dataset(config.evaluation)
+
+
+def export_key(run: Run) -> Any:
+    """The model settings, the user's source files, the weights and the exporter's version."""
+    settings = run.config.model
+    files: dict[str, str] = {}
+    source = Path(settings.source)
+    if source.suffix in (".onnx", ".pt2"):
+        files["source"] = run.hasher.file(source) if source.is_file() else ""
+        for data in sorted(source.parent.glob(f"{source.name}.data")):
+            files[data.name] = run.hasher.file(data)
+    else:
+        for path in _sources(run.config):
+            files[path.relative_to(run.config.root).as_posix()] = run.hasher.file(path)
+    if settings.weights is not None and settings.weights.is_file():
+        files["weights"] = run.hasher.file(settings.weights)
+    return {
+        "model": settings.model_dump(mode="json", exclude={"weights"}),
+        "files": files,
+        "versions": versions("torch", "onnx", "onnxscript"),
+    }
+
+
+def _sources(config: Config) -> list[Path]:
+    """The Python files beside the config, and those of packages there."""
+    found = sorted(config.root.glob("*.py"))
+    for package in sorted(config.root.glob("*/__init__.py")):
+        found += sorted(package.parent.rglob("*.py"))
+    return found
+
+
+def export_work(run: Run, folder: Path) -> Exported:
+    """PyTorch → ONNX."""
+    from edgeship.prepare.export import export
+
+    return export(run.config.model, run.config.root, folder)
+
+
+def slim_key(run: Run) -> Any:
+    """The exported graph and the simplifier's version."""
+    return {"model": run.result("export", Exported).model.sha256, "versions": versions("onnxslim", "onnx")}
+
+
+def slim_work(run: Run, folder: Path) -> Slimmed:
+    """Simplify and check."""
+    from edgeship.prepare.slim import slim
+
+    return slim(run.path("export", "model.onnx"), folder / "model.onnx")
+
+
+def preflight_key(run: Run) -> Any:
+    """The simplified graph and the parsers that are installed."""
+    return {
+        "model": run.result("slim", Slimmed).model.sha256,
+        "engines": sorted({target.engine for target in run.config.all_targets().values()}),
+        "versions": versions("tensorrt", "tensorrt-rtx", "tensorrt_cu12", "tensorrt_cu13"),
+    }
+
+
+def preflight_work(run: Run, folder: Path) -> Preflight:
+    """Ask TensorRT's parser about every node; stop only where a target needs TensorRT."""
+    from edgeship.prepare.preflight import preflight, require
+
+    result = preflight(run.path("slim", "model.onnx"))
+    if any(target.engine != "onnxruntime" for target in run.config.all_targets().values()):
+        require(result)
+    return result
+
+
+def frames_key(run: Run) -> Any:
+    """Which frames, how they are preprocessed, and the inputs they go to."""
+    source = frame_source(run.config)
+    return {
+        "images": data_hash(run, source) if source is not None else None,
+        "preprocess": _dump(run.config.preprocess),
+        "inputs": [item.model_dump() for item in run.result("slim", Slimmed).inputs],
+        "count": KNOWN_FRAMES,
+    }
+
+
+def frames_work(run: Run, folder: Path) -> KnownFrames:
+    """Preprocess a few real frames."""
+    source = frame_source(run.config)
+    if source is None:
+        return KnownFrames(arrays=None)
+    chosen = choose_frames(run, source, FrameChoice(KNOWN_FRAMES, batch=KNOWN_FRAMES, workers=1))
+    ids: list[str] = []
+    parts: list[dict[str, Any]] = []
+    for names, feeds in chosen:
+        ids += names
+        parts.append(feeds)
+    path = folder / "frames.npz"
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    with storage_errors(path):
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+    return KnownFrames(arrays=Artifact.of(path, folder), ids=tuple(ids))
+
+
+def frame_source(config: Config) -> Path | None:
+    """Where real frames come from: calibration's, else evaluation's."""
+    return config.calibration.images or config.calibration.npz or config.evaluation.images
+
+
+def choose_frames(run: Run, source: Path, choice: FrameChoice) -> Frames:
+    """Frames from a source of the config, for the inputs of the simplified graph."""
+    return frames(source, run.config.preprocess, run.result("slim", Slimmed).inputs, choice)
+
+
+def data_hash(run: Run, source: Path) -> str:
+    """One hash for a folder, a file, or the text of ``module:callable``."""
+    return run.hasher.tree(source) if source.exists() else str(source)
+
+
+def parity_key(run: Run) -> Any:
+    """The model, both graphs, the tolerances and the real frames."""
+    return {
+        "export": export_key(run),
+        "graphs": [run.result("export", Exported).model.sha256, run.result("slim", Slimmed).model.sha256],
+        "parity": _dump(run.config.parity),
+        "frames": _dump(run.result("frames", KnownFrames)),
+        "versions": versions("torch", "onnxruntime"),
+    }
+
+
+def parity_work(run: Run, folder: Path) -> Parity:
+    """PyTorch against ONNX; stops the run when they disagree."""
+    from edgeship.prepare.parity import Request, parity, require
+
+    known = run.result("frames", KnownFrames)
+    images = []
+    if known.arrays is not None and run.config.parity.images:
+        with np.load(run.path("frames", known.arrays.path), allow_pickle=False) as stored:
+            feeds = {name: stored[name][: run.config.parity.images] for name in stored.files}
+        images.append(_fit_batch(feeds, run.result("slim", Slimmed)))
+    request = Request(
+        run.config.model,
+        run.config.root,
+        run.path("export", "model.onnx"),
+        run.path("slim", "model.onnx"),
+        run.config.parity,
+        images,
+    )
+    result = parity(request)
+    require(result)
+    return result
+
+
+def _fit_batch(feeds: dict[str, Any], slimmed: Slimmed) -> dict[str, Any]:
+    """Cut or repeat frames to a fixed batch axis; feeds in the graph's input order."""
+    fitted = {}
+    for info in slimmed.inputs:
+        if info.name not in feeds:
+            raise ModelError(
+                f"the frames give {', '.join(feeds)}, and the graph also needs {info.name!r}",
+                do="give ready arrays for every input in [calibration] npz",
+            )
+        array = feeds[info.name]
+        fixed = info.shape[0] if info.shape and isinstance(info.shape[0], int) else len(array)
+        fitted[info.name] = rows_of(array, 0, fixed)
+    return fitted
+
+
+def rows_of(array: Any, start: int, count: int) -> Any:
+    """``count`` rows from ``start`` on, from the beginning again when they run out."""
+    return np.ascontiguousarray(np.take(array, range(start, start + count), axis=0, mode="wrap"))
+
+
+def calibrate_key(run: Run) -> Any:
+    """The graph, the frames, the preprocessing and the method; evaluation images for clipping and overlap."""
+    settings = run.config.calibration
+    source = settings.images or settings.npz
+    evaluation = run.config.evaluation.images
+    return {
+        "model": run.result("slim", Slimmed).model.sha256,
+        "images": data_hash(run, source) if source is not None else None,
+        "evaluation": data_hash(run, evaluation) if evaluation is not None else None,
+        "preprocess": _dump(run.config.preprocess),
+        "calibration": settings.model_dump(mode="json", exclude={"images", "npz"}),
+        "cache": run.hasher.file(settings.cache) if settings.cache is not None and settings.cache.is_file() else None,
+        "versions": versions("onnxruntime", "numpy"),
+    }
+
+
+def calibrate_work(run: Run, folder: Path) -> Calibrated:
+    """Measure INT8 ranges on real frames, or check the cache that the config names."""
+    from edgeship.pipeline.calibration import calibrate_from_config
+
+    return calibrate_from_config(run, folder)
+
+
+def batches_of(source: Frames, batch: int) -> Batches:
+    """Frames as a sequence of batches."""
+    return Batches(source, batch)
+
+
+class Batches:
+    """Frames whose length is counted in batches."""
+
+    def __init__(self, source: Frames, batch: int) -> None:
+        self._source, self._batch = source, batch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._source) / self._batch)
+
+    def __iter__(self) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+        return iter(self._source)
+
+
+def _dump(value: Any) -> Any:
+    return value.model_dump(mode="json") if value is not None else None
+
+
+def require_calibration(config: Config) -> None:
+    """Refuse INT8 without frames.
+
+    Raises:
+        ConfigError: No frames and no cache.
+    """
+    settings = config.calibration
+    if settings.images is None and settings.npz is None and settings.cache is None:
+        raise ConfigError(["calibration.images: missing; INT8 needs frames from the deployment camera"])

@@ -1,0 +1,229 @@
+"""Candidates and their trials: which graph a candidate needs, and the stage that tries it on a target."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeship import engines
+from edgeship.config import Config, Precision, Target
+from edgeship.errors import EdgeshipError, UserInputError
+from edgeship.files import storage_errors
+from edgeship.pipeline.cache import Run, Stage, execute_one, versions
+from edgeship.pipeline.steps import KnownFrames, data_hash
+from edgeship.results import Artifact, Calibrated, Candidate, Failure, Quantized, Slimmed, Trial, TrialSpec, write
+
+REFERENCE = "reference"
+
+
+def candidates(config: Config) -> tuple[Candidate, ...]:
+    """The candidates that the config names, in its order."""
+    keep = config.quantization.keep
+    named = [
+        Candidate(name=item, precision=item, keep=() if item in ("fp32", "fp16") else keep)
+        for item in dict.fromkeys(config.candidates.precisions)
+    ]
+    if config.candidates.keep:
+        named.append(Candidate(name="int8-keep", precision="int8", keep=(*keep, *config.candidates.keep)))
+    return tuple(named)
+
+
+def needs_calibration(candidate: Candidate) -> bool:
+    """Whether the candidate rests on INT8 ranges."""
+    return candidate.precision not in ("fp32", "fp16")
+
+
+def resolved_precision(precision: Precision, target: Target) -> Precision:
+    """``int8`` by the engine's usual companion: FP16 beside it on TensorRT, FP32 on onnxruntime."""
+    if precision == "int8":
+        return "int8-fp32" if target.engine == "onnxruntime" else "int8-fp16"
+    return precision
+
+
+def graph_stage(candidate: Candidate, target: Target) -> Stage[Quantized]:
+    """The stage that makes a candidate's ONNX for an engine family."""
+    style = "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"
+    precision = resolved_precision(candidate.precision, target)
+
+    def key(run: Run) -> Any:
+        depends: dict[str, Any] = {
+            "model": run.result("slim", Slimmed).model.sha256,
+            "precision": precision,
+            "keep": candidate.keep,
+            "style": style,
+            "per_channel": run.config.quantization.per_channel,
+            "frames": run.result("frames", KnownFrames).model_dump(mode="json"),
+            "versions": versions("onnxruntime", "nvidia-modelopt", "onnx"),
+        }
+        if needs_calibration(candidate):
+            calibrated = run.result("calibrate", Calibrated)
+            depends["ranges"] = [calibrated.ranges.sha256, calibrated.cache.sha256, calibrated.method]
+        return depends
+
+    def work(run: Run, folder: Path) -> Quantized:
+        from edgeship.pipeline.calibration import make_graph
+
+        return make_graph(run, folder, candidate, precision, style)
+
+    return Stage(f"quantize:{style}:{candidate.name}", Quantized, key, work)
+
+
+def reference_target(config: Config) -> tuple[str, Target]:
+    """Where the FP32 reference runs: a target that is onnxruntime here, else onnxruntime on this CPU."""
+    targets = config.all_targets()
+    for name, target in targets.items():
+        if target.engine == "onnxruntime" and target.host is None:
+            return name, target
+    return REFERENCE, Target(engine="onnxruntime", device="cpu", batch=next(iter(targets.values())).batch)
+
+
+def trial_stage(candidate: Candidate, name: str, target: Target, rebuild: int = 0) -> Stage[Trial]:
+    """The stage that builds, audits, benchmarks and evaluates a candidate on a target."""
+    style = "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"
+    plain = candidate.precision in ("fp32", "implicit")
+    graph = "slim" if plain else f"quantize:{style}:{candidate.name}"
+
+    def key(run: Run) -> Any:
+        return {
+            "model": _graph_hash(run, graph),
+            "cache": run.result("calibrate", Calibrated).cache.sha256 if candidate.precision == "implicit" else None,
+            "spec": _spec(run, candidate, name, target, rebuild).model_dump(mode="json"),
+            "images": _evaluation_hash(run),
+            "machine": _machine(target),
+        }
+
+    def work(run: Run, folder: Path) -> Trial:
+        from edgeship import targets
+
+        spec = _spec(run, candidate, name, target, rebuild)
+        with storage_errors(folder):
+            shutil.copyfile(run.path(graph, "model.onnx"), folder / "model.onnx")
+            if spec.cache is not None:
+                shutil.copyfile(run.path("calibrate", spec.cache.path), folder / spec.cache.path)
+            if spec.frames is not None:
+                shutil.copyfile(run.path("frames", spec.frames.path), folder / spec.frames.path)
+        write(spec, folder / "spec.json")
+        return targets.run(target, folder, run.progress)
+
+    suffix = f"#{rebuild}" if rebuild else ""
+    return Stage(
+        f"trial:{name}:{candidate.name}{suffix}", Trial, key, work, in_place=True, file="trial.json", keep=_conclusive
+    )
+
+
+def _conclusive(trial: Trial) -> bool:
+    """A trial that ended, or that this engine can never do; a crash or a time-out is tried again."""
+    return trial.failure is None or trial.failure.kind == "PrecisionError"
+
+
+def _graph_hash(run: Run, graph: str) -> str:
+    result = run.results[graph]
+    assert isinstance(result, Slimmed | Quantized)
+    return result.model.sha256
+
+
+def _spec(run: Run, candidate: Candidate, name: str, target: Target, rebuild: int) -> TrialSpec:
+    config = run.config
+    style = "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"
+    plain = candidate.precision in ("fp32", "implicit")
+    source = run.results["slim" if plain else f"quantize:{style}:{candidate.name}"]
+    assert isinstance(source, Slimmed | Quantized)
+    cache: Artifact | None = None
+    if candidate.precision == "implicit":
+        cache = run.result("calibrate", Calibrated).cache
+    measured = config.evaluation if config.evaluation.images is not None else None
+    precision = resolved_precision(candidate.precision, target)
+    return TrialSpec(
+        candidate=candidate.model_copy(update={"precision": precision}),
+        target_name=name,
+        target=target,
+        model=source.model,
+        cache=cache,
+        frames=run.result("frames", KnownFrames).arrays,
+        benchmark=config.benchmark,
+        evaluation=measured,
+        preprocess=config.preprocess,
+        rebuild=rebuild,
+    )
+
+
+def _evaluation_hash(run: Run) -> Any:
+    settings = run.config.evaluation
+    parts = [settings.images, settings.labels, settings.classes if isinstance(settings.classes, Path) else None]
+    return [data_hash(run, part) for part in parts if part is not None]
+
+
+def _machine(target: Target) -> Any:
+    """What a trial's figures are bound to: this machine's engine and device, or the host's name."""
+    if target.host is not None:
+        return target.host
+    probe = engines.get(target.engine).probe()
+    return [probe.engine, probe.version, probe.devices]
+
+
+@dataclass
+class Tries:
+    """The trials of one target."""
+
+    name: str
+    target: Target
+    trials: list[tuple[Candidate, Trial, Path]] = field(default_factory=list)
+    quantized: dict[str, Quantized] = field(default_factory=dict)
+    search: Any = None
+
+    def folders(self) -> list[Path]:
+        """The trials' directories, in the order they ran."""
+        return [folder for _, _, folder in self.trials]
+
+
+def try_candidates(
+    run: Run, name: str, target: Target, plans: tuple[Candidate, ...], reference: Tries | None = None
+) -> Tries:
+    """Make each candidate's graph and try it on a target. A candidate that cannot be made or built fails alone."""
+    tries = Tries(name, target)
+    for candidate in plans:
+        try_one(run, tries, candidate)
+    if reference is not None and run.config.candidates.search:
+        from edgeship.pipeline.searching import search_target
+
+        search_target(run, tries, reference)
+    return tries
+
+
+def try_one(run: Run, tries: Tries, candidate: Candidate) -> list[Path]:
+    """One candidate's graph and its trials (as many builds as ``gate.rebuilds`` asks for)."""
+    if candidate.precision not in ("fp32", "implicit"):
+        stage = graph_stage(candidate, tries.target)
+        try:
+            tries.quantized[candidate.name] = execute_one(run, stage)
+        except UserInputError:
+            raise
+        except EdgeshipError as error:
+            folder = _record_failure(run, tries, candidate, error)
+            return [folder]
+    folders = []
+    for rebuild in range(run.config.gate.rebuilds if tries.name != REFERENCE else 1):
+        stage_ = trial_stage(candidate, tries.name, tries.target, rebuild)
+        trial = execute_one(run, stage_)
+        folders.append(run.folders[stage_.name])
+        tries.trials.append((candidate, trial, folders[-1]))
+    return folders
+
+
+def _record_failure(run: Run, tries: Tries, candidate: Candidate, error: EdgeshipError) -> Path:
+    """A candidate whose graph could not be made is a trial that failed before it began."""
+    folder = run.folder / "stages" / f"failed-{tries.name}-{candidate.name}"
+    trial = Trial(
+        candidate=candidate,
+        target_name=tries.name,
+        engine=tries.target.engine,
+        device=tries.target.device,
+        failure=Failure(stage="quantize", kind=type(error).__name__, message=str(error)),
+    )
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write(trial, folder / "trial.json")
+    tries.trials.append((candidate, trial, folder))
+    return folder
