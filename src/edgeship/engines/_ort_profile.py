@@ -147,6 +147,7 @@ def audit_of(
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     missed: list[AuditedLayer] = []
     kept: list[str] = []
+    overruled: list[str] = []
     right = wanted = 0
     accepted = accepted_precisions(asked)
     for item in ran:
@@ -156,6 +157,8 @@ def audit_of(
         node = origins.of(item)
         if is_kept(node, keep):
             kept.append(node.name)
+            if item.precision in accepted and item.precision == "int8":
+                overruled.append(node.name)
             continue
         wanted += 1
         if item.precision in accepted:
@@ -165,6 +168,8 @@ def audit_of(
     notes = []
     if tf32 and asked == "fp32":
         notes.append("TF32 was allowed: fp32 convolutions and products may round their inputs to 10 bits of mantissa")
+    if overruled:
+        notes.append(f"kept on request, yet onnxruntime runs them in INT8: {', '.join(overruled)}")
     if not wanted:
         notes.append("no convolution or matrix product outside the kept ones: there is nothing to compare")
     return Audit(

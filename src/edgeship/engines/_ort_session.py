@@ -31,6 +31,9 @@ DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
+_UNWANTED = "WeightBiasQuantization"
+"""onnxruntime 1.21 and later quantize the float weights of a layer between Q/DQ nodes, with ranges of their own:
+a layer that the candidate keeps in high precision would silently run in INT8."""
 _NO_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_?alloc|CUDA failure 2\b", re.I)
 _NO_GRAPH = re.compile(r"graph capture feature|CUDA ?graph", re.I)
 
@@ -147,6 +150,7 @@ def session_options(options: OpenOptions, request: SessionRequest) -> Any:
     made.intra_op_num_threads = options.threads
     level = ort.GraphOptimizationLevel
     made.graph_optimization_level = level.ORT_ENABLE_ALL if request.optimize else level.ORT_DISABLE_ALL
+    made.add_session_config_entry("optimization.disable_specified_optimizers", _UNWANTED)
     if request.write_optimized is not None:
         made.optimized_model_filepath = str(request.write_optimized)
     if request.profile is not None:
