@@ -3,8 +3,8 @@
     sudo apt-get install dataset-fashion-mnist
     python train.py
 
-It learns from the train split without its last images, of which the calibration frames are some (see make_data.py), looks
-at the test split only once, at the end, and writes weights.safetensors.
+It learns from the train split without its last images, among which are the calibration frames (see make_data.py),
+looks at the test split only once, at the end, and writes weights.safetensors.
 """
 
 from __future__ import annotations
