@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edgeship import __version__, engines
+from edgeship.config import EngineName
 from edgeship.engines import ENGINES, Probe, _host, trtexec
 from edgeship.errors import EdgeshipError, TargetError
 from edgeship.results import Result
@@ -73,7 +74,7 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def _probe(name: engines.EngineName) -> Probe:
+def _probe(name: EngineName) -> Probe:
     try:
         return engines.get(name).probe()
     except (EdgeshipError, ImportError) as error:

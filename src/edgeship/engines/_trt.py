@@ -199,7 +199,8 @@ def identity(flavour: Flavour, device: str, capabilities: tuple[str, ...] = ()) 
     here = _host.cuda()
     gpu = next((gpu for gpu in here.gpus if gpu.index == _host.device_index(device)), None)
     ahead = ", ".join(capabilities)
-    name = gpu.name if gpu else "no GPU here"
+    anywhere = "any GPU that TensorRT-RTX supports" if flavour.rtx else "no GPU here"
+    name = gpu.name if gpu else anywhere
     return Identity(
         engine=flavour.engine,
         version=flavour.version,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeship.engines._onnx_inputs import read_inputs
 from edgeship.engines._trt import Flavour, Log, logger, remedy, said, tensor_info
 from edgeship.errors import BuildError, ModelError, UserInputError
 from edgeship.results import TensorInfo
@@ -121,9 +122,23 @@ def parse(
         keep,
         log,
         tuple(tensor_info(tensor) for tensor in tensors),
-        tuple(tensor_info(tensor) for tensor in outputs),
+        named_axes(tuple(tensor_info(tensor) for tensor in outputs), read_inputs(onnx)[1]),
         frozenset(tensor.name for tensor in tensors if tensor.is_shape_tensor),
     )
+
+
+def named_axes(found: tuple[TensorInfo, ...], declared: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
+    """Tensors with their dynamic axes called as the ONNX file calls them."""
+    known = {tensor.name: tensor.shape for tensor in declared}
+    named = []
+    for tensor in found:
+        ours = known.get(tensor.name, ())
+        if len(ours) == len(tensor.shape):
+            pairs = zip(tensor.shape, ours, strict=True)
+            shape = tuple(word if isinstance(size, str) and isinstance(word, str) else size for size, word in pairs)
+            tensor = tensor.model_copy(update={"shape": shape})  # noqa: PLW2901
+        named.append(tensor)
+    return tuple(named)
 
 
 def supported(flavour: Flavour, onnx: Path, log: Log, plugins: tuple[Path, ...] = ()) -> list[Objection]:

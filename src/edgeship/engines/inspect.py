@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
+
 from edgeship.engines import OpenOptions, _host
 from edgeship.engines._onnx_inputs import read_inputs
 from edgeship.engines._onnx_nodes import read_nodes
@@ -23,8 +25,8 @@ class Described(Result):
     what: str
     inputs: tuple[TensorInfo, ...] = ()
     outputs: tuple[TensorInfo, ...] = ()
-    profiles: Profiles = {}
-    facts: dict[str, str] = {}
+    profiles: Profiles = Field(default_factory=dict)
+    facts: dict[str, str] = Field(default_factory=dict)
 
 
 def sidecar(engine: Path) -> Path:
