@@ -1,3 +1,168 @@
-"""Commands: see the docstring of each."""
+"""``calibrate`` and ``quantize``."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgeship.cli import app
+from edgeship.cli.output import JSON_OPTION, emit, progress_bar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeship.config import Preprocess
+    from edgeship.data.frames import Frames
+    from edgeship.results import Calibrated
+
+MODEL = typer.Argument(help="The FP32 ONNX file.")
+IMAGES = typer.Option(None, help="Folder of frames from the deployment camera.")
+NPZ = typer.Option(None, help=".npz of raw images ('images') or of one ready array for each input.")
+PREPROCESS = typer.Option(
+    [],
+    "--preprocess",
+    "-p",
+    help="A setting of [preprocess] as key=value, such as mean=127,127,127; repeat. Needed for images.",
+)
+COUNT = typer.Option(512, help="How many frames to take, spread evenly over the sorted names.")
+BATCH = typer.Option(8, help="Frames in a batch.")
+
+
+def _preprocess(settings: list[str]) -> Preprocess | None:
+    from pydantic import ValidationError
+
+    from edgeship.config import Preprocess
+    from edgeship.errors import UserInputError
+
+    values: dict[str, Any] = {}
+    for text in settings:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise UserInputError(f"--preprocess {text!r} is not key=value", expected="--preprocess mean=127,127,127")
+        many = "," in value or key in ("mean", "std")
+        values[key] = [part.strip() for part in value.split(",") if part.strip()] if many else value
+    try:
+        return Preprocess.model_validate(values) if settings else None
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, item['loc'])) or 'preprocess'}: {item['msg']}" for item in error.errors()]
+        raise UserInputError("--preprocess: " + "; ".join(lines), do="the keys are those of [preprocess]") from None
+
+
+def _frames(
+    model: Path, source: tuple[Path | None, Path | None], settings: list[str], count: int, batch: int
+) -> Frames:
+    from edgeship.data.frames import FrameChoice, frames
+    from edgeship.errors import DataError
+    from edgeship.prepare.graph import inputs_of, load_onnx
+
+    given = [path for path in source if path is not None]
+    if len(given) != 1:
+        raise DataError(
+            "no frames were given" if not given else "--images and --npz were both given",
+            expected="real frames from one place (random data is never used)",
+            do="give --images FOLDER or --npz FILE",
+        )
+    return frames(given[0], _preprocess(settings), inputs_of(load_onnx(model)), FrameChoice(count=count, batch=batch))
+
+
+@app.command()
+def calibrate(
+    model: Path = MODEL,
+    images: Path | None = IMAGES,
+    npz: Path | None = NPZ,
+    preprocess: list[str] = PREPROCESS,
+    method: str = typer.Option("auto", help="auto | entropy | minmax | percentile | mse"),
+    percentile: float = typer.Option(99.99, help="Share of the magnitudes, in percent, that percentile keeps."),
+    count: int = COUNT,
+    batch: int = BATCH,
+    evaluation: Path | None = typer.Option(None, help="Evaluation images: counts clipping and shared frames on them."),
+    device: str = typer.Option("cpu", help="cpu or cuda:0."),
+    out: Path = typer.Option(Path("calib.cache"), "--out", "-o", help="The cache; its binding stands beside it."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Measure INT8 ranges on real frames, once for every engine."""
+    from edgeship.data.frames import FrameChoice
+    from edgeship.data.frames import frames as choose
+    from edgeship.files import sha256_json
+    from edgeship.prepare.calibrate import Options, method_named
+    from edgeship.prepare.calibrate import calibrate as run
+
+    chosen = _frames(model, (images, npz), preprocess, count, batch)
+    held = None
+    if evaluation is not None:
+        held = choose(evaluation, chosen.preprocess, chosen.inputs, FrameChoice(count=256, batch=batch))
+    settings = chosen.preprocess if not chosen.feeds else None
+    options = Options(
+        method=method_named(method),
+        percentile=percentile,
+        preprocess_sha256=sha256_json(settings.model_dump(mode="json")) if settings else "",
+        frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
+        evaluation=held,
+        evaluation_hashes=frozenset(held.hashes) if held else frozenset(),
+        device=device,
+    )
+    with progress_bar(quiet=as_json) as progress:
+        result = run(model, chosen, out, options, progress)
+    emit(result, as_json=as_json, text=lambda screen: _print_calibrated(screen, result, out))
+
+
+def _print_calibrated(screen: Console, result: Calibrated, out: Path) -> None:
+    screen.print(f"wrote {out}: {result.tensors} tensors from {result.frames} frames, method {result.method}")
+    for score in result.methods:
+        agreement = "" if score.agreement is None else f", agreement {score.agreement:.3f}"
+        mark = " ← chosen" if score.method == result.method else ""
+        screen.print(f"  {score.method:<10} {score.snr_db:6.1f} dB on held-out frames{agreement}{mark}")
+    screen.print(
+        f"  over the last quarter of the frames 95 % of the thresholds moved by less than {result.moved_p95:.1%}"
+    )
+    if result.advice:
+        screen.print(f"  {result.advice}", markup=False)
+
+
+@app.command()
+def quantize(
+    model: Path = MODEL,
+    cache: Path | None = typer.Option(None, help="The cache that edgeship calibrate wrote, or a TensorRT cache."),
+    engine: str = typer.Option("onnxruntime", "--for", help="tensorrt | onnxruntime"),
+    precision: str = typer.Option("int8", help="int8 | int8-fp16 | int8-fp32 | fp16 | fp8"),
+    keep: list[str] = typer.Option(
+        [], help="A node name, a shell pattern, or op:Kind, left in high precision; repeat."
+    ),
+    trust_cache: bool = typer.Option(False, "--trust-cache", help="Accept a plain TensorRT cache without a binding."),
+    images: Path | None = IMAGES,
+    npz: Path | None = NPZ,
+    preprocess: list[str] = PREPROCESS,
+    out: Path = typer.Option(Path("quantized.onnx"), "--out", "-o", help="The ONNX file to write."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """An INT8, FP8 or FP16 graph, run on real frames and compared with the reference."""
+    from edgeship.prepare import cache as caches
+    from edgeship.prepare.graph import load_onnx
+    from edgeship.prepare.noise import worst
+    from edgeship.prepare.quantize import Plan, precision_named, style_named
+    from edgeship.prepare.quantize import quantize as run
+
+    style, asked = style_named(engine), precision_named(precision)
+    calibration = None
+    if cache is not None:
+        expected = caches.Expected(graph_sha256=caches.graph_hash(load_onnx(model)))
+        calibration = caches.load(cache, expected, trust=trust_cache)
+    frames: Any = caches.samples(calibration) if calibration is not None else []
+    if images or npz or not frames:
+        frames = _frames(model, (images, npz), preprocess, 8, 1)
+    result = run(model, style, calibration, out, frames, Plan(keep=tuple(keep), precision=asked))
+
+    def text(screen: Console) -> None:
+        screen.print(f"wrote {out}: {result.precision} for {engine}, {result.quantized_nodes} quantized nodes")
+        for name, value in result.output_snr_db.items():
+            screen.print(f"  output {name}: {value:.1f} dB signal-to-noise against FP32", markup=False)
+        for layer in worst(result.noise, 5):
+            screen.print(f"  {layer.snr_db:6.1f} dB  {layer.operator} {layer.node}", markup=False)
+        if result.kept:
+            screen.print(f"  kept in high precision: {', '.join(result.kept)}", markup=False)
+        if result.left:
+            screen.print(f"  left in FP32 by AutoCast: {', '.join(result.left)}", markup=False)
+
+    emit(result, as_json=as_json, text=text)

@@ -1,28 +1,33 @@
 """Calibration caches: TensorRT's text format, and the sidecar that binds one to what it came from.
 
-Three files stand together: ``calib.cache`` (scales, readable by TensorRT 10, trtexec and ModelOpt),
-``calib.cache.json`` (the binding) and ``calib.ranges.json`` (tensor → range by every method).
+Four files stand together: ``calib.cache`` (scales, readable by TensorRT 10, trtexec and ModelOpt),
+``calib.cache.json`` (the binding), ``calib.ranges.json`` (tensor → range by every method) and ``calib.frames.npz`` (a
+few of the frames, preprocessed: quantized graphs are run on them).
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from edgeship.errors import CacheError
-from edgeship.files import sha256_bytes, sha256_file, write_text
+from edgeship.files import sha256_bytes, sha256_file, write_bytes, write_text
 from edgeship.results import Result, TensorRange, read
 
 if TYPE_CHECKING:
     import onnx
+
+    from edgeship.prepare.observe import Batch
 
 CALIBRATION_VERSION = 1
 """Rises when the same frames would give other thresholds."""
@@ -44,6 +49,7 @@ class Binding(Result):
     frames: int
     cache_sha256: str
     ranges_sha256: str
+    samples_sha256: str
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,20 @@ def sidecar_path(cache: Path) -> Path:
 def ranges_path(cache: Path) -> Path:
     """Where the ranges of a cache stand."""
     return cache.with_name(cache.stem + ".ranges.json")
+
+
+def samples_path(cache: Path) -> Path:
+    """Where a few of the calibration frames stand, preprocessed."""
+    return cache.with_name(cache.stem + ".frames.npz")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is written: int8 scales, ranges by every method, and a few real batches."""
+
+    scales: Mapping[str, float]
+    ranges: Mapping[str, TensorRange]
+    samples: Sequence[Batch]
 
 
 def format_cache(scales: Mapping[str, float]) -> str:
@@ -141,25 +161,49 @@ def _scale(digits: str) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
-def save(
-    cache: Path, scales: Mapping[str, float], ranges: Mapping[str, TensorRange], facts: Mapping[str, object]
-) -> None:
-    """Write ranges, cache and binding, the binding last: without it the others are nobody's.
+def save(cache: Path, content: Content, facts: Mapping[str, object]) -> None:
+    """Write frames, ranges, cache and binding, the binding last: without it the others are nobody's.
 
-    ``facts`` are the fields of :class:`Binding` other than the two hashes of the files written here.
+    ``facts`` are the fields of :class:`Binding` other than the hashes of the files written here.
     """
-    sidecar = sidecar_path(cache)
-    sidecar.unlink(missing_ok=True)
-    ranges_text = json.dumps({name: entry.model_dump(mode="json") for name, entry in ranges.items()}, indent=1) + "\n"
-    cache_text = format_cache(scales)
-    write_text(ranges_path(cache), ranges_text)
-    write_text(cache, cache_text)
-    hashes = {
-        "cache_sha256": sha256_bytes(cache_text.encode()),
-        "ranges_sha256": sha256_bytes(ranges_text.encode()),
+    sidecar_path(cache).unlink(missing_ok=True)
+    ranges = {name: entry.model_dump(mode="json") for name, entry in content.ranges.items()}
+    files = {
+        "samples": (samples_path(cache), _pack(content.samples)),
+        "ranges": (ranges_path(cache), (json.dumps(ranges, indent=1) + "\n").encode()),
+        "cache": (cache, format_cache(content.scales).encode()),
     }
+    for path, data in files.values():
+        write_bytes(path, data)
+    hashes = {f"{part}_sha256": sha256_bytes(data) for part, (_, data) in files.items()}
     binding = Binding.model_validate({**facts, **hashes})
-    write_text(sidecar, binding.model_dump_json(indent=2) + "\n")
+    write_text(sidecar_path(cache), binding.model_dump_json(indent=2) + "\n")
+
+
+def _pack(samples: Sequence[Batch]) -> bytes:
+    """Batches as one .npz: ``<number>/<input>``."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {
+        f"{n}/{name}": array for n, (_, feeds) in enumerate(samples) for name, array in feeds.items()
+    }
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def samples(calibration: Calibration) -> list[Batch]:
+    """The frames that stand beside a cache; empty for a trusted plain cache."""
+    path = samples_path(calibration.path)
+    if calibration.trusted or not path.is_file():
+        return []
+    batches: dict[str, dict[str, Any]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            number, _, name = key.partition("/")
+            batches.setdefault(number, {})[name] = arrays[key]
+    return [
+        (tuple(f"calibration frame {number}.{row}" for row in range(len(next(iter(feeds.values()))))), feeds)
+        for number, feeds in batches.items()
+    ]
 
 
 def load(cache: Path, expected: Expected, *, trust: bool = False) -> Calibration:
@@ -198,11 +242,15 @@ def differences(cache: Path, binding: Binding, expected: Expected) -> list[str]:
         )
     if binding.cache_sha256 != sha256_file(cache):
         found.append("cache: its scales were changed after it was written")
-    ranges = ranges_path(cache)
-    if not ranges.is_file():
-        found.append(f"ranges: {ranges.name} is not beside it")
-    elif binding.ranges_sha256 != sha256_file(ranges):
-        found.append(f"ranges: {ranges.name} was changed after it was written")
+    beside = (
+        ("ranges", ranges_path(cache), binding.ranges_sha256),
+        ("frames", samples_path(cache), binding.samples_sha256),
+    )
+    for part, path, digest in beside:
+        if not path.is_file():
+            found.append(f"{part}: {path.name} is not beside it")
+        elif digest != sha256_file(path):
+            found.append(f"{part}: {path.name} was changed after it was written")
     pairs = (
         ("graph", "another model or other weights", binding.graph_sha256, expected.graph_sha256),
         ("preprocessing", "other settings", binding.preprocess_sha256, expected.preprocess_sha256),

@@ -6,8 +6,7 @@ beside it stand the ranges by every method and the binding (see :mod:`edgeship.p
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +16,21 @@ import numpy as np
 
 import edgeship
 from edgeship.config import Method
-from edgeship.errors import ModelError
+from edgeship.errors import ModelError, UserInputError
 from edgeship.prepare import cache, graph, noise, thresholds
 from edgeship.prepare.histogram import Histogram
-from edgeship.prepare.intake import Frames, Intake, Part, split
+from edgeship.prepare.intake import Frames, Held, Intake
 from edgeship.prepare.observe import Histograms, Observer
 from edgeship.prepare.placement import Placement, infer, place
 from edgeship.prepare.quantize import ort_graph
+from edgeship.prepare.thresholds import METHODS
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Calibrated, MethodScore, TensorRange
 
 if TYPE_CHECKING:
     import onnx
+
+    from edgeship.prepare.observe import Batch
 
 
 MOVED_LIMIT = 0.05
@@ -58,6 +60,7 @@ class Options:
     evaluation_hashes: frozenset[str] = frozenset()
     """Hashes of the evaluation images, to find calibration frames among them."""
     workers: int | None = None
+    device: str = "cpu"
 
 
 def calibrate(
@@ -79,14 +82,13 @@ def calibrate(
     placement = place(proto)
     if not placement.observed:
         raise ModelError(f"{model} has no operator that can be quantized", expected="a convolution or a matrix product")
-    positions, held = split(frames, options.holdout if options.method == "auto" else 0.0)
-    used = Part(frames, frozenset(positions) - held)
+    share = options.holdout if options.method == "auto" else 0.0
     intake = Intake(graph.inputs_of(proto), options.frame_hashes)
-    early, late = _observe(Observer(proto, placement.observed, options.workers), intake, used, progress)
-    intake.refuse_black()
+    observer = Observer(proto, placement.observed, options.workers)
+    early, late = _observe(observer, intake, Held(frames, share, inside=False), len(frames), progress)
+    intake.refuse_useless()
     ranges = _ranges(late, options)
-    trial = Part(frames, held) if held else used
-    method, scores = _choose(proto, ranges, trial, options, progress)
+    method, scores = _choose(proto, ranges, frames, options, progress)
     ranges = _moved(ranges, early, method, options)
     ranges, clipping = _clipped(proto, ranges, late, method, options)
     facts = {
@@ -97,7 +99,7 @@ def calibrate(
         "frames_sha256": intake.sha256,
         "frames": intake.count,
     }
-    cache.save(out, _scales(ranges, placement, method), ranges, facts)
+    cache.save(out, cache.Content(_scales(ranges, placement, method), ranges, intake.samples), facts)
     moving = tuple(name for name, entry in ranges.items() if entry.moved > MOVED_LIMIT)
     overlap = intake.overlap(options.evaluation_hashes)
     silent_tensors = [name for name, entry in ranges.items() if entry.low == entry.high == 0.0]
@@ -119,17 +121,25 @@ def calibrate(
     )
 
 
-def _observe(observer: Observer, intake: Intake, used: Part, progress: Progress) -> tuple[Histograms, Histograms]:
-    """Histograms after three quarters of the batches, and after all."""
-    batches = intake.passing(used)
-    total, done = len(used), 0
+def _observe(
+    observer: Observer, intake: Intake, frames: Iterable[Batch], total: int, progress: Progress
+) -> tuple[Histograms, Histograms]:
+    """Histograms after three quarters of the frames, and after all."""
+    batches = intake.passing(frames)
+    done = 0
     early: Histograms = {}
-    for count in (total * 3 // 4, total):
-        for _ in observer.observe(itertools.islice(batches, count - done)):
-            done += 1
+    for share in (0.75, 1.0):
+        for ids, _ in observer.observe(_until(batches, intake, share * total)):
+            done += len(ids)
             progress(done, total, "calibrating")
         early = early or observer.histograms()
     return early, observer.histograms()
+
+
+def _until(batches: Iterator[Batch], intake: Intake, count: float) -> Iterator[Batch]:
+    """Batches until ``count`` frames have passed."""
+    while intake.count < count and (batch := next(batches, None)) is not None:
+        yield batch
 
 
 def _ranges(histograms: Histograms, options: Options) -> dict[str, TensorRange]:
@@ -142,8 +152,8 @@ def _range(histogram: Histogram, percentile: float) -> TensorRange:
     return TensorRange(
         low=histogram.low,
         high=histogram.high,
-        amax={method: thresholds.symmetric(histogram, method, percentile) for method in thresholds.METHODS},
-        bounds={method: thresholds.asymmetric(histogram, method, percentile) for method in thresholds.METHODS},
+        amax={method: thresholds.symmetric(histogram, method, percentile) for method in METHODS},
+        bounds={method: thresholds.asymmetric(histogram, method, percentile) for method in METHODS},
     )
 
 
@@ -157,19 +167,24 @@ def _scales(ranges: Mapping[str, TensorRange], placement: Placement, method: str
 
 
 def _choose(
-    proto: onnx.ModelProto, ranges: dict[str, TensorRange], trial: Frames, options: Options, progress: Progress
+    proto: onnx.ModelProto, ranges: dict[str, TensorRange], frames: Frames, options: Options, progress: Progress
 ) -> tuple[str, tuple[MethodScore, ...]]:
-    """The asked-for method, or the one whose quantized graph is nearest to the reference on ``trial``."""
+    """The asked-for method, or the one whose quantized graph is nearest to the reference on held-out frames."""
     if options.method != "auto":
         return options.method, ()
-    scores = []
-    for done, method in enumerate(thresholds.METHODS):
-        progress(done, len(thresholds.METHODS), "comparing methods")
-        candidate = ort_graph(proto, cache.Calibration(Path(method), {}, ranges, method), ())
-        compared = noise.compare(proto, candidate, trial, limit=MAX_TRIAL, layers=False)
-        scores.append(MethodScore(method=method, snr_db=compared.output_snr_db, agreement=compared.agreement))
+    progress(0, None, "comparing methods")
+    candidates: dict[str, onnx.ModelProto] = {
+        name: ort_graph(proto, cache.Calibration(Path(name), {}, ranges, name), ()) for name in METHODS
+    }
+    held = Held(frames, options.holdout, inside=True)
+    judges: Iterable[Batch] = held if any(True for _ in held) else frames
+    compared = noise.compare_outputs(proto, candidates, judges, MAX_TRIAL)
+    scores = tuple(
+        MethodScore(method=name, snr_db=entry.output_snr_db, agreement=entry.agreement)
+        for name, entry in compared.items()
+    )
     best = max(scores, key=lambda score: score.snr_db)
-    return best.method, tuple(scores)
+    return best.method, scores
 
 
 MAX_TRIAL = 64
@@ -190,7 +205,7 @@ def _moved(ranges: dict[str, TensorRange], early: Histograms, method: str, optio
 
 
 def _known(method: str) -> thresholds.Method:
-    return next(known for known in thresholds.METHODS if known == method)
+    return next(known for known in METHODS if known == method)
 
 
 def _clipped(
@@ -235,3 +250,12 @@ def _advice(
         )
     if zero:
         yield f"{len(zero)} tensors were zero on every frame, for instance {zero[0]!r}: their scale says nothing."
+
+
+def method_named(text: str) -> Method:
+    """A method by name. Raises UserInputError with the names there are."""
+    known: tuple[Method, ...] = ("auto", *METHODS)
+    for method in known:
+        if text == method:
+            return method
+    raise UserInputError(f"unknown calibration method {text!r}", expected=", ".join(known))

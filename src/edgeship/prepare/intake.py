@@ -17,10 +17,16 @@ if TYPE_CHECKING:
     from edgeship.prepare.observe import Batch
 
 
-class Frames(Protocol):
-    """Batches of real frames: (ids, {input: array}). Iterated several times; ``len`` is the number of batches.
+SAMPLES = 8
+"""Frames kept beside the cache …"""
+SAMPLE_BYTES = 64 << 20
+"""… within this size, whole batches, at least one."""
 
-    A plain list of such pairs is one. Arrays carry the frames along their first axis, one for each id.
+
+class Frames(Protocol):
+    """Real frames in batches: iteration yields (ids, {input: array}), each time the same; ``len`` counts frames.
+
+    Arrays carry the frames along their first axis, one for each id. :class:`edgeship.data.frames.Frames` is one.
     """
 
     def __len__(self) -> int: ...
@@ -28,37 +34,36 @@ class Frames(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-def split(frames: Frames, holdout: float) -> tuple[range, frozenset[int]]:
-    """Positions of all batches, and those held out: every n-th, so that both parts see the whole recording.
+class Batches:
+    """Ready batches as :class:`Frames`."""
 
-    Raises:
-        DataError: No frames.
-    """
-    count = len(frames)
-    if count == 0:
-        raise DataError(
-            "no calibration frames",
-            expected="frames from the deployment camera, a few hundred",
-            do="give a folder of images with --images, or arrays with --npz; random data is never used",
-        )
-    wanted = max(1, round(count * holdout)) if holdout > 0 and count > 1 else 0
-    held = frozenset(round((index + 0.5) * count / wanted - 0.5) for index in range(wanted))
-    return range(count), held
-
-
-class Part:
-    """Some batches of a source, by position; iterated like the source itself."""
-
-    def __init__(self, frames: Iterable[Batch], positions: frozenset[int]) -> None:
-        self._frames = frames
-        self._positions = positions
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._batches = tuple(batches)
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return sum(len(ids) for ids, _ in self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+
+class Held:
+    """Every n-th batch of a source, or all the others: both parts see the whole recording.
+
+    Args:
+        share: Share of the batches in the held-out part; 0 holds out nothing.
+        inside: Whether this is the held-out part.
+    """
+
+    def __init__(self, frames: Iterable[Batch], share: float, *, inside: bool) -> None:
+        self._frames = frames
+        self._every = max(2, round(1 / share)) if share > 0 else 0
+        self._inside = inside
 
     def __iter__(self) -> Iterator[Batch]:
         for position, batch in enumerate(self._frames):
-            if position in self._positions:
+            held = self._every > 0 and position % self._every == 1
+            if held == self._inside:
                 yield batch
 
 
@@ -75,6 +80,9 @@ class Intake:
         self._known = hashes
         self._hashes: list[tuple[str, str]] = []
         self._alive = False
+        self.samples: list[Batch] = []
+        """The first few frames, for whoever must run a graph on real frames later."""
+        self._room = SAMPLE_BYTES
 
     def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches, checked.
@@ -88,7 +96,29 @@ class Intake:
             for index, name in enumerate(ids):
                 self._hashes.append((name, self._known.get(name) or _array_hash(feeds, index, len(ids))))
             self._alive = self._alive or any(np.any(array) for array in feeds.values())
+            self._sample(ids, feeds)
             yield ids, feeds
+
+    def _sample(self, ids: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> None:
+        size = sum(array.nbytes for array in feeds.values())
+        if not self.samples or (size <= self._room and sum(len(names) for names, _ in self.samples) < SAMPLES):
+            self.samples.append((tuple(ids), dict(feeds)))
+            self._room -= size
+
+    def refuse_useless(self) -> None:
+        """Raise DataError when no frame passed, or when every value of every frame was zero."""
+        if not self._hashes:
+            raise DataError(
+                "no calibration frames",
+                expected="frames from the deployment camera, a few hundred",
+                do="give a folder of images with --images, or arrays with --npz; random data is never used",
+            )
+        if not self._alive:
+            raise DataError(
+                f"all {self.count} calibration frames are black: every input value is zero",
+                expected="frames with something in them",
+                do="check the recording and the preprocessing (a missing scale turns 8-bit images into zeros)",
+            )
 
     @property
     def count(self) -> int:
@@ -103,15 +133,6 @@ class Intake:
     def overlap(self, evaluation: frozenset[str]) -> tuple[str, ...]:
         """Names of the frames whose hash stands in ``evaluation``."""
         return tuple(sorted(name for name, digest in self._hashes if digest in evaluation))
-
-    def refuse_black(self) -> None:
-        """Raise DataError when every value of every frame was zero."""
-        if not self._alive:
-            raise DataError(
-                f"all {self.count} calibration frames are black: every input value is zero",
-                expected="frames with something in them",
-                do="check the recording and the preprocessing (a missing scale turns 8-bit images into zeros)",
-            )
 
 
 def _array_hash(feeds: Mapping[str, NDArray[Any]], index: int, count: int) -> str:

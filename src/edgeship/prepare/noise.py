@@ -75,6 +75,7 @@ def compare(
     *,
     limit: int = FRAMES,
     layers: bool = True,
+    optimize: bool = True,
 ) -> Comparison:
     """Run both graphs on real frames and compare outputs and, by name, the outputs of computing nodes.
 
@@ -83,6 +84,7 @@ def compare(
         candidate: A graph with the same inputs and outputs.
         frames: Real frames; at most ``limit`` of them are used, whole batches.
         layers: Whether to compare inner tensors too.
+        optimize: Whether onnxruntime may rewrite the candidate; False for a graph that is meant for TensorRT.
 
     Raises:
         StageError: The candidate answers with NaN or infinity where the reference does not.
@@ -92,29 +94,57 @@ def compare(
     tensors = [name for name in nodes if name not in outputs]
     places = {name: nodes[name][1] for name in tensors}
     ours = open_session(with_outputs(reference, tensors))
-    theirs = open_session(with_outputs(candidate, list(places.values())))
-    noise = {name: Snr() for name in [*outputs, *tensors]}
-    same = total = 0
+    theirs = open_session(with_outputs(candidate, list(places.values())), optimize=optimize)
+    tally = _Tally(outputs)
+    noise = {name: Snr() for name in tensors}
     for feeds in _first(frames, limit):
-        wanted = dict(zip(noise, ours.run(list(noise), dict(feeds)), strict=True))
-        found = dict(
-            zip(noise, theirs.run([places.get(name, name) for name in noise], _cast(theirs, feeds)), strict=True)
-        )
-        for name in outputs:
-            _refuse_broken(name, wanted[name], found[name])
-        for name, entry in noise.items():
-            entry.add(wanted[name], found[name])
-        counted = [_agreement(wanted[name], found[name]) for name in outputs]
-        same += sum(hits for hits, _ in counted)
-        total += sum(size for _, size in counted)
-    return Comparison(
-        layers=tuple(
+        wanted = ours.run([*outputs, *tensors], dict(feeds))
+        found = theirs.run([*outputs, *places.values()], _cast(theirs, feeds))
+        tally.add(wanted[: len(outputs)], found[: len(outputs)])
+        for name, reference_value, value in zip(tensors, wanted[len(outputs) :], found[len(outputs) :], strict=True):
+            noise[name].add(reference_value, value)
+    noise |= {name: tally.noise[name] for name in outputs}
+    return tally.comparison(
+        tuple(
             LayerNoise(node=node.name, operator=node.op_type, snr_db=round(noise[name].db, 3))
             for name, (node, _) in nodes.items()
-        ),
-        outputs={name: round(noise[name].db, 3) for name in outputs},
-        agreement=same / total if total else None,
+        )
     )
+
+
+def compare_outputs(
+    reference: onnx.ModelProto, candidates: Mapping[str, onnx.ModelProto], frames: Iterable[Batch], limit: int
+) -> dict[str, Comparison]:
+    """Compare the outputs of several candidates with the reference's in one pass. Raises as :func:`compare` does."""
+    outputs = [value.name for value in reference.graph.output]
+    ours = open_session(reference)
+    theirs = {name: open_session(candidate) for name, candidate in candidates.items()}
+    tallies = {name: _Tally(outputs) for name in candidates}
+    for feeds in _first(frames, limit):
+        wanted = ours.run(outputs, dict(feeds))
+        for name, session in theirs.items():
+            tallies[name].add(wanted, session.run(outputs, _cast(session, feeds)))
+    return {name: tally.comparison() for name, tally in tallies.items()}
+
+
+class _Tally:
+    """Signal-to-noise and agreement of outputs."""
+
+    def __init__(self, outputs: Sequence[str]) -> None:
+        self.noise = {name: Snr() for name in outputs}
+        self.same = self.total = 0
+
+    def add(self, wanted: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> None:
+        for (name, noise), ours, theirs in zip(self.noise.items(), wanted, found, strict=True):
+            _refuse_broken(name, ours, theirs)
+            noise.add(ours, theirs)
+            hits, size = _agreement(ours, theirs)
+            self.same += hits
+            self.total += size
+
+    def comparison(self, layers: tuple[LayerNoise, ...] = ()) -> Comparison:
+        outputs = {name: round(noise.db, 3) for name, noise in self.noise.items()}
+        return Comparison(layers, outputs, self.same / self.total if self.total else None)
 
 
 def _common_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict[str, tuple[onnx.NodeProto, str]]:

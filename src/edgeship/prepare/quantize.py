@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgeship.config import Precision
-from edgeship.errors import CacheError, MissingExtra
+from edgeship.errors import CacheError, MissingExtra, PrecisionError, UserInputError
 from edgeship.prepare import graph, modelopt, noise
 from edgeship.prepare.cache import Calibration
+from edgeship.prepare.half import to_half
 from edgeship.prepare.placement import COMPUTING, SHARING, float_tensors, infer, place, select
 from edgeship.results import Artifact, Quantized
 
@@ -30,6 +31,14 @@ ORT_OPERATORS = (COMPUTING | SHARING) - {"Identity", "Expand"}
 NONNEGATIVE = frozenset(("Relu", "Sigmoid", "Softmax", "HardSigmoid"))
 
 
+Style = Literal["tensorrt", "onnxruntime"]
+PRECISIONS: dict[Style, tuple[Precision, ...]] = {
+    "onnxruntime": ("int8", "int8-fp32", "fp16"),
+    "tensorrt": ("int8", "int8-fp16", "int8-fp32", "fp8", "fp16"),
+}
+"""What can be made for which engine. Anything else is refused, never replaced."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to quantize and how. ``frames`` are real ones: the result is run on them and compared."""
@@ -39,6 +48,32 @@ class Plan:
     precision: Precision = "int8"
     layers: bool = True
     """Whether to record each layer's signal-to-noise."""
+
+
+def quantize(
+    model: Path, style: Style, calibration: Calibration | None, out: Path, frames: Iterable[Batch], plan: Plan
+) -> Quantized:
+    """Write the graph of ``plan.precision`` for an engine. ``fp16`` needs no calibration.
+
+    Raises:
+        PrecisionError: The engine has no such precision.
+        CacheError: No cache, or a tensor that it lacks.
+        DataError, UserInputError, ModelError, StageError: As the function for that engine.
+    """
+    if plan.precision not in PRECISIONS[style]:
+        raise PrecisionError(
+            f"{plan.precision} was asked for, {style} does not compute in it here",
+            expected=", ".join(PRECISIONS[style]),
+            do="choose one of these, or another engine",
+        )
+    if plan.precision == "fp16":
+        return to_half(model, frames, out, plan.keep)
+    if calibration is None:
+        raise CacheError(
+            f"{plan.precision} needs a calibration cache", do="make one with edgeship calibrate, give it with --cache"
+        )
+    run = quantize_onnxruntime if style == "onnxruntime" else quantize_tensorrt
+    return run(model, calibration, out, frames, plan)
 
 
 def quantize_onnxruntime(
@@ -91,9 +126,9 @@ def quantize_tensorrt(
     fp8 = plan.precision == "fp8"
     high: Literal["fp16", "fp32"] = "fp32" if plan.precision == "int8-fp32" else "fp16"
     proto = modelopt.quantize(reference, first, kept, "fp8" if fp8 else "int8", high)
-    set_scales(proto, reference, calibration, 127.0 / 448.0 if fp8 else 1.0)
+    set_scales(proto, reference, calibration, fp8=fp8)
     graph.check_onnx(proto, "the quantized graph")
-    compared = noise.compare(reference, proto, frames, layers=plan.layers)
+    compared = noise.compare(reference, proto, frames, layers=plan.layers, optimize=False)
     graph.save_onnx(proto, out)
     return Quantized(
         model=Artifact.of(out, out.parent),
@@ -106,41 +141,51 @@ def quantize_tensorrt(
     )
 
 
-def set_scales(proto: onnx.ModelProto, reference: onnx.ModelProto, calibration: Calibration, factor: float) -> None:
-    """Give every activation's Q/DQ pair the scale of the cache, times ``factor``, in place.
+def set_scales(proto: onnx.ModelProto, reference: onnx.ModelProto, calibration: Calibration, *, fp8: bool) -> None:
+    """Give every activation's Q/DQ pair the scale of the cache, in place; for FP8, amax / 448.
+
+    ModelOpt 0.47 makes an FP8 graph from an int8 one by multiplying its scales with 448 / 127, where amax / 448 is
+    amax / 127 times 127 / 448: most of E4M3's range stays unused. The scales of weights are set right too.
 
     Raises:
         CacheError: The cache lacks a tensor whose Q/DQ pair stands in the graph.
     """
-    from onnx import numpy_helper
-
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     origin = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Cast"}
-    readers = [node for node in proto.graph.node if node.op_type == "DequantizeLinear"]
+    readers = {node.input[0]: node.input[1] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
     floats = float_tensors(reference)
     missing: dict[str, None] = {}
+    changed: set[str] = set()
     for node in proto.graph.node:
         if node.op_type != "QuantizeLinear":
             continue
         name = node.input[0]
         while name not in floats and name in origin:
             name = origin[name]
-        if name not in floats:
-            continue
-        if name not in calibration.scales:
+        if name in floats and name not in calibration.scales:
             missing[name] = None
             continue
-        for pair in (node, *(reader for reader in readers if reader.input[0] == node.output[0])):
-            scale = constants[pair.input[1]]
-            old = numpy_helper.to_array(scale)
-            new = np.full(old.shape, calibration.scales[name] * factor, old.dtype)
-            scale.CopyFrom(numpy_helper.from_array(new, scale.name))
+        for scale in {node.input[1], readers[node.output[0]]} - changed:
+            changed.add(scale)
+            if name in floats:
+                _set(constants[scale], calibration.scales[name] * (127.0 / 448.0 if fp8 else 1.0))
+            elif fp8:
+                _set(constants[scale], None)
     if missing:
         raise CacheError(
             f"{calibration.path} lacks {len(missing)} of the tensors to quantize: {', '.join(missing)[:300]}",
             expected="a scale for every tensor that quantization touches",
             do="calibrate this model again, or keep the nodes that read these tensors in high precision (--keep)",
         )
+
+
+def _set(scale: onnx.TensorProto, value: float | None) -> None:
+    """Overwrite a scale with ``value``; None: turn ModelOpt's FP8 scale into amax / 448."""
+    from onnx import numpy_helper
+
+    old = numpy_helper.to_array(scale)
+    new = old.astype(np.float64) * (127.0 / 448.0) ** 2 if value is None else np.full(old.shape, value)
+    scale.CopyFrom(numpy_helper.from_array(new.astype(old.dtype), scale.name))
 
 
 def ort_graph(
@@ -228,3 +273,20 @@ def count_quantized(proto: onnx.ModelProto) -> int:
         for node in proto.graph.node
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") and dequantized.intersection(node.input)
     )
+
+
+def style_named(text: str) -> Style:
+    """An engine kind by name. Raises UserInputError with the names there are."""
+    for style in PRECISIONS:
+        if text == style:
+            return style
+    raise UserInputError(f"unknown engine {text!r}", expected=", ".join(PRECISIONS))
+
+
+def precision_named(text: str) -> Precision:
+    """A precision by name. Raises UserInputError with the names there are."""
+    known = dict.fromkeys(precision for group in PRECISIONS.values() for precision in group)
+    for precision in known:
+        if text == precision:
+            return precision
+    raise UserInputError(f"unknown precision {text!r}", expected=", ".join(known))

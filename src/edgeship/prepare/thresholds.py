@@ -20,6 +20,9 @@ Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")
 LEVELS = 128
 """Magnitudes an int8 value can tell apart in TensorRT's entropy search."""
+MIN_KEPT = 0.9
+"""entropy: thresholds that clip more than the rest are not considered. Where a tensor stays far from zero, the
+published search otherwise falls for the lowest candidate: one filled bin against one filled bin, no divergence."""
 SEARCH_STEP = 16
 """mse: candidate thresholds stand this many bins apart."""
 Floats = NDArray[np.float64]
@@ -124,7 +127,7 @@ def _entropy_bins(counts: NDArray[np.int64]) -> int:
     total, quantized = mass[-1], mass[kept]
     with np.errstate(divide="ignore", invalid="ignore"):
         divergence = (p_log_p - p_log_q) / total - np.log(total) + np.log(quantized)
-    divergence[ends_empty | (quantized == 0)] = np.inf
+    divergence[ends_empty | (quantized < MIN_KEPT * total)] = np.inf
     return min(2 * int(kept[int(np.argmin(divergence))]), int(counts.size))
 
 
