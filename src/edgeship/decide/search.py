@@ -1,0 +1,352 @@
+"""Find the fastest mixed-precision engine that passes, with few engine builds. Pure: a callback builds and tries.
+
+The ranking says which groups of nodes do the damage. Keeping the worst k of them in high precision costs time and
+buys accuracy, so the smallest k that passes is bisected; whole patterns are tried where the ranking points at them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgeship.config import Precision
+from edgeship.results import Candidate, Judged, Outcome, SearchAttempt, Searched, SensitiveGroup, Sensitivity
+
+SPEED_RULES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "speedup_over_fp32", "throughput_min")
+ACTIVATIONS = frozenset(("Sigmoid", "Mul", "HardSigmoid", "HardSwish", "Tanh", "Softmax", "Erf", "Gelu"))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate after its trial: how it was judged and its median latency (None: not measured).
+
+    ``hottest`` is the audit's profile: operator kinds by share of the run time.
+    """
+
+    judged: Judged
+    median_ms: float | None = None
+    keep: tuple[str, ...] = ()
+    hottest: tuple[tuple[str, float], ...] = ()
+
+
+Attempt = Callable[[Candidate], Tried]
+"""Quantize, build and judge one candidate. A trial that crashes returns its failing Judged and does not raise."""
+Preview = Callable[[Candidate], Judged]
+"""Judge the accuracy of a candidate's Q/DQ graph on the workstation, without building anything."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search.
+
+    Args:
+        precision: Of the mixed candidates.
+        max_trials: Engine builds allowed, besides the natural limit of log2(groups) + 4.
+        preview: Where the target is not this workstation: judged first, so that only survivors are built.
+        fallback: Whether to stop when plain INT8 is slower than high precision, where keeping nodes only loses.
+        extra_keep: Nodes that the config keeps in every INT8 candidate.
+    """
+
+    precision: Precision = "int8"
+    max_trials: int = 24
+    preview: Preview | None = None
+    fallback: bool = True
+    extra_keep: tuple[str, ...] = ()
+
+
+def trial_limit(groups: int, max_trials: int = 24) -> int:
+    """Engines a search may build, the plain INT8 one included: log2(groups) + 4 at most."""
+    return min(max_trials, math.floor(math.log2(max(groups, 1))) + 4)
+
+
+def search(
+    ranking: Sensitivity, plain: Tried, high: Tried | None, attempt: Attempt, options: SearchOptions | None = None
+) -> Searched:
+    """Search the fastest mixed-precision engine that passes.
+
+    Args:
+        ranking: Groups worst first, from :func:`edgeship.prepare.sensitivity.rank`.
+        plain: INT8 everywhere, already tried (counts as one trial).
+        high: The same model in the high precision (fp16, or fp32 on onnxruntime), already tried; None: not tried.
+        attempt: Builds and judges one candidate, whose ``keep`` names nodes of the model.
+        options: See :class:`SearchOptions`.
+
+    Returns:
+        ``mixed`` with the fastest plan that passes, ``plain`` when nothing needs to be kept, ``high-precision`` when
+        only that passes, ``nothing`` otherwise; each with a sentence that says what stood in the way.
+    """
+    return _Search(ranking, plain, high, attempt, options or SearchOptions()).run()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    candidate: Candidate
+    count: int
+    why: str
+
+
+@dataclass
+class _Search:
+    ranking: Sensitivity
+    plain: Tried
+    high: Tried | None
+    attempt: Attempt
+    options: SearchOptions
+    attempts: list[SearchAttempt] = field(default_factory=list)
+    tried: dict[frozenset[str], Tried] = field(default_factory=dict)
+    previewed: dict[frozenset[str], Outcome] = field(default_factory=dict)
+    builds: int = 0
+
+    def run(self) -> Searched:
+        first = self._plan(self.plain.judged.candidate, self.plain.keep, 0, "INT8 everywhere")
+        self.attempts.append(_attempt(self.plain.judged, first, self.plain.median_ms, "target"))
+        if accuracy_of(self.plain.judged) == "pass":
+            if self.plain.judged.outcome == "pass":
+                return self._answer("plain", self.plain, "plain INT8 passes every rule; nothing needs to be kept")
+            return self._refused(f"plain INT8 keeps its accuracy, but {_first_reason(self.plain.judged)}")
+        if self.options.fallback and self._slower_than_high():
+            found = self._without_activations()
+            return found or self._refused(self._slower_sentence())
+        best = self._bisect()
+        if best is not None:
+            best = self._patterns(best)
+        if best is None:
+            return self._refused(self._nothing_sentence())
+        return self._answer("mixed", best, self._mixed_sentence(best))
+
+    # --- steps
+
+    def _bisect(self) -> Tried | None:
+        """The fewest kept groups, from the top of the ranking, that pass; the accuracy decides the direction."""
+        failing, passing = 0, len(self.ranking.groups)
+        survivors: list[int] = []
+        while passing - failing > 1 and self._left() > 0:
+            k = self._middle(failing, passing)
+            accuracy = self._look(self._worst(k))
+            if accuracy == "pass":
+                passing = k
+                survivors.append(k)
+            else:
+                failing = k
+                if self._hopeless():
+                    break
+        for k in sorted(survivors):
+            tried = self._build(self._worst(k))
+            if tried is None or accuracy_of(tried.judged) == "pass":
+                break
+        return self._fastest()
+
+    def _worst(self, k: int) -> _Plan:
+        groups = self.ranking.groups
+        nodes = tuple(node for group in groups[:k] for node in group.nodes)
+        return self._plan(f"int8-keep{k}", nodes, k, f"the {k} most harmful of {len(groups)} groups kept")
+
+    def _middle(self, failing: int, passing: int) -> int:
+        """Between the two: geometric, because few groups do most of the damage, as long as the budget allows it."""
+        plain = (failing + passing) // 2
+        if math.ceil(math.log2(passing - failing)) >= self._left():
+            return plain
+        return min(max(round(math.sqrt(max(failing, 0.5) * passing)), failing + 1), passing - 1)
+
+    def _patterns(self, best: Tried) -> Tried:
+        """Try first and last layers, and depthwise convolutions, where the ranking puts them among the worst."""
+        groups = self.ranking.groups
+        suspects = groups[: max(4, 2 * _kept_groups(groups, best.keep))]
+        ends = [group for group in groups if {"first", "last"} & set(group.patterns)]
+        depthwise = [group for group in groups if "depthwise" in group.patterns]
+        pointed_at = (
+            (ends, "int8-keep-ends", "first and last layers kept", any(g in suspects for g in ends)),
+            (
+                depthwise,
+                "int8-keep-depthwise",
+                "depthwise convolutions kept",
+                2 * sum(g in suspects for g in depthwise) >= len(suspects),
+            ),
+        )
+        for chosen, name, why, points in pointed_at:
+            nodes = tuple(node for group in chosen for node in group.nodes)
+            plan = self._plan(name, nodes, len(chosen), f"{why}: the ranking points at them")
+            if points and chosen and self._left() > 0 and self._look(plan) == "pass":
+                self._build(plan)
+        return self._fastest() or best
+
+    def _without_activations(self) -> Searched | None:
+        """Where INT8 is slower, the activations are often to blame: try INT8 convolutions with them kept."""
+        nodes = tuple(
+            node
+            for group in self.ranking.groups
+            for node, operator in zip(group.nodes, group.operator.split("+"), strict=False)
+            if operator in ACTIVATIONS
+        )
+        if not nodes or self._left() <= 0:
+            return None
+        plan = self._plan("int8-keep-activations", nodes, 0, "INT8 is slower here: its activations kept")
+        tried = self._build(plan) if self._look(plan) == "pass" else None
+        if tried is None or tried.judged.outcome != "pass" or not self._beats_high(tried):
+            return None
+        return self._answer("mixed", tried, self._mixed_sentence(tried))
+
+    # --- one plan
+
+    def _plan(self, name: str, nodes: tuple[str, ...], count: int, why: str) -> _Plan:
+        keep = tuple(dict.fromkeys([*self.options.extra_keep, *nodes]))
+        return _Plan(Candidate(name=name, precision=self.options.precision, keep=keep), count, why)
+
+    def _look(self, plan: _Plan) -> Outcome:
+        """The accuracy of a plan: from the preview where there is one, else from a trial."""
+        key = frozenset(plan.candidate.keep)
+        if self.options.preview is None:
+            tried = self._build(plan)
+            return accuracy_of(tried.judged) if tried is not None else "fail"
+        if key not in self.previewed:
+            seen = self.options.preview(plan.candidate)
+            self.previewed[key] = accuracy_of(seen)
+            self.attempts.append(_attempt(seen, plan, None, "preview"))
+        return self.previewed[key]
+
+    def _build(self, plan: _Plan) -> Tried | None:
+        """Try a plan on the target; None when no build is left for it."""
+        key = frozenset(plan.candidate.keep)
+        if key in self.tried:
+            return self.tried[key]
+        if self.builds + 1 >= trial_limit(len(self.ranking.groups), self.options.max_trials):
+            return None
+        self.builds += 1
+        tried = self.attempt(plan.candidate)
+        tried = Tried(tried.judged, tried.median_ms, plan.candidate.keep, tried.hottest)
+        self.tried[key] = tried
+        self.attempts.append(_attempt(tried.judged, plan, tried.median_ms, "target"))
+        return tried
+
+    def _left(self) -> int:
+        """Plans that may still be tried, in the preview or on the target; plain INT8 was the first."""
+        plans = len(self.tried.keys() | self.previewed.keys())
+        return trial_limit(len(self.ranking.groups), self.options.max_trials) - 1 - plans
+
+    def _fastest(self) -> Tried | None:
+        passing = [item for item in self.tried.values() if item.judged.outcome == "pass"]
+        return min(passing, key=lambda item: item.median_ms if item.median_ms is not None else math.inf, default=None)
+
+    # --- what the times say
+
+    def _slower_than_high(self) -> bool:
+        return self.high is not None and _at_least(self.plain.median_ms, self.high.median_ms)
+
+    def _beats_high(self, tried: Tried) -> bool:
+        return self.high is None or not _at_least(tried.median_ms, self.high.median_ms)
+
+    def _hopeless(self) -> bool:
+        """Too slow already, while more kept nodes are slower still: no larger k can pass."""
+        if not self.tried or self.high is None or self._slower_than_high():
+            return False
+        last = list(self.tried.values())[-1]
+        return any(rule.name in SPEED_RULES and rule.outcome == "fail" for rule in last.judged.rules)
+
+    # --- answers
+
+    def _answer(self, answer: Literal["mixed", "plain"], tried: Tried, sentence: str) -> Searched:
+        return Searched(
+            answer=answer,
+            chosen=tried.judged.candidate,
+            keep=tried.keep,
+            sentence=sentence + ".",
+            attempts=tuple(self.attempts),
+            builds=self.builds,
+            saved_builds=len(self.previewed.keys() - self.tried.keys()),
+        )
+
+    def _refused(self, why: str) -> Searched:
+        high = self.high
+        passes = high is not None and high.judged.outcome == "pass"
+        if high is None:
+            sentence = f"nothing passes: {why}."
+        elif passes:
+            sentence = f"ship {high.judged.candidate}: {why}."
+        else:
+            sentence = f"nothing passes: {why}; {high.judged.candidate}: {_first_reason(high.judged)}."
+        return Searched(
+            answer="high-precision" if passes else "nothing",
+            chosen=high.judged.candidate if passes and high is not None else None,
+            sentence=sentence,
+            attempts=tuple(self.attempts),
+            builds=self.builds,
+            saved_builds=len(self.previewed.keys() - self.tried.keys()),
+        )
+
+    def _slower_sentence(self) -> str:
+        assert self.high is not None
+        text = (
+            f"INT8 is slower here ({_ms(self.plain.median_ms)} against {_ms(self.high.median_ms)} for "
+            f"{self.high.judged.candidate}) and worse ({_first_reason(self.plain.judged, accuracy=True)})"
+        )
+        if self.plain.hottest:
+            shares = ", ".join(f"{kind} {share:.0%}" for kind, share in self.plain.hottest[:4])
+            text += f"; INT8 spends its time in {shares}"
+        return text
+
+    def _nothing_sentence(self) -> str:
+        accurate = [item for item in self.tried.values() if accuracy_of(item.judged) == "pass"]
+        if accurate:
+            nearest = min(accurate, key=lambda item: item.median_ms or math.inf)
+            return f"{nearest.judged.candidate} keeps the accuracy, but {_first_reason(nearest.judged)}"
+        if not self.tried:
+            return f"no plan could be tried beyond plain INT8: {_first_reason(self.plain.judged)}"
+        last = max(self.tried.values(), key=lambda item: len(item.keep))
+        reason = _first_reason(last.judged)
+        return f"{len(self.tried)} mixed plans were tried and none passes; {last.judged.candidate}: {reason}"
+
+    def _mixed_sentence(self, best: Tried) -> str:
+        text = f"{best.judged.candidate} passes with {len(best.keep)} nodes kept in high precision"
+        if best.median_ms is not None:
+            others = [f"plain INT8 {_ms(self.plain.median_ms)}"]
+            if self.high is not None:
+                others.append(f"{self.high.judged.candidate} {_ms(self.high.median_ms)}")
+            text += f" at {_ms(best.median_ms)} ({', '.join(others)})"
+        if not self._beats_high(best) and self.high is not None:
+            text += f"; {self.high.judged.candidate} is faster all the same"
+        return text
+
+
+def accuracy_of(judged: Judged) -> Outcome:
+    """The outcome of everything but speed: drops, critical classes, agreement, audit, and that the trial ran."""
+    return _outcome_of(rule.outcome for rule in judged.rules if rule.name not in SPEED_RULES)
+
+
+def _outcome_of(outcomes: Iterable[Outcome]) -> Outcome:
+    found = set(outcomes)
+    return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
+
+
+def _attempt(judged: Judged, plan: _Plan, median: float | None, where: Literal["target", "preview"]) -> SearchAttempt:
+    return SearchAttempt(
+        candidate=judged.candidate,
+        keep=plan.candidate.keep,
+        groups_kept=plan.count,
+        where=where,
+        outcome=judged.outcome,
+        accuracy=accuracy_of(judged),
+        latency_ms=median,
+        drop=judged.drop,
+        why=plan.why,
+    )
+
+
+def _first_reason(judged: Judged, *, accuracy: bool = False) -> str:
+    rules = [rule for rule in judged.rules if rule.outcome != "pass" and not (accuracy and rule.name in SPEED_RULES)]
+    rules.sort(key=lambda rule: rule.outcome != "fail")
+    return rules[0].reason if rules else "every rule passes"
+
+
+def _kept_groups(groups: Sequence[SensitiveGroup], keep: Sequence[str]) -> int:
+    kept = set(keep)
+    return sum(1 for group in groups if kept.issuperset(group.nodes))
+
+
+def _at_least(left: float | None, right: float | None) -> bool:
+    return left is not None and right is not None and left >= right
+
+
+def _ms(value: float | None) -> str:
+    return "unmeasured" if value is None else f"{value:.3g} ms"
