@@ -1,0 +1,68 @@
+"""Run in a process of its own: construct our subclasses of the vendor's classes and call them. JSON out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+
+import numpy as np
+
+from edgeship.engines import _trt, _trt_build, _trt_implicit, _trt_memory
+
+
+def main() -> None:
+    trt = importlib.import_module(os.environ["CONTRACT_MODULE"])
+    answer: dict[str, object] = {"version": trt.__version__}
+    log = _trt.Log()
+    logger = _trt.logger(trt, log)
+    logger.log(trt.ILogger.Severity.ERROR, "something failed")
+    logger.log(trt.ILogger.Severity.VERBOSE, "not kept")
+    answer["logger"] = isinstance(logger, trt.ILogger)
+    answer["log"] = log.lines
+
+    said: list[tuple[int, int | None]] = []
+    monitor = _trt_build.progress_monitor(trt, lambda done, total, what: said.append((done, total)))
+    monitor.phase_start("building", None, 2)
+    monitor.phase_start("inner", "building", 5)
+    answer["go on"] = [monitor.step_complete("building", 0), monitor.step_complete("inner", 0)]
+    monitor.phase_finish("inner")
+    monitor.phase_finish("building")
+    answer["monitor"] = isinstance(monitor, trt.IProgressMonitor)
+    answer["progress"] = said
+
+    slot = _trt_memory.Slot.__new__(_trt_memory.Slot)
+    shapes: dict[str, tuple[int, ...]] = {}
+    allocator = _trt_memory.output_allocator(trt, slot, shapes)
+    slot.size_bytes = 16
+    answer["too large"] = allocator.reallocate_output_async("boxes", 0, 17, 1, 0)
+    allocator.notify_shape("boxes", trt.Dims((3, 4)))
+    answer["allocator"] = isinstance(allocator, trt.IOutputAllocator)
+    answer["shapes"] = {name: list(shape) for name, shape in shapes.items()}
+    answer["dtypes"] = sorted(
+        _trt.dtype_name(value) for name, value in trt.DataType.__members__.items() if name in _trt.DTYPES
+    )
+    if hasattr(trt, "IInt8EntropyCalibrator2"):
+        answer["calibrators"] = [calibrate(trt, "EntropyCalibration2"), calibrate(trt, "MinMaxCalibration")]
+    print(json.dumps(answer))
+
+
+def calibrate(trt: object, algorithm: str) -> dict[str, object]:
+    frames = iter([{"x": np.zeros((2, 3), np.float32)}])
+    serves = _trt_implicit.Calibration(b"TRT-1-X\nx: 3c010a14\n", frames, lambda feeds: {"x": 4096}, 2)
+    calibrator = _trt_implicit.calibrator(trt, serves, algorithm)
+    calibrator.write_calibration_cache(b"kept")
+    base = "IInt8MinMaxCalibrator" if algorithm == "MinMaxCalibration" else "IInt8EntropyCalibrator2"
+    return {
+        "is": isinstance(calibrator, getattr(trt, base)),
+        "algorithm": str(calibrator.get_algorithm()),
+        "batch": calibrator.get_batch_size(),
+        "first": calibrator.get_batch(["x"]),
+        "second": calibrator.get_batch(["x"]),
+        "cache": calibrator.read_calibration_cache().decode(),
+        "written": (serves.written or b"").decode(),
+    }
+
+
+if __name__ == "__main__":
+    main()
