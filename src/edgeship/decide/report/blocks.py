@@ -94,15 +94,12 @@ class Code:
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a pair, with its boxes or mask drawn in."""
+    """One image of a pair, with its boxes or mask drawn in. ``outcome`` says whether the answer is right."""
 
-    source: str
-    alt: str
+    drawing: Markup
     heading: str
     text: str
     outcome: str = ""
-    width: int = 0
-    height: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,6 @@ class Pair:
 
     name: str
     label: str
-    harm: str
     pictures: tuple[Picture, ...]
 
 

@@ -65,7 +65,7 @@ class ChangedImage:
     """An image that a candidate answered otherwise than the reference.
 
     Args:
-        image: A file, or decoded pixels: H×W or H×W×3 uint8 RGB.
+        image: A file, a file's content, or decoded pixels: H×W or H×W×3 uint8 RGB.
         name: How the data set calls it.
         label: The true answer in words; empty where there is none.
         candidate_name: Whose answer it is.
@@ -76,7 +76,7 @@ class ChangedImage:
         harm: ``worse``, ``better`` or ``other``: what the change means against the label.
     """
 
-    image: Path | NDArray[np.uint8]
+    image: Path | bytes | NDArray[np.uint8]
     name: str
     label: str
     candidate_name: str

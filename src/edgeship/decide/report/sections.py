@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from edgeship.decide.report import judgement, numbers, strips
+from edgeship.decide.report import accuracy, inside, judgement, numbers, pictures, preparation, strips
 from edgeship.decide.report.blocks import Block, Cell, Code, Column, Facts, Fold, Page, Prose, Row, Section, Table
 from edgeship.decide.report.evidence import Evidence
-from edgeship.decide.report.view import targets
+from edgeship.decide.report.view import TargetView, targets
+
+PER_TARGET: tuple[Callable[[TargetView, str], Section | None], ...] = (
+    judgement.rules_section,
+    judgement.candidates_section,
+    judgement.latency_section,
+    accuracy.accuracy_section,
+    inside.audit_section,
+)
 
 
 def assemble(evidence: Evidence) -> Page:
@@ -16,15 +24,23 @@ def assemble(evidence: Evidence) -> Page:
     views = targets(evidence)
     several = len(views) > 1
     sections: list[Section | None] = []
-    for view in views:
-        prefix = f"target-{view.number}-" if several else ""
-        per_target = [
-            judgement.rules_section(view, prefix),
-            judgement.candidates_section(view, prefix),
-            judgement.latency_section(view, prefix),
-        ]
-        sections += [_named(section, view.name) if several else section for section in per_target]
-    sections += [_stages(evidence), _environment(evidence), _reproduce(evidence)]
+    for build in PER_TARGET:
+        if build is inside.audit_section:
+            sections.append(pictures.changed_section(evidence))
+        for view in views:
+            section = build(view, f"target-{view.number}-" if several else "")
+            sections.append(_named(section, view.name) if several else section)
+    shared = [
+        inside.sensitivity_section(evidence, views),
+        inside.search_section(evidence),
+        preparation.calibration_section(evidence),
+        preparation.export_section(evidence),
+        preparation.baseline_section(evidence, views),
+        _stages(evidence),
+        _environment(evidence),
+        _reproduce(evidence),
+    ]
+    sections += shared
     return Page(
         title=evidence.title,
         subtitle=evidence.finished,

@@ -1,0 +1,211 @@
+"""Images as data URIs, with boxes and masks drawn over them as SVG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from edgeship.decide.report import numbers
+from edgeship.decide.report.blocks import Block, Gallery, Pair, Picture, Prose, Section
+from edgeship.decide.report.evidence import Answer, Box, ChangedImage, Evidence
+from edgeship.decide.report.svg import element, group, text
+from edgeship.errors import EdgeshipError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+LARGEST = 560
+"""Longest side of an embedded image."""
+PHOTO = 96
+"""Images up to this size are kept without loss, enlarged by whole pixels."""
+MATCH = 0.5
+"""Intersection over union above which two boxes of one class are the same object."""
+MASK_ALPHA = 150
+COLOURS = (
+    (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0), (240, 220, 60), (166, 86, 40),
+    (247, 129, 191), (0, 170, 170), (120, 120, 220), (190, 190, 60), (90, 90, 90),
+)  # fmt: skip
+
+
+def changed_section(evidence: Evidence) -> Section | None:
+    """The images whose answers changed most, the reference's beside the candidate's."""
+    if not evidence.changed:
+        if not any(tried.trial.evaluation is not None for tried in evidence.trials):
+            return None
+        missing = Prose("No image with a changed answer was collected in this run.", missing=True)
+        return Section("images", "Images that changed their answer", (missing,), short="Changed images")
+    blocks: list[Block] = []
+    order = sorted({item.candidate_name for item in evidence.changed})
+    for name in order:
+        items = [item for item in evidence.changed if item.candidate_name == name]
+        rich = any(_rich(answer) for item in items for answer in (item.reference, item.candidate))
+        pairs = tuple(_pair(item, f"image-{order.index(name)}-{index}") for index, item in enumerate(items))
+        worse = sum(item.harm == "worse" for item in items)
+        better = sum(item.harm == "better" for item in items)
+        counts = f"{len(items)} shown: {worse} became worse, {better} better, {len(items) - worse - better} other"
+        blocks += [Prose(f"{name}: {counts}."), Gallery(pairs, wide=rich)]
+    lead = "The largest changes between the reference and the candidate, harmful ones first."
+    return Section("images", "Images that changed their answer", tuple(blocks), short="Changed images", lead=lead)
+
+
+def _rich(answer: Answer) -> bool:
+    return bool(answer.boxes) or answer.mask is not None
+
+
+def _pair(item: ChangedImage, identity: str) -> Pair:
+    truth = f"Labelled {item.label}" if item.label else ""
+    try:
+        image = _open(item.image)
+    except (OSError, ValueError, EdgeshipError) as error:
+        return Pair(f"{item.name}: the image cannot be shown ({type(error).__name__})", truth, ())
+    lost = _unmatched(item.reference.boxes, item.candidate.boxes)
+    gained = _unmatched(item.candidate.boxes, item.reference.boxes)
+    frame = _Frame(image, identity)
+    sides = (("Reference", item.reference, (), ()), (item.candidate_name, item.candidate, gained, lost))
+    pictures = []
+    for index, (heading, answer, fresh, ghosts) in enumerate(sides):
+        words = answer.text if answer.score is None else f"{answer.text}, {numbers.percent(answer.score, 0)}"
+        if ghosts:
+            words += f"; lost {_listed(ghosts)}"
+        if fresh:
+            words += f"; new {_listed(fresh)}"
+        outcome = _outcome(item, first=index == 0)
+        alt = f"{heading} on {item.name}: {words}"
+        shapes = [*_mask(answer, frame), *_boxes(answer.boxes, frame, fresh), *_ghosts(ghosts, frame)]
+        pictures.append(Picture(frame.draw(shapes, alt, own=index == 0), heading, words, outcome))
+    return Pair(item.name, truth, tuple(pictures))
+
+
+def _outcome(item: ChangedImage, *, first: bool) -> str:
+    """Which of the two is right, for images where the change has a direction."""
+    if item.harm == "other":
+        return ""
+    right = first == (item.harm == "worse")
+    return "pass" if right else "fail"
+
+
+def _listed(boxes: Sequence[Box]) -> str:
+    counts: dict[str, int] = {}
+    for box in boxes:
+        counts[box.label] = counts.get(box.label, 0) + 1
+    return ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())
+
+
+class _Frame:
+    """An image embedded once; the second picture of a pair refers to the first."""
+
+    def __init__(self, image: Image.Image, identity: str) -> None:
+        from PIL import Image as Pillow
+
+        self.identity = identity
+        self.original = image.size
+        if max(image.size) > LARGEST:
+            factor = LARGEST / max(image.size)
+            size = (max(round(image.width * factor), 1), max(round(image.height * factor), 1))
+            image = image.resize(size, Pillow.Resampling.LANCZOS)
+        self.size = image.size
+        self.scale = self.size[0] / self.original[0]
+        self.small = max(image.size) <= PHOTO
+        self.source = _data_uri(image, lossless=self.small)
+
+    def draw(self, shapes: Iterable[Markup], alt: str, *, own: bool) -> Markup:
+        width, height = self.size
+        if own:
+            kind = "pixels" if self.small else None
+            base = element("image", id=self.identity, href=self.source, width=width, height=height, class_=kind)
+        else:
+            base = element("use", href=f"#{self.identity}")
+        return element(
+            "svg", base, *shapes, viewBox=f"0 0 {width} {height}", role="img", aria_label=alt, class_="photo"
+        )
+
+
+def _open(source: Path | bytes | NDArray[np.uint8]) -> Image.Image:
+    """An RGB image, turned as its EXIF says, by the same decoder that the evaluation uses."""
+    from PIL import Image
+
+    from edgeship.data.preprocess import decode
+
+    pixels: Any = decode(source) if isinstance(source, (Path, bytes)) else source
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def _data_uri(image: Image.Image, *, lossless: bool) -> str:
+    stream = io.BytesIO()
+    if lossless:
+        image.save(stream, "PNG", optimize=True)
+    else:
+        image.save(stream, "JPEG", quality=80, optimize=True)
+    kind = "png" if lossless else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _mask(answer: Answer, frame: _Frame) -> list[Markup]:
+    """A mask's classes as translucent colours; class 0 is left clear, as background is in most data sets."""
+    if answer.mask is None:
+        return []
+    import numpy as np
+    from PIL import Image
+
+    classes = np.asarray(answer.mask)
+    colours = np.array(COLOURS, dtype=np.uint8)
+    pixels = np.zeros((*classes.shape, 4), dtype=np.uint8)
+    painted = classes > 0
+    pixels[painted, :3] = colours[(classes[painted] - 1) % len(COLOURS)]
+    pixels[painted, 3] = MASK_ALPHA
+    picture = Image.fromarray(pixels).resize(frame.size, Image.Resampling.NEAREST)
+    return [element("image", href=_data_uri(picture, lossless=True), width=frame.size[0], height=frame.size[1])]
+
+
+def _boxes(boxes: Sequence[Box], frame: _Frame, fresh: Sequence[Box]) -> list[Markup]:
+    return [_box(box, frame, "box new" if box in fresh else "box") for box in boxes]
+
+
+def _ghosts(boxes: Sequence[Box], frame: _Frame) -> list[Markup]:
+    return [_box(box, frame, "box lost") for box in boxes]
+
+
+def _box(box: Box, frame: _Frame, kind: str) -> Markup:
+    x0, y0, x1, y1 = (value * frame.scale for value in box.corners)
+    letter = max(frame.size[0] / 30, 6.0)
+    shown = box.label if box.score is None else f"{box.label} {box.score:.2f}"
+    if kind.endswith("lost"):
+        shown = f"lost: {box.label}"
+    top = y0 - letter * 0.3 if y0 > letter * 1.3 else min(y0 + letter * 1.05, frame.size[1] - 2)
+    return group(
+        [
+            element("rect", x=x0, y=y0, width=max(x1 - x0, 0.0), height=max(y1 - y0, 0.0)),
+            text(min(max(x0, 1.0), max(frame.size[0] - letter * 4, 0.0)), top, shown, font_size=letter),
+        ],
+        class_=kind,
+    )
+
+
+def _unmatched(boxes: Sequence[Box], others: Sequence[Box]) -> tuple[Box, ...]:
+    """The boxes that no box of the other answer covers, each of those used once, best score first."""
+    free = list(others)
+    missing = []
+    for box in sorted(boxes, key=lambda box: -(box.score or 0.0)):
+        best = max((other for other in free if other.label == box.label), key=lambda o: _iou(box, o), default=None)
+        if best is not None and _iou(box, best) >= MATCH:
+            free.remove(best)
+        else:
+            missing.append(box)
+    return tuple(missing)
+
+
+def _iou(a: Box, b: Box) -> float:
+    width = min(a.corners[2], b.corners[2]) - max(a.corners[0], b.corners[0])
+    height = min(a.corners[3], b.corners[3]) - max(a.corners[1], b.corners[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a.corners, b.corners)]
+    return shared / (sum(areas) - shared)
