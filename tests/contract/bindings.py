@@ -1,8 +1,8 @@
 """NVIDIA's published bindings, made importable on a machine without TensorRT.
 
-The wheels of ``tensorrt-cu13-bindings`` hold the real Python module; only the three C++ libraries are missing. Stand-ins
-that export the entry points (each returns null) let the module load: every class, enum member, method and signature
-is then the vendor's own. Nothing can be built or run with them.
+The wheels of ``tensorrt-cu13-bindings`` hold the real Python module; only the three C++ libraries are missing.
+Stand-ins that export the entry points (each returns null) let the module load: every class, enum member, method and
+signature is then the vendor's own. Nothing can be built or run with them.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ ONLY_10 = {
 }
 """The implicit path, which :func:`refuse_unless_possible` keeps to TensorRT 10."""
 MUST_BE_SEEN = {
-    "Builder.build_serialized_network", "OnnxParser.parse", "OnnxParser.supports_model_v2", "Runtime.deserialize_cuda_engine",
+    "Builder.build_serialized_network", "OnnxParser.parse", "OnnxParser.supports_model_v2",
+    "Runtime.deserialize_cuda_engine",
     "IBuilderConfig.set_memory_pool_limit", "IExecutionContext.execute_async_v3", "ICudaEngine.num_io_tensors",
     "INetworkDefinition.num_inputs", "IOptimizationProfile.set_shape", "ITensor.dtype", "ILayer.type",
     "IBuilderConfig.set_compute_capability", "ITimingCache.serialize", "EngineInspector.get_engine_information",

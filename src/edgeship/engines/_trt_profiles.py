@@ -120,7 +120,7 @@ def apply_profiles(
     for name, (low, best, high) in profiles.items():
         try:
             if name in shape_inputs:
-                profile.set_shape_input(name, low, best, high)
+                profile.set_shape_input(name, list(low), list(best), list(high))
             else:
                 profile.set_shape(name, low, best, high)
         except ValueError as error:

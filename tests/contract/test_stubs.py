@@ -1,0 +1,84 @@
+"""mypy against the published ``tensorrt-stubs`` of 10.x: attributes and arguments, on a copy whose ``trt`` is typed.
+
+Our functions take the vendor's module as an argument, which mypy cannot type; the copy turns the argument into the
+import that ``TYPE_CHECKING`` names, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bindings import CACHE, ROOT
+
+pytestmark = pytest.mark.slow
+
+STUBS = "10.13.0.35.1"
+KINDS = ("attr-defined", "call-arg", "call-overload", "union-attr", "name-defined")
+RTX_ONLY = ("ComputeCapability", "EngineValidity", "EngineInvalidityDiagnostics")
+
+
+def stubs() -> Path:
+    """The stubs, with the lines that are no Python mended: a parameter called ``in``, a default before none."""
+    place = CACHE / f"stubs-{STUBS}"
+    if not (place / "ready").is_file():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        command = [*pip, "--upgrade", "--target", str(place), f"tensorrt-stubs=={STUBS}"]
+        subprocess.run(command, check=True, capture_output=True)
+        file = place / "tensorrt_bindings" / "tensorrt.pyi"
+        text = re.sub(r"\bin: ", "in_: ", file.read_text(encoding="utf-8"))
+        text = text.replace("channel_axis: int) ->", "channel_axis: int = ...) ->")
+        file.write_text(text, encoding="utf-8")
+        (place / "ready").write_text(STUBS, encoding="utf-8")
+    return place
+
+
+def typed_copy(into: Path) -> Path:
+    """Our source with ``trt`` as an import instead of an argument."""
+    shutil.copytree(ROOT / "src" / "edgeship", into / "edgeship")
+    engines = into / "edgeship" / "engines"
+    for path in engines.glob("_trt*.py"):
+        source = path.read_text(encoding="utf-8")
+        text = re.sub(r"([(,] ?)trt: Any\b", r"\1_trt: Any", source)
+        text = re.sub(r"^\s+trt = flavour\.trt\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"\b(?:self\._)?flavour\.trt\.", "trt.", text)
+        if "import tensorrt as trt" not in text:
+            text = text.replace("\nfrom pathlib", "\nimport tensorrt as trt\nfrom pathlib", 1)
+        path.write_text(text, encoding="utf-8")
+    return engines
+
+
+def complaints(engines: Path) -> list[str]:
+    """What mypy says of attributes and arguments in our files."""
+    command = [
+        sys.executable, "-m", "mypy", "--config-file=", "--ignore-missing-imports", "--follow-imports=silent",
+        "--check-untyped-defs", "--no-incremental", "--cache-dir", str(CACHE / "mypy"),
+        *(str(path) for path in sorted(engines.glob("_trt*.py"))),
+    ]  # fmt: skip
+    root = engines.parents[1]
+    environment = {"MYPYPATH": f"{stubs()}:{root}", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
+    assert "errors prevented further checking" not in done.stdout, done.stdout
+    lines = [line for line in done.stdout.splitlines() if re.search(r"engines/_trt\w*\.py", line)]
+    kinds = [line for line in lines if any(f"[{kind}]" in line for kind in KINDS)]
+    return [line for line in kinds if not any(f'"{name}"' in line for name in RTX_ONLY)]
+
+
+def test_our_calls_agree_with_the_stubs(tmp_path: Path) -> None:
+    assert complaints(typed_copy(tmp_path)) == []
+
+
+def test_a_planted_mistake_is_found(tmp_path: Path) -> None:
+    engines = typed_copy(tmp_path)
+    path = engines / "_trt_build.py"
+    source = path.read_text(encoding="utf-8")
+    wrong = source.replace("config.clear_flag(trt.BuilderFlag.TF32)", "config.clear_flags(trt.BuilderFlag.TF23)")
+    assert wrong != source
+    path.write_text(wrong, encoding="utf-8")
+    found = "\n".join(complaints(engines))
+    assert "clear_flags" in found
+    assert "TF23" in found
