@@ -111,7 +111,8 @@ def frames(source: Path, preprocess: Preprocess | None, inputs: Sequence[TensorI
     if not is_reference(source) and source.suffix == ".npz":
         arrays = open_npz(source)
         names = [info.name for info in inputs]
-        if set(names) <= set(arrays):
+        raw = preprocess is not None and "images" in arrays and _raw_images(arrays["images"], inputs)
+        if set(names) <= set(arrays) and not raw:
             return _ready(source, {name: arrays[name] for name in names}, inputs, choice)
         if "images" not in arrays:
             raise DataError(
@@ -180,6 +181,14 @@ def in_dtype(preprocess: Preprocess, info: TensorInfo) -> Preprocess:
             do=f'set preprocess.dtype = "{info.dtype}"',
         )
     return preprocess.model_copy(update={"dtype": info.dtype})
+
+
+def _raw_images(stack: Array, inputs: Sequence[TensorInfo]) -> bool:
+    """Whether ``images`` holds 8-bit pictures rather than values for an input of that name."""
+    same = [
+        info for info in inputs if info.name == "images" and info.dtype == "uint8" and len(info.shape) == stack.ndim
+    ]
+    return stack.dtype == np.uint8 and stack.ndim in (3, 4) and not same
 
 
 def _ready(source: Path, feeds: dict[str, Array], inputs: Sequence[TensorInfo], choice: FrameChoice) -> Frames:
