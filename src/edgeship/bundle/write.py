@@ -21,6 +21,7 @@ from edgeship.bundle.manifest import (
     Manifest,
     Role,
     check_path,
+    parse,
 )
 from edgeship.errors import ArtifactError, BundleError
 from edgeship.files import finished_folder, sha256_file
@@ -85,10 +86,13 @@ def write(contents: Contents, place: Path) -> Manifest:
     with finished_folder(place) as folder:
         files = _Files(folder)
         made = _fill(files, contents, spec, trial, trial.build)
+        made, signature = _kept(place, made)
         data = (made.model_dump_json(indent=2) + "\n").encode()
         (folder / MANIFEST).write_bytes(data)
         if contents.key is not None:
-            (folder / SIGNATURE).write_bytes(signing.sign(data, contents.key, password=contents.password))
+            signature = signing.sign(data, contents.key, password=contents.password)
+        if signature is not None:
+            (folder / SIGNATURE).write_bytes(signature)
         _flush(folder)
     return made
 
@@ -105,6 +109,18 @@ def sign_bundle(folder: Path, key: Path, *, password: bytes | None = None) -> No
 
     verify(folder)
     write_bytes(folder / SIGNATURE, signing.sign((folder / MANIFEST).read_bytes(), key, password=password))
+
+
+def _kept(place: Path, made: Manifest) -> tuple[Manifest, bytes | None]:
+    """Where ``place`` holds this very bundle already: its own time, and the signature that someone gave it."""
+    try:
+        before = parse((place / MANIFEST).read_bytes(), str(place))
+    except (FileNotFoundError, BundleError):
+        return made, None
+    if before != made.model_copy(update={"created": before.created}):
+        return made, None
+    signature = place / SIGNATURE
+    return before, signature.read_bytes() if signature.is_file() else None
 
 
 class _Files:
@@ -170,7 +186,7 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
         profiles=build.profiles,
         preprocess=spec.preprocess,
         evaluation=_portable_evaluation(spec.evaluation),
-        classes=spec.classes,
+        classes=_classes(spec, source),
         gate=contents.gate,
         calibration=_provenance(contents.calibrated),
         known_answer=known,
@@ -231,6 +247,16 @@ def _portable_evaluation(evaluation: Evaluation | None) -> Evaluation | None:
     if isinstance(evaluation.classes, Path):
         gone["classes"] = None
     return evaluation.model_copy(update=gone)
+
+
+def _classes(spec: TrialSpec, folder: Path) -> tuple[str, ...]:
+    """The class names in the order of the outputs, as the evaluation used them."""
+    if spec.classes or not (folder / "records.npz").is_file():
+        return spec.classes
+    import numpy as np
+
+    with np.load(folder / "records.npz", allow_pickle=False) as records:
+        return tuple(str(name) for name in records["classes"]) if "classes" in records.files else ()
 
 
 def _now() -> str:
