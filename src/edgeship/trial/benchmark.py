@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeship.config import Benchmark as BenchmarkSettings
-from edgeship.engines import Feeds, Runner, Timing
+from edgeship.engines import Runner, Timing
 from edgeship.errors import DeviceError
 from edgeship.files import write_bytes
 from edgeship.progress import Progress, silent
@@ -25,6 +25,8 @@ from edgeship.trial.conditions import Watch, device_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from edgeship.engines import Feeds
 
     Samples = NDArray[np.float64]
 
