@@ -8,7 +8,7 @@ import pytest
 from edgeship.data.coco import Boxes
 from edgeship.metrics import detection
 from edgeship.metrics.predictions import Detection
-from tests.unit.metrics.scenes import pycocotools_stats, records_of, scene
+from unit.metrics.scenes import pycocotools_stats, records_of, scene
 
 CLASSES = ("person", "cyclist", "car", "sign")
 STATS = ["map", "map50", "map75", "map_small", "map_medium", "map_large"]
