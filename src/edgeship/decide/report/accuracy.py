@@ -193,7 +193,7 @@ def _table(
             Cell(strips.interval_row(axis, drop, interval, limit, line.outcome or "plain")),
         ]
         if with_limits:
-            shown = numbers.drop_value(line.limit, share=share).removeprefix("+")
+            shown = numbers.tidy(numbers.drop_value(line.limit, share=share)).removeprefix("+")
             cells.append(Cell(f"≤ {shown}" if line.limit is not None else ""))
             word = {"pass": "pass", "fail": "fail", "inconclusive": "undecided"}.get(line.outcome, "")
             cells.append(Cell(word, outcome=line.outcome))

@@ -18,6 +18,8 @@ class Column:
     chart: bool = False
     head: Markup | None = None
     """Set below the title: the axis of a column of charts."""
+    key: str = ""
+    """The class of a colour that the charts use for this column."""
 
 
 @dataclass(frozen=True)

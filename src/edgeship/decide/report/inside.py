@@ -60,8 +60,7 @@ def _summary(known: Sequence[tuple[CandidateView, Audit]]) -> Table:
         Column("Asked for"),
         Column("Achieved", number=True),
         Column("All layers by precision", chart=True, wide=True),
-        *(Column(name, number=True) for name in KNOWN),
-        Column("Other", number=True),
+        *(Column(name, number=True, key=f"prec-{name.lower()}") for name in (*KNOWN, "Other")),
         Column("Reformats", number=True),
     )
     rows = []
@@ -82,7 +81,7 @@ def _summary(known: Sequence[tuple[CandidateView, Audit]]) -> Table:
         rows.append(Row(cells, emphasis=candidate.chosen))
     caption = (
         "Achieved: share of convolutions and matrix products, outside the kept ones, in the asked-for precision. "
-        "Bars from left to right: int8, fp16, fp32, other"
+        "Bars from left to right in the order of the columns"
     )
     return Table(caption, columns, tuple(rows))
 
@@ -91,8 +90,7 @@ def _layers(candidate: CandidateView, audit: Audit) -> Table:
     columns = (
         Column("Kind of layer"),
         Column("Share", chart=True, wide=True),
-        *(Column(name, number=True) for name in KNOWN),
-        Column("Other", number=True),
+        *(Column(name, number=True, key=f"prec-{name.lower()}") for name in (*KNOWN, "Other")),
     )
     order = sorted(audit.layers.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     rows = tuple(

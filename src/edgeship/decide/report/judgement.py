@@ -71,7 +71,7 @@ def _tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
         if bound is not None and view.evidence.confidence:
             note += f", at most {numbers.drop_value(bound, share=share)}"
         if rule is not None and rule.limit is not None:
-            note += f" (limit {numbers.drop_value(rule.limit, share=share)})"
+            note += f" (limit {numbers.tidy(numbers.drop_value(rule.limit, share=share)).removeprefix('+')})"
         title = numbers.metric_title(view.metric)
         yield Tile(title, numbers.metric_value(value, share=share), note, rule.outcome if rule else "")
     judged = focus.judged
@@ -86,7 +86,7 @@ def _tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
     if judged is not None and judged.speedup is not None:
         yield Tile("Speed-up", numbers.times(judged.speedup), "over fp32 on this target")
     if trial is not None and trial.build is not None:
-        note = f"built in {numbers.seconds(trial.build.seconds)}"
+        note = f"{trial.engine}, built in {numbers.seconds(trial.build.seconds)}"
         yield Tile("Engine", numbers.size(trial.build.engine.size_bytes), note)
 
 
@@ -100,7 +100,7 @@ def _latency_tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
         rule = focus.rule(f"latency_{quantile}_ms")
         note = f"{view.clock} time, batch {batch}"
         if rule is not None and rule.limit is not None:
-            note = f"budget {numbers.milliseconds(rule.limit)}, {note}"
+            note = f"budget {numbers.tidy(numbers.milliseconds(rule.limit))}, {note}"
         value = numbers.milliseconds(getattr(latency, quantile))
         yield Tile(f"Latency {quantile}", value, note, rule.outcome if rule else "")
 
@@ -123,7 +123,7 @@ def rules_section(view: TargetView, prefix: str) -> Section:
     if view.evidence.confidence:
         lead = (
             f"A rule passes when its one-sided {confidence_words(view)} confidence bound is within the limit; when "
-            "only the measured value is, it is undecided. The shaded side of each limit is the allowed one."
+            "only the measured value is, it is undecided."
         )
     else:
         lead = "Statistics are off (confidence = 0): measured values are compared with the limits as they are."
@@ -148,12 +148,15 @@ def _rules_table(view: TargetView, candidate: CandidateView) -> Table:
         Column("Reason", wide=True),
     )
     rows = tuple(Row(_rule_cells(view, rule)) for rule in candidate.rules)
-    return Table(f"Rules judged for {candidate.name}", columns, rows)
+    caption = (
+        f"Rules judged for {candidate.name}. Dashed: the limit; shaded: the side it allows; bar: from measured to bound"
+    )
+    return Table(caption, columns, rows)
 
 
 def _rule_cells(view: TargetView, rule: Rule) -> tuple[Cell, ...]:
     at_least = numbers.at_least(rule.name)
-    limit = view.quantity(rule, rule.limit)
+    limit = numbers.tidy(view.quantity(rule, rule.limit))
     chart: Cell = Cell("")
     if rule.limit is not None and rule.measured is not None:
         row = strips.headroom_row(rule.measured, rule.bound, rule.limit, rule.outcome, at_least=at_least)
@@ -281,13 +284,13 @@ def _scatter(view: TargetView) -> Chart | None:
     title = numbers.metric_title(metric)
     floor = None
     if max_drop is not None and reference is not None:
-        words = numbers.drop_value(max_drop, share=share).removeprefix("+")
+        words = numbers.tidy(numbers.drop_value(max_drop, share=share)).removeprefix("+")
         floor = (reference - max_drop, f"allowed drop {words}")
     chart = scatter.Scatter(
         points=tuple(points),
         x_title=f"latency p50, ms ({view.clock} time)",
         y_title=f"{title}, %" if share else title,
-        budget=(budget, f"budget {numbers.milliseconds(budget)}") if budget is not None else None,
+        budget=(budget, f"budget {numbers.tidy(numbers.milliseconds(budget))}") if budget is not None else None,
         reference=(reference, f"reference {numbers.metric_value(reference, share=share)}") if reference else None,
         floor=floor,
         factor=100.0 if share else 1.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 ABSENT = "–"
 MINUS = "−"
@@ -54,6 +55,11 @@ def fixed(value: float | None, places: int, *, sign: bool = False) -> str:
     if float(text.replace(",", "")) == 0:
         return text
     return (MINUS if value < 0 else "+" if sign else "") + text
+
+
+def tidy(text: str) -> str:
+    """A quantity that the user set, without the zeros that only precision would earn: ``33.00 ms`` → ``33 ms``."""
+    return re.sub(r"(\.\d*?)0+(?=\D|$)", lambda found: found[1] if found[1] != "." else "", text)
 
 
 def milliseconds(value: float | None, *, unit: bool = True) -> str:

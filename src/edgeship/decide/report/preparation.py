@@ -221,7 +221,9 @@ def _preflight(preflight: Preflight) -> list[Block]:
     if preflight.parser is None:
         head = "TensorRT's own parser was not asked: no TensorRT of any kind is installed here."
     else:
-        head = f"{preflight.parser} was asked: " + ("no objections." if not preflight.problems else "it objects to:")
+        head = f"Asked: {preflight.parser}. " + (
+            "It has no objections." if not preflight.problems else "What it objects to:"
+        )
     blocks: list[Block] = [Prose(head)]
     if preflight.problems:
         outcomes = {"error": "fail", "warning": "inconclusive", "note": ""}

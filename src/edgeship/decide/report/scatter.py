@@ -66,6 +66,8 @@ def draw(chart: Scatter, width: int, height: int, kind: str) -> Markup:
     parts += [shape for shapes, _ in labels for shape in shapes]
     taken = [rect for _, rect in labels]
     taken += [_around(x(point.latency), y(point.metric), 7) for point in chart.points]
+    taken += [_whisker(point, x, y) for point in chart.points if point.interval is not None]
+    taken += [_Rect(frame.x0, y(at) - 1, frame.x1, y(at) + 1) for at, _ in filter(None, (chart.reference, chart.floor))]
     for point in sorted(chart.points, key=lambda point: point.chosen):
         parts.append(_point(point, x, y))
     for point in sorted(chart.points, key=lambda point: (not point.chosen, point.outcome != "pass", point.latency)):
@@ -143,6 +145,11 @@ def _lines(chart: Scatter, frame: _Rect, x: Scale, y: Scale) -> Iterator[tuple[l
         yield shapes, _Rect(frame.x0 + 4, top, frame.x0 + 8 + len(pair[1]) * LETTER, top + LINE)
 
 
+def _whisker(point: Point, x: Scale, y: Scale) -> _Rect:
+    low, high = point.interval or (point.metric, point.metric)
+    return _Rect(x(point.latency) - 1, y.clamped(high), x(point.latency) + 1, y.clamped(low))
+
+
 def _around(x: float, y: float, radius: float) -> _Rect:
     return _Rect(x - radius, y - radius, x + radius, y + radius)
 
@@ -168,19 +175,20 @@ def _place(point: Point, x: float, y: float, frame: _Rect, taken: Sequence[_Rect
     places = (
         ("start", x + gap, y + 4),
         ("end", x - gap, y + 4),
-        ("middle", x, y - gap - 3),
-        ("middle", x, y + gap + 10),
         ("start", x + gap - 2, y - 9),
         ("start", x + gap - 2, y + 17),
         ("end", x - gap + 2, y - 9),
         ("end", x - gap + 2, y + 17),
+        ("middle", x, y - gap - 3),
+        ("middle", x, y + gap + 10),
+        ("start", x + gap, y + 32),
+        ("start", x + gap, y - 24),
     )
     room = _Rect(frame.x0, frame.y0 - 10, frame.x1 + 8, frame.y1)
     for anchor, at, baseline in places:
         left = at if anchor == "start" else at - wide if anchor == "end" else at - wide / 2
         rect = _Rect(left, baseline - 11, left + wide, baseline + 4)
-        own = _around(x, y, 7)
-        if rect.within(room) and not any(rect.meets(other) for other in taken if other != own):
+        if rect.within(room) and not any(rect.meets(other) for other in taken):
             kind = "name chosen" if point.chosen else "name"
             return text(at, baseline, name, class_=kind, text_anchor=anchor), rect
     return None

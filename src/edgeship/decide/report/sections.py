@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from edgeship.decide.report import accuracy, inside, judgement, numbers, pictures, preparation, strips
 from edgeship.decide.report.blocks import Block, Cell, Code, Column, Facts, Fold, Page, Prose, Row, Section, Table
@@ -91,12 +91,21 @@ def _stages(evidence: Evidence) -> Section:
 
 def _environment(evidence: Evidence) -> Section:
     blocks: list[Block] = []
-    items = tuple((name, _shown(value)) for name, value in evidence.environment.items())
+    items = tuple(_flat(evidence.environment))
     if items:
         blocks.append(Facts(items))
     else:
         blocks.append(Prose("The environment was not recorded.", missing=True))
     return Section("environment", "Environment", tuple(blocks))
+
+
+def _flat(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Names and values, with one level of nested tables set out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((str(inner), _shown(item)) for inner, item in value.items())
+        else:
+            yield name, _shown(value)
 
 
 def _shown(value: object) -> str:

@@ -62,7 +62,9 @@ def interval_row(
     outcome: str,
 ) -> Markup:
     """A value with its interval against zero and a limit (forest plot)."""
-    children = [*_gridlines(axis_, HEIGHT), line(axis_(0), 0, axis_(0), HEIGHT, class_="zero")]
+    children = _gridlines(axis_, HEIGHT)
+    if axis_.scale.holds(0):
+        children.append(line(axis_(0), 0, axis_(0), HEIGHT, class_="zero"))
     if limit is not None:
         children.append(line(axis_(limit), 1, axis_(limit), HEIGHT - 1, class_="limit"))
     if interval is not None:

@@ -76,19 +76,16 @@ def strip(height: int, children: Iterable[Markup], label: str | None = None, **a
 
 
 def mark(outcome: str, x: float | str, y: float | str, radius: float = 5.0, extra: str = "") -> Markup:
-    """The shape of an outcome, so that colour is not the only signal: disc, cross, or hollow diamond.
+    """The shape of an outcome, so that colour is not the only signal: disc, cross, hollow diamond.
 
     Drawn in a nested ``svg`` so that ``x`` may be a percentage.
     """
     r = radius
-    if outcome == "pass":
+    if outcome in ("pass", "plain"):
         shape = element("circle", cx=0, cy=0, r=r)
     elif outcome == "fail":
         q = number(r * 0.85)
         shape = element("path", d=f"M-{q} -{q}L{q} {q}M-{q} {q}L{q} -{q}")
-    elif outcome == "reference":
-        q = number(r * 0.9)
-        shape = element("rect", x=f"-{q}", y=f"-{q}", width=number(r * 1.8), height=number(r * 1.8))
     else:
         q = number(r * 1.15)
         shape = element("path", d=f"M0 -{q}L{q} 0L0 {q}L-{q} 0Z")
