@@ -75,7 +75,8 @@ def device(folder: Path) -> Iterator[Device]:
         port = probe.getsockname()[1]
     shutil.copyfile(folder / "user_key.pub", folder / "authorized_keys")
     (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nAuthorizedKeysFile {folder}/authorized_keys\n"
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
+        f"AuthorizedKeysFile {folder}/authorized_keys\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nPidFile none\n"
         "PermitRootLogin prohibit-password\nMaxStartups 100\n"
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vehicle_support import decision, ground, make_trial
 
 from edgeship.bundle import MANIFEST, SIGNATURE, Contents, opened, verify, write, zip_bundle
 from edgeship.bundle.manifest import check_path, parse, schema
@@ -23,6 +22,7 @@ from edgeship.results import Failure, Trial
 from edgeship.results import read as read_result
 from edgeship.results import write as write_result
 from edgeship.trial.run import run_trial
+from vehicle_support import decision, ground, make_trial
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from vehicle_support import CLASSES, SIZE, decision, ground, make_trial, network
 
 import edgeship
 from edgeship import runtime
@@ -25,6 +24,7 @@ from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch
 from edgeship.files import sha256_file
 from edgeship.metrics.predictions import Classification
 from edgeship.trial.run import run_trial
+from vehicle_support import CLASSES, SIZE, decision, ground, make_trial, network
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, progress_bar
+from edgeship.cli.output import JSON_OPTION, emit, progress_bar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeship.bundle.manifest import Manifest
+
+KEY_OPTION = typer.Option(None, "--key", help="Ed25519 public key (PEM or OpenSSH); the bundle must be signed by it.")
 
 
 @app.command(hidden=True)
@@ -55,3 +62,146 @@ def _end_with_parent() -> None:
         os._exit(143)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@app.command()
+def bundle(
+    source: Path = typer.Argument(..., help="A bundle, or the work folder of a run that ended in SHIP."),
+    sign: Path | None = typer.Option(None, "--sign", help="Ed25519 private key (PEM or OpenSSH) to sign with."),
+    pack: Path | None = typer.Option(None, "--zip", help="Also write the bundle as this one file."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Verify a bundle, sign it, pack it as one file."""
+    from edgeship.bundle import MANIFEST, verify, zip_bundle
+    from edgeship.bundle.write import sign_bundle
+    from edgeship.errors import BundleError
+
+    folder = source if (source / MANIFEST).is_file() else source / "bundle"
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(
+            f"there is no bundle in {source}",
+            expected="a bundle folder, or the work folder of a run whose verdict was SHIP",
+            do="edgeship ship edgeship.toml",
+        )
+    manifest = verify(folder)
+    if sign is not None:
+        password = os.environ.get("EDGESHIP_KEY_PASSWORD")
+        sign_bundle(folder, sign, password=password.encode() if password else None)
+    if pack is not None:
+        zip_bundle(folder, pack)
+    told = {"bundle": str(folder), "signed": sign is not None, "zip": str(pack) if pack else None}
+    emit({**told, **_facts(manifest)}, as_json=as_json, text=lambda out: _tell(out, manifest, told))
+
+
+@app.command()
+def verify(
+    path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
+    key: Path | None = KEY_OPTION,
+    device: str | None = typer.Option(None, "--device", help="Device to check the fit with: cpu, cuda:0."),
+    fit: bool = typer.Option(True, "--fit/--no-fit", help="Also check whether it fits this machine."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Check a bundle's hashes, its signature and its fit with this machine. Parses nothing of it with an engine."""
+    from edgeship.bundle import verify as verify_bundle
+    from edgeship.runtime import check_fit
+
+    manifest = verify_bundle(path, key)
+    if fit:
+        check_fit(manifest, device or manifest.target.device, path)
+    told = {"bundle": str(path), "signature": "matches" if key else "not asked for", "fits": fit or None}
+    emit({**told, **_facts(manifest)}, as_json=as_json, text=lambda out: _tell(out, manifest, told))
+
+
+@app.command()
+def run(
+    path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
+    images: list[Path] = typer.Argument(..., help="Images to predict."),
+    key: Path | None = KEY_OPTION,
+    budget: float | None = typer.Option(None, "--budget-ms", help="Longest time for a frame, in milliseconds."),
+    device: str | None = typer.Option(None, "--device", help="Default: the one it was built for."),
+    allow_misfit: bool = typer.Option(False, "--allow-misfit", help="Try an engine built for another machine."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Predict images with a bundle; shows the time of each part of the frame against the budget."""
+    from edgeship.cli.predictions import frame_json, show_frames
+    from edgeship.runtime import load
+
+    with load(path, key=key, budget_ms=budget, device=device, allow_misfit=allow_misfit) as model:
+        frames = [(image, model.predict(image)) for image in images]
+        seen = model.statistics()
+        confidence = model.manifest.evaluation.operating_confidence if model.manifest.evaluation else 0.0
+    told: dict[str, Any] = {
+        "frames": [frame_json(image, frame, confidence) for image, frame in frames],
+        "missed": seen.missed,
+        "budget_ms": budget,
+        "p50_ms": seen.p50_ms,
+        "p99_ms": seen.p99_ms,
+    }
+    emit(told, as_json=as_json, text=lambda out: show_frames(out, told))
+
+
+@app.command()
+def rebuild(
+    path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
+    out: Path = typer.Option(..., "--out", "-o", help="Work folder; the new bundle is OUT/bundle."),
+    images: Path | None = typer.Option(None, "--images", help="Labelled images, to judge accuracy here."),
+    labels: Path | None = typer.Option(None, "--labels", help="Their labels."),
+    device: str | None = typer.Option(None, "--device", help="Default: the one it was built for."),
+    key: Path | None = KEY_OPTION,
+    sign: Path | None = typer.Option(None, "--sign", help="Ed25519 private key for the new bundle."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Build a bundle's engine again on this machine, run its trial and its gate: a rebuilt engine is a new engine."""
+    from edgeship.rebuild import RebuildOptions
+    from edgeship.rebuild import rebuild as rebuild_bundle
+
+    options = RebuildOptions(device=device, key=key, images=images, labels=labels, sign_with=sign)
+    with progress_bar(quiet=as_json) as progress:
+        made = rebuild_bundle(path, out, options, progress)
+    told = {
+        "verdict": made.decision.verdict,
+        "sentence": made.decision.sentence,
+        "bundle": str(made.bundle) if made.bundle else None,
+        "decision": made.decision.model_dump(mode="json"),
+    }
+
+    def text(console: Console) -> None:
+        console.print(_plain(made.decision.sentence), markup=False)
+        for judged in made.decision.judged:
+            for reason in judged.reasons:
+                console.print(f"  {_plain(reason)}", markup=False)
+        if made.bundle:
+            console.print(f"bundle: {made.bundle}", markup=False)
+
+    emit(told, as_json=as_json, text=text)
+    raise typer.Exit({"SHIP": 0, "NO-SHIP": 1, "INCONCLUSIVE": 3}[made.decision.verdict])
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    """What a reader wants to know of a bundle first."""
+    wanted = ("name", "created", "edgeship", "verdict", "sentence", "candidate", "identity", "metrics", "latency_ms",
+              "latency_clock", "latency_batch", "inputs", "outputs", "classes", "calibration")  # fmt: skip
+    shown: dict[str, Any] = manifest.model_dump(mode="json", include=set(wanted))
+    return {**shown, "files": len(manifest.files)}
+
+
+def _tell(out: Console, manifest: Manifest, told: dict[str, Any]) -> None:
+    identity = manifest.identity
+    lines = [
+        ("bundle", told["bundle"]),
+        ("model", f"{manifest.name}, candidate {manifest.candidate.name} ({manifest.candidate.precision})"),
+        ("verdict", f"{manifest.verdict}: {manifest.sentence}"),
+        ("built by", f"{identity.engine} {identity.version} for {identity.device}"),
+        ("files", f"{len(manifest.files)}, every hash matches"),
+        ("signature", told.get("signature") or ("written" if told.get("signed") else "none written")),
+        ("fit", "fits this machine" if told.get("fits") else "not checked"),
+        ("zip", told.get("zip")),
+    ]
+    for name, value in lines:
+        if value:
+            out.print(f"{name:>10}  {_plain(str(value))}", markup=False)
+
+
+def _plain(text: str) -> str:
+    """Text from a file, without characters that would steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)

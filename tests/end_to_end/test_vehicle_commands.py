@@ -1,0 +1,96 @@
+"""bundle, verify, run, rebuild and trial, through the command line as it is installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from vehicle_support import decision, ground, make_trial
+
+from edgeship.bundle import Contents, write
+from edgeship.bundle.sign import make_keys
+from edgeship.config import Gate
+
+
+def edgeship(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeship", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("commands")
+    trial = make_trial(folder / "trial", ground(folder / "ground"))
+    edgeship("trial", trial)
+    gate = Gate(latency_p50_ms=1000.0, max_drop={"top1": 0.3}, confidence=0.9)
+    write(Contents(trial, decision(), name="small", reference=trial, gate=gate), folder / "bundle")
+    make_keys(folder / "key.pem", folder / "pub.pem")
+    return folder
+
+
+def test_trial_speaks_json_lines(root: Path, tmp_path: Path) -> None:
+    trial = make_trial(tmp_path / "trial", ground(tmp_path / "ground"))
+    lines = [json.loads(line) for line in edgeship("trial", trial, "--json").stdout.splitlines()]
+    assert lines[-1] == {"finished": True}
+    assert any("benchmark" in line.get("what", "") for line in lines)
+    assert (trial / "trial.json").is_file()
+
+
+def test_trial_says_what_stops_it(tmp_path: Path) -> None:
+    told = json.loads(edgeship("trial", tmp_path, "--json", code=2).stdout)
+    assert told["error"]["kind"] == "ArtifactError"
+
+
+def test_sign_pack_verify_and_run(root: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "small.zip"
+    edgeship("bundle", root / "bundle", "--sign", root / "key.pem", "--zip", packed)
+    said = edgeship("verify", packed, "--key", root / "pub.pem").stdout
+    assert "matches" in said and "fits this machine" in said and "SHIP" in said
+    facts = json.loads(edgeship("verify", packed, "--json").stdout)
+    assert facts["metrics"]["top1"] == 1.0 and facts["signature"] == "not asked for"
+    image = root / "ground" / "val" / "pedestrian" / "1.png"
+    said = edgeship("run", packed, image, image, "--budget-ms", "1000").stdout
+    assert "pedestrian" in said and "preprocess" in said and "0 of 2 frames missed it" in said
+    told = json.loads(edgeship("run", root / "bundle", image, "--json", "--budget-ms", "0.000001").stdout)
+    assert told["frames"][0]["top"][0][0] == "pedestrian"
+    assert told["missed"] == 1 and told["frames"][0]["late"]
+
+
+def test_refusals_have_an_exit_code_and_no_traceback(root: Path, tmp_path: Path) -> None:
+    assert "not signed" in edgeship("verify", _copy(root, tmp_path), "--key", root / "pub.pem", code=2).stderr
+    assert "does not exist" in edgeship("verify", tmp_path / "absent", code=2).stderr
+    assert "there is no bundle" in edgeship("bundle", tmp_path, code=2).stderr
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    assert "broken.png" in edgeship("run", root / "bundle", broken, code=2).stderr
+
+
+def _copy(root: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    shutil.copytree(root / "bundle", tmp_path / "copy")
+    (tmp_path / "copy" / "manifest.sig").unlink(missing_ok=True)
+    return tmp_path / "copy"
+
+
+def test_rebuild_judges_the_new_engine(root: Path, tmp_path: Path) -> None:
+    told = json.loads(
+        edgeship("rebuild", root / "bundle", "--out", tmp_path / "a", "--images", root / "ground/val", "--json").stdout
+    )
+    assert told["verdict"] == "SHIP"
+    names = {rule["name"] for judged in told["decision"]["judged"] for rule in judged["rules"]}
+    assert {"latency_p50_ms", "max_drop.top1"} <= names
+    assert "SHIP" in edgeship("verify", told["bundle"]).stdout
+
+
+def test_rebuild_without_images_does_not_ship_on_trust(root: Path, tmp_path: Path) -> None:
+    told = json.loads(edgeship("rebuild", root / "bundle", "--out", tmp_path / "a", "--json", code=3).stdout)
+    assert told["verdict"] == "INCONCLUSIVE"
+    assert told["bundle"] is None and not (tmp_path / "a" / "bundle").exists()
