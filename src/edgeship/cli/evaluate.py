@@ -60,9 +60,9 @@ def evaluate(
     from edgeship.results import write
     from edgeship.trial.evaluate import evaluate as run
 
+    name = _engine(model, engine)
     given = {"task": task, "images": images, "labels": labels, "classes": classes, "decoder": decoder}
     chosen, steps = _settings(config, given | {"batch": batch, "limit": limit}, settings, preprocess)
-    name = _engine(model, engine)
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeship-")))
         runner = stack.enter_context(engines.get(name).open(model, OpenOptions(device=device, max_batch=chosen.batch)))

@@ -6,6 +6,7 @@ labels int64 [N], before suppression and thresholds.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,7 @@ def sigmoid(values: Array) -> Array:
     return result
 
 
+@lru_cache(maxsize=16)
 def yolox_grid(height: int, width: int, strides: tuple[int, ...]) -> tuple[Array, Array]:
     """Cell corners [A, 2] (x, y) and strides [A, 1] of YOLOX's anchors-free head, level by level."""
     cells, steps = [], []

@@ -180,17 +180,17 @@ def _detections(
 
 
 def _head(decoder: str | None, outputs: Outputs, geometry: Geometry, names: tuple[str, ...]) -> Head:
+    asked = DECODERS[decoder](outputs, geometry, len(names)) if decoder else None
+    if asked is not None and asked.classes in (None, len(names)):
+        return asked
     heads = {key: take(outputs, geometry, len(names)) for key, take in DECODERS.items()}
     fitting = [key for key, head in heads.items() if head and head.classes in (None, len(names))]
-    if decoder is None and len(fitting) == 1:
-        decoder = fitting[0]
-    head = heads.get(decoder or "")
-    if head is not None and head.classes in (None, len(names)):
-        return head
+    only = heads[fitting[0]] if decoder is None and len(fitting) == 1 else None
+    if only is not None:
+        return only
     would = " or ".join(fitting) or "none of the built-in ones: write module:callable"
-    if head is not None and not fitting:
-        assert head.classes is not None
-        raise _head_error(head.classes, names)
+    if asked is not None and asked.classes is not None and not fitting:
+        raise _head_error(asked.classes, names)
     raise DataError(
         (f"the decoder {decoder!r} does not fit" if decoder else "no decoder is set for")
         + f" the outputs {dense.describe(outputs)} with {len(names)} class names",

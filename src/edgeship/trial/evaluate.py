@@ -32,7 +32,7 @@ from edgeship.results import Artifact, Evaluated, TensorInfo
 
 if TYPE_CHECKING:
     from edgeship.engines import Array
-    from edgeship.metrics import Collector, Records
+    from edgeship.metrics import Collector, Records, Task
 
 RECORDS = "records.npz"
 IN_FLIGHT = 2
@@ -64,12 +64,13 @@ def evaluate(
         DataError: Images, labels or outputs that do not fit; more corrupt images than allowed.
         EngineError: The engine failed.
     """
+    task = metrics.get(settings.task)
     dataset = open_dataset(settings, classes)
     info = image_input(runner.inputs, preprocess)
     rows, padded = batch_rows(info, settings.batch, batch)
     options = LoadOptions(rows, settings.workers, settings.allow_corrupt)
     loader = Loader(dataset.items, in_dtype(preprocess, info), input_size(info, preprocess), options)
-    recorder = _Recorder(settings, dataset)
+    recorder = _Recorder(task, settings, dataset)
     total = len(dataset.items)
     progress(0, total, "evaluate")
     start = time.perf_counter()
@@ -90,7 +91,7 @@ def evaluate(
     records = recorder.finish()
     path = folder / RECORDS
     save_records(path, records)
-    summary = metrics.get(settings.task).summarize(records)
+    summary = task.summarize(records)
     return Evaluated(
         task=settings.task,
         images=recorder.images,
@@ -109,7 +110,8 @@ def evaluate(
 class _Recorder:
     """Decodes outputs and records them, one batch at a time."""
 
-    def __init__(self, settings: Evaluation, dataset: Dataset) -> None:
+    def __init__(self, task: Task, settings: Evaluation, dataset: Dataset) -> None:
+        self._task = task
         self._settings = settings
         self._dataset = dataset
         self._collector: Collector | None = None
@@ -123,7 +125,7 @@ class _Recorder:
         if self._collector is None:
             head = head_classes(settings.task, settings.decoder, outputs, settings)
             self._dataset = self._dataset.fitted(head)
-            self._collector = metrics.get(settings.task).collector(self._dataset.classes, settings)
+            self._collector = self._task.collector(self._dataset.classes, settings)
         predictions = decode_predictions(
             settings.task, settings.decoder, outputs, batch.geometries, settings, self._dataset.classes
         )
