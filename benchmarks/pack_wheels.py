@@ -6,7 +6,9 @@
 The wheels are those for the machine's Python (``pip download --no-deps --python-version 3.12 …``). Left out are
 parts that no vision model needs (onnxruntime's tools, transformer scripts and TensorRT provider; solver binaries).
 With ``--arch`` the CUDA machine code for other architectures is blanked inside onnxruntime's CUDA provider, which
-cuts the upload to half; the file then runs on that architecture alone, with the same code as before.
+cuts the upload to half; the file then runs on that architecture alone, with the same code as before. ``--lean`` also
+blanks kernels that exist for one architecture alone: the products of quantized language models. A model that needs one
+would fail loudly when it loads it.
 """
 
 from __future__ import annotations
@@ -43,8 +45,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(".wheels"))
     parser.add_argument("--part-mib", type=int, default=48)
     parser.add_argument("--arch", type=int, default=None, help="keep only this compute capability: 90 is 9.0")
+    parser.add_argument("--lean", action="store_true", help="also blank kernels made for one architecture alone")
     given = parser.parse_args()
-    packed = _packed(given.wheels, given.arch)
+    packed = _packed(given.wheels, given.arch, given.lean)
     size = given.part_mib << 20
     for number, start in enumerate(range(0, len(packed), size), 1):
         place = given.out / str(number)
@@ -56,13 +59,14 @@ def main() -> int:
     return 0
 
 
-def _packed(wheels: list[Path], arch: int | None) -> bytes:
+def _packed(wheels: list[Path], arch: int | None, lean: bool) -> bytes:
     stream = io.BytesIO()
     filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6}]
     with lzma.open(stream, "wb", filters=filters) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for wheel in sorted(wheels):
             for name, data in _files(wheel):
-                content = only_architecture(data, arch) if arch and name.endswith(CUDA_PROVIDER) else data
+                stripped = arch is not None and name.endswith(CUDA_PROVIDER)
+                content = only_architecture(data, arch or 0, lean) if stripped else data
                 entry = tarfile.TarInfo(name)
                 entry.size, entry.mode = len(content), 0o755 if name.endswith(".so") else 0o644
                 tar.addfile(entry, io.BytesIO(content))
@@ -83,7 +87,7 @@ def _files(wheel: Path) -> Iterator[tuple[str, bytes]]:
             yield name, archive.read(item)
 
 
-def only_architecture(library: bytes, arch: int) -> bytes:
+def only_architecture(library: bytes, arch: int, lean: bool = False) -> bytes:
     """Blank the machine code of other architectures in a shared library's fat binaries; every offset stays.
 
     A fat binary is a 16-byte header (magic, version, header size, size of the entries) and entries of a header
@@ -96,24 +100,30 @@ def only_architecture(library: bytes, arch: int) -> bytes:
         if version != 1 or header != FATBIN_HEADER or place + header + size > len(data):
             place += len(FATBIN_MAGIC)
             continue
-        entry, end = place + header, place + header + size
-        while entry + ENTRY_HEADER <= end:
-            kind, _, entry_header, payload = struct.unpack_from("<HHIQ", data, entry)
-            (found,) = struct.unpack_from("<I", data, entry + 28)
-            if entry_header == 0:
-                break
-            if kind == CUBIN and found != arch:
-                start = entry + entry_header
+        codes = list(_machine_code(data, place + header, place + header + size))
+        alone = lean and {found for found, _, _ in codes} == {arch}
+        for found, start, payload in codes:
+            if found == arch and not alone:
+                kept += payload
+            else:
                 data[start : start + payload] = bytes(payload)
                 blanked += payload
-            elif kind == CUBIN:
-                kept += payload
-            entry += entry_header + payload
-        place = end
-    print(f"machine code: {kept >> 20} MiB for {arch} kept, {blanked >> 20} MiB of others blanked", file=sys.stderr)
+        place += header + size
+    print(f"machine code: {kept >> 20} MiB for {arch} kept, {blanked >> 20} MiB blanked", file=sys.stderr, flush=True)
     if not kept:
         raise SystemExit(f"the library holds no machine code for {arch}")
     return bytes(data)
+
+
+def _machine_code(data: bytearray, entry: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(architecture, offset, size) of each cubin between two offsets."""
+    while entry + ENTRY_HEADER <= end:
+        kind, _, header, payload = struct.unpack_from("<HHIQ", data, entry)
+        if header == 0:
+            return
+        if kind == CUBIN:
+            yield struct.unpack_from("<I", data, entry + 28)[0], entry + header, payload
+        entry += header + payload
 
 
 if __name__ == "__main__":
