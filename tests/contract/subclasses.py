@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgeship.engines import _trt, _trt_build, _trt_implicit, _trt_memory
+from edgeship.config import Target
+from edgeship.engines import BuildRequest, _trt, _trt_build, _trt_implicit, _trt_memory
+from edgeship.errors import EdgeshipError
 
 
 def main() -> None:
@@ -44,7 +48,19 @@ def main() -> None:
     )
     if hasattr(trt, "IInt8EntropyCalibrator2"):
         answer["calibrators"] = [calibrate(trt, "EntropyCalibration2"), calibrate(trt, "MinMaxCalibration")]
+    answer["implicit"] = {"alone": refused(trt, None), "with frames": refused(trt, iter(()))}
     print(json.dumps(answer))
+
+
+def refused(trt: Any, frames: Any) -> str:
+    """The kind and words of the refusal of an implicit build; empty when it is possible."""
+    engine = "tensorrt-rtx" if "rtx" in trt.__name__ else "tensorrt"
+    request = BuildRequest(Path("model.onnx"), Path("x.engine"), "implicit", Target(engine=engine), frames=frames)
+    try:
+        _trt_implicit.refuse_unless_possible(_trt.Flavour(trt, engine), request)
+    except EdgeshipError as error:
+        return f"{type(error).__name__}: {error.found}"
+    return ""
 
 
 def calibrate(trt: object, algorithm: str) -> dict[str, object]:

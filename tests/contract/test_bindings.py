@@ -129,3 +129,15 @@ def test_both_calibrators_construct_on_10() -> None:
 def test_11_and_rtx_have_no_calibrators() -> None:
     for version in ("11.4.0.106", "rtx"):
         assert "calibrators" not in ask(version, "subclasses.py")
+
+
+def test_the_implicit_path_exists_on_10_alone() -> None:
+    ten = ask("10.16.1.11", "subclasses.py")["implicit"]
+    assert ten["with frames"] == ""
+    assert ten["alone"].startswith("DataError: INT8 calibration has neither a calibration cache nor frames")
+    eleven = ask("11.4.0.106", "subclasses.py")["implicit"]
+    assert eleven["with frames"].startswith(
+        'PrecisionError: precision "implicit" needs TensorRT 10; TensorRT 11.4.0.106'
+    )
+    rtx = ask("rtx", "subclasses.py")["implicit"]
+    assert "TensorRT-RTX" in rtx["with frames"]

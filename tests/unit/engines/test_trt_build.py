@@ -1,0 +1,227 @@
+"""Builds, options and refusals on the real TensorRT-RTX builder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_onnx import convolutions
+
+from edgeship import engines
+from edgeship.config import Batch, Target
+from edgeship.engines import BuildRequest, OpenOptions, _trt, _trt_build, _trt_cache, _trt_implicit
+from edgeship.engines._plan import read_plan
+from edgeship.errors import (
+    BuildError,
+    CacheError,
+    ConfigError,
+    DataError,
+    EngineMismatch,
+    ModelError,
+    PrecisionError,
+    UserInputError,
+)
+from edgeship.results import Identity
+
+RTX = engines.get("tensorrt-rtx")
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> BuildRequest:
+    model = convolutions(tmp_path / "model.onnx")
+    target = Target(
+        engine="tensorrt-rtx", device="cuda:0", batch=Batch(min=1, opt=2, max=4), compute_capability=("8.6",)
+    )
+    return BuildRequest(model, tmp_path / "engine.engine", "fp32", target, log=tmp_path / "build.log")
+
+
+def with_target(request: BuildRequest, **changes: object) -> BuildRequest:
+    return replace(request, target=request.target.model_copy(update=changes))
+
+
+def test_a_real_engine_with_its_log_and_its_profile(request_: BuildRequest) -> None:
+    said: list[str] = []
+    request_ = replace(request_, progress=lambda done, total, what: said.append(what))
+    done = RTX.build(request_)
+    assert read_plan(request_.output).version == done.identity.version
+    assert done.profiles == {"images": ((1, 3, 32, 32), (2, 3, 32, 32), (4, 3, 32, 32))}
+    assert [tensor.shape for tensor in done.outputs] == [("batch", 10)]
+    assert request_.log is not None
+    assert "[I]" in request_.log.read_text()
+    assert set(said) == {"building"}
+    audit = RTX.audit(request_.output, request_, OpenOptions())
+    assert audit.layers["Conv"] == {"fp32": 4}
+    assert audit.layers["MatMul"] == {"fp32": 1}
+    assert audit.achieved == 1.0
+
+
+def test_a_half_precision_graph_is_audited_as_such(request_: BuildRequest) -> None:
+    convolutions(request_.onnx, half=True)
+    request_ = replace(request_, precision="fp16")
+    RTX.build(request_)
+    assert RTX.audit(request_.output, request_, OpenOptions()).layers["Conv"] == {"fp16": 4}
+
+
+def test_asked_for_precision_that_the_graph_has_not_is_refused(request_: BuildRequest) -> None:
+    for precision in ("fp16", "int8", "int8-fp32"):
+        with pytest.raises(PrecisionError, match="is fp32: TensorRT-RTX"):
+            RTX.build(replace(request_, precision=precision))
+    assert not request_.output.exists()
+
+
+def test_the_implicit_path_is_refused_with_the_way_to_do_it_here(request_: BuildRequest) -> None:
+    with pytest.raises(PrecisionError) as caught:
+        RTX.build(replace(request_, precision="implicit"))
+    assert "edgeship quantize" in str(caught.value.do)
+
+
+def test_options_that_the_flavour_has_not_are_refused(request_: BuildRequest) -> None:
+    with pytest.raises(UserInputError, match="no dla_core, hardware_compatible, version_compatible"):
+        RTX.build(with_target(request_, dla_core=0, hardware_compatible=True, version_compatible=True))
+    with pytest.raises(UserInputError, match=r"does not know 9\.0"):
+        RTX.build(with_target(request_, compute_capability=("8.6", "9.0")))
+    with pytest.raises(UserInputError, match="named twice"):
+        RTX.build(with_target(request_, compute_capability=("8.6", "8.6")))
+
+
+def test_a_batch_range_that_the_graph_cannot_have(request_: BuildRequest) -> None:
+    convolutions(request_.onnx, batch=2)
+    with pytest.raises(ConfigError, match=r"fixed to 2 by the export, and batch asks for 1\.\.4"):
+        RTX.build(request_)
+
+
+def test_a_workspace_that_is_too_small_says_what_to_do() -> None:
+    log = _trt.Log(lines=[(1, "Tactic Selection: no tactics to implement the operation within workspace limit.")])
+    error = _trt.build_error("could not build", log)
+    assert "workspace_mib" in str(error.do)
+
+
+def test_a_truncated_model(request_: BuildRequest) -> None:
+    request_.onnx.write_bytes(request_.onnx.read_bytes()[:2000])
+    with pytest.raises((BuildError, ModelError)):
+        RTX.build(request_)
+    request_.onnx.write_bytes(b"hello world" * 50)
+    with pytest.raises((BuildError, ModelError)):
+        RTX.build(request_)
+    request_.onnx.write_bytes(b"")
+    with pytest.raises(ModelError, match="is empty"):
+        RTX.build(request_)
+
+
+def test_plugin_libraries_that_do_not_load(request_: BuildRequest, tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match="does not exist"):
+        RTX.build(with_target(request_, plugins=(tmp_path / "absent.so",)))
+    text = tmp_path / "text.so"
+    text.write_text("no library")
+    with pytest.raises(UserInputError, match=r"file too short|invalid ELF header"):
+        RTX.build(with_target(request_, plugins=(text,)))
+
+
+def test_engines_that_do_not_open(request_: BuildRequest, tmp_path: Path) -> None:
+    RTX.build(request_)
+    foreign = tmp_path / "foreign.engine"
+    data = request_.output.read_bytes()
+    foreign.write_bytes(b"ftrt" + data[4:])
+    with pytest.raises(EngineMismatch, match="it was opened with TensorRT-RTX"):
+        RTX.open(foreign, OpenOptions(device="cuda:0"))
+
+
+def test_misfits_name_every_difference(request_: BuildRequest) -> None:
+    built = RTX.build(request_).identity
+    other = built.model_copy(update={"version": "1.1.0.0", "platform": "aarch64-linux"})
+    found = "; ".join(RTX.misfits(other, "cuda:0"))
+    assert "TensorRT-RTX 1.1.0.0 built it" in found
+    assert "it was built on aarch64-linux" in found
+    assert RTX.misfits(built.model_copy(update={"engine": "tensorrt"}), "cuda:0") == [
+        "TensorRT built it, it is to be opened with TensorRT-RTX"
+    ]
+
+
+def test_the_probe_says_what_it_builds_for() -> None:
+    probe = RTX.probe()
+    assert probe.available
+    assert {"8.6", "8.9", "12.0"} <= set(probe.facts["builds_for"])
+
+
+def test_tensorrt_is_absent_without_raising_or_says_what_it_is() -> None:
+    probe = engines.get("tensorrt").probe()
+    assert probe.available or probe.reason
+
+
+# --- the timing cache, on TensorRT-RTX's own (its content is a no-op there, its format is real) --------------------
+
+
+def bound(**changes: str) -> Identity:
+    given = {"engine": "tensorrt", "version": "10.3.0", "device": "Orin", "compute_capability": "8.7", **changes}
+    return Identity.model_validate(given)
+
+
+def test_a_timing_cache_is_kept_and_bound(tmp_path: Path) -> None:
+    flavour = _trt.load("tensorrt-rtx")
+    log = _trt.Log()
+    path = tmp_path / "timing.cache"
+    keep = _trt.logger(flavour.trt, log)
+    builder = flavour.trt.Builder(keep)
+    config = builder.create_builder_config()
+    with _trt.quiet():
+        assert _trt_cache.attach(flavour, config, path, bound(), log) is False
+        _trt_cache.keep(config, path, bound())
+        assert path.stat().st_size > 0
+        assert _trt_cache.attach(flavour, builder.create_builder_config(), path, bound(), log) is True
+        with pytest.raises(CacheError, match=r"version is '10\.3\.0', here it is '10\.16\.1'"):
+            _trt_cache.attach(flavour, config, path, bound(version="10.16.1"), log)
+        with pytest.raises(CacheError, match="device is 'Orin', here it is 'Thor'"):
+            _trt_cache.attach(flavour, config, path, bound(device="Thor"), log)
+        path.write_bytes(path.read_bytes() + b"x")
+        with pytest.raises(CacheError, match="has changed since it was written"):
+            _trt_cache.attach(flavour, config, path, bound(), log)
+        _trt_cache.proof_path(path).unlink()
+        with pytest.raises(CacheError, match="does not say where it came from"):
+            _trt_cache.attach(flavour, config, path, bound(), log)
+
+
+def test_the_default_timing_cache_is_named_after_version_and_device() -> None:
+    name = _trt_cache.default_path(bound()).name
+    assert name == "tensorrt-10.3.0-Orin-.cache"
+    assert _trt_cache.default_path(bound(version="10.4.0")).name != name
+
+
+# --- TensorRT 10's implicit path: what can be said without TensorRT 10 ---------------------------------------------
+
+
+def test_a_calibration_cache_is_served_under_the_header_of_this_version() -> None:
+    text = "TRT-8601-EntropyCalibration2\nimages: 3c010a14\n"
+    algorithm, data = _trt_implicit.cache_for("10.3.0.26", text, "c")
+    assert algorithm == "EntropyCalibration2"
+    assert data == b"TRT-100300-EntropyCalibration2\nimages: 3c010a14\n"
+    assert _trt_implicit.cache_for("10.3.0", text.replace("Entropy", "MinMax").replace("2\n", "\n"), "c")[0].startswith(
+        "Min"
+    )
+    with pytest.raises(CacheError, match="is no TensorRT calibration cache"):
+        _trt_implicit.cache_for("10.3.0", "images: 1\n", "c")
+
+
+def test_the_calibrator_feeds_batches_in_the_order_of_the_names() -> None:
+    feeds = [{"a": np.zeros(1), "b": np.zeros(1)}]
+    serves = _trt_implicit.Calibration(None, iter(feeds), lambda batch: {"a": 16, "b": 32}, 1)
+    assert serves.next_batch(["b", "a"]) == [32, 16]
+    assert serves.next_batch(["b", "a"]) is None
+    serves.finish()
+    lacking = _trt_implicit.Calibration(None, iter(feeds), lambda batch: {}, 1)
+    assert lacking.next_batch(["c"]) is None
+    with pytest.raises(DataError, match="have no input 'c'"):
+        lacking.finish()
+
+
+def test_ctrl_c_stops_a_build_at_its_next_step() -> None:
+    flavour = _trt.load("tensorrt-rtx")
+
+    def interrupted(done: int, total: int | None, what: str) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    monitor = _trt_build.progress_monitor(flavour.trt, interrupted)
+    monitor.phase_start("Building engine", None, 3)
+    assert monitor.step_complete("Building engine", 0) is False

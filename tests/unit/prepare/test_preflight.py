@@ -1,0 +1,152 @@
+"""Preflight: the real TensorRT-RTX parser on graphs with one trouble each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgeship.config import InputSpec, Model
+from edgeship.errors import MissingExtra, ModelError, StageError
+from edgeship.prepare import export
+from edgeship.prepare.preflight import REMEDIES, describe, preflight, require
+from edgeship.results import Preflight
+
+
+def save(
+    path: Path, nodes: list[onnx.NodeProto], inputs: list[object], outputs: list[object], domain: str = ""
+) -> Path:
+    opsets = [helper.make_opsetid("", 18), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    model = helper.make_model(helper.make_graph(nodes, "trouble", inputs, outputs), opset_imports=opsets, ir_version=10)
+    onnx.save(model, str(path))
+    return path
+
+
+def tensor(name: str, kind: int, shape: list[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def floats(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+    return tensor(name, TensorProto.FLOAT, shape)
+
+
+@pytest.fixture
+def troubled(tmp_path: Path) -> Path:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], "relu"),
+        helper.make_node("Unique", ["a"], ["u"], "uniq"),
+        helper.make_node("Foo", ["a"], ["b"], "foo", domain="my.ops"),
+        helper.make_node("Det", ["m"], ["d"], "det"),
+    ]
+    inputs = [tensor("x", TensorProto.FLOAT, ["n", 3]), tensor("m", TensorProto.FLOAT, [3, 3])]
+    outputs = [
+        tensor("b", TensorProto.FLOAT, ["n", 3]), tensor("d", TensorProto.FLOAT, []),
+        tensor("u", TensorProto.FLOAT, ["k"]),
+    ]  # fmt: skip
+    return save(tmp_path / "troubled.onnx", nodes, inputs, outputs, "my.ops")
+
+
+def test_every_rejected_node_in_one_pass_with_the_remedies_in_order(troubled: Path) -> None:
+    result = preflight(troubled, engine="tensorrt-rtx")
+    assert [(problem.operator, problem.node) for problem in result.errors] == [
+        ("Unique", "uniq"), ("Foo", "foo"), ("Det", "det")
+    ]  # fmt: skip
+    assert result.errors[0].reason == "TensorRT has no implementation of Unique"
+    assert result.errors[0].remedies == REMEDIES
+    assert "Plugin not found" in result.errors[1].reason
+    assert result.errors[1].remedies[0].startswith("if a plugin for it exists, load it")
+    with pytest.raises(StageError) as caught:
+        require(result)
+    assert str(caught.value).count("  - ") == 3
+    assert "Det 'det'" in str(caught.value)
+
+
+DETERMINANT = """
+import torch
+from torch import nn
+
+class Area(nn.Module):
+    def forward(self, x):
+        return torch.linalg.det(x @ x.transpose(1, 2))
+
+def build():
+    return Area()
+"""
+
+
+def test_the_line_of_the_users_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "area_model.py").write_text(DETERMINANT)
+    model = Model(source="area_model:build", inputs={"x": InputSpec(shape=("batch", 3, 3))})
+    export.export(model, tmp_path, tmp_path)
+    errors = preflight(tmp_path / "model.onnx", engine="tensorrt-rtx").errors
+    assert [problem.operator for problem in errors] == ["Det"]
+    assert errors[0].place.startswith("area_model.py:7 in forward")
+    assert "area_model.py:7" in describe(errors[0])
+
+
+def test_dynamic_height_and_width_cost(tmp_path: Path) -> None:
+    shape: list[int | str] = ["n", 3, "h", "w"]
+    node = [helper.make_node("Relu", ["x"], ["y"], "relu")]
+    path = save(
+        tmp_path / "a.onnx", node, [tensor("x", TensorProto.FLOAT, shape)], [tensor("y", TensorProto.FLOAT, shape)]
+    )
+    (problem,) = preflight(path, engine="tensorrt-rtx").problems
+    assert problem.level == "warning"
+    assert "h, w is dynamic beyond the batch" in problem.reason
+    assert "slower" in problem.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [(TensorProto.INT64, "int64"), (TensorProto.DOUBLE, "float64"), (TensorProto.UINT8, "uint8")]
+)
+def test_awkward_inputs(tmp_path: Path, kind: int, word: str) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], "cast", to=TensorProto.FLOAT)]
+    path = save(tmp_path / "a.onnx", nodes, [tensor("x", kind, ["n", 3])], [floats("y", ["n", 3])])
+    warnings = [
+        problem.reason for problem in preflight(path, engine="tensorrt-rtx").problems if problem.level == "warning"
+    ]
+    assert any(f"input 'x' is {word}" in reason for reason in warnings)
+
+
+def test_a_batch_that_the_export_froze(tmp_path: Path) -> None:
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], "mean", keepdims=1)]
+    path = save(
+        tmp_path / "a.onnx", nodes, [tensor("x", TensorProto.FLOAT, ["n", 3])], [tensor("y", TensorProto.FLOAT, [1, 1])]
+    )
+    reasons = [problem.reason for problem in preflight(path, engine="tensorrt-rtx").problems]
+    assert any("may have frozen the batch" in reason for reason in reasons)
+
+
+def test_a_fixed_batch_is_a_note(tmp_path: Path) -> None:
+    shape: list[int | str] = [2, 3, 8, 8]
+    nodes = [helper.make_node("Relu", ["x"], ["y"], "relu")]
+    path = save(
+        tmp_path / "a.onnx", nodes, [tensor("x", TensorProto.FLOAT, shape)], [tensor("y", TensorProto.FLOAT, shape)]
+    )
+    (problem,) = preflight(path, engine="tensorrt-rtx").problems
+    assert (problem.level, "is fixed to batch 2" in problem.reason) == ("note", True)
+
+
+def test_a_named_engine_that_is_not_installed_is_refused(troubled: Path) -> None:
+    from edgeship.doctor import package_version
+
+    if package_version("tensorrt") is None:
+        with pytest.raises(MissingExtra):
+            preflight(troubled, engine="tensorrt")
+    else:
+        assert preflight(troubled, engine="tensorrt").parser
+
+
+def test_without_a_parser_nothing_is_claimed() -> None:
+    require(Preflight(parser=None))
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "no.onnx"
+    path.write_bytes(b"hello world" * 20)
+    with pytest.raises(ModelError):
+        preflight(path)
+    with pytest.raises(ModelError):
+        preflight(tmp_path / "absent.onnx")
