@@ -107,6 +107,8 @@ def models(work: Path) -> dict[str, Any]:
     from edgeship.prepare.half import to_half
     from edgeship.prepare.slim import slim
 
+    if (work / "models.json").is_file():
+        return {**json.loads((work / "models.json").read_text()), "reused": True}
     (work / "source").mkdir(exist_ok=True)
     (work / "source" / "resnet_random.py").write_text(SOURCE)
     model = config.Model(
@@ -125,7 +127,9 @@ def models(work: Path) -> dict[str, Any]:
     half = to_half(work / "fp32.onnx", few, work / "fp16.onnx")
     taken["half_s"] = time.perf_counter() - begin
     (work / "input.json").write_text(json.dumps(name))
-    return taken | {"input": name, "nodes": slimmed.nodes_after, "left_in_fp32": list(half.left)}
+    facts = taken | {"input": name, "nodes": slimmed.nodes_after, "left_in_fp32": list(half.left)}
+    (work / "models.json").write_text(json.dumps(facts))
+    return facts
 
 
 def _target(batch: int, **changes: Any) -> Any:

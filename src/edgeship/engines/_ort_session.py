@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import io
 import re
 from collections.abc import Iterator
@@ -208,15 +209,28 @@ def _provider(device: str) -> tuple[str, str]:
 
 @functools.cache
 def _preload() -> str:
-    """Load CUDA and cuDNN from the vendor's Python packages where onnxruntime can; say what it complained of."""
+    """Load CUDA and cuDNN from the vendor's Python packages, wherever they lie; say what onnxruntime complained of.
+
+    onnxruntime itself looks only beside its own package, which misses those of another folder on the path.
+    """
     preload = getattr(library(), "preload_dlls", None)
     if preload is None:
         return ""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        preload()
+        for name, wanted in (("cu*", {"cuda": True, "cudnn": False}), ("cudnn", {"cuda": False, "cudnn": True})):
+            folders = [place for place in _vendor_folders(name) if any(place.glob("*.so*"))]
+            preload(**wanted, directory=str(folders[0]) if folders else None)
     lines = [line for line in said.getvalue().splitlines() if "ailed" in line]
     return f" ({'; '.join(lines[:3])})" if lines else ""
+
+
+def _vendor_folders(name: str) -> list[Path]:
+    """The ``lib`` folders of the vendor's packages ``nvidia/NAME``."""
+    found = importlib.util.find_spec("nvidia")
+    places = list(found.submodule_search_locations or []) if found else []
+    folders = [folder for place in places for folder in sorted(Path(place).glob(f"{name}/lib"))]
+    return [folder for folder in folders if name == "cudnn" or folder.parent.name[2:].isdigit()]
 
 
 def tensors(described: Any) -> tuple[TensorInfo, ...]:
