@@ -15,6 +15,7 @@ from edgeship.decide.statistics import (
     Interval,
     bootstrap_images_needed,
     bootstrap_upper,
+    jackknife_margin,
     leave_out,
     paired_images_needed,
     paired_interval,
@@ -22,10 +23,12 @@ from edgeship.decide.statistics import (
     score_upper,
 )
 from edgeship.errors import DataError
+from edgeship.metrics import paired
 
 Floats = NDArray[np.float64]
 EXACT = "exact paired (Tango score, unconditional)"
 SCORE = "paired score (Tango)"
+JACKKNIFE = "jackknife over groups of images"
 BOOTSTRAP = "paired bootstrap over images (BCa, t)"
 POINT = "point estimate (statistics off)"
 
@@ -60,8 +63,8 @@ class Reference:
     resamples: int
     examples: Mapping[str, int] = field(default_factory=dict)
     """Class name → labelled examples."""
-    cache: dict[str, Floats] = field(default_factory=dict)
-    weights: Floats | None = None
+    cache: dict[tuple[str, bool], Floats] = field(default_factory=dict)
+    weights: dict[bool, Floats] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -73,34 +76,34 @@ class Reference:
         _, _, class_name = name.partition("/")
         return min(self.images, self.examples.get(class_name, 0)) if class_name else self.images
 
-    def weightings(self) -> Floats:
-        """Bootstrap weights over jackknife weights, [resamples + groups, images]."""
-        if self.weights is None:
-            self.weights = np.concatenate([resampling(self.images, self.resamples), leave_out(self.images)])
-        return self.weights
+    def weightings(self, decisive: bool) -> Floats:
+        """Weights of the jackknife, after those of the bootstrap where a rule rests on it: [weightings, images]."""
+        if decisive not in self.weights:
+            jackknife = leave_out(self.images)
+            full = [resampling(self.images, self.resamples), jackknife] if decisive else [jackknife]
+            self.weights[decisive] = np.concatenate(full)
+        return self.weights[decisive]
 
-    def values(self, names: Sequence[str]) -> dict[str, Floats]:
+    def values(self, names: Sequence[str], decisive: bool) -> dict[str, Floats]:
         """The reference's metrics under every weighting."""
-        missing = [name for name in names if name not in self.cache]
+        missing = [name for name in names if (name, decisive) not in self.cache]
         if missing:
             task = metrics.task_of(self.records)
-            self.cache.update(task.resample(self.records, self.weightings(), missing))
-        return {name: self.cache[name] for name in names}
+            made = task.resample(self.records, self.weightings(decisive), missing)
+            self.cache.update({(name, decisive): values for name, values in made.items()})
+        return {name: self.cache[name, decisive] for name in names}
 
 
 def check_paired(reference: Arrays, candidate: Arrays, name: str) -> None:
     """Refuse to pair records of different images.
 
     Raises:
-        DataError: Other images, another order, another task or other classes.
+        DataError: Other images, another order, other labels, another task or other classes.
     """
-    for key, what in (("task", "tasks"), ("classes", "class names"), ("ids", "images"), ("digests", "images")):
-        if key in reference and not np.array_equal(reference[key], candidate.get(key, np.empty(0))):
-            raise DataError(
-                f"{name} and the reference were evaluated with different {what}",
-                expected="the same images in the same order",
-                do="evaluate both again on one image folder",
-            )
+    try:
+        paired.require_same_images(reference, candidate)
+    except DataError as error:
+        raise DataError(f"{name} and the reference: {error.found}", expected=error.expected, do=error.do) from None
 
 
 def measure(reference: Reference, candidate: Arrays, names: Sequence[str], exact: frozenset[str]) -> dict[str, Drop]:
@@ -123,16 +126,26 @@ def measure(reference: Reference, candidate: Arrays, names: Sequence[str], exact
         metric, _, class_name = name.partition("/")
         before = task.successes(reference.records, metric, class_name or None)
         after = task.successes(candidate, metric, class_name or None)
-        # Examples pair exactly only where they are independent: one per image.
-        if before is None or after is None or len(before[0]) != reference.images:
+        if before is None or after is None or not _one_per_image(reference, before[0]):
             others.append(name)
             continue
         drop = _proportion(before, after, reference.confidence, exact=name in exact)
         if drop is not None:
             found[name] = drop
-    if others:
-        found.update(_resampled(reference, candidate, others))
+    for decisive in (True, False):
+        chosen = [name for name in others if (name in exact) == decisive]
+        if chosen:
+            found.update(_resampled(reference, candidate, chosen, decisive))
     return {name: found[name] for name in names if name in found}
+
+
+def _one_per_image(reference: Reference, mask: NDArray[np.bool_]) -> bool:
+    """Whether the examples are independent: objects of one image are not, and are resampled with their image."""
+    groups = getattr(metrics.task_of(reference.records), "groups", None)
+    if groups is None:
+        return len(mask) == reference.images
+    images = np.asarray(groups(reference.records))[mask]
+    return len(np.unique(images)) == len(images)
 
 
 def _proportion(
@@ -162,28 +175,38 @@ def _proportion(
     return Drop(Interval(estimate, -float(negative), float(upper)), SCORE, n, (lost, gained))
 
 
-def _resampled(reference: Reference, candidate: Arrays, names: Sequence[str]) -> dict[str, Drop]:
+def _resampled(reference: Reference, candidate: Arrays, names: Sequence[str], decisive: bool) -> dict[str, Drop]:
     task = metrics.task_of(reference.records)
     once = np.ones((1, reference.images))
     before_all, after_all = task.resample(reference.records, once, names), task.resample(candidate, once, names)
-    known = [name for name in names if np.isfinite(before_all[name][0] - after_all[name][0])]
-    estimates = {name: float(before_all[name][0] - after_all[name][0]) for name in known}
+    estimates = {name: float(before_all[name][0] - after_all[name][0]) for name in names}
+    known = [name for name in names if math.isfinite(estimates[name])]
     if reference.confidence == 0:
-        return {name: Drop(Interval(x, x, x), POINT, reference.support(name)) for name, x in estimates.items()}
-    before, after = reference.values(known), task.resample(candidate, reference.weightings(), known)
+        return {
+            name: Drop(Interval(estimates[name], estimates[name], estimates[name]), POINT, reference.support(name))
+            for name in known
+        }
+    before = reference.values(known, decisive)
+    after = task.resample(candidate, reference.weightings(decisive), known)
     found = {}
     for name in known:
-        drops, support = before[name] - after[name], reference.support(name)
-        replicates, influence = drops[: reference.resamples], drops[reference.resamples :]
-        # A resample that holds no example of a rare class says nothing; half of them missing says too little.
-        holds = np.isfinite(replicates)
-        enough = holds.mean() > 0.5
-        kept = replicates[holds] if enough else replicates
-        influence = influence[np.isfinite(influence)] if enough else influence
-        bounds = (
-            bootstrap_upper(sign * estimates[name], sign * kept, sign * influence, support, reference.confidence)
-            for sign in (1, -1)
-        )
-        upper, negative = bounds
-        found[name] = Drop(Interval(estimates[name], -negative, upper), BOOTSTRAP, support)
+        interval = _interval(reference, name, estimates[name], before[name] - after[name], decisive)
+        found[name] = Drop(interval, BOOTSTRAP if decisive else JACKKNIFE, reference.support(name))
     return found
+
+
+def _interval(reference: Reference, name: str, estimate: float, drops: Floats, decisive: bool) -> Interval:
+    """Bounds from the drops under every weighting: the bootstrap's, then the jackknife's."""
+    images, confidence = reference.support(name), reference.confidence
+    first = reference.resamples if decisive else 0
+    replicates, influence = drops[:first], drops[first:]
+    influence = influence[np.isfinite(influence)]
+    if not decisive:
+        margin = jackknife_margin(influence, confidence)
+        return Interval(estimate, estimate - margin, estimate + margin)
+    # A resample that holds no example of a rare class says nothing; half of them missing says too little.
+    holds = np.isfinite(replicates)
+    if holds.mean() > 0.5:
+        replicates = replicates[holds]
+    upper = bootstrap_upper(estimate, replicates, influence, images, confidence)
+    return Interval(estimate, -bootstrap_upper(-estimate, -replicates, -influence, images, confidence), upper)

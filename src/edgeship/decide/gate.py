@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgeship import metrics
 from edgeship.config import Gate
 from edgeship.decide import rules
-from edgeship.decide.agreement import compare_answers
+from edgeship.decide.agreement import Answers, compare_answers
 from edgeship.decide.drops import Drop, Reference, check_paired, measure
 from edgeship.decide.measured import Measured
 from edgeship.errors import UserInputError
@@ -119,53 +119,60 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"known here: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}" if known else "none is known here"
 
 
+@dataclass
+class _Findings:
+    """What one build of a candidate showed."""
+
+    rules: list[Rule]
+    drops: dict[str, Drop] = field(default_factory=dict)
+    answers: Answers | None = None
+
+    @property
+    def largest_drop(self) -> float:
+        """Of all metrics and classes."""
+        return max((drop.interval.estimate for drop in self.drops.values()), default=-math.inf)
+
+
 def judge_one(context: _Context, builds: Sequence[Measured]) -> Judged:
     """Judge one candidate over all of its builds."""
     gate, first = context.gate, builds[0]
     each = [_judge_build(context, item) for item in builds]
-    names = dict.fromkeys(rule.name for found, _ in each for rule in found)
-    merged = [rules.worst([rule for found, _ in each for rule in found if rule.name == name]) for name in names]
+    names = dict.fromkeys(rule.name for found in each for rule in found.rules)
+    merged = [rules.worst([rule for found in each for rule in found.rules if rule.name == name]) for name in names]
     if gate.rebuilds > 1:
         merged.append(_rebuild_rule(gate, builds))
-    drops = max((found for _, found in each), key=_largest)
-    answers = compare_answers(context.reference.records, first.records) if context.reference and first.records else None
+    worst = max(each, key=lambda found: found.largest_drop)
     return Judged(
         candidate=first.name,
         target_name=first.trial.target_name,
         outcome=_outcome(merged),
         rules=tuple(merged),
-        **_shown(drops),
-        agreement=answers.share if answers else None,
-        score_shift=answers.score_shift if answers else None,
+        **_shown(worst.drops),
+        agreement=worst.answers.share if worst.answers else None,
+        score_shift=worst.answers.score_shift if worst.answers else None,
         speedup=_speedup(gate, builds, context.fp32),
     )
 
 
-def _largest(drops: dict[str, Drop]) -> float:
-    return max((drop.interval.estimate for drop in drops.values()), default=-math.inf)
-
-
-def _judge_build(context: _Context, item: Measured) -> tuple[list[Rule], dict[str, Drop]]:
-    """All rules for one build, and the drops that were measured."""
+def _judge_build(context: _Context, item: Measured) -> _Findings:
     gate, trial = context.gate, item.trial
     if trial.failure is not None:
         reason = f"{trial.failure.stage} failed: {trial.failure.message}"
-        return [Rule(name="trial", outcome="fail", measured=None, limit=None, reason=reason)], {}
-    found = [rules.audit_rule(gate, item)]
+        return _Findings([Rule(name="trial", outcome="fail", measured=None, limit=None, reason=reason)])
+    found = _Findings([rules.audit_rule(gate, item)])
     if trial.build is not None and not trial.build.runnable:
         why = trial.build.reason or "no GPU here"
-        found.append(rules.unmeasured("run", None, f"built and audited, not run: {why}"))
-    found += rules.latency_rules(gate, item)
+        found.rules.append(rules.unmeasured("run", None, f"built and audited, not run: {why}"))
+    found.rules += rules.latency_rules(gate, item)
     if gate.speedup_over_fp32 is not None:
-        found.append(rules.speedup_rule(gate, item, context.fp32))
+        found.rules.append(rules.speedup_rule(gate, item, context.fp32))
     if gate.throughput_min is not None:
-        found.append(rules.throughput_rule(gate, item))
-    accuracy, drops = _accuracy(context, item)
-    found += accuracy
-    found += rules.size_rules(gate, item)
+        found.rules.append(rules.throughput_rule(gate, item))
+    _accuracy(context, item, found)
+    found.rules += rules.size_rules(gate, item)
     if not _has_rules(gate):
-        found.append(rules.unmeasured("gate", None, "the config sets no rule, so nothing was decided"))
-    return found, drops
+        found.rules.append(rules.unmeasured("gate", None, "the config sets no rule, so nothing was decided"))
+    return found
 
 
 def _has_rules(gate: Gate) -> bool:
@@ -182,31 +189,30 @@ def _has_rules(gate: Gate) -> bool:
     return bool(gate.max_drop or gate.critical or any(value is not None for value in single))
 
 
-def _accuracy(context: _Context, item: Measured) -> tuple[list[Rule], dict[str, Drop]]:
+def _accuracy(context: _Context, item: Measured, found: _Findings) -> None:
+    """Add the drops, the agreement, and their rules."""
     gate, reference = context.gate, context.reference
     why = context.missing
     if not why and (item.trial.evaluation is None or not item.records):
         why = "the candidate was not evaluated"
     if why or reference is None:
-        found = [rules.unmeasured(name, limit, why) for name, (_, limit) in context.wanted.items()]
+        found.rules += [rules.unmeasured(name, limit, why) for name, (_, limit) in context.wanted.items()]
         if gate.min_agreement is not None:
-            found.append(rules.unmeasured("min_agreement", gate.min_agreement, why))
-        return found, {}
+            found.rules.append(rules.unmeasured("min_agreement", gate.min_agreement, why))
+        return
     check_paired(reference.records, item.records, item.name)
     exact = frozenset(what for what, _ in context.wanted.values())
-    drops = measure(reference, item.records, context.shown, exact)
-    found = []
+    found.drops = measure(reference, item.records, context.shown, exact)
+    found.answers = compare_answers(reference.records, item.records, gate.confidence, gate.resamples)
     for name, (what, limit) in context.wanted.items():
         class_name = what.partition("/")[2]
         if class_name and not reference.examples.get(class_name):
             why = f"the evaluation images hold no example of {class_name!r}; add some"
-            found.append(rules.unmeasured(name, limit, why))
+            found.rules.append(rules.unmeasured(name, limit, why))
         else:
-            found.append(rules.drop_rule(gate, name, limit, drops.get(what), reference.images))
+            found.rules.append(rules.drop_rule(gate, name, limit, found.drops.get(what), reference.images))
     if gate.min_agreement is not None:
-        answers = compare_answers(reference.records, item.records)
-        found.append(rules.agreement_rule(gate, answers.agreed if answers else 0, answers.images if answers else 0))
-    return found, drops
+        found.rules.append(rules.agreement_rule(gate, found.answers))
 
 
 def _rebuild_rule(gate: Gate, builds: Sequence[Measured]) -> Rule:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeship.config import Gate
+from edgeship.decide.agreement import Answers
 from edgeship.decide.drops import POINT, Drop
 from edgeship.decide.measured import Measured
-from edgeship.decide.special import clopper_pearson
-from edgeship.decide.statistics import paired_images_needed, quantile_lower, quantile_upper, samples_needed
+from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper, samples_needed
 from edgeship.results import Latency, Outcome, Quantiles, Rule
 
 SLACK = 1e-12
@@ -188,23 +188,23 @@ def drop_rule(gate: Gate, name: str, limit: float, drop: Drop | None, images: in
     return Rule(**facts, outcome="inconclusive", reason=reason, more_images=more)
 
 
-def agreement_rule(gate: Gate, agreed: int, examples: int) -> Rule:
-    """Share of images where candidate and reference give the same answer, with the exact lower bound."""
+def agreement_rule(gate: Gate, answers: Answers | None) -> Rule:
+    """Share of answers that candidate and reference have in common, with a lower bound."""
     limit = gate.min_agreement
     assert limit is not None
-    if examples == 0:
-        return unmeasured("min_agreement", limit, "agreement with the reference was not measured for this task")
-    measured = agreed / examples
-    bound, method = measured, POINT
-    if gate.confidence > 0:
-        bound, method = clopper_pearson(agreed, examples, gate.confidence)[0], "exact (Clopper-Pearson)"
+    if answers is None:
+        return unmeasured("min_agreement", limit, "agreement with the reference was not measured")
+    measured, bound = answers.share, answers.sure
+    method = answers.method if gate.confidence > 0 else POINT
     facts = {"name": "min_agreement", "measured": measured, "bound": bound, "limit": limit, "method": method}
-    said = f"agrees with the reference on {measured:.2%} of {examples} images"
+    said = f"agrees with the reference on {measured:.2%} of the answers for {answers.images} images"
     if measured < limit - SLACK:
         return Rule(**facts, outcome="fail", reason=f"{said}; {limit:.2%} are asked for")
     if bound < limit - SLACK:
-        more = paired_images_needed(examples - agreed, 0, examples, 1 - limit, gate.confidence)
+        more = bootstrap_images_needed(1 - measured, 1 - bound, answers.images, 1 - limit, gate.confidence)
         reason = f"{said}, of which {bound:.2%} are sure; {limit:.2%} are asked for"
+        if more:
+            reason += f": about {more} more images would decide it"
         return Rule(**facts, outcome="inconclusive", reason=reason, more_images=more)
     return Rule(**facts, outcome="pass", reason=f"{said}; at least {limit:.2%} are asked for")
 

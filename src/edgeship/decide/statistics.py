@@ -258,6 +258,18 @@ def bootstrap_upper(estimate: float, replicates: Floats, influence: Floats, imag
     return max(bca, normal)
 
 
+def jackknife_margin(influence: Floats, confidence: float) -> float:
+    """t · standard error of a statistic from the drops of the grouped jackknife, [G]. For display, not for a rule."""
+    groups = len(influence)
+    if groups < 2:
+        return math.inf
+    values = influence - influence.mean()
+    square = float((values**2).sum())
+    if square <= 1e-24:
+        return 0.0
+    return t_quantile(confidence, _freedom(values)) * math.sqrt((groups - 1) / groups * square)
+
+
 def _freedom(values: Floats) -> float:
     """Degrees of freedom of the variance of ``values``: 2 G / (kurtosis - (G - 3) / (G - 1)), at least 1."""
     groups = len(values)
