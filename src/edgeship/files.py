@@ -49,8 +49,10 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically.
 
     Raises:
-        StorageError: No space left, read-only, or not permitted.
+        StorageError: No space left, read-only, not permitted, or a device or folder stands there.
     """
+    if path.exists() and not path.is_file():
+        raise StorageError(f"{path} is not a regular file", do="choose another place with --out")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)

@@ -28,6 +28,10 @@ USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 """Click's base error: typer bundles click in some versions and depends on it in others."""
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""
+
+
 def _register() -> None:
     """Import the command modules: each adds its commands to ``app``."""
     from edgeship.cli import bench, bundle, decide, engine, evaluate, prepare, quantize, ship  # noqa: F401
@@ -43,13 +47,12 @@ def _run() -> int:
     try:
         code: Any = app(standalone_mode=False)
     except typer.Exit as stop:
-        return stop.exit_code
+        code = stop.exit_code
     except USAGE_ERROR as error:
         error.show()
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        _say("interrupted; what was finished is kept, the same command continues from there")
-        return 130
+        code = INTERRUPTED
     except EdgeshipError as error:
         _report(error)
         return error.exit_code
@@ -62,6 +65,8 @@ def _run() -> int:
         _say(f"error: edgeship itself failed: {type(error).__name__}: {error}")
         _say("do: run again with EDGESHIP_DEBUG=1 and report the traceback")
         return 4
+    if code == INTERRUPTED:
+        _say("interrupted; what was finished is kept, the same command continues from there")
     return code if isinstance(code, int) else 0
 
 

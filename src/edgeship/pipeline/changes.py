@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 
 from edgeship.data import datasets
 from edgeship.decide import measured
-from edgeship.decide.report import Answer, Box, ChangedImage
+from edgeship.decide.report import Answer, ChangedImage
 from edgeship.pipeline.cache import Run
 from edgeship.pipeline.trials import Tries
 from edgeship.results import Decision
 
 SHOWN = 12
-LOOKED_AT = 64
-"""Detection and segmentation: so many evaluation images, evenly spread, are inferred again and compared."""
 
 
 def changed_images(
@@ -39,7 +37,7 @@ def changed_images(
     else:
         from edgeship.pipeline.inferring import compare_predictions
 
-        found = compare_predictions(run, base, other, LOOKED_AT)
+        found = compare_predictions(run, base, other, SHOWN)
     order = {"worse": 0, "other": 1, "better": 2}
     return tuple(sorted(found, key=lambda item: (order[item.harm], -item.change))[:SHOWN])
 
@@ -83,11 +81,3 @@ def _classification(run: Run, base: Any, other: Any, name: str) -> list[ChangedI
             )
         )
     return found
-
-
-def boxes_of(detection: Any) -> tuple[Box, ...]:
-    """A detection's boxes for the report."""
-    return tuple(
-        Box((float(a), float(b), float(c), float(d)), name, float(score))
-        for (a, b, c, d), name, score in zip(detection.boxes, detection.names, detection.scores, strict=True)
-    )

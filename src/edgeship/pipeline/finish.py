@@ -131,6 +131,7 @@ def _result(
         trials=tuple(summaries),
         decisions=decisions,
         stages=tuple(run.stages),
+        search={target.name: target.search.found.model_dump() for target in tries if target.search is not None},
         environment=environment(),
         config=run.config.model_dump(mode="json"),
         bundle=first.name if first is not None else None,
@@ -241,6 +242,6 @@ def _extras(run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Dec
     extras: dict[str, Any] = {"changed": changed_images(run, reference, tries, decisions)}
     for target in tries:
         if target.search is not None:
-            extras |= target.search.for_report()
+            extras |= target.search.for_report(next(iter(run.config.gate.max_drop), None))
             break
     return extras

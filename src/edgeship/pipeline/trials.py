@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeship import engines
 from edgeship.config import Config, Precision, Target
@@ -16,6 +16,7 @@ from edgeship.pipeline.steps import KnownFrames, data_hash
 from edgeship.results import Artifact, Calibrated, Candidate, Failure, Quantized, Slimmed, Trial, TrialSpec, write
 
 REFERENCE = "reference"
+Style = Literal["onnxruntime", "tensorrt"]
 
 
 def candidates(config: Config) -> tuple[Candidate, ...]:
@@ -42,9 +43,9 @@ def resolved_precision(precision: Precision, target: Target) -> Precision:
     return precision
 
 
-def graph_stage(candidate: Candidate, target: Target) -> Stage[Quantized]:
+def graph_stage(candidate: Candidate, target: Target, style: Style | None = None) -> Stage[Quantized]:
     """The stage that makes a candidate's ONNX for an engine family."""
-    style = "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"
+    style = style or style_of(target)
     precision = resolved_precision(candidate.precision, target)
 
     def key(run: Run) -> Any:
@@ -79,17 +80,26 @@ def reference_target(config: Config) -> tuple[str, Target]:
     return REFERENCE, Target(engine="onnxruntime", device="cpu", batch=next(iter(targets.values())).batch)
 
 
-def trial_stage(candidate: Candidate, name: str, target: Target, rebuild: int = 0) -> Stage[Trial]:
+def style_of(target: Target) -> Style:
+    """Whose placement of Q/DQ an engine wants."""
+    return "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"
+
+
+def graph_name(candidate: Candidate, style: Style) -> str:
+    """The stage whose graph a candidate is built from."""
+    return "slim" if candidate.precision in ("fp32", "implicit") else f"quantize:{style}:{candidate.name}"
+
+
+def trial_stage(candidate: Candidate, tries: Tries, rebuild: int = 0) -> Stage[Trial]:
     """The stage that builds, audits, benchmarks and evaluates a candidate on a target."""
-    style = "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"
-    plain = candidate.precision in ("fp32", "implicit")
-    graph = "slim" if plain else f"quantize:{style}:{candidate.name}"
+    name, target = tries.name, tries.target
+    graph = graph_name(candidate, tries.style or style_of(target))
 
     def key(run: Run) -> Any:
         return {
             "model": _graph_hash(run, graph),
             "cache": run.result("calibrate", Calibrated).cache.sha256 if candidate.precision == "implicit" else None,
-            "spec": _spec(run, candidate, name, target, rebuild).model_dump(mode="json"),
+            "spec": _spec(run, candidate, tries, rebuild).model_dump(mode="json"),
             "images": _evaluation_hash(run),
             "machine": _machine(target),
         }
@@ -97,7 +107,7 @@ def trial_stage(candidate: Candidate, name: str, target: Target, rebuild: int = 
     def work(run: Run, folder: Path) -> Trial:
         from edgeship import targets
 
-        spec = _spec(run, candidate, name, target, rebuild)
+        spec = _spec(run, candidate, tries, rebuild)
         with storage_errors(folder):
             shutil.copyfile(run.path(graph, "model.onnx"), folder / "model.onnx")
             if spec.cache is not None:
@@ -124,11 +134,9 @@ def _graph_hash(run: Run, graph: str) -> str:
     return result.model.sha256
 
 
-def _spec(run: Run, candidate: Candidate, name: str, target: Target, rebuild: int) -> TrialSpec:
-    config = run.config
-    style = "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"
-    plain = candidate.precision in ("fp32", "implicit")
-    source = run.results["slim" if plain else f"quantize:{style}:{candidate.name}"]
+def _spec(run: Run, candidate: Candidate, tries: Tries, rebuild: int) -> TrialSpec:
+    config, target = run.config, tries.target
+    source = run.results[graph_name(candidate, tries.style or style_of(target))]
     assert isinstance(source, Slimmed | Quantized)
     cache: Artifact | None = None
     if candidate.precision == "implicit":
@@ -137,7 +145,7 @@ def _spec(run: Run, candidate: Candidate, name: str, target: Target, rebuild: in
     precision = resolved_precision(candidate.precision, target)
     return TrialSpec(
         candidate=candidate.model_copy(update={"precision": precision}),
-        target_name=name,
+        target_name=tries.name,
         target=target,
         model=source.model,
         cache=cache,
@@ -172,6 +180,8 @@ class Tries:
     trials: list[tuple[Candidate, Trial, Path]] = field(default_factory=list)
     quantized: dict[str, Quantized] = field(default_factory=dict)
     search: Any = None
+    style: Style | None = None
+    """Whose Q/DQ placement the graphs have; None: the engine's own."""
 
     def folders(self) -> list[Path]:
         """The trials' directories, in the order they ran."""
@@ -188,14 +198,14 @@ def try_candidates(
     if reference is not None and run.config.candidates.search:
         from edgeship.pipeline.searching import search_target
 
-        search_target(run, tries, reference)
+        tries.search = search_target(run, tries, reference)
     return tries
 
 
 def try_one(run: Run, tries: Tries, candidate: Candidate) -> list[Path]:
     """One candidate's graph and its trials (as many builds as ``gate.rebuilds`` asks for)."""
     if candidate.precision not in ("fp32", "implicit"):
-        stage = graph_stage(candidate, tries.target)
+        stage = graph_stage(candidate, tries.target, tries.style)
         try:
             tries.quantized[candidate.name] = execute_one(run, stage)
         except UserInputError:
@@ -205,7 +215,7 @@ def try_one(run: Run, tries: Tries, candidate: Candidate) -> list[Path]:
             return [folder]
     folders = []
     for rebuild in range(run.config.gate.rebuilds if tries.name != REFERENCE else 1):
-        stage_ = trial_stage(candidate, tries.name, tries.target, rebuild)
+        stage_ = trial_stage(candidate, tries, rebuild)
         trial = execute_one(run, stage_)
         folders.append(run.folders[stage_.name])
         tries.trials.append((candidate, trial, folders[-1]))

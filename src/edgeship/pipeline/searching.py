@@ -1,0 +1,170 @@
+"""The search for a mixed-precision engine, wired to stages: every graph and trial of it is kept and reused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeship.config import Target
+from edgeship.decide import gate, measured
+from edgeship.decide.measured import Measured
+from edgeship.decide.report import SearchStep
+from edgeship.decide.search import SearchOptions, Tried, search
+from edgeship.errors import DataError
+from edgeship.pipeline.cache import Run, Stage, execute_one, versions
+from edgeship.pipeline.calibration import frames_of
+from edgeship.pipeline.trials import Tries, style_of, try_one
+from edgeship.prepare import cache, sensitivity
+from edgeship.results import Calibrated, Candidate, Judged, LayerNoise, Searched, Sensitivity, Slimmed
+
+FRAMES = 8
+"""Real frames that the ranking runs on."""
+PREVIEW = "preview"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the search of one target found, and the ranking it rests on."""
+
+    ranking: Sensitivity
+    found: Searched
+
+    def for_report(self, metric: str | None) -> dict[str, Any]:
+        """The parts of the report's evidence that come from here."""
+        steps = tuple(
+            SearchStep(
+                candidate=item.candidate,
+                kept=len(item.keep),
+                where=item.where,
+                drop=item.drop.get(metric) if metric is not None else None,
+                metric=metric or "",
+                latency_ms=item.latency_ms,
+                outcome=item.outcome,
+                why=item.why,
+            )
+            for item in self.found.attempts
+        )
+        noise = tuple(
+            LayerNoise(node=node, operator=group.operator, snr_db=group.snr_db)
+            for group in self.ranking.groups
+            for node in group.nodes[:1]
+        )
+        return {"search": steps, "search_sentence": self.found.sentence, "sensitivity": noise}
+
+
+def search_target(run: Run, tries: Tries, reference: Tries) -> Search | None:
+    """Search one target; the trials it makes are added to ``tries``. None when its engines cannot run here at all.
+
+    TensorRT candidates are first judged by their Q/DQ graph in onnxruntime on this machine, so that only those that
+    keep the accuracy are built on the target.
+    """
+    style = style_of(tries.target)
+    base = measured.load(reference.folders()[0])
+    plain = _ensure(run, tries, Candidate(name="int8", precision="int8", keep=run.config.quantization.keep))
+    if plain[0].trial.build is not None and not plain[0].trial.build.runnable:
+        return None
+    high_name = "fp32" if style == "onnxruntime" else "fp16"
+    high = _ensure(run, tries, Candidate(name=high_name, precision="fp32" if style == "onnxruntime" else "fp16"))
+    context = _fp32(tries)
+    ranking = execute_one(run, ranking_stage(style))
+
+    def judge(builds: list[Measured]) -> Tried:
+        others = [item for item in context if item.name != builds[0].name]
+        decision = gate.judge(run.config.gate, [*others, *builds], base)
+        judged = next(item for item in decision.judged if item.candidate == builds[0].name)
+        trial = builds[0].trial
+        return Tried(
+            judged,
+            _median(run, builds),
+            trial.candidate.keep,
+            trial.audit.hottest if trial.audit is not None else (),
+        )
+
+    def attempt(candidate: Candidate) -> Tried:
+        return judge([measured.load(folder) for folder in try_one(run, tries, candidate)])
+
+    def preview(candidate: Candidate) -> Judged:
+        return _preview(run, base, candidate)
+
+    options = SearchOptions(
+        precision="int8",
+        max_trials=run.config.candidates.max_trials,
+        preview=None if style == "onnxruntime" else preview,
+        extra_keep=run.config.quantization.keep,
+    )
+    return Search(ranking, search(ranking, judge(plain), judge(high), attempt, options))
+
+
+def _ensure(run: Run, tries: Tries, candidate: Candidate) -> list[Measured]:
+    """The trials of a candidate, made now if the config did not ask for it."""
+    folders = [folder for known, _, folder in tries.trials if known.name == candidate.name]
+    return [measured.load(folder) for folder in folders or try_one(run, tries, candidate)]
+
+
+def _fp32(tries: Tries) -> list[Measured]:
+    """The fp32 trials of the target: speed-ups are counted from them."""
+    return [measured.load(folder) for candidate, _, folder in tries.trials if candidate.precision == "fp32"]
+
+
+def _median(run: Run, builds: list[Measured]) -> float | None:
+    """The slowest build's median on the gate's clock, in milliseconds."""
+    medians = []
+    for item in builds:
+        latency = item.trial.latency
+        if latency is not None:
+            device = latency.device_ms if run.config.gate.clock != "wall" else None
+            medians.append((device or latency.wall_ms).p50)
+    return max(medians, default=None)
+
+
+def ranking_stage(style: Literal["onnxruntime", "tensorrt"]) -> Stage[Sensitivity]:
+    """Rank groups of nodes by the damage of their quantization, without building an engine."""
+
+    def key(run: Run) -> Any:
+        return {
+            "model": run.result("slim", Slimmed).model.sha256,
+            "cache": run.result("calibrate", Calibrated).cache.sha256,
+            "keep": run.config.quantization.keep,
+            "style": style,
+            "per_channel": run.config.quantization.per_channel,
+            "versions": versions("onnxruntime"),
+        }
+
+    def work(run: Run, folder: Path) -> Sensitivity:
+        calibrated = run.result("calibrate", Calibrated)
+        loaded = cache.load(run.path("calibrate", calibrated.cache.path), cache.Expected(), trust=True)
+        options = sensitivity.RankOptions(
+            style=style,
+            per_channel=run.config.quantization.per_channel,
+            keep=run.config.quantization.keep,
+            frames=FRAMES,
+        )
+        return sensitivity.rank(run.path("slim", "model.onnx"), loaded, frames_of(run, FRAMES), options, run.progress)
+
+    return Stage(f"rank:{style}", Sensitivity, key, work)
+
+
+def _preview(run: Run, base: Measured, candidate: Candidate) -> Judged:
+    """Judge the accuracy of a candidate's TensorRT Q/DQ graph in onnxruntime, without building for the target."""
+    target = Target(engine="onnxruntime", device="cpu", batch=next(iter(run.config.all_targets().values())).batch)
+    named = candidate.model_copy(update={"precision": "int8-fp32"})
+    tries = Tries(PREVIEW, target, style="tensorrt")
+    folder = try_one(run, tries, named)[0]
+    rules = run.config.gate.model_copy(
+        update={
+            "latency_p50_ms": None,
+            "latency_p90_ms": None,
+            "latency_p99_ms": None,
+            "speedup_over_fp32": None,
+            "throughput_min": None,
+            "max_engine_mib": None,
+            "max_memory_mib": None,
+            "min_achieved": 0.0,
+            "rebuilds": 1,
+        }
+    )
+    found = measured.load(folder)
+    if found.trial.failure is not None:
+        raise DataError(f"the preview of {candidate.name} failed: {found.trial.failure.message}")
+    return gate.judge(rules, [found], base).judged[0]

@@ -1,0 +1,165 @@
+"""Bad input through the command line: one clear message, a fitting exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from conftest import Edgeship, Project
+
+
+def refused(project: Project, edgeship: Edgeship, code: int = 2) -> str:
+    """Ship, expect a refusal, and no half-written stage."""
+    done = edgeship("ship", project.config)
+    assert done.code == code, done.err
+    assert done.err.count("error: ") == 1
+    assert not (project.out / "result.json").exists()
+    assert not list(project.out.glob("**/.tmp-*"))
+    return done.err
+
+
+def test_misspelled_keys_all_at_once(project: Project, edgeship: Edgeship) -> None:
+    project.change("[benchmark]", "[benchmrak]")
+    project.change("shape =", "shap =")
+    text = refused(project, edgeship)
+    assert "did you mean 'benchmark'?" in text
+    assert "did you mean 'shape'?" in text
+
+
+def test_no_config(tmp_path: Path, edgeship: Edgeship) -> None:
+    done = edgeship("ship", tmp_path / "edgeship.toml")
+    assert done.code == 2
+    assert "edgeship init" in done.err
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import nonexistent_package", "does not import"),
+        ("def build(): return {'a': 1}", "expected: a torch.nn.Module"),
+        ("def make(): pass", "no callable 'build'"),
+    ],
+)
+@pytest.mark.slow
+def test_a_source_that_is_no_model(project: Project, edgeship: Edgeship, code: str, words: str) -> None:
+    (project.folder / "model.py").write_text(code + "\n")
+    assert words in refused(project, edgeship)
+
+
+@pytest.mark.slow
+def test_weights_that_are_cut_off(project: Project, edgeship: Edgeship) -> None:
+    weights = project.folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "not a whole safetensors file" in refused(project, edgeship)
+
+
+@pytest.mark.slow
+def test_an_input_shape_that_the_model_rejects(project: Project, edgeship: Edgeship) -> None:
+    project.change('["batch", 1, 28, 28]', '["batch", 3, 28, 28]')
+    assert "the model rejects its inputs (images [2, 3, 28, 28] float32)" in refused(project, edgeship)
+
+
+def test_an_empty_evaluation_folder(project: Project, edgeship: Edgeship) -> None:
+    shutil.rmtree(project.folder / "val")
+    (project.folder / "val").mkdir()
+    assert str(project.folder / "val") in refused(project, edgeship)
+
+
+def test_an_absent_calibration_folder(project: Project, edgeship: Edgeship) -> None:
+    shutil.rmtree(project.folder / "calib")
+    assert "calib does not exist" in refused(project, edgeship)
+
+
+def test_a_folder_that_is_no_class(project: Project, edgeship: Edgeship) -> None:
+    (project.folder / "val" / "Bag").rename(project.folder / "val" / "Bagg")
+    text = refused(project, edgeship)
+    assert "Bagg" in text
+    assert "did you mean" in text
+
+
+@pytest.mark.slow
+def test_one_corrupt_image_among_many_is_named_and_counted(project: Project, edgeship: Edgeship) -> None:
+    image = sorted((project.folder / "calib").glob("*.png"))[3]
+    image.write_bytes(image.read_bytes()[:60])
+    text = refused(project, edgeship)
+    assert "1 corrupt image" in text
+    assert image.name in text
+    project.change("count  = 32", "count  = 32\nallow_corrupt = 1")
+    assert edgeship("ship", project.config).code == 0
+
+
+def test_a_truncated_onnx(project: Project, edgeship: Edgeship) -> None:
+    (project.folder / "net.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
+    project.change('source  = "model:build"\nweights = "weights.safetensors"', 'source = "net.onnx"')
+    assert "truncated or not an ONNX file" in refused(project, edgeship) or "holds no graph" in refused(
+        project, edgeship
+    )
+
+
+def test_external_data_moved_away(project: Project, edgeship: Edgeship) -> None:
+    tensor = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [4], [1.0, 2.0, 3.0, 4.0])
+    tensor.raw_data = b"\0" * 16
+    del tensor.float_data[:]
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [info("x", onnx.TensorProto.FLOAT, [4])],
+        [info("y", onnx.TensorProto.FLOAT, [4])],
+        [tensor],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    path = project.folder / "net.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="net.data", size_threshold=0)
+    (project.folder / "net.data").unlink()
+    project.change('source  = "model:build"\nweights = "weights.safetensors"', 'source = "net.onnx"')
+    text = refused(project, edgeship)
+    assert "net.data" in text
+    assert "move them back" in text
+
+
+def in_mount(project: Project, options: str) -> subprocess.CompletedProcess[str]:
+    """Ship into a small file system of its own, mounted in a namespace that ends with the command."""
+    project.out.mkdir()
+    script = (
+        f"mount -t tmpfs -o {options} tmpfs {project.out} && exec {sys.executable} -m edgeship ship {project.config}"
+    )
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_read_only_work_folder(project: Project) -> None:
+    done = in_mount(project, "ro")
+    assert done.returncode == 4
+    assert "cannot be written: Read-only file system" in done.stderr
+    assert "--out" in done.stderr
+
+
+@pytest.mark.slow
+def test_no_space_left(project: Project, edgeship: Edgeship) -> None:
+    done = in_mount(project, "size=200k")
+    assert done.returncode == 4
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert edgeship("ship", project.config).code == 0
+
+
+def test_a_place_that_is_no_file(edgeship: Edgeship) -> None:
+    done = edgeship("init", "--out", "/dev/null", "--force")
+    assert done.code == 4
+    assert "not a regular file" in done.err
+
+
+def test_a_critical_class_that_does_not_exist(project: Project, edgeship: Edgeship) -> None:
+    project.change("confidence = 0", "confidence = 0\ncritical = { Trowser = 0.1 }")
+    text = refused(project, edgeship)
+    assert "did you mean 'Trouser'" in text
+
+
+def test_wrong_usage_exits_with_two(edgeship: Edgeship) -> None:
+    assert edgeship("shp").code == 2
+    assert edgeship("export").code == 2

@@ -1,0 +1,123 @@
+"""``edgeship ship`` as a user types it: verdicts, what is written, what is reused, what survives a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Edgeship, Project
+
+pytestmark = pytest.mark.slow
+
+
+def copy(project: Project, folder: Path) -> Project:
+    """A copy to change, with its finished stages."""
+    shutil.copytree(project.folder, folder)
+    return Project(folder)
+
+
+def test_a_run_writes_everything_that_the_verdict_rests_on(shipped: Project) -> None:
+    result = json.loads((shipped.out / "result.json").read_text())
+    assert result["verdict"] == "SHIP"
+    assert result["chosen"] in ("fp32", "int8")
+    assert {item["candidate"] for item in result["trials"]} == {"fp32", "int8"}
+    for trial in result["trials"]:
+        assert 0 < trial["latency_ms"]["p50"] <= trial["latency_ms"]["p90"] <= trial["latency_ms"]["p99"]
+        assert 0.5 < trial["metrics"]["top1"] <= 1
+        assert trial["passed"] is True
+        assert (shipped.out / trial["folder"] / "records.npz").is_file()
+    int8 = next(item for item in result["trials"] if item["candidate"] == "int8")
+    assert int8["audit"]["achieved"] > 0.9
+    assert {"export", "slim", "preflight", "frames", "parity", "calibrate"} <= {
+        item["name"] for item in result["stages"]
+    }
+    assert result["environment"]["packages"]["onnxruntime"]
+    for name in ("report.html", "summary.md", "junit.xml", "bundle/manifest.json"):
+        assert (shipped.out / name).stat().st_size > 0
+
+
+def test_an_unchanged_rerun_reuses_everything(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
+    project = copy(shipped, tmp_path / "again")
+    assert edgeship("ship", project.config).code == 0
+    start = time.perf_counter()
+    done = edgeship("ship", project.config)
+    assert done.code == 0
+    assert time.perf_counter() - start < 5
+    assert all(project.stages().values())
+
+
+def test_a_changed_threshold_runs_only_decide(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
+    project = copy(shipped, tmp_path / "again")
+    edgeship("ship", project.config)
+    project.change("latency_p99_ms = 1000.0", "latency_p99_ms = 0.0001")
+    done = edgeship("ship", project.config)
+    assert done.code == 1
+    assert "NO-SHIP" in done.out
+    rerun = {name for name, cached in project.stages().items() if not cached}
+    assert rerun == {"decide:default"}
+    assert not (project.out / "bundle").exists()
+
+
+def test_fp16_on_the_cpu_is_refused_and_fails_its_candidate_only(project: Project, edgeship: Edgeship) -> None:
+    project.change('["fp32", "int8"]', '["fp32", "fp16"]')
+    done = edgeship("ship", project.config, "--json")
+    assert done.code == 0
+    trials = {item["candidate"]: item for item in done.json["trials"]}
+    assert done.json["chosen"] == "fp32"
+    assert trials["fp16"]["passed"] is False
+    assert (
+        "fp32" in " ".join(trials["fp16"]["reasons"]).lower() or "float" in " ".join(trials["fp16"]["reasons"]).lower()
+    )
+
+
+@pytest.mark.parametrize("stage", ["export", "calibrate", "trial:default:int8"])
+def test_killed_in_a_stage_the_next_run_ends_in_the_same_verdict(
+    project: Project, edgeship: Edgeship, stage: str
+) -> None:
+    command = [sys.executable, "-m", "edgeship", "ship", str(project.config)]
+    before = {"export": None, "calibrate": "parity", "trial:default:int8": "quantize:onnxruntime:int8"}[stage]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        if before is None:
+            time.sleep(3)
+        else:
+            for line in process.stderr:
+                if before in line:
+                    break
+            time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = edgeship("ship", project.config)
+    assert done.code == 0
+    assert "SHIP" in done.out
+    assert not list(project.out.glob("**/.tmp-*"))
+
+
+def test_ctrl_c_ends_cleanly(project: Project) -> None:
+    command = [sys.executable, "-m", "edgeship", "ship", str(project.config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert not list(project.out.glob("stages/.tmp-*"))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(project: Project, edgeship: Edgeship) -> None:
+    command = [sys.executable, "-m", "edgeship", "ship", str(project.config)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 30
+        while not (project.out / "lock").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        done = edgeship("ship", project.config)
+        process.kill()
+    assert done.code == 2
+    assert "another edgeship run" in done.err
