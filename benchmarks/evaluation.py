@@ -1,0 +1,334 @@
+"""Evaluation: throughput beside the model's own, memory over many images, COCO metrics beside pycocotools.
+
+Run alone: ``python benchmarks/evaluation.py [--quick] [--json benchmarks/results/evaluation.json]``.
+
+throughput  images/s of ``edgeship evaluate`` on JPEG files over images/s of the same session alone on ready
+            batches; the target is 0.9. On a CPU engine the decoding takes cores from the model, so the ratio depends
+            on the cost of a decoded image over the cost of an inference: both are printed.
+memory      peak resident memory of a process that evaluates 100, 1,000 and 5,000 images of 1920x1080.
+metrics     seconds from boxes to mAP over 5,000 images and 80 classes; the target is 20 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from edgeship import engines
+from edgeship.config import Evaluation, Preprocess
+from edgeship.data.coco import Boxes
+from edgeship.data.loader import Item, load
+from edgeship.engines import OpenOptions
+from edgeship.metrics import detection
+from edgeship.metrics.predictions import Detection
+from edgeship.trial.evaluate import evaluate
+
+SIDE = 416
+LETTERBOX = Preprocess(fit="letterbox")
+CLASSES = tuple(f"class {number:02}" for number in range(80))
+BATCH = 8
+
+
+def convolutions(path: Path, width: int, depth: int) -> Path:
+    """3x3 convolutions at stride 8 with random weights, and 100 fixed detections [batch, 100, 6]."""
+    random = np.random.default_rng(0)
+    nodes, constants, last, channels = [], {}, "x", 3
+    for number in range(depth):
+        stride = 2 if number < 3 else 1
+        weight = random.normal(0, (2 / (9 * channels)) ** 0.5, (width, channels, 3, 3)).astype(np.float32)
+        constants[f"w{number}"] = weight
+        nodes.append(
+            helper.make_node(
+                "Conv",
+                [last, f"w{number}"],
+                [f"c{number}"],
+                pads=[1] * 4,
+                strides=[stride, stride],
+                name=f"conv{number}",
+            )
+        )
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        last, channels = f"r{number}", width
+    rows = np.zeros((1, 100, 6), np.float32)
+    rows[0, :, :2] = random.uniform(0, 300, (100, 2))
+    rows[0, :, 2:4] = rows[0, :, :2] + random.uniform(5, 100, (100, 2))
+    rows[0, :, 4], rows[0, :, 5] = random.random(100), random.integers(0, 80, 100)
+    constants |= {"rows": rows, "zero": np.array(0, np.float32), "all": np.array([1, 2, 3]), "last": np.array([3])}
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["mean"]),
+        helper.make_node("ReduceMean", ["mean", "all"], ["one"], keepdims=1),
+        helper.make_node("Squeeze", ["one", "last"], ["flat"]),
+        helper.make_node("Mul", ["flat", "zero"], ["nothing"]),
+        helper.make_node("Add", ["rows", "nothing"], ["detections"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["batch", 100, 6])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def photographs(folder: Path, count: int, size: tuple[int, int], distinct: int = 24) -> Evaluation:
+    """``count`` JPEG files of random smooth scenes (``distinct`` different ones, the others are links), with boxes."""
+    random = np.random.default_rng(1)
+    width, height = size
+    images, annotations = [], []
+    (folder / "images").mkdir(parents=True)
+    for number in range(count):
+        path = folder / "images" / f"{number:05}.jpg"
+        if number < distinct:
+            coarse = Image.fromarray(random.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8))
+            scene = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
+            noisy = np.clip(scene + random.normal(0, 6, scene.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(path, quality=90)
+        else:
+            path.hardlink_to(folder / "images" / f"{number % distinct:05}.jpg")
+        images.append({"id": number, "file_name": path.name, "width": width, "height": height})
+        for _ in range(random.integers(1, 12)):
+            x, y = random.uniform(0, width - 60), random.uniform(0, height - 60)
+            w, h = random.uniform(10, 50, 2)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(random.integers(0, 80)),
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                }
+            )
+    categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES)]
+    labels = folder / "coco.json"
+    labels.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return Evaluation(
+        task="detection", images=folder / "images", labels=labels, classes=CLASSES, decoder="nms", batch=BATCH
+    )
+
+
+def alone(model: Path, threads: int, seconds: float) -> float:
+    """Images/s of the session on one ready batch."""
+    feeds = {"x": np.random.default_rng(0).random((BATCH, 3, SIDE, SIDE), dtype=np.float32) * 255}
+    with engines.get("onnxruntime").open(model, OpenOptions(threads=threads)) as runner:
+        runner.infer(feeds)
+        start, calls = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            runner.infer(feeds)
+            calls += 1
+        return calls * BATCH / (time.perf_counter() - start)
+
+
+def throughput(folder: Path, *, quick: bool) -> list[dict[str, float | str]]:
+    """Evaluation beside the bare session, for three costs of the model, on one core and on all."""
+    rows: list[dict[str, float | str]] = []
+    settings = photographs(folder / "coco-sized", 80 if quick else 400, (640, 480))
+    item = Item("probe", next(iter((folder / "coco-sized/images").iterdir())))
+    start = time.perf_counter()
+    for _ in range(40):
+        load(item, LETTERBOX, (SIDE, SIDE))
+    decode_ms = (time.perf_counter() - start) / 40 * 1e3
+    for width, depth in ((32, 6), (64, 12), (96, 20)):
+        model = convolutions(folder / f"chain-{width}-{depth}.onnx", width, depth)
+        for threads in (1, 0):
+            limit = settings.model_copy(update={"limit": 40 if quick else 160 if width > 64 else 400})
+            before = alone(model, threads, 2 if quick else 6)
+            with engines.get("onnxruntime").open(model, OpenOptions(threads=threads)) as runner:
+                found = evaluate(runner, limit, LETTERBOX, folder=folder)
+            after = alone(model, threads, 2 if quick else 6)
+            own = (before + after) / 2
+            rows.append(
+                {
+                    "model": f"{depth} convolutions of {width}",
+                    "threads": "all" if threads == 0 else "1",
+                    "model_ms": 1e3 / own,
+                    "decode_ms_one_core": decode_ms,
+                    "model_images_per_s": own,
+                    "evaluate_images_per_s": found.images_per_s,
+                    "ratio": found.images_per_s / own,
+                }
+            )
+    return rows
+
+
+def peak_mib(folder: str, count: str) -> None:
+    """In a process of its own: evaluate ``count`` images and print the peak resident memory."""
+    place = Path(folder)
+    labels = place / "hd/coco.json"
+    settings = Evaluation(
+        task="detection", images=place / "hd/images", labels=labels, classes=CLASSES, decoder="nms", limit=int(count)
+    )
+    with engines.get("onnxruntime").open(place / "small.onnx", OpenOptions()) as runner:
+        found = evaluate(runner, settings, LETTERBOX, folder=Path(tempfile.mkdtemp(dir=place)))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"images": found.images, "peak_mib": peak, "seconds": found.seconds}))
+
+
+def memory(folder: Path, *, quick: bool) -> list[dict[str, float]]:
+    """Peak memory over growing numbers of 1920x1080 images."""
+    counts = (50, 200) if quick else (100, 1000, 5000)
+    photographs(folder / "hd", counts[-1], (1920, 1080))
+    convolutions(folder / "small.onnx", 8, 4)
+    rows = []
+    for count in counts:
+        done = subprocess.run(
+            [sys.executable, __file__, "--peak", str(folder), str(count)], capture_output=True, text=True, check=True
+        )
+        rows.append(json.loads(done.stdout))
+    return rows
+
+
+def crowd_of_detections(count: int) -> list[tuple[Boxes, Detection]]:
+    """Images with up to 14 objects of up to three classes and 100 detections each: about COCO's density."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        objects = int(random.integers(0, 15))
+        present = random.choice(80, size=3)
+        corner = random.uniform(0, 400, (objects, 2))
+        side = np.exp(random.uniform(np.log(8), np.log(220), (objects, 2)))
+        boxes = np.concatenate([corner, corner + side], axis=1)
+        labels = random.choice(present, objects)
+        start = random.uniform(0, 400, (100, 2))
+        made = np.concatenate([start, start + random.uniform(4, 200, (100, 2))], axis=1)
+        kinds = np.where(np.arange(100) < 50, random.choice(present, 100), random.integers(0, 80, 100))
+        scores = random.random(100) ** 4
+        for index in range(min(2 * objects, 100)):
+            which = index % objects
+            made[index] = boxes[which] + random.normal(0, 0.08, 4) * np.tile(side[which], 2)
+            kinds[index], scores[index] = labels[which], random.random()
+        made[:, 2:] = np.maximum(made[:, 2:], made[:, :2] + 1)
+        truth = Boxes(boxes, labels, random.random(objects) < 0.01, np.prod(side, axis=1) * 0.8)
+        found.append((truth, Detection(made.astype(np.float32), scores.astype(np.float32), kinds, CLASSES)))
+    return found
+
+
+def coco_metrics(*, quick: bool) -> dict[str, float]:
+    """Seconds from boxes to metrics: edgeship (records and summary), pycocotools (evaluate and accumulate)."""
+    count = 500 if quick else 5000
+    scenes = crowd_of_detections(count)
+    start = time.perf_counter()
+    collector = detection.collector(CLASSES, Evaluation(task="detection"))
+    for truth, prediction in scenes:
+        collector.add(prediction, truth)
+    records = collector.records()
+    matched = time.perf_counter()
+    summary = detection.summarize(records)
+    ours = time.perf_counter()
+    theirs, stats = pycocotools_seconds(scenes)
+    part = min(count, 1000)
+    few = detection.collector(CLASSES, Evaluation(task="detection"))
+    for truth, prediction in scenes[:part]:
+        few.add(prediction, truth)
+    weights = np.random.default_rng(0).multinomial(part, np.full(part, 1 / part), size=1000)
+    begin = time.perf_counter()
+    detection.resample(few.records(), weights, ["map"])
+    return {
+        "images": count,
+        "detections": len(records["det_score"]),
+        "match_s": matched - start,
+        "summarize_s": ours - matched,
+        "edgeship_s": ours - start,
+        "pycocotools_s": theirs,
+        "ratio": theirs / (ours - start),
+        "map_difference": abs(summary.metrics["map"] - stats[0]),
+        "bootstrap_images": part,
+        "bootstrap_1000_map_s": time.perf_counter() - begin,
+    }
+
+
+def pycocotools_seconds(scenes: list[tuple[Boxes, Detection]]) -> tuple[float, list[float]]:
+    """Seconds of pycocotools from boxes in memory to its statistics, and the statistics."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    annotations, results = [], []
+    for image, (truth, found) in enumerate(scenes):
+        for box, label, crowd, area in zip(truth.boxes, truth.labels, truth.crowd, truth.area, strict=True):
+            row = {"id": len(annotations) + 1, "image_id": image, "category_id": int(label), "iscrowd": int(crowd)}
+            annotations.append(row | {"bbox": [*box[:2], *(box[2:] - box[:2])], "area": float(area)})
+        for box, label, score in zip(found.boxes.astype(float), found.labels, found.scores, strict=True):
+            row = {"image_id": image, "category_id": int(label), "score": float(score)}
+            results.append(row | {"bbox": [*box[:2], *(box[2:] - box[:2])]})
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth_side = COCO()
+        truth_side.dataset = {
+            "info": {},
+            "images": [{"id": image} for image in range(len(scenes))],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES)],
+            "annotations": annotations,
+        }
+        truth_side.createIndex()
+        start = time.perf_counter()
+        judge = COCOeval(truth_side, truth_side.loadRes(results), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+        seconds = time.perf_counter() - start
+    return seconds, judge.stats.tolist()
+
+
+def machine() -> dict[str, object]:
+    """What this ran on."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def show(title: str, rows: list[dict[str, object]]) -> None:
+    """A plain table."""
+    print(f"\n{title}")
+    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    widths = [max(len(name), *(len(line[k]) for line in cells)) for k, name in enumerate(rows[0])]
+    for line in (list(rows[0]), *cells):
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+
+
+def main() -> None:
+    """Measure and print; ``--json`` also writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small numbers, to see that it runs")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--peak", nargs=2, metavar=("FOLDER", "COUNT"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.peak:
+        peak_mib(*given.peak)
+        return
+    results: dict[str, object] = {"machine": machine()}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        results["metrics"] = coco_metrics(quick=given.quick)
+        show("COCO metrics, seconds (target: under 20)", [results["metrics"]])
+        results["throughput"] = throughput(folder, quick=given.quick)
+        show("Throughput (target: ratio at least 0.9)", results["throughput"])
+        results["memory"] = memory(folder, quick=given.quick)
+        show("Peak memory, 1920x1080 JPEG files (target: flat)", results["memory"])
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
