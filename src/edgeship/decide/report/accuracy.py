@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeship.decide.report import numbers, strips
 from edgeship.decide.report import scale as scales
-from edgeship.decide.report.blocks import Block, Cell, Column, Fold, Heading, Prose, Row, Section, Table
+from edgeship.decide.report.blocks import Block, Cell, Column, Fold, Heading, Prose, Row, Section, Table, folded
 from edgeship.decide.report.judgement import confidence_words
 from edgeship.decide.report.view import CandidateView, TargetView
 
@@ -44,10 +45,12 @@ def accuracy_section(view: TargetView, prefix: str) -> Section | None:
     focus = view.focus if view.focus in measured else measured[0]
     assert focus is not None
     blocks = _blocks(view, focus, FIRST, with_rest=True)
+    folds = []
     for candidate in measured:
         if candidate is not focus:
             inside = tuple(_blocks(view, candidate, OTHERS, with_rest=False))
-            blocks.append(Fold(f"{candidate.name}: {_short(view, candidate)}", inside, candidate.outcome))
+            folds.append(Fold(f"{candidate.name}: {_short(view, candidate)}", inside, candidate.outcome))
+    blocks += folded(folds, "other candidates, drop by drop")
     return Section(f"{prefix}accuracy", f"Accuracy of {focus.name}", tuple(blocks), short="Accuracy", lead=_lead(focus))
 
 
@@ -213,7 +216,9 @@ def _axis(lines: Sequence[_Line], *, share: bool) -> strips.Axis:
         if line.limit is not None:
             values.append(line.limit)
     factor = 100.0 if share else 1.0
-    low, high = scales.padded([value * factor for value in values], 0.04, least=0.4 if share else 0.0)
+    low, high = scales.padded(
+        [value * factor for value in values if math.isfinite(value)], 0.04, least=0.4 if share else 0.0
+    )
     return strips.axis(low, high, 4)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from markupsafe import Markup
+
+FEW = 4
+"""More folds than this are set inside one."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,11 @@ class Fold:
     summary: str
     blocks: tuple[Block, ...]
     outcome: str = ""
+
+
+def folded(folds: Sequence[Fold], what: str) -> tuple[Fold, ...]:
+    """The folds as they are when they are few, else all inside one."""
+    return tuple(folds) if len(folds) <= FEW else (Fold(f"{len(folds)} {what}", tuple(folds)),)
 
 
 @dataclass(frozen=True)

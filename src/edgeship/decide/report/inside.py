@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgeship.decide.report import numbers, strips
 from edgeship.decide.report import scale as scales
-from edgeship.decide.report.blocks import Block, Cell, Column, Fold, Heading, Prose, Row, Section, Table
+from edgeship.decide.report.blocks import Block, Cell, Column, Fold, Heading, Prose, Row, Section, Table, folded
 from edgeship.decide.report.evidence import Evidence
 from edgeship.decide.report.view import CandidateView, TargetView
 from edgeship.results import Audit, LayerNoise
@@ -35,10 +35,12 @@ def audit_section(view: TargetView, prefix: str) -> Section | None:
         return Section(f"{prefix}audit", "Audit", (Prose("No engine was audited.", missing=True),))
     focus = next((pair for pair in known if pair[0] is view.focus), known[0])
     blocks: list[Block] = [_summary(known), Heading(f"Layers of {focus[0].name}"), _layers(*focus), *_extra(*focus)]
-    for candidate, audit in known:
-        if candidate is not focus[0]:
-            inside = (_layers(candidate, audit), *_extra(candidate, audit))
-            blocks.append(Fold(f"Layers of {candidate.name}", inside))
+    folds = [
+        Fold(f"Layers of {candidate.name}", (_layers(candidate, audit), *_extra(candidate, audit)))
+        for candidate, audit in known
+        if candidate is not focus[0]
+    ]
+    blocks += folded(folds, "other candidates, layer by layer")
     lead = f"The precision that layers really run in, {SOURCES[focus[1].source]}."
     return Section(f"{prefix}audit", "Audit: asked-for and achieved precision", tuple(blocks), short="Audit", lead=lead)
 

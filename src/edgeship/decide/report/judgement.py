@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgeship.decide.report.blocks import (
     Section,
     Table,
     Tile,
+    folded,
 )
 from edgeship.decide.report.evidence import Tried
 from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME, CandidateView, TargetView
@@ -116,10 +118,12 @@ def rules_section(view: TargetView, prefix: str) -> Section:
         blocks.append(Prose("No rule was judged: the config sets none, or no trial got that far.", missing=True))
     else:
         blocks.append(_rules_table(view, focus))
-    others = [candidate for candidate in view.candidates if candidate is not focus]
-    for candidate in others:
-        summary = f"{candidate.name}: {candidate.outcome_word}"
-        blocks.append(Fold(summary, (_candidate_rules(view, candidate),), candidate.outcome))
+    folds = [
+        Fold(f"{candidate.name}: {candidate.outcome_word}", (_candidate_rules(view, candidate),), candidate.outcome)
+        for candidate in view.candidates
+        if candidate is not focus
+    ]
+    blocks += folded(folds, "other candidates, rule by rule")
     if view.evidence.confidence:
         lead = (
             f"A rule passes when its one-sided {confidence_words(view)} confidence bound is within the limit; when "
@@ -162,8 +166,8 @@ def _rule_cells(view: TargetView, rule: Rule) -> tuple[Cell, ...]:
         row = strips.headroom_row(rule.measured, rule.bound, rule.limit, rule.outcome, at_least=at_least)
         chart = Cell(row)
     reason = rule.reason
-    if rule.more_images:
-        reason += f" About {rule.more_images:,} more labelled images would decide it."
+    if rule.more_images and str(rule.more_images) not in reason.replace(",", ""):
+        reason = f"{reason.rstrip('.')}. About {rule.more_images:,} more labelled images would decide it."
     return (
         Cell(numbers.rule_title(rule.name), strong=True),
         Cell(view.quantity(rule, rule.measured) if rule.measured is not None else "not measured"),
@@ -269,10 +273,13 @@ def _scatter(view: TargetView) -> Chart | None:
     points = []
     for candidate in view.candidates:
         latency, value = view.latency(candidate), candidate.metric(metric)
-        if latency is None or value is None or metric is None:
+        if latency is None or value is None or metric is None or not math.isfinite(value):
             continue
         spread = candidate.judged.drop_interval.get(metric) if candidate.judged is not None else None
-        interval = (reference - spread[1], reference - spread[0]) if spread and reference is not None else None
+        known = spread is not None and reference is not None and all(map(math.isfinite, spread))
+        interval = (
+            (reference - spread[1], reference - spread[0]) if spread and reference is not None and known else None
+        )
         shown = numbers.metric_value(value, share=share)
         tip = f"{candidate.name}: p50 {numbers.milliseconds(latency.p50)}, {shown}, {candidate.outcome_word}"
         points.append(
@@ -343,7 +350,7 @@ def latency_section(view: TargetView, prefix: str) -> Section | None:
     shown = [limit for limit in limits if limit < high * 2.5]
     high = max(high * 1.08, *(limit * 1.04 for limit in shown), low * 1.05)
     log = high / low > 12
-    axis = strips.axis(low * 0.97 if not log else low * 0.9, high, 5, log=log)
+    axis = strips.axis(low * 0.97 if not log else low * 0.9, high, 8, log=log)
     rows = []
     for candidate, latency in known:
         samples = load_samples(candidate.tried[0], view.clock)

@@ -62,11 +62,11 @@ def draw(chart: Scatter, width: int, height: int, kind: str) -> Markup:
     frame = _Rect(52, 26, width - 12, height - 44)
     x, y = _scales(chart, frame)
     parts = [*_allowed(chart, frame, x, y), *_axes(chart, frame, x, y, narrow=width < 500)]
-    labels = list(_lines(chart, frame, x, y))
-    parts += [shape for shapes, _ in labels for shape in shapes]
-    taken = [rect for _, rect in labels]
-    taken += [_around(x(point.latency), y(point.metric), 7) for point in chart.points]
+    taken = [_around(x(point.latency), y(point.metric), 8) for point in chart.points]
     taken += [_whisker(point, x, y) for point in chart.points if point.interval is not None]
+    for shapes, rect in _lines(chart, frame, x, y, tuple(taken)):
+        parts += shapes
+        taken.append(rect)
     taken += [_Rect(frame.x0, y(at) - 1, frame.x1, y(at) + 1) for at, _ in filter(None, (chart.reference, chart.floor))]
     for point in sorted(chart.points, key=lambda point: point.chosen):
         parts.append(_point(point, x, y))
@@ -119,7 +119,9 @@ def _axes(chart: Scatter, frame: _Rect, x: Scale, y: Scale, *, narrow: bool) -> 
     yield text(4, 14, chart.y_title, class_="title")
 
 
-def _lines(chart: Scatter, frame: _Rect, x: Scale, y: Scale) -> Iterator[tuple[list[Markup], _Rect]]:
+def _lines(
+    chart: Scatter, frame: _Rect, x: Scale, y: Scale, taken: Sequence[_Rect]
+) -> Iterator[tuple[list[Markup], _Rect]]:
     if chart.budget is not None:
         value, label = chart.budget
         if x.holds(value):
@@ -139,10 +141,14 @@ def _lines(chart: Scatter, frame: _Rect, x: Scale, y: Scale) -> Iterator[tuple[l
             continue
         place = y(pair[0])
         up = kind == "zero"
-        shapes = [line(frame.x0, place, frame.x1, place, class_=kind)]
-        shapes.append(text(frame.x0 + 6, place - 5 if up else place + 13, pair[1], class_="note"))
         top = place - 17 if up else place + 2
-        yield shapes, _Rect(frame.x0 + 4, top, frame.x0 + 8 + len(pair[1]) * LETTER, top + LINE)
+        wide = len(pair[1]) * LETTER
+        starts = (frame.x0 + 6, frame.x1 - wide - 2, (frame.x0 + frame.x1 - wide) / 2)
+        rects = [_Rect(start - 2, top, start + wide + 2, top + LINE) for start in starts]
+        rect = next((rect for rect in rects if not any(rect.meets(other) for other in taken)), rects[0])
+        shapes = [line(frame.x0, place, frame.x1, place, class_=kind)]
+        shapes.append(text(rect.x0 + 2, place - 5 if up else place + 13, pair[1], class_="note"))
+        yield shapes, rect
 
 
 def _whisker(point: Point, x: Scale, y: Scale) -> _Rect:

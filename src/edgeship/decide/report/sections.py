@@ -24,12 +24,16 @@ def assemble(evidence: Evidence) -> Page:
     views = targets(evidence)
     several = len(views) > 1
     sections: list[Section | None] = []
-    for build in PER_TARGET:
-        if build is inside.audit_section:
-            sections.append(pictures.changed_section(evidence))
-        for view in views:
-            section = build(view, f"target-{view.number}-" if several else "")
+    images = pictures.changed_section(evidence)
+    for view in views:
+        prefix = f"target-{view.number}-" if several else ""
+        for build in PER_TARGET:
+            if build is inside.audit_section and not several:
+                sections.append(images)
+            section = build(view, prefix)
             sections.append(_named(section, view.name) if several else section)
+    if several:
+        sections.append(images)
     shared = [
         inside.sensitivity_section(evidence, views),
         inside.search_section(evidence),

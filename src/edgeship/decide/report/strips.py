@@ -5,6 +5,7 @@ The numbers they draw stand in the cells beside them, so they are hidden from as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,9 +68,10 @@ def interval_row(
         children.append(line(axis_(0), 0, axis_(0), HEIGHT, class_="zero"))
     if limit is not None:
         children.append(line(axis_(limit), 1, axis_(limit), HEIGHT - 1, class_="limit"))
-    if interval is not None:
+    if interval is not None and all(map(math.isfinite, interval)):
         children.append(line(axis_(interval[0]), MIDDLE, axis_(interval[1]), MIDDLE, class_="whisker"))
-    children.append(mark(outcome, axis_(value), MIDDLE, 4.0))
+    if math.isfinite(value):
+        children.append(mark(outcome, axis_(value), MIDDLE, 4.0))
     return strip(HEIGHT, children, class_="strip")
 
 
@@ -95,6 +97,7 @@ def headroom_row(measured: float | None, bound: float | None, limit: float, outc
 
     Zero is the left edge. The allowed side of the limit is shaded.
     """
+    measured, bound = (value if value is not None and math.isfinite(value) else None for value in (measured, bound))
     known = [abs(value) for value in (measured, bound) if value is not None]
     reach = max(abs(limit) * 1.5, *(value * 1.05 for value in known), 1e-12)
     low = min(0.0, *(value for value in (measured, bound) if value is not None), 0.0)
