@@ -1,3 +1,122 @@
-"""Commands: see the docstring of each."""
+"""``gate`` and ``compare``: finished runs judged by other rules, and two runs side by side."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgeship.cli import app
+from edgeship.cli.output import JSON_OPTION, emit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeship.config import Gate
+    from edgeship.decide.runs import Change, Comparison
+    from edgeship.results import Decision
+
+EXIT_CODES = {"SHIP": 0, "NO-SHIP": 1, "INCONCLUSIVE": 3}
+ORDER = ("SHIP", "INCONCLUSIVE", "NO-SHIP")
+
+
+@app.command()
+def gate(
+    result: Path = typer.Argument(help="A run's result.json, or the folder that holds it."),
+    rules: Path | None = typer.Option(None, "--rules", "-r", help="An edgeship.toml whose [gate] judges instead."),
+    junit: Path | None = typer.Option(None, "--junit", help="Write JUnit XML here, one case for each rule."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Judge a finished run again, without measuring. Exit code 0 ship, 1 no-ship, 3 inconclusive."""
+    from edgeship.decide.junit import write
+    from edgeship.decide.runs import judge_again
+
+    decisions = judge_again(result, _rules(result, rules))
+    if junit is not None:
+        write(decisions, junit)
+    verdict = max((decision.verdict for decision in decisions), key=ORDER.index)
+    value: dict[str, Any] = {
+        "verdict": verdict,
+        "decisions": [decision.model_dump(mode="json") for decision in decisions],
+    }
+    emit(value, as_json=as_json, text=lambda console: _show_decisions(console, decisions))
+    raise typer.Exit(EXIT_CODES[verdict])
+
+
+def _rules(result: Path, rules: Path | None) -> Gate:
+    """The gate of a config file; without one, the gate that the run was judged by."""
+    from pydantic import ValidationError
+
+    from edgeship.config import Gate, load
+    from edgeship.decide.runs import read_run
+    from edgeship.errors import ArtifactError
+
+    if rules is not None:
+        return load(rules).gate
+    run, _ = read_run(result)
+    try:
+        return Gate.model_validate(run.config.get("gate", {}))
+    except ValidationError as error:
+        raise ArtifactError(
+            f"the gate in {result} is not valid: {error.errors()[0]['msg']}", do="give the rules with --rules"
+        ) from None
+
+
+def _show_decisions(console: Console, decisions: tuple[Decision, ...]) -> None:
+    for decision in decisions:
+        where = f" on {decision.target_name}" if len(decisions) > 1 else ""
+        console.print(f"{decision.verdict}{where}: {decision.sentence}", markup=False)
+        for judged in decision.judged:
+            console.print(f"  {judged.candidate}: {judged.outcome}", markup=False)
+            for rule in judged.rules:
+                console.print(f"    {rule.outcome:<12} {rule.name}: {rule.reason}", markup=False)
+
+
+@app.command()
+def compare(
+    run_a: Path = typer.Argument(help="A run's folder or result.json: the earlier one."),
+    run_b: Path = typer.Argument(help="The run to compare with it."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """What changed between two runs: two versions of a model, or two targets."""
+    from edgeship.decide.runs import compare as compare_runs
+
+    found = compare_runs(run_a, run_b)
+    emit(found, as_json=as_json, text=lambda console: _show_comparison(console, found))
+
+
+def _show_comparison(console: Console, found: Comparison) -> None:
+    from rich.table import Table
+
+    console.print(found.sentence, markup=False)
+    chosen = tuple(name or "nothing" for name in found.chosen)
+    console.print(f"chosen: {chosen[0]} → {chosen[1]}" if chosen[0] != chosen[1] else f"chosen: {chosen[0]} in both")
+    for item in found.candidates:
+        place = item.target if item.target == item.other_target else f"{item.target} → {item.other_target}"
+        table = Table(title=f"{item.candidate} ({place})", title_justify="left", box=None, pad_edge=False)
+        for heading in ("", "A", "B", "B - A", ""):
+            table.add_column(heading, justify="left" if not heading else "right")
+        for change in item.changes:
+            table.add_row(*_row(change))
+        console.print(table)
+    for label, names in (("only in A", found.only_a), ("only in B", found.only_b)):
+        if names:
+            console.print(f"{label}: {', '.join(names)}", markup=False)
+    if not found.paired:
+        console.print("the two runs were not evaluated on the same images: changes of metrics have no interval")
+    for label, lines in (("settings", found.settings), ("environment", found.environment)):
+        for line in lines:
+            console.print(f"{label}: {line}", markup=False)
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    def show(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4g} {change.unit}".rstrip()
+
+    difference = "-"
+    if change.before is not None and change.after is not None:
+        difference = f"{change.after - change.before:+.3g}"
+        if change.interval is not None:
+            difference += f" [{change.interval[0]:+.3g}, {change.interval[1]:+.3g}]"
+    return change.name, show(change.before), show(change.after), difference, change.direction

@@ -1,0 +1,229 @@
+"""Finished runs read again: judged by other rules, or compared with one another. Nothing is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from edgeship import metrics
+from edgeship.config import Gate
+from edgeship.decide.drops import Reference, measure
+from edgeship.decide.gate import judge
+from edgeship.decide.measured import Measured, load
+from edgeship.errors import ArtifactError, DataError, UserInputError
+from edgeship.metrics import paired
+from edgeship.results import SCHEMA_VERSION, Decision, Result, RunResult, TrialSummary, read
+
+Direction = Literal["better", "worse", "same", "unsure"]
+
+
+def read_run(path: Path) -> tuple[RunResult, Path]:
+    """A run's result.json, given the file or its folder.
+
+    Returns:
+        The result and the folder it stands in.
+
+    Raises:
+        ArtifactError: Absent, malformed, or of another schema version.
+    """
+    file = path / "result.json" if path.is_dir() else path
+    run = read(RunResult, file)
+    if run.schema_version != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{file} has schema version {run.schema_version}",
+            expected=f"schema version {SCHEMA_VERSION}",
+            do="run edgeship ship again with this version",
+        )
+    return run, file.parent
+
+
+def judge_again(path: Path, gate: Gate) -> tuple[Decision, ...]:
+    """Judge a finished run by other rules, one decision for each target.
+
+    Raises:
+        ArtifactError: The result, or a trial that it names, is absent, changed or malformed.
+        UserInputError: A rule about a metric or class that was not measured.
+    """
+    run, folder = read_run(path)
+    reference = _load(folder, run.reference)
+    found = []
+    for target in dict.fromkeys(item.target_name for item in run.trials):
+        trials = [_load(folder, item) for item in run.trials if item.target_name == target]
+        found.append(judge(gate, trials, reference))
+    if not found:
+        raise ArtifactError(f"{path} names no trial", do="run edgeship ship again")
+    return tuple(found)
+
+
+def _load(folder: Path, summary: TrialSummary) -> Measured:
+    place = (folder / summary.folder).resolve()
+    if not place.is_relative_to(folder.resolve()):
+        raise ArtifactError(f"result.json names the trial folder {summary.folder!r}", expected="one inside the run")
+    return load(place)
+
+
+class Change(Result):
+    """One figure in two runs. ``interval`` bounds the change of a metric where both runs share their images."""
+
+    name: str
+    before: float | None
+    after: float | None
+    unit: str = ""
+    interval: tuple[float, float] | None = None
+    direction: Direction = "same"
+
+
+class CandidateChange(Result):
+    """One candidate in two runs."""
+
+    candidate: str
+    target: str
+    other_target: str
+    changes: tuple[Change, ...]
+
+
+class Comparison(Result):
+    """What changed from run A to run B."""
+
+    verdicts: tuple[str, str]
+    chosen: tuple[str | None, str | None]
+    candidates: tuple[CandidateChange, ...]
+    only_a: tuple[str, ...] = ()
+    only_b: tuple[str, ...] = ()
+    paired: bool
+    """Whether both runs were evaluated on the same images, so that changes of metrics have intervals."""
+    settings: tuple[str, ...] = ()
+    """Settings of the config that differ, ``gate.latency_p50_ms: 4.0 → 3.0``."""
+    environment: tuple[str, ...] = ()
+    sentence: str
+
+
+def compare(path_a: Path, path_b: Path, confidence: float = 0.95) -> Comparison:
+    """Compare two runs: two versions of a model, or two targets.
+
+    Candidates are matched by name and target; where the two runs have one target each, by name alone. Latency and
+    size are compared as measured; metrics with an interval where the images are the same.
+
+    Raises:
+        ArtifactError: A run that cannot be read.
+        UserInputError: No candidate is in both runs.
+    """
+    (a, folder_a), (b, folder_b) = read_run(path_a), read_run(path_b)
+    names_a, names_b = _by_name(a), _by_name(b)
+    if len({target for _, target in names_a}) == 1 == len({target for _, target in names_b}):
+        target = next(iter(names_a))[1]
+        names_b = {(name, target): item for (name, _), item in names_b.items()}
+    common = [key for key in names_a if key in names_b]
+    if not common:
+        raise UserInputError(
+            f"{path_a} and {path_b} have no candidate in common",
+            expected=f"one of {', '.join(sorted({name for name, _ in names_a}))} in both",
+        )
+    found, shared = [], False
+    for key in common:
+        one, two = names_a[key], names_b[key]
+        changes, same = _changes(_load(folder_a, one), _load(folder_b, two), one, two, confidence)
+        shared = shared or same
+        found.append(
+            CandidateChange(
+                candidate=one.candidate, target=one.target_name, other_target=two.target_name, changes=tuple(changes)
+            )
+        )
+    return Comparison(
+        verdicts=(a.verdict, b.verdict),
+        chosen=(a.chosen, b.chosen),
+        candidates=tuple(found),
+        only_a=tuple(name for name, target in names_a if (name, target) not in names_b),
+        only_b=tuple(name for name, target in names_b if (name, target) not in names_a),
+        paired=shared,
+        settings=tuple(_different(a.config, b.config)),
+        environment=tuple(_different(a.environment, b.environment)),
+        sentence=_sentence(a, b, found),
+    )
+
+
+def _by_name(run: RunResult) -> dict[tuple[str, str], TrialSummary]:
+    found: dict[tuple[str, str], TrialSummary] = {}
+    for item in run.trials:
+        found.setdefault((item.candidate, item.target_name), item)
+    return found
+
+
+def _changes(
+    a: Measured, b: Measured, one: TrialSummary, two: TrialSummary, confidence: float
+) -> tuple[list[Change], bool]:
+    found = []
+    if one.latency_ms is not None and two.latency_ms is not None and one.latency_ms.clock == two.latency_ms.clock:
+        for label in ("p50", "p90", "p99"):
+            before, after = getattr(one.latency_ms, label), getattr(two.latency_ms, label)
+            found.append(_lower_is_better(f"latency {label}", before, after, "ms"))
+    found.append(_lower_is_better("engine size", one.engine_mib, two.engine_mib, "MiB"))
+    intervals = _intervals(a, b, sorted(one.metrics.keys() & two.metrics.keys()), confidence)
+    for name in sorted(one.metrics.keys() | two.metrics.keys()):
+        before, after = one.metrics.get(name), two.metrics.get(name)
+        interval = intervals.get(name) if intervals is not None else None
+        change = Change(name=name, before=before, after=after, interval=interval)
+        found.append(change.model_copy(update={"direction": _metric_direction(change)}))
+    return found, intervals is not None
+
+
+def _lower_is_better(name: str, before: float | None, after: float | None, unit: str) -> Change:
+    direction: Direction = "same"
+    if before is None or after is None:
+        direction = "unsure"
+    elif not math.isclose(before, after, rel_tol=0.02):
+        direction = "better" if after < before else "worse"
+    return Change(name=name, before=before, after=after, unit=unit, direction=direction)
+
+
+def _metric_direction(change: Change) -> Direction:
+    if change.before is None or change.after is None:
+        return "unsure"
+    if change.before == change.after:
+        return "same"
+    if change.interval is None:
+        return "unsure"
+    low, high = change.interval
+    return "better" if low > 0 else "worse" if high < 0 else "unsure"
+
+
+def _intervals(a: Measured, b: Measured, names: list[str], confidence: float) -> dict[str, tuple[float, float]] | None:
+    """Bounds of B minus A by metric; None where the two were not evaluated on the same images."""
+    if not a.records or not b.records:
+        return None
+    try:
+        paired.require_same_images(a.records, b.records)
+    except DataError:
+        return None
+    examples = metrics.task_of(a.records).summarize(a.records).examples
+    drops = measure(Reference(a.records, confidence, 1000, examples), b.records, names, frozenset(names))
+    return {
+        name: (-drop.interval.upper, -drop.interval.lower)
+        for name, drop in drops.items()
+        if math.isfinite(drop.interval.upper) and math.isfinite(drop.interval.lower)
+    }
+
+
+def _different(a: object, b: object, place: str = "") -> Iterable[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys(), key=str):
+            yield from _different(a.get(key), b.get(key), f"{place}.{key}" if place else str(key))
+    elif a != b:
+        yield f"{place}: {_short(a)} → {_short(b)}"
+
+
+def _short(value: object) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _sentence(a: RunResult, b: RunResult, found: list[CandidateChange]) -> str:
+    verdict = f"{a.verdict} → {b.verdict}" if a.verdict != b.verdict else f"{a.verdict} in both"
+    worse = [
+        f"{item.candidate} {change.name}" for item in found for change in item.changes if change.direction == "worse"
+    ]
+    better = sum(change.direction == "better" for item in found for change in item.changes)
+    parts = [verdict, f"{better} figures better", f"{len(worse)} worse"]
+    return ", ".join(parts) + (f" ({', '.join(worse[:4])})" if worse else "") + "."

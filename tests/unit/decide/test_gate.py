@@ -1,0 +1,241 @@
+"""The gate: every rule, every way to be undecided, and never a silent pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from made_trials import CLASSES, evaluated, failed, latency, measured, records
+
+from edgeship.config import Gate
+from edgeship.decide.gate import judge
+from edgeship.errors import DataError, UserInputError
+from edgeship.results import Conditions
+
+
+def reference(**changes):
+    return measured("reference", precision="fp32", ms=8.0, **changes)
+
+
+def fp32(ms=4.0):
+    return measured("fp32", precision="fp32", ms=ms)
+
+
+def rule(decision, candidate, name):
+    judged = next(item for item in decision.judged if item.candidate == candidate)
+    return next(item for item in judged.rules if item.name == name)
+
+
+def only(gate, candidate, name, base=None):
+    return rule(judge(gate, [candidate], base or reference()), candidate.name, name)
+
+
+def test_the_fastest_candidate_that_passes_ships():
+    decision = judge(Gate(latency_p50_ms=5, max_drop={"top1": 0.02}), [fp32(), measured(ms=2.0)], reference())
+    assert (decision.verdict, decision.chosen) == ("SHIP", "int8")
+    assert "2 ms" in decision.sentence
+    assert decision.judged[1].speedup == pytest.approx(2.0, rel=0.01)
+
+
+def test_no_ship_when_every_candidate_breaks_a_rule():
+    bad = measured(arrays=records({"pedestrian": 200}))
+    decision = judge(Gate(latency_p50_ms=3, max_drop={"top1": 0.02}), [fp32(), bad], reference())
+    assert (decision.verdict, decision.chosen) == ("NO-SHIP", None)
+    assert "fp32: p50" in decision.sentence
+    assert "int8: top1 fell by 0.1667" in decision.sentence
+
+
+def test_a_drop_whose_point_passes_and_bound_does_not_is_inconclusive_with_advice():
+    found = only(Gate(max_drop={"top1": 0.02}), measured(arrays=records(6)), "max_drop.top1")
+    assert found.outcome == "inconclusive"
+    assert found.measured == pytest.approx(0.015)
+    assert found.bound > 0.02
+    assert found.more_images > 100
+    assert f"about {found.more_images} more labelled images" in found.reason
+
+
+def test_without_statistics_the_point_decides_and_says_so():
+    decision = judge(Gate(max_drop={"top1": 0.02}, confidence=0), [measured(arrays=records(6))], reference())
+    assert decision.verdict == "SHIP"
+    assert "statistics are off" in decision.sentence
+    assert rule(decision, "int8", "max_drop.top1").method == "point estimate (statistics off)"
+
+
+def test_a_critical_class_has_a_rule_of_its_own():
+    gate = Gate(max_drop={"top1": 0.05}, critical={"pedestrian": 0.05})
+    decision = judge(gate, [measured(arrays=records({"pedestrian": 40}))], reference())
+    assert rule(decision, "int8", "max_drop.top1").outcome == "pass"
+    assert rule(decision, "int8", "critical.pedestrian").outcome == "fail"
+    assert decision.judged[0].class_drop["recall"]["pedestrian"] == pytest.approx(0.1)
+    assert decision.verdict == "NO-SHIP"
+
+
+def test_a_critical_class_without_examples_is_inconclusive():
+    arrays = records(classes=(*CLASSES, "tram"))
+    keep = arrays["label"] != 3
+    arrays = {name: a[keep] if name not in ("task", "classes") else a for name, a in arrays.items()}
+    base = reference(arrays=arrays)
+    found = only(Gate(critical={"tram": 0.5}), measured(arrays=arrays), "critical.tram", base)
+    assert found.outcome == "inconclusive"
+    assert "no example of 'tram'" in found.reason
+
+
+def test_unknown_names_are_all_told_with_the_nearest():
+    with pytest.raises(UserInputError, match="did you mean 'pedestrian'") as caught:
+        judge(Gate(max_drop={"top_1": 0.1}, critical={"pedestrain": 0.1}), [measured()], reference())
+    assert "did you mean 'top1'" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_other_images_are_refused():
+    arrays = records()
+    arrays["ids"] = arrays["ids"][::-1]
+    with pytest.raises(DataError, match="int8 and the reference"):
+        judge(Gate(max_drop={"top1": 0.1}), [measured(arrays=arrays)], reference())
+
+
+def test_a_metric_that_is_not_a_number_fails():
+    arrays = {
+        "task": np.array("tests.unit:psnr"),
+        "classes": np.array([], dtype=np.str_),
+        "value/psnr": np.full(50, 30.0),
+        "ids": np.array([str(i) for i in range(50)]),
+        "digests": np.array([str(i) for i in range(50)]),
+    }
+    base = reference(arrays=arrays)
+    broken = measured(arrays={**arrays, "value/psnr": np.full(50, np.nan)})
+    found = only(Gate(max_drop={"psnr": 1.0}), broken, "max_drop.psnr", base)
+    assert found.outcome == "fail"
+    assert "not a number" in found.reason
+
+
+def test_latency_over_budget_fails_and_a_bound_over_budget_is_inconclusive():
+    assert only(Gate(latency_p50_ms=1.0), measured(ms=2.0), "latency_p50_ms").outcome == "fail"
+    edge = measured(samples=np.random.default_rng(0).normal(2.0, 0.2, 100))
+    limit = float(np.median(edge.latency["wall_ms"])) + 0.001
+    found = only(Gate(latency_p50_ms=limit), edge, "latency_p50_ms")
+    assert found.outcome == "inconclusive"
+    assert found.bound > limit
+
+
+def test_too_few_samples_bound_no_tail():
+    few = measured(samples=np.random.default_rng(0).normal(2.0, 0.01, 120))
+    found = only(Gate(latency_p99_ms=5.0), few, "latency_p99_ms")
+    assert found.outcome == "inconclusive"
+    assert "at least 299" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"settled": False}, "median was not known"),
+        ({"conditions": Conditions(changed="power mode went from MAXN to 15W")}, "power mode went from MAXN to 15W"),
+    ],
+)
+def test_a_measurement_that_cannot_be_trusted_decides_nothing(changes, said):
+    samples = np.random.default_rng(0).normal(2.0, 0.01, 1000)
+    item = measured(samples=samples, latency=latency(samples, **changes))
+    for name, limit in (("latency_p50_ms", 5.0), ("throughput_min", 10.0)):
+        found = only(Gate(**{name: limit}), item, name)
+        assert found.outcome == "inconclusive"
+        assert said in found.reason
+
+
+def test_device_time_that_was_asked_for_and_not_measured_is_inconclusive():
+    found = only(Gate(latency_p50_ms=5, clock="device"), measured(), "latency_p50_ms")
+    assert found.outcome == "inconclusive"
+
+
+def test_speed_over_fp32_is_judged_on_the_same_target():
+    gate = Gate(speedup_over_fp32=1.8)
+    decision = judge(gate, [fp32(4.0), measured(ms=2.0)], reference())
+    assert rule(decision, "int8", "speedup_over_fp32").outcome == "pass"
+    assert rule(decision, "fp32", "speedup_over_fp32").outcome == "fail"
+    assert only(gate, measured(ms=2.0), "speedup_over_fp32").outcome == "inconclusive"
+    assert only(gate, measured(ms=2.0), "speedup_over_fp32").measured is None
+
+
+def test_size_memory_and_throughput():
+    gate = Gate(max_engine_mib=5, max_memory_mib=200, throughput_min=400)
+    decision = judge(gate, [measured(ms=2.0)], reference())
+    outcomes = {item.name: item.outcome for item in decision.judged[0].rules}
+    assert outcomes == {"audit": "pass", "throughput_min": "pass", "max_engine_mib": "fail", "max_memory_mib": "pass"}
+
+
+def test_memory_that_was_not_measured_never_passes():
+    samples = np.random.default_rng(0).normal(2.0, 0.01, 400)
+    item = measured(samples=samples, latency=latency(samples, peak_memory_mib=None))
+    assert only(Gate(max_memory_mib=200), item, "max_memory_mib").outcome == "inconclusive"
+
+
+def test_agreement_has_an_exact_lower_bound():
+    assert only(Gate(min_agreement=0.9), measured(arrays=records(4)), "min_agreement").outcome == "pass"
+    close = only(Gate(min_agreement=0.985), measured(arrays=records(4)), "min_agreement")
+    assert (close.outcome, close.measured) == ("inconclusive", pytest.approx(0.99))
+    assert only(Gate(min_agreement=0.999), measured(arrays=records(4)), "min_agreement").outcome == "fail"
+
+
+def test_precision_that_was_not_achieved_fails_and_an_absent_audit_is_inconclusive():
+    item = measured()
+    audit = item.trial.audit.model_copy(update={"achieved": 0.2})
+    gate = Gate(latency_p50_ms=5)
+    assert only(gate, measured(audit=audit), "audit").outcome == "fail"
+    assert only(gate, measured(audit=None), "audit").outcome == "inconclusive"
+
+
+def test_a_trial_that_crashed_fails_its_candidate_and_not_the_run():
+    decision = judge(Gate(latency_p50_ms=5), [fp32(), failed("int8", "killed after 600 s")], reference())
+    assert (decision.verdict, decision.chosen) == ("SHIP", "fp32")
+    assert decision.judged[1].reasons == ("build failed: killed after 600 s",)
+
+
+def test_an_engine_that_was_not_run_is_inconclusive():
+    build = measured().trial.build.model_copy(update={"runnable": False, "reason": "no GPU here"})
+    item = measured(build=build, latency=None, evaluation=None)
+    decision = judge(Gate(latency_p50_ms=5, max_drop={"top1": 0.1}), [item], reference())
+    assert decision.verdict == "INCONCLUSIVE"
+    assert "built and audited, not run: no GPU here" in decision.sentence
+    assert rule(decision, "int8", "max_drop.top1").outcome == "inconclusive"
+
+
+def test_without_a_reference_accuracy_is_inconclusive():
+    base = measured("reference", precision="fp32", evaluation=None)
+    assert only(Gate(max_drop={"top1": 0.1}), measured(), "max_drop.top1", base).outcome == "inconclusive"
+
+
+def test_a_gate_without_rules_decides_nothing():
+    assert judge(Gate(), [measured()], reference()).verdict == "INCONCLUSIVE"
+
+
+def test_the_worst_of_several_builds_counts():
+    gate = Gate(latency_p50_ms=3.0, rebuilds=2)
+    fast, slow = measured(ms=2.0), measured(ms=4.0, rebuild=1)
+    decision = judge(gate, [fast, slow], reference())
+    assert rule(decision, "int8", "latency_p50_ms").outcome == "fail"
+    assert "medians 2 to 4 ms" in rule(decision, "int8", "rebuilds").reason
+    assert rule(judge(gate, [fast], reference()), "int8", "rebuilds").outcome == "inconclusive"
+
+
+def test_several_targets_at_once_are_refused():
+    with pytest.raises(UserInputError, match="2 targets"):
+        judge(Gate(latency_p50_ms=5), [measured(), measured(target_name="orin")], reference())
+
+
+def test_a_metric_without_an_exact_method_is_resampled():
+    arrays = records(40, each=200)
+    base = reference(arrays=records(0, each=200))
+    decision = judge(Gate(max_drop={"recall": 0.3}), [measured(arrays=arrays)], base)
+    found = rule(decision, "int8", "max_drop.recall")
+    assert found.outcome == "pass"
+    assert "bootstrap" in found.method
+    assert 0.2 < found.bound < 0.25
+
+
+def test_half_a_faster_candidate_is_told_about():
+    close = measured(arrays=records(6), ms=1.0)
+    decision = judge(Gate(max_drop={"top1": 0.02}), [fp32(), close], reference())
+    assert decision.chosen == "fp32"
+    assert "int8 is faster, but undecided" in decision.sentence
+
+
+def test_the_evaluation_of_the_made_trials_is_the_tasks_own():
+    assert evaluated(records(6)).metrics["top1"] == pytest.approx(1 - 18 / 1200)
