@@ -28,6 +28,12 @@ USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 """Click's base error: typer bundles click in some versions and depends on it in others."""
 
 
+COMMANDS = (
+    "init", "doctor", "ship",
+    "export", "slim", "preflight", "parity", "calibrate", "quantize", "build", "bench", "evaluate", "gate", "compare",
+    "inspect", "bundle", "verify", "run", "rebuild",
+)  # fmt: skip
+"""Every command, in the order of the path; ``--help`` shows them so."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""
 
@@ -35,6 +41,9 @@ INTERRUPTED = 130
 def _register() -> None:
     """Import the command modules: each adds its commands to ``app``."""
     from edgeship.cli import bench, bundle, decide, engine, evaluate, prepare, quantize, ship  # noqa: F401
+
+    order = {name: place for place, name in enumerate(COMMANDS)}
+    app.registered_commands.sort(key=lambda item: order.get(item.name or getattr(item.callback, "__name__", ""), 99))
 
 
 def main() -> None:
@@ -91,6 +100,9 @@ def _report(error: EdgeshipError) -> None:
 
         traceback.print_exc()
     _say(f"error: {error}")
+    if error.stage is not None:
+        before = ", ".join(error.finished) or "nothing yet"
+        _say(f"in stage: {error.stage}; finished before it and kept: {before}")
 
 
 def _say(text: str) -> None:

@@ -201,6 +201,7 @@ def _tell(
     run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...], bundle: dict[str, Path]
 ) -> tuple[Any, ...]:
     """Write the report, the Markdown summary and the JUnit file; return the lines for the terminal."""
+    from edgeship.decide import junit
     from edgeship.decide.report import Evidence, Tried, terminal_summary, write_report, write_summary
 
     _, base, base_folder = reference.trials[0]
@@ -230,6 +231,7 @@ def _tell(
     )
     write_report(evidence, run.folder / "report.html")
     write_summary(evidence, run.folder / "summary.md")
+    junit.write(decisions, run.folder / "junit.xml")
     places = {"report": run.folder / "report.html", "result": run.folder / "result.json"}
     places |= {f"bundle {name}" if len(bundle) > 1 else "bundle": place for name, place in bundle.items()}
     return tuple(terminal_summary(evidence, places))
