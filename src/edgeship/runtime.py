@@ -202,6 +202,13 @@ class Model:
         self._lock = threading.Lock()
         self._times = Timekeeper(budget_ms)
 
+    @property
+    def runner(self) -> Runner:
+        """The open engine. Not safe from several threads; prefer :meth:`infer`. Raises EngineError when closed."""
+        if self._runner is None:
+            raise EngineError("the model is closed", do="load the bundle again")
+        return self._runner
+
     def __call__(self, image: Picture) -> Prediction:
         """The prediction for one image, in the image's own pixels. See :meth:`predict`."""
         return self.predict(image).prediction

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
-
-import numpy as np
+from typing import NamedTuple
 
 WINDOW = 4096
 """Frames that the quantiles are taken over."""
 PARTS = ("preprocess", "wait", "infer", "postprocess", "total")
 
 
-@dataclass(frozen=True)
-class FrameTiming:
+class FrameTiming(NamedTuple):
     """Wall time of one frame in milliseconds. ``wait_ms``: for another thread's inference to end."""
 
     preprocess_ms: float
@@ -45,39 +44,39 @@ class Timekeeper:
     """Collects the times of frames from any thread."""
 
     def __init__(self, budget_ms: float | None) -> None:
-        self._budget_ms = budget_ms
+        self._budget_ms = float("inf") if budget_ms is None else budget_ms
         self._lock = threading.Lock()
-        self._ring = np.zeros((WINDOW, len(PARTS)), dtype=np.float64)
+        self._last: deque[FrameTiming] = deque(maxlen=WINDOW)
         self._frames = 0
         self._missed = 0
 
     def record(self, start: int, ready: int, begun: int, done: int, end: int) -> FrameTiming:
         """Note one frame by its moments in nanoseconds."""
-        parts = (
-            (ready - start) * 1e-6,
-            (begun - ready) * 1e-6,
-            (done - begun) * 1e-6,
-            (end - done) * 1e-6,
-            (end - start) * 1e-6,
+        total = (end - start) * 1e-6
+        late = total > self._budget_ms
+        timing = FrameTiming(
+            (ready - start) * 1e-6, (begun - ready) * 1e-6, (done - begun) * 1e-6, (end - done) * 1e-6, total, late
         )
-        late = self._budget_ms is not None and parts[4] > self._budget_ms
         with self._lock:
-            self._ring[self._frames % WINDOW] = parts
+            self._last.append(timing)
             self._frames += 1
             self._missed += late
-        return FrameTiming(*parts, late)
+        return timing
 
     def statistics(self) -> Statistics:
         """What is known so far."""
+        import numpy as np
+
         with self._lock:
-            window = min(self._frames, WINDOW)
-            values = self._ring[:window].copy()
+            rows = [timing[: len(PARTS)] for timing in self._last]
             frames, missed = self._frames, self._missed
-        if not window:
-            return Statistics(0, 0, self._budget_ms, 0, {}, {}, {})
-        p50, p99 = np.quantile(values, (0.5, 0.99), axis=0, method="inverted_cdf")
+        budget = None if self._budget_ms == float("inf") else self._budget_ms
+        if not rows:
+            return Statistics(0, 0, budget, 0, {}, {}, {})
+        values = np.array(rows)
+        p50, p99 = np.quantile(values, (0.5, 0.99), axis=0, method="inverted_cdf").tolist()
 
-        def named(row: np.ndarray) -> dict[str, float]:
-            return {name: float(value) for name, value in zip(PARTS, row, strict=True)}
+        def named(row: list[float]) -> dict[str, float]:
+            return dict(zip(PARTS, row, strict=True))
 
-        return Statistics(frames, missed, self._budget_ms, window, named(p50), named(p99), named(values.max(axis=0)))
+        return Statistics(frames, missed, budget, len(rows), named(p50), named(p99), named(values.max(axis=0).tolist()))

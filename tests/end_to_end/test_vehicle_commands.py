@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from vehicle_support import decision, ground, make_trial
 
 from edgeship.bundle import Contents, write
 from edgeship.bundle.sign import make_keys
 from edgeship.config import Gate
+from vehicle_support import decision, ground, make_trial
 
 
 def edgeship(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:

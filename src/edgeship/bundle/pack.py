@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +20,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 MAX_RATIO = 200
 FREE_BYTES = 16 << 20
 """What any bundle may unpack to, whatever its ratio."""
-_BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError)
+_BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError, zlib.error)
 GET_AGAIN = "do not load it; get the bundle again from where it was made"
 
 
@@ -89,12 +91,12 @@ def unpack(path: Path, into: Path, signature_of: Path | None) -> Manifest:
                 _extract(archive, entries[name], into / name, path)
     except _BROKEN as error:
         raise BundleError(f"{path} is not a readable zip: {error}", expected="a bundle", do=GET_AGAIN) from None
+    except FileNotFoundError:
+        raise BundleError(f"{path} does not exist", expected="a bundle") from None
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise BundleError(f"{path} does not exist", expected="a bundle") from None
-        with storage_errors(into):
-            raise
-        raise BundleError(f"{path} cannot be read: {error}", do=GET_AGAIN) from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no space left while unpacking {path}", do="free some space, or set TMPDIR") from None
+        raise BundleError(f"{path} cannot be read: {error}", expected="a bundle", do=GET_AGAIN) from None
     return manifest
 
 

@@ -106,9 +106,10 @@ class Link:
         assert target.host is not None
         self.host = target.host
         self._target = target
+        command = _command(target)
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the link
         self._process = subprocess.Popen(
-            _command(target),
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -310,6 +310,8 @@ def supervise(place: Path, timeout_s: float | None) -> int:
         lock.write(str(os.getpid()))
         lock.flush()
         signal.signal(signal.SIGTERM, _interrupt)
+        if (place / "stopped").is_file():
+            return 0
         (place / "error.json").unlink(missing_ok=True)
         with (place / "progress.jsonl").open("w", encoding="utf-8") as lines:
             try:

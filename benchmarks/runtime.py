@@ -1,0 +1,212 @@
+"""What the vehicle's runtime costs over the bare onnxruntime session, how fast it imports, and whether memory stays
+flat.
+
+    python benchmarks/runtime.py [--frames 100000] [--json benchmarks/results/runtime.json]
+
+All sides run in one process, turn by turn, on one session and the same arrays, so that a busy machine and cold caches
+disturb them alike:
+
+- ``bound``: ``session.run_with_iobinding`` with inputs and outputs bound once (nothing is checked or copied)
+- ``session``: ``session.run`` (returns fresh arrays)
+- ``infer``: ``model.infer`` (checks names, dtypes and shapes, locks, keeps time, returns fresh arrays)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+import edgeship
+from edgeship.bundle import Contents, write
+from edgeship.config import Benchmark, Target
+from edgeship.results import Artifact, Candidate, TrialSpec
+from edgeship.results import write as write_result
+from edgeship.trial.run import run_trial, save_arrays
+from vehicle_support import decision
+
+SIZE = 64
+
+
+def network(path: Path, width: int = 48, depth: int = 4) -> None:
+    """Convolutions of about a millisecond on one core: images [1, 3, 64, 64] → logits [1, 10]."""
+    random = np.random.default_rng(0)
+    nodes, weights, current, channels = [], [], "images", 3
+    for layer in range(depth):
+        weight = random.standard_normal((width, channels, 3, 3)).astype(np.float32) * (2 / (9 * channels)) ** 0.5
+        weights.append(numpy_helper.from_array(weight, f"w{layer}"))
+        stride = 2 if layer == 0 else 1
+        nodes.append(
+            helper.make_node("Conv", [current, f"w{layer}"], [f"c{layer}"], pads=[1] * 4, strides=[stride] * 2)
+        )
+        nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
+        current, channels = f"r{layer}", width
+    weights.append(numpy_helper.from_array(random.standard_normal((width, 10)).astype(np.float32), "v"))
+    nodes += [
+        helper.make_node("GlobalAveragePool", [current], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "v"], ["logits"]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIZE, SIZE])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])
+    graph = helper.make_graph(nodes, "millisecond", [images], [logits], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, path)
+
+
+def make_bundle(folder: Path) -> Path:
+    """A bundle of the network, by a real trial."""
+    trial = folder / "trial"
+    trial.mkdir()
+    network(trial / "model.onnx")
+    frame = np.random.default_rng(1).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
+    save_arrays(trial / "frames.npz", {"images": frame})
+    spec = TrialSpec(
+        candidate=Candidate(name="fp32", precision="fp32"),
+        target=Target(threads=1),
+        model=Artifact.of(trial / "model.onnx", trial),
+        frames=Artifact.of(trial / "frames.npz", trial),
+        benchmark=Benchmark(warmup_s=0.1, min_s=0.2, max_s=2),
+    )
+    write_result(spec, trial / "spec.json")
+    run_trial(trial)
+    write(Contents(trial, decision()), folder / "bundle")
+    return folder / "bundle"
+
+
+def turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+    """Time the sides one call each in turn; microseconds by side."""
+    found = {name: np.empty(rounds) for name in sides}
+    for call in sides.values():
+        for _ in range(50):
+            call()
+    for index in range(rounds):
+        for name, call in sides.items():
+            start = time.perf_counter_ns()
+            call()
+            found[name][index] = (time.perf_counter_ns() - start) / 1e3
+    return found
+
+
+def overhead(bundle: Path, rounds: int) -> dict[str, float]:
+    """Median microseconds of a call on each side, and the differences of the medians."""
+    array = np.random.default_rng(2).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
+    output = np.empty((1, 10), np.float32)
+    feeds = {"images": array}
+    with edgeship.load(bundle) as model:
+        session = model.runner.session  # type: ignore[attr-defined]
+        binding = session.io_binding()
+        binding.bind_input("images", "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, output.dtype, output.shape, output.ctypes.data)
+        times = turns(
+            {
+                "bound": lambda: session.run_with_iobinding(binding),
+                "session": lambda: session.run(None, feeds),
+                "infer": lambda: model.infer(feeds),
+            },
+            rounds,
+        )
+    median = {name: float(np.median(values)) for name, values in times.items()}
+    low = {f"{name}_p10": float(np.quantile(values, 0.1)) for name, values in times.items()}
+    return {
+        **median,
+        **low,
+        "over_bound_us": median["infer"] - median["bound"],
+        "over_session_us": median["infer"] - median["session"],
+        "over_bound_percent": 100 * (median["infer"] / median["bound"] - 1),
+    }
+
+
+def imports(rounds: int = 7) -> float:
+    """Best wall time of a fresh ``import edgeship.runtime`` over that of an empty interpreter, in seconds."""
+
+    def once(code: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return time.perf_counter() - start
+
+    return min(once("import edgeship.runtime") for _ in range(rounds)) - min(once("") for _ in range(rounds))
+
+
+def endurance(bundle: Path, frames: int) -> dict[str, object]:
+    """Frames in a loop: resident memory along the way, p99, and frames lost."""
+    array = np.random.default_rng(3).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
+    memory: list[float] = []
+    with edgeship.load(bundle, budget_ms=33.3) as model:
+        wanted = model.infer({"images": array})["logits"]
+        lost = 0
+        start = time.perf_counter()
+        for number in range(frames):
+            answer = model.infer({"images": array})["logits"]
+            lost += not np.array_equal(answer, wanted)
+            if number % max(1, frames // 20) == 0:
+                memory.append(resident_mib())
+        seconds = time.perf_counter() - start
+        seen = model.statistics()
+    settled = memory[len(memory) // 4 :]
+    return {
+        "frames": frames,
+        "seconds": seconds,
+        "lost": lost,
+        "missed_33_ms": seen.missed,
+        "p99_ms": seen.p99_ms["total"],
+        "resident_mib": memory,
+        "growth_mib": max(settled) - settled[0],
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def resident_mib() -> float:
+    """Resident memory of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / (1 << 20)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        bundle = make_bundle(Path(name))
+        told = {
+            "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+            "onnxruntime": onnxruntime.__version__,
+            "overhead": overhead(bundle, arguments.rounds),
+            "import_s": imports(),
+            "endurance": endurance(bundle, arguments.frames),
+        }
+    cost, run = told["overhead"], told["endurance"]
+    assert isinstance(cost, dict) and isinstance(run, dict)
+    print(f"{'one call, median µs':<34}{'µs':>10}")
+    for side in ("bound", "session", "infer"):
+        print(f"{side:<34}{cost[side]:>10.1f}")
+    print(f"{'infer over bound':<34}{cost['over_bound_us']:>10.1f}  ({cost['over_bound_percent']:.2f} %)")
+    print(f"{'infer over session.run':<34}{cost['over_session_us']:>10.1f}")
+    print(f"{'import edgeship.runtime, s':<34}{told['import_s']:>10.3f}")
+    grew = f"memory grew {run['growth_mib']:.2f} MiB"
+    print(f"{run['frames']} frames: p99 {run['p99_ms']:.3f} ms, lost {run['lost']}, {grew}")
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(told, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Trial directories: resumed, refused, isolated in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeship import targets
+from edgeship.config import Benchmark, Target
+from edgeship.errors import ArtifactError, DataError, EngineMismatch, MissingExtra, StorageError, WorkFolderBusy
+from edgeship.files import lock, sha256_file
+from edgeship.results import Artifact, Build, Trial, TrialSpec, read, write
+from edgeship.targets import local, wire
+from edgeship.trial.run import run_trial
+from vehicle_support import Ground, ground, make_trial
+
+PRODUCTS = ("build.json", "audit.json", "latency.json", "evaluation.json", "trial.json")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    return ground(tmp_path_factory.mktemp("ground"))
+
+
+@pytest.fixture(scope="module")
+def done(made: Ground, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_trial(tmp_path_factory.mktemp("done") / "trial", made)
+    run_trial(folder)
+    return folder
+
+
+@pytest.fixture
+def finished(done: Path, tmp_path: Path) -> Path:
+    shutil.copytree(done, tmp_path / "trial")
+    return tmp_path / "trial"
+
+
+def change(folder: Path, **fields: object) -> None:
+    """Rewrite the spec with other values."""
+    spec = read(TrialSpec, folder / "spec.json")
+    write(spec.model_copy(update=fields), folder / "spec.json")
+
+
+def test_a_trial_measures_everything(done: Path) -> None:
+    trial = read(Trial, done / "trial.json")
+    assert trial.failure is None
+    assert trial.build is not None and trial.audit is not None and trial.outputs is not None
+    assert trial.latency is not None and trial.latency.batch == 2 and trial.latency.load_s is not None
+    assert trial.evaluation is not None and trial.evaluation.metrics["top1"] == 1.0
+    for artifact in (trial.build.engine, trial.latency.samples, trial.evaluation.records, trial.outputs):
+        assert artifact is not None and sha256_file(done / artifact.path) == artifact.sha256
+
+
+def test_a_finished_trial_is_not_run_again(finished: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    said: list[str] = []
+    trial = run_trial(finished, lambda _done, _total, what: said.append(what))
+    assert trial == read(Trial, finished / "trial.json")
+    assert not said
+    after = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert {name for name in before if before[name] != after[name]} <= {"lock"}
+
+
+@pytest.mark.parametrize("missing", range(len(PRODUCTS)))
+def test_a_killed_trial_continues_where_it_was(finished: Path, missing: int) -> None:
+    before = {name: (finished / name).stat().st_mtime_ns for name in PRODUCTS}
+    for name in PRODUCTS[missing:]:
+        (finished / name).unlink()
+    trial = run_trial(finished)
+    assert trial.failure is None and trial.evaluation is not None
+    for name in PRODUCTS[:missing]:
+        assert (finished / name).stat().st_mtime_ns == before[name]
+
+
+def test_a_half_written_step_is_done_again(finished: Path) -> None:
+    for name in ("latency.json", "trial.json"):
+        (finished / name).write_text('{"batch": ')
+    trial = run_trial(finished)
+    assert trial.latency is not None and trial.latency.batch == 2
+
+
+def test_another_spec_forgets_what_was_made_for_the_first(finished: Path) -> None:
+    old = read(Build, finished / "build.json")
+    change(finished, rebuild=1)
+    trial = run_trial(finished)
+    assert trial.rebuild == 1
+    assert trial.build is not None and trial.build.seconds != old.seconds
+
+
+def test_changed_inputs_are_refused(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "trial", made)
+    with (folder / "model.onnx").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(ArtifactError, match="has changed"):
+        run_trial(folder)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ArtifactError, match="is missing"):
+        run_trial(folder)
+    outside = Artifact(path="../model.onnx", sha256="0" * 64, size_bytes=1)
+    change(folder, model=outside)
+    with pytest.raises(ArtifactError, match="leads out of"):
+        run_trial(folder)
+
+
+def test_wrong_data_stops_the_run_and_an_engine_error_fails_the_candidate(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "data", made)
+    spec = read(TrialSpec, folder / "spec.json")
+    assert spec.evaluation is not None
+    change(folder, evaluation=spec.evaluation.model_copy(update={"images": tmp_path / "absent"}))
+    with pytest.raises(DataError):
+        run_trial(folder)
+    assert not (folder / "trial.json").exists()
+    assert (folder / "latency.json").is_file()
+
+    folder = make_trial(tmp_path / "engine", made)
+    (folder / "model.onnx").write_bytes(b"no onnx at all")
+    change(folder, model=Artifact.of(folder / "model.onnx", folder))
+    trial = run_trial(folder)
+    assert trial.failure is not None and trial.failure.stage == "build"
+    assert read(Trial, folder / "trial.json") == trial
+
+
+def test_two_processes_do_not_mix_in_one_folder(finished: Path) -> None:
+    with lock(finished), pytest.raises(WorkFolderBusy, match=str(os.getpid())):
+        run_trial(finished, patience_s=0.1)
+
+
+def test_a_process_that_crashes_fails_its_candidate(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "trial", made)
+    change(folder, benchmark=Benchmark(warmup_s=30, min_s=30, max_s=60))
+    strike(folder, signal.SIGSEGV)
+    trial = targets.run(Target(), folder)
+    assert trial.failure is not None
+    assert (trial.failure.kind, trial.failure.stage) == ("Crash", "benchmark")
+    assert "SIGSEGV" in trial.failure.message
+    assert trial.build is not None and trial.audit is not None
+    assert targets.run(Target(), folder) == trial
+
+
+def strike(folder: Path, number: int) -> None:
+    """Send a signal to the trial's process when it has come to the benchmark."""
+
+    def work() -> None:
+        deadline = time.monotonic() + 60
+        while not (folder / "audit.json").is_file() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        holder = (folder / "lock").read_text().strip()
+        os.kill(int(holder), number)
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+def test_a_killed_process_is_continued(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "trial", made)
+    change(folder, benchmark=Benchmark(warmup_s=0.5, min_s=1.0, max_s=3.0, min_samples=10))
+    strike(folder, signal.SIGKILL)
+    said: list[str] = []
+    trial = local.run(folder, lambda _done, _total, what: said.append(what))
+    assert trial.failure is None and trial.evaluation is not None
+    assert "continuing after SIGKILL" in said
+
+
+def test_a_trial_that_takes_too_long_is_stopped(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "trial", made)
+    change(folder, benchmark=Benchmark(warmup_s=60, min_s=60, max_s=90))
+    trial = local.run(folder, timeout_s=3)
+    assert trial.failure is not None and trial.failure.kind == "Timeout"
+    assert "3 s" in trial.failure.message
+
+
+def test_the_trial_ends_with_the_process_that_waits_for_it(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "trial", made)
+    change(folder, benchmark=Benchmark(warmup_s=60, min_s=60, max_s=90))
+    code = "import sys; from pathlib import Path; from edgeship.targets import local; local.run(Path(sys.argv[1]))"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    deadline = time.monotonic() + 60
+    while not (folder / "audit.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    change(folder, benchmark=Benchmark(warmup_s=0.01, min_s=0.02, max_s=0.5, min_samples=5))
+    assert run_trial(folder, patience_s=20).failure is None
+
+
+def test_errors_cross_the_pipe_as_their_own_class() -> None:
+    errors = [
+        StorageError("no space left", do="free some"),
+        MissingExtra("the engine", "onnxruntime", "onnxruntime"),
+        EngineMismatch(["built for another GPU"], do="edgeship rebuild"),
+    ]
+    for error in errors:
+        back = wire.revive(wire.describe(error))
+        assert type(back) is type(error)
+        assert str(back) == str(error)
+    assert wire.revive({"what": "progress"}) is None
+    unknown = wire.revive({"error": {"kind": "OSError", "found": "x", "expected": None, "do": None}})
+    assert type(unknown).__name__ == "TargetError"
+    assert wire.hear("a library's own print") == {} and wire.hear("[1]") == {}
