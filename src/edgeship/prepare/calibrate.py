@@ -149,11 +149,12 @@ def _ranges(histograms: Histograms, options: Options) -> dict[str, TensorRange]:
 
 
 def _range(histogram: Histogram, percentile: float) -> TensorRange:
+    amax = {method: thresholds.symmetric(histogram, method, percentile) for method in METHODS}
     return TensorRange(
         low=histogram.low,
         high=histogram.high,
-        amax={method: thresholds.symmetric(histogram, method, percentile) for method in METHODS},
-        bounds={method: thresholds.asymmetric(histogram, method, percentile) for method in METHODS},
+        amax=dict(amax),
+        bounds={method: thresholds.asymmetric(histogram, method, percentile, amax[method]) for method in METHODS},
     )
 
 

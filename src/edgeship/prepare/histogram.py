@@ -128,12 +128,12 @@ class Scratch:
     def count(self, values: NDArray[np.float32], scale: np.float32, offset: int) -> Counts:
         """Counts by bin index ``floor(value * scale) + offset``; the result ends at the last bin in use.
 
-        ``scale`` is a power of two, so the product is exact; adding the offset may round a value that lies closer
-        to a bin's edge than float32 resolves at the offset (2**-11 of a bin) into the neighbouring bin.
+        Exact: ``scale`` is a power of two, and whole numbers up to 8,192 are exact in float32.
         """
         scaled, index = self._scaled[: values.size], self._index[: values.size]
         np.multiply(values, scale, out=scaled)
         if offset:
+            np.floor(scaled, out=scaled)
             np.add(scaled, np.float32(offset), out=scaled)
         np.copyto(index, scaled, casting="unsafe")
         return np.bincount(index)

@@ -20,9 +20,10 @@ Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")
 LEVELS = 128
 """Magnitudes an int8 value can tell apart in TensorRT's entropy search."""
-MIN_KEPT = 0.9
-"""entropy: thresholds that clip more than the rest are not considered. Where a tensor stays far from zero, the
-published search otherwise falls for the lowest candidate: one filled bin against one filled bin, no divergence."""
+MIN_KEPT = 0.999
+"""entropy: thresholds that clip more than the rest of the magnitudes are not considered. Without this the published
+search falls for low thresholds wherever a tensor is spiky or stays far from zero: few filled bins lose little by being
+merged, whatever is cut off."""
 SEARCH_STEP = 16
 """mse: candidate thresholds stand this many bins apart."""
 Floats = NDArray[np.float64]
@@ -45,15 +46,18 @@ def symmetric(histogram: Histogram, method: Method, percentile: float = 99.99) -
     return min(bins * histogram.width, amax)
 
 
-def asymmetric(histogram: Histogram, method: Method, percentile: float = 99.99) -> Bounds:
-    """(low, high) of uint8; always holds zero, as quantized arithmetic needs an exact zero."""
+def asymmetric(histogram: Histogram, method: Method, percentile: float = 99.99, amax: float | None = None) -> Bounds:
+    """(low, high) of uint8; always holds zero, as quantized arithmetic needs an exact zero.
+
+    ``amax``, where it is known already, is the symmetric threshold by entropy.
+    """
     low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
     if low >= high:
         return 0.0, 0.0
     if method == "minmax":
         return low, high
     if method == "entropy":
-        amax = symmetric(histogram, "entropy")
+        amax = symmetric(histogram, "entropy") if amax is None else amax
         return max(low, -amax), min(high, amax)
     counts = histogram.signed()
     if method == "percentile":
@@ -84,11 +88,10 @@ def _percentile_bin(counts: NDArray[np.int64], share: float) -> int:
 # --- entropy -------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _levels(bins: int) -> NDArray[np.intp]:
-    """(candidates, LEVELS + 1): for each number of bins kept, where each of the LEVELS begins and ends."""
-    kept = np.arange(LEVELS, bins + 1)
-    return (np.arange(LEVELS + 1)[None, :] * kept[:, None] // LEVELS).astype(np.intp)
+    """(bins + 1, LEVELS + 1): for each number of bins kept, where each of the LEVELS begins and ends."""
+    return (np.arange(LEVELS + 1)[None, :] * np.arange(bins + 1)[:, None] // LEVELS).astype(np.intp)
 
 
 def _entropy_bins(counts: NDArray[np.int64]) -> int:
@@ -99,36 +102,37 @@ def _entropy_bins(counts: NDArray[np.int64]) -> int:
     summed by prefix sums, so all candidates cost one array operation. The bin at zero takes its neighbour's count:
     zero is exact in int8 and says nothing about the threshold.
     """
-    pairs = counts[: counts.size // 2 * 2].reshape(-1, 2).sum(axis=1)
-    if counts.size % 2:
-        pairs = np.append(pairs, counts[-1])
-    if pairs.size <= LEVELS:
+    weights = _pairs(counts).astype(np.float64)
+    if weights.size <= LEVELS:
         return int(counts.size)
-    weights = pairs.astype(np.float64)
     weights[0] = weights[1]
-    mass = np.concatenate([[0.0], np.cumsum(weights)])
-    filled = np.concatenate([[0.0], np.cumsum(weights > 0)])
-    edges = _levels(pairs.size)
-    level_mass = np.diff(mass[edges], axis=1)
-    level_filled = np.diff(filled[edges], axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_level = np.where(level_mass > 0, np.log(level_mass / level_filled), 0.0)
-        logs = np.where(weights > 0, np.log(weights), 0.0)
-    own = np.concatenate([[0.0], np.cumsum(weights * logs)])
-    kept = np.arange(LEVELS, pairs.size + 1)
+    mass, filled = _prefix(weights), _prefix(weights > 0)
+    total = mass[-1]
+    kept = np.arange(LEVELS, weights.size + 1)
+    kept = kept[mass[kept] >= MIN_KEPT * total]
+    outliers = total - mass[kept]
     last = weights[kept - 1]
-    outliers = mass[-1] - mass[kept]
-    reference = last + outliers
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tail = np.where(reference > 0, reference * np.log(reference), 0.0)
-    ends_empty = (last == 0) & (outliers > 0)
-    p_log_p = own[kept - 1] + tail
-    p_log_q = (level_mass * log_level).sum(axis=1) + outliers * log_level[:, -1]
-    total, quantized = mass[-1], mass[kept]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        divergence = (p_log_p - p_log_q) / total - np.log(total) + np.log(quantized)
-    divergence[ends_empty | (quantized < MIN_KEPT * total)] = np.inf
+    edges = _levels(BINS // 2)[kept]
+    level_mass, level_filled = np.diff(mass[edges], axis=1), np.diff(filled[edges], axis=1)
+    log_level = np.log(np.where(level_mass > 0, level_mass, 1.0)) - np.log(np.maximum(level_filled, 1.0))
+    p_log_p = _prefix(_x_log_x(weights))[kept - 1] + _x_log_x(last + outliers)
+    p_log_q = np.einsum("ij,ij->i", level_mass, log_level) + outliers * log_level[:, -1]
+    divergence = (p_log_p - p_log_q) / total - np.log(total) + np.log(mass[kept])
+    divergence[(last == 0) & (outliers > 0)] = np.inf
     return min(2 * int(kept[int(np.argmin(divergence))]), int(counts.size))
+
+
+def _pairs(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Neighbouring bins added: 128 levels want about 2,048 bins, as in the published search."""
+    even = np.append(counts, 0) if counts.size % 2 else counts
+    added: NDArray[np.int64] = even.reshape(-1, 2).sum(axis=1)
+    return added
+
+
+def _x_log_x(values: Floats) -> Floats:
+    """``x log x``, 0 at 0."""
+    result: Floats = values * np.log(np.where(values > 0, values, 1.0))
+    return result
 
 
 # --- mse -----------------------------------------------------------------------------------------------------
@@ -150,7 +154,7 @@ def _mse_bins(counts: NDArray[np.int64]) -> int:
     beyond = (two[-1] - two[candidates]) - 2 * candidates * (one[-1] - one[candidates])
     beyond += candidates.astype(np.float64) ** 2 * (zero[-1] - zero[candidates])
     guess = int(candidates[int(np.argmin(inside + beyond))])
-    near = candidates[(candidates >= 0.7 * guess) & (candidates <= 1.4 * guess)]
+    near = candidates[(candidates >= 0.8 * guess) & (candidates <= 1.25 * guess)]
     used = np.flatnonzero(counts)
     errors = [_int8_error(weights[used], centres[used], float(threshold)) for threshold in near]
     return int(near[int(np.argmin(errors))])

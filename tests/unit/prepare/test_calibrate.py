@@ -1,0 +1,347 @@
+"""Calibration of a trained network on real pictures: what is measured, what is bound, what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from calibration_support import export_fashion, patches, pictures, tiny
+from onnx import helper
+
+from edgeship.errors import CacheError, DataError, ModelError, UserInputError
+from edgeship.prepare import cache, graph, thresholds
+from edgeship.prepare.calibrate import Options, calibrate, method_named
+from edgeship.prepare.intake import Batches
+from edgeship.prepare.observe import Observer, open_session, with_outputs
+from edgeship.prepare.placement import infer, place, select
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_fashion(tmp_path_factory.mktemp("fashion"))
+
+
+@pytest.fixture(scope="module")
+def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    out = tmp_path_factory.mktemp("cache") / "calib.cache"
+    frames = pictures(model, 128)
+    held = pictures(model, 64, "val")
+    options = Options(
+        evaluation=held,
+        frame_hashes=dict(zip(frames.ids, frames.hashes, strict=True)),
+        evaluation_hashes=frozenset([*held.hashes, frames.hashes[3]]),
+        preprocess_sha256="p" * 64,
+    )
+    return out, calibrate(model, frames, out, options)
+
+
+def expected(result: Any, **changes: Any) -> cache.Expected:
+    facts = {
+        "graph_sha256": result.graph_sha256,
+        "preprocess_sha256": result.preprocess_sha256,
+        "frames_sha256": result.frames_sha256,
+        "method": result.method,
+    }
+    return cache.Expected(**(facts | changes))
+
+
+def test_ranges_are_those_of_every_activation(model: Path, made: tuple[Path, Any]) -> None:
+    """minmax against a plain run that stores everything."""
+    out, result = made
+    proto = infer(graph.load_onnx(model))
+    names = list(place(proto).observed)
+    session = open_session(with_outputs(proto, names))
+    wanted = [name for name in names if name != "images"]
+    kept = [batch for position, batch in enumerate(pictures(model, 128)) if position % 8 != 1]
+    stored = [dict(zip(wanted, session.run(wanted, feeds), strict=True)) | feeds for _, feeds in kept]
+    ranges = cache.load(out, expected(result)).ranges
+    assert set(ranges) == set(names)
+    assert result.frames == 112
+    for name in names:
+        values = np.concatenate([np.ravel(batch[name]) for batch in stored])
+        assert ranges[name].low == pytest.approx(float(values.min()), rel=1e-5)
+        assert ranges[name].amax["minmax"] == pytest.approx(float(np.abs(values).max()), rel=1e-5)
+        exact = float(np.sort(np.abs(values))[int(np.ceil(0.9999 * values.size)) - 1])
+        assert abs(ranges[name].amax["percentile"] - exact) <= float(np.abs(values).max()) / 2048 * 1.001
+
+
+def test_auto_takes_the_nearest_method(made: tuple[Path, Any]) -> None:
+    _, result = made
+    scores = {score.method: score.snr_db for score in result.methods}
+    assert set(scores) == set(thresholds.METHODS)
+    assert result.method == max(scores, key=lambda name: scores[name])
+    assert all(score.agreement is not None and score.agreement > 0.9 for score in result.methods)
+
+
+def test_clipping_moving_and_overlap_are_reported(made: tuple[Path, Any]) -> None:
+    out, result = made
+    ranges = cache.load(out, expected(result)).ranges
+    assert all(entry.clipped is not None and 0 <= entry.clipped < 0.01 for entry in ranges.values())
+    assert result.moved_p95 >= 0
+    assert len(result.overlap) == 1
+    assert "also stand in the evaluation set" in result.advice
+    assert result.overlap[0] in result.advice
+
+
+def test_a_recording_that_ends_brighter_than_it_began_needs_more_frames(model: Path, tmp_path: Path) -> None:
+    real = list(pictures(model, 16, batch=2))
+    brightening = [
+        (ids, {"images": feeds["images"] * (0.3 if number < 6 else 1.0)}) for number, (ids, feeds) in enumerate(real)
+    ]
+    few = calibrate(model, Batches(brightening), tmp_path / "few.cache", Options(method="mse"))
+    assert "images" in few.moving
+    assert "More frames are needed: after 16" in few.advice
+    assert few.moved_p95 > 0.05
+
+
+def test_the_result_does_not_depend_on_workers_or_batches(model: Path, tmp_path: Path) -> None:
+    """Integer counts: only the forward pass itself may round differently."""
+    one = calibrate(model, pictures(model, 40, batch=8), tmp_path / "1.cache", Options(method="percentile", workers=1))
+    two = calibrate(model, pictures(model, 40, batch=4), tmp_path / "2.cache", Options(method="percentile", workers=3))
+    assert one.frames_sha256 == two.frames_sha256
+    first, second = (cache.parse_cache(tmp_path / f"{name}.cache") for name in "12")
+    for name, scale in first.items():
+        assert second[name] == pytest.approx(scale, rel=1e-3)
+
+
+def test_frames_of_a_driving_recording_that_darkens_clip(model: Path, tmp_path: Path) -> None:
+    """Calibrated on dimmed pictures, evaluated on the real ones."""
+    dim = Batches([(ids, {"images": feeds["images"] * 0.25 - 0.6}) for ids, feeds in pictures(model, 32)])
+    options = Options(method="minmax", evaluation=pictures(model, 32, "val"))
+    result = calibrate(model, dim, tmp_path / "dim.cache", options)
+    assert "images" in result.clipping
+    assert "Other frames are needed" in result.advice
+
+
+# --- the cache -----------------------------------------------------------------------------------------------
+
+
+def test_the_text_is_tensorrts(made: tuple[Path, Any]) -> None:
+    """Read back by ModelOpt's own reader, and by ours."""
+    from modelopt.onnx.quantization.calib_utils import import_scales_from_calib_cache
+
+    out, result = made
+    theirs = import_scales_from_calib_cache(str(out))
+    ours = cache.parse_cache(out)
+    assert out.read_text().splitlines()[0].startswith("TRT-")
+    assert {f"{name}_scale": scale for name, scale in ours.items()} == theirs
+    ranges = cache.load(out, expected(result)).ranges
+    for name, entry in ranges.items():
+        assert ours[name] == pytest.approx(entry.amax[result.method] / 127, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"graph_sha256": "0" * 64}, "graph: "),
+        ({"preprocess_sha256": "0" * 64}, "preprocessing: "),
+        ({"frames_sha256": "0" * 64}, "frames: "),
+        ({"method": "other"}, "method: "),
+    ],
+)
+def test_a_strangers_cache_is_refused_by_the_part_that_differs(
+    made: tuple[Path, Any], change: dict[str, str], part: str
+) -> None:
+    out, result = made
+    with pytest.raises(CacheError) as refused:
+        cache.load(out, expected(result, **change), trust=True)
+    assert part in refused.value.found
+    assert refused.value.found.count("\n  - ") == 1
+
+
+def copied(made: tuple[Path, Any], folder: Path) -> Path:
+    for path in made[0].parent.iterdir():
+        shutil.copy(path, folder / path.name)
+    return folder / made[0].name
+
+
+@pytest.mark.parametrize(("name", "part"), [("calib.ranges.json", "ranges: "), ("calib.frames.npz", "frames: ")])
+def test_changed_or_missing_neighbours_are_refused(
+    made: tuple[Path, Any], tmp_path: Path, name: str, part: str
+) -> None:
+    place_ = copied(made, tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b" ")
+    with pytest.raises(CacheError, match="was changed after it was written") as refused:
+        cache.load(place_, expected(made[1]))
+    assert part in refused.value.found
+    (tmp_path / name).unlink()
+    with pytest.raises(CacheError, match="is not beside it"):
+        cache.load(place_, expected(made[1]))
+
+
+def test_an_edited_scale_is_refused(made: tuple[Path, Any], tmp_path: Path) -> None:
+    place_ = copied(made, tmp_path)
+    text = place_.read_text()
+    place_.write_text(text[:-3] + ("0" if text[-3] != "0" else "1") + text[-2:])
+    with pytest.raises(CacheError, match="its scales were changed"):
+        cache.load(place_, expected(made[1]))
+
+
+def test_another_calibration_version_is_refused(made: tuple[Path, Any], tmp_path: Path) -> None:
+    place_ = copied(made, tmp_path)
+    sidecar = cache.sidecar_path(place_)
+    sidecar.write_text(sidecar.read_text().replace('"calibration_version": 1', '"calibration_version": 0'))
+    with pytest.raises(CacheError, match="calibration version 0"):
+        cache.load(place_, expected(made[1]))
+
+
+def test_a_plain_tensorrt_cache_needs_trust(made: tuple[Path, Any], tmp_path: Path) -> None:
+    plain = tmp_path / "plain.cache"
+    plain.write_text("TRT-8601-EntropyCalibration2\nimages: 3c010204\nlayer:0 out: 3d810204\n")
+    with pytest.raises(CacheError, match="no proof of where it came from") as refused:
+        cache.load(plain, cache.Expected())
+    assert "--trust-cache" in (refused.value.do or "")
+    trusted = cache.load(plain, cache.Expected(), trust=True)
+    assert trusted.trusted
+    assert set(trusted.scales) == {"images", "layer:0 out"}
+    assert trusted.bounds("images", nonnegative=True) == (0.0, pytest.approx(1.0, rel=1e-6))
+    assert trusted.bounds("images") == (pytest.approx(-1.0, rel=1e-6), pytest.approx(1.0, rel=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("images: 3c010204\n", "begins with"),
+        ("TRT-8601-EntropyCalibration2\n", "no tensor"),
+        ("TRT-8601-EntropyCalibration2\nimages: 3c01020\n", "line 2"),
+        ("TRT-8601-EntropyCalibration2\nimages: 3c01020g\n", "line 2"),
+        ("TRT-8601-EntropyCalibration2\nimages: 7fc00000\n", "line 2"),
+        ("TRT-8601-EntropyCalibration2\nimages: 00000000\n", "line 2"),
+        ("TRT-8601-EntropyCalibration2\nimages: bc010204\n", "line 2"),
+        ("TRT-8601-EntropyCalibration2\nno separator\n", "line 2"),
+        ("TRT-8601-EntropyCalibration2\nx: 3c010204\nx: 3c010204\n", "twice"),
+    ],
+)
+def test_malformed_caches_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "bad.cache"
+    path.write_text(text)
+    with pytest.raises(CacheError, match=words):
+        cache.load(path, cache.Expected(), trust=True)
+
+
+def test_an_absent_or_binary_cache_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="no calibration cache"):
+        cache.load(tmp_path / "none.cache", cache.Expected(), trust=True)
+    (tmp_path / "binary.cache").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CacheError, match="is not text"):
+        cache.load(tmp_path / "binary.cache", cache.Expected(), trust=True)
+
+
+def test_the_graphs_hash_ignores_comments_and_sees_weights(model: Path) -> None:
+    proto = graph.load_onnx(model)
+    before = cache.graph_hash(proto)
+    proto.doc_string = "a comment"
+    proto.graph.node[0].doc_string = "another"
+    assert cache.graph_hash(proto) == before
+    weight = next(tensor for tensor in proto.graph.initializer if tensor.raw_data)
+    weight.raw_data = weight.raw_data[:-1] + bytes([weight.raw_data[-1] ^ 1])
+    assert cache.graph_hash(proto) != before
+
+
+# --- bad input -----------------------------------------------------------------------------------------------
+
+
+def refuse(kind: type[Exception], model: Path, batches: list[Any], folder: Path) -> str:
+    """Calibrate, expect a refusal, and see that nothing was written."""
+    with pytest.raises(kind) as refused:
+        calibrate(model, Batches(batches), folder / "calib.cache", Options(method="minmax"))
+    assert list(folder.iterdir()) == []
+    return str(refused.value)
+
+
+def test_bad_frames_are_refused(model: Path, tmp_path: Path) -> None:
+    good = np.ones((2, 1, 28, 28), np.float32)
+    ids = ["a.png", "b.png"]
+    broken = good.copy()
+    broken[1, 0, 3, 3] = np.nan
+    assert "no calibration frames" in refuse(DataError, model, [], tmp_path)
+    assert "frame a.png: input 'images' has shape [2, 1, 32, 32]" in refuse(
+        DataError, model, [(ids, {"images": np.ones((2, 1, 32, 32), np.float32)})], tmp_path
+    )
+    assert "has shape [2, 3, 28, 28]" in refuse(
+        DataError, model, [(ids, {"images": np.ones((2, 3, 28, 28), np.float32)})], tmp_path
+    )
+    assert "dtype float64" in refuse(DataError, model, [(ids, {"images": good.astype(np.float64)})], tmp_path)
+    assert "frame b.png" in refuse(DataError, model, [(ids, {"images": broken})], tmp_path)
+    assert "also needs images" in refuse(DataError, model, [(ids, {"pixels": good})], tmp_path)
+    assert "all 2 calibration frames are black" in refuse(DataError, model, [(ids, {"images": good * 0})], tmp_path)
+
+
+def test_fewer_frames_than_a_fixed_batch(tmp_path: Path) -> None:
+    proto = tiny("residual")
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "in" / "fixed.onnx"
+    onnx.save(proto, path)
+    frames = [(["a", "b"], {"x": np.ones((2, 3, 16, 16), np.float32)})]
+    assert "the model takes batches of exactly 4" in refuse(DataError, path, frames, tmp_path / "out")
+
+
+def test_an_activation_that_overflows_names_tensor_and_frame(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    proto = tiny("residual")
+    proto.graph.node.insert(0, helper.make_node("Log", ["x"], ["logged"], name="n_log"))
+    proto.graph.node[1].input[0] = "logged"
+    path = tmp_path / "log.onnx"
+    onnx.save(proto, path)
+    frames = [([name], {"x": np.full((1, 3, 16, 16), value, np.float32)}) for name, value in (("a", 1.0), ("b", -1.0))]
+    message = refuse(ModelError, path, frames, tmp_path / "out")
+    assert "tensor 'logged' holds NaN on frame b" in message
+
+
+def test_a_graph_without_anything_to_quantize(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    proto = tiny("residual")
+    del proto.graph.node[:]
+    proto.graph.node.append(helper.make_node("Exp", ["x"], ["y"], name="n_exp"))
+    path = tmp_path / "exp.onnx"
+    onnx.save(proto, path)
+    frames = [(["a"], {"x": np.ones((1, 3, 16, 16), np.float32)})]
+    assert "no operator that can be quantized" in refuse(ModelError, path, frames, tmp_path / "out")
+
+
+def test_a_dead_layer_is_named_and_gets_a_harmless_scale(tmp_path: Path) -> None:
+    proto = tiny("residual")
+    bias = next(tensor for tensor in proto.graph.initializer if tensor.name == "b")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, -1e4, np.float32), "b"))
+    path = tmp_path / "dead.onnx"
+    onnx.save(proto, path)
+    result = calibrate(path, Batches(patches("residual")), tmp_path / "calib.cache", Options(method="mse"))
+    assert "'r': their scale says nothing" in result.advice
+    assert cache.parse_cache(tmp_path / "calib.cache")["r"] == pytest.approx(1 / 127)
+
+
+def test_unknown_methods_and_patterns_are_refused() -> None:
+    with pytest.raises(UserInputError, match="unknown calibration method 'kl'"):
+        method_named("kl")
+    assert method_named("auto") == "auto"
+    proto = tiny("residual")
+    assert select(proto, ["op:Conv"]) == ("n_c", "n_d")
+    assert select(proto, ["n_[cs]", "n_y"]) == ("n_c", "n_s", "n_y")
+    with pytest.raises(UserInputError, match="'n_q' names no node") as refused:
+        select(proto, ["n_q"])
+    assert "n_" in (refused.value.expected or "")
+
+
+def test_only_touched_tensors_are_observed() -> None:
+    """The convolution's own result is fused into the ReLU; data movement shares its input's range."""
+    placement = place(infer(tiny("gemm")))
+    assert placement.observed == ("x", "r", "g", "y")
+    assert placement.shared == {"c": "r", "f": "g"}
+    attention = place(infer(tiny("attention")))
+    assert set(attention.observed) == {"x", "q", "k", "v", "l", "m", "a", "y"}
+    assert attention.shared == {"kt": "k"}
+
+
+def test_an_observer_counts_inputs_that_feed_nothing_else() -> None:
+    proto = infer(tiny("residual"))
+    observer = Observer(proto, ["x"], workers=1)
+    batches = patches("residual", 4)
+    assert len(list(observer.observe(iter(batches)))) == 4
+    assert observer.histograms()["x"].total == sum(feeds["x"].size for _, feeds in batches)

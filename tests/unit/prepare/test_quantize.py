@@ -1,0 +1,304 @@
+"""Quantized graphs: one operator at a time, one cache for every engine, and what is refused."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from calibration_support import export_fashion, patches, pictures, tiny
+from onnx import numpy_helper
+
+from edgeship.errors import CacheError, DataError, PrecisionError, StageError, UserInputError
+from edgeship.prepare import cache, graph, noise
+from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.half import to_half
+from edgeship.prepare.intake import Batches
+from edgeship.prepare.observe import open_session
+from edgeship.prepare.placement import infer, place
+from edgeship.prepare.quantize import Plan, precision_named, quantize, style_named
+
+KINDS = ("residual", "concat", "depthwise", "transposed", "gemm", "shared", "attention")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_fashion(tmp_path_factory.mktemp("fashion"))
+
+
+@pytest.fixture(scope="module")
+def calibration(model: Path, tmp_path_factory: pytest.TempPathFactory) -> cache.Calibration:
+    out = tmp_path_factory.mktemp("cache") / "calib.cache"
+    result = calibrate(model, pictures(model, 128), out, Options(method="mse"))
+    return cache.load(out, cache.Expected(graph_sha256=result.graph_sha256))
+
+
+def calibrated(kind: str, folder: Path) -> tuple[Path, cache.Calibration]:
+    path = folder / f"{kind}.onnx"
+    onnx.save(tiny(kind), path)
+    result = calibrate(path, Batches(patches(kind)), folder / "calib.cache", Options(method="minmax"))
+    return path, cache.load(folder / "calib.cache", cache.Expected(graph_sha256=result.graph_sha256))
+
+
+def scales(proto: onnx.ModelProto) -> dict[str, tuple[float, int]]:
+    """Quantized tensor → (scale, zero point) of every per-tensor QuantizeLinear on an activation."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    found = {}
+    for node in proto.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants and constants[node.input[1]].size == 1:
+            name = node.input[0].removesuffix("_cast_to_fp16").removesuffix("_QuantizeLinear_Input")
+            found[name] = (float(constants[node.input[1]]), int(constants[node.input[2]]))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_operator_for_onnxruntime(kind: str, tmp_path: Path) -> None:
+    path, known = calibrated(kind, tmp_path)
+    result = quantize(path, "onnxruntime", known, tmp_path / "q.onnx", patches(kind), Plan())
+    proto = onnx.load(tmp_path / "q.onnx")
+    assert min(result.output_snr_db.values()) > 25
+    assert result.quantized_nodes >= 2
+    assert {layer.node for layer in result.noise} <= {node.name for node in tiny(kind).graph.node}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    shared = place(infer(tiny(kind))).shared
+    for name, (scale, zero) in scales(proto).items():
+        low, high = known.bounds(shared.get(name, name)) or (0.0, 0.0)
+        assert scale == pytest.approx((high - low) / 255, rel=1e-5), name
+        assert zero == pytest.approx(-low / scale, abs=0.51)
+    weights = [value for name, value in constants.items() if name.endswith("_quantized") and value.dtype == np.int8]
+    biases = [value for name, value in constants.items() if name.endswith("_quantized") and value.dtype == np.int32]
+    assert weights
+    assert bool(biases) == any(tensor.name.startswith("b") for tensor in tiny(kind).graph.initializer)
+
+
+@pytest.mark.parametrize("kind", ["residual", "concat", "depthwise", "shared"])
+def test_weights_are_per_channel(kind: str, tmp_path: Path) -> None:
+    """The tiny graphs' channels differ a hundredfold in size: each keeps its own 127 steps."""
+    path, known = calibrated(kind, tmp_path)
+    quantize(path, "onnxruntime", known, tmp_path / "many.onnx", patches(kind), Plan())
+    quantize(path, "onnxruntime", known, tmp_path / "one.onnx", patches(kind), Plan(per_channel=False))
+    errors = {}
+    for name in ("many", "one"):
+        proto = onnx.load(tmp_path / f"{name}.onnx")
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+        weight = next(numpy_helper.to_array(t) for t in tiny(kind).graph.initializer if t.name == "w")
+        steps = constants["w_scale"].reshape(-1, 1, 1, 1)
+        back = constants["w_quantized"].astype(np.float32) * steps
+        errors[name] = np.abs(back - weight).max(axis=(1, 2, 3)) / np.abs(weight).max(axis=(1, 2, 3))
+    assert errors["many"].max() <= 0.5 / 127 * 1.01
+    assert errors["one"].max() > 5 * errors["many"].max()
+
+
+@pytest.mark.parametrize("kind", [*KINDS[:1], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
+def test_one_operator_for_tensorrt(kind: str, tmp_path: Path) -> None:
+    path, known = calibrated(kind, tmp_path)
+    result = quantize(
+        path, "tensorrt", known, tmp_path / "t.onnx", patches(kind), Plan(precision="int8-fp32", layers=False)
+    )
+    proto = onnx.load(tmp_path / "t.onnx")
+    assert min(result.output_snr_db.values()) > 20
+    found = scales(proto)
+    assert found or kind == "attention"
+    for name, (scale, zero) in found.items():
+        assert scale == pytest.approx(known.scales[name], rel=1e-6), name
+        assert zero == 0
+
+
+def test_one_cache_for_onnxruntime_and_tensorrt_rtx(
+    model: Path, calibration: cache.Calibration, tmp_path: Path
+) -> None:
+    """The same cache drives both engines; TensorRT-RTX's own parser and builder take the graph."""
+    rtx: Any = importlib.import_module("tensorrt_rtx")
+    frames = cache.samples(calibration)
+    for_ort = quantize(model, "onnxruntime", calibration, tmp_path / "ort.onnx", frames, Plan())
+    for_trt = quantize(model, "tensorrt", calibration, tmp_path / "trt.onnx", frames, Plan(precision="int8-fp16"))
+    assert min(for_ort.output_snr_db.values()) > 30
+    assert min(for_trt.output_snr_db.values()) > 30
+    for name, (scale, _) in scales(onnx.load(tmp_path / "ort.onnx")).items():
+        low, high = calibration.bounds(name) or (0.0, 0.0)
+        assert scale == pytest.approx((high - low) / 255, rel=1e-5)
+    found = scales(onnx.load(tmp_path / "trt.onnx"))
+    assert len(found) >= 6
+    for name, (scale, zero) in found.items():
+        assert scale == pytest.approx(calibration.scales[name], rel=2e-3), "float16 keeps 11 bits"
+        assert zero == 0
+    builder = rtx.Builder(rtx.Logger(rtx.Logger.ERROR))
+    network = builder.create_network()
+    parser = rtx.OnnxParser(network, rtx.Logger(rtx.Logger.ERROR))
+    assert parser.parse((tmp_path / "trt.onnx").read_bytes()), [
+        parser.get_error(i).desc() for i in range(parser.num_errors)
+    ]
+    kinds = [network.get_layer(i).type for i in range(network.num_layers)]
+    assert kinds.count(rtx.LayerType.QUANTIZE) >= len(found)
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(rtx.ComputeCapability.SM86, 0)
+    profile = builder.create_optimization_profile()
+    profile.set_shape("images", (1, 1, 28, 28), (8, 1, 28, 28), (8, 1, 28, 28))
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    assert plan is not None
+    assert plan.nbytes > 100_000
+
+
+def test_kept_nodes_stay_in_high_precision(model: Path, calibration: cache.Calibration, tmp_path: Path) -> None:
+    frames = cache.samples(calibration)
+    first = next(node.name for node in graph.load_onnx(model).graph.node if node.op_type == "Conv")
+    plan = Plan(keep=(first, "op:Gemm"))
+    result = quantize(model, "onnxruntime", calibration, tmp_path / "q.onnx", frames, plan)
+    assert first in result.kept
+    assert len(result.kept) == 2
+    proto = onnx.load(tmp_path / "q.onnx")
+    dequantized = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    kept = [node for node in proto.graph.node if node.name in result.kept]
+    assert len(kept) == 2
+    assert not any(dequantized & set(node.input[1:]) for node in kept), "their weights are float"
+    all_in = quantize(model, "onnxruntime", calibration, tmp_path / "all.onnx", frames, Plan())
+    assert min(result.output_snr_db.values()) > min(all_in.output_snr_db.values())
+
+
+def test_modelopt_leaves_onnxruntimes_quantizer_as_it_was(
+    model: Path, calibration: cache.Calibration, tmp_path: Path
+) -> None:
+    """ModelOpt deletes Relu, Concat and others from onnxruntime's registry; here it does so inside its block only."""
+    from onnxruntime.quantization import calibrate as calibrators
+    from onnxruntime.quantization.registry import QDQRegistry
+
+    frames = cache.samples(calibration)
+    before = (dict(QDQRegistry), calibrators.create_calibrator, calibrators.MinMaxCalibrater.collect_data)
+    first = quantize(model, "onnxruntime", calibration, tmp_path / "1.onnx", frames, Plan())
+    quantize(model, "tensorrt", calibration, tmp_path / "t.onnx", frames, Plan(precision="int8-fp32"))
+    after = (dict(QDQRegistry), calibrators.create_calibrator, calibrators.MinMaxCalibrater.collect_data)
+    second = quantize(model, "onnxruntime", calibration, tmp_path / "2.onnx", frames, Plan())
+    assert after == before
+    assert first.model.sha256 == second.model.sha256
+
+
+def test_fp8_takes_the_same_ranges(model: Path, calibration: cache.Calibration, tmp_path: Path) -> None:
+    result = quantize(
+        model, "tensorrt", calibration, tmp_path / "8.onnx", cache.samples(calibration), Plan(precision="fp8")
+    )
+    assert min(result.output_snr_db.values()) > 25
+    proto = onnx.load(tmp_path / "8.onnx")
+    kinds = {tensor.data_type for tensor in proto.graph.initializer}
+    assert onnx.TensorProto.FLOAT8E4M3FN in kinds
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    quantized = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    activations = [node for node in quantized if node.input[0] in calibration.scales]
+    assert activations
+    for node in activations:
+        scale = float(numpy_helper.to_array(constants[node.input[1]]))
+        assert scale == pytest.approx(calibration.scales[node.input[0]] * 127 / 448, rel=2e-3)
+
+
+def test_half_is_near_and_names_what_it_left(model: Path, tmp_path: Path) -> None:
+    result = to_half(model, list(pictures(model, 16)), tmp_path / "h.onnx", keep=("op:Gemm",))
+    assert min(result.output_snr_db.values()) > 55
+    assert len(result.kept) == 1
+    proto = onnx.load(tmp_path / "h.onnx")
+    halves = [tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16]
+    assert len(halves) >= 10
+    assert {value.type.tensor_type.elem_type for value in [*proto.graph.input, *proto.graph.output]} == {1}
+    with pytest.raises(DataError, match="no frames"):
+        to_half(model, [], tmp_path / "none.onnx")
+    assert not (tmp_path / "none.onnx").exists()
+
+
+def test_half_leaves_in_single_what_half_cannot_hold(tmp_path: Path) -> None:
+    """A layer whose results reach 100,000 overflows FP16; AutoCast sees it on the frames."""
+    proto = tiny("residual")
+    weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "w2")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e5), "w2"))
+    path = tmp_path / "big.onnx"
+    onnx.save(proto, path)
+    result = to_half(path, patches("residual"), tmp_path / "h.onnx")
+    assert "n_d" in result.left or "n_s" in result.left
+    assert min(result.output_snr_db.values()) > 40
+
+
+def test_a_candidate_that_overflows_is_refused() -> None:
+    reference = infer(tiny("residual"))
+    broken = infer(tiny("residual"))
+    weight = next(tensor for tensor in broken.graph.initializer if tensor.name == "w2")
+    weight.CopyFrom(numpy_helper.from_array(np.full((8, 8, 3, 3), np.inf, np.float32), "w2"))
+    with pytest.raises(StageError, match="output 'y' holds NaN or infinity"):
+        noise.compare(reference, broken, patches("residual"))
+
+
+def test_noise_is_in_decibels_and_names_the_layer() -> None:
+    """A thousandth added to one weight tensor: that layer and those after it, not those before."""
+    reference, changed = infer(tiny("residual")), infer(tiny("residual"))
+    weight = next(tensor for tensor in changed.graph.initializer if tensor.name == "w2")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.001), "w2"))
+    compared = noise.compare(reference, changed, patches("residual"))
+    by_node = {layer.node: layer.snr_db for layer in compared.layers}
+    assert by_node["n_c"] == noise.CEILING_DB
+    assert by_node["n_d"] == pytest.approx(60.0, abs=0.1)
+    assert noise.worst(compared.layers, 1)[0].node == "n_d"
+    session = open_session(reference)
+    assert noise.compare(reference, reference, patches("residual")).output_snr_db == noise.CEILING_DB
+    assert session.get_outputs()[0].name in compared.outputs
+
+
+def test_missing_tensors_and_wrong_requests_are_refused(
+    model: Path, calibration: cache.Calibration, tmp_path: Path
+) -> None:
+    frames = cache.samples(calibration)
+    plain = tmp_path / "plain.cache"
+    lines = calibration.path.read_text().splitlines()
+    gone = lines.pop(3).partition(":")[0]
+    plain.write_text("\n".join(lines) + "\n")
+    partial = cache.load(plain, cache.Expected(), trust=True)
+    for style in ("onnxruntime", "tensorrt"):
+        with pytest.raises(CacheError, match="lacks 1 of the tensors") as refused:
+            quantize(model, style_named(style), partial, tmp_path / "q.onnx", frames, Plan(precision="int8-fp32"))
+        assert gone in refused.value.found
+    with pytest.raises(PrecisionError, match="fp8 was asked for"):
+        quantize(model, "onnxruntime", calibration, tmp_path / "q.onnx", frames, Plan(precision="fp8"))
+    with pytest.raises(CacheError, match="needs a calibration cache"):
+        quantize(model, "onnxruntime", None, tmp_path / "q.onnx", frames, Plan())
+    with pytest.raises(DataError, match="no frames to quantize for TensorRT"):
+        quantize(model, "tensorrt", calibration, tmp_path / "q.onnx", [], Plan(precision="int8-fp32"))
+    with pytest.raises(UserInputError, match="unknown precision"):
+        precision_named("int3")
+    with pytest.raises(UserInputError, match="unknown engine"):
+        style_named("coreml")
+    assert not (tmp_path / "q.onnx").exists()
+
+
+def test_a_trusted_plain_cache_quantizes(model: Path, calibration: cache.Calibration, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.cache"
+    plain.write_text(calibration.path.read_text())
+    trusted = cache.load(plain, cache.Expected(), trust=True)
+    result = quantize(model, "onnxruntime", trusted, tmp_path / "q.onnx", cache.samples(calibration), Plan())
+    assert min(result.output_snr_db.values()) > 28
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "edgeship", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_commands(model: Path, tmp_path: Path) -> None:
+    """Calibrate from a folder, quantize from the cache alone, refuse another model's cache."""
+    images = str(Path(__file__).parents[3] / "examples" / "fashion" / "calib")
+    settings = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=73", "-p", "std=90"]
+    out = tmp_path / "calib.cache"
+    first = run("calibrate", str(model), "--images", images, *settings, "--count", "64", "-o", str(out))
+    assert first.returncode == 0, first.stderr
+    assert "method" in first.stdout
+    assert "dB on held-out frames" in first.stdout
+    second = run("quantize", str(model), "--cache", str(out), "--for", "onnxruntime", "-o", str(tmp_path / "q.onnx"))
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "q.onnx").is_file()
+    onnx.save(tiny("residual"), tmp_path / "other.onnx")
+    third = run("quantize", str(tmp_path / "other.onnx"), "--cache", str(out), "-o", str(tmp_path / "o.onnx"), "--json")
+    assert third.returncode == 2
+    assert "graph: made from another model" in third.stdout
+    fourth = run("calibrate", str(model), "-o", str(out))
+    assert fourth.returncode == 2
+    assert "random data is never used" in fourth.stderr
