@@ -194,18 +194,26 @@ def tensor_info(tensor: trt.ITensor) -> TensorInfo:
     return TensorInfo(name=tensor.name, shape=tuple(shape), dtype=dtype_name(tensor.dtype))
 
 
+def supported_capabilities(flavour: Flavour) -> tuple[str, ...]:
+    """TensorRT-RTX: the compute capabilities that it knows, ``8.6``."""
+    names = [name for name in flavour.trt.ComputeCapability.__members__ if name.startswith("SM")]
+    return tuple(f"{name[2:-1]}.{name[-1]}" for name in names)
+
+
 def identity(flavour: Flavour, device: str, capabilities: tuple[str, ...] = ()) -> Identity:
-    """What an engine built here is bound to; ``capabilities`` when it is built ahead of time for others."""
+    """What an engine built here is bound to: this GPU, or for TensorRT-RTX the ``capabilities`` it is built for."""
     here = _host.cuda()
     gpu = next((gpu for gpu in here.gpus if gpu.index == _host.device_index(device)), None)
-    ahead = ", ".join(capabilities)
-    anywhere = "any GPU that TensorRT-RTX supports" if flavour.rtx else "no GPU here"
-    name = gpu.name if gpu else anywhere
+    name = gpu.name if gpu else "no GPU here"
+    capability = gpu.compute_capability if gpu else None
+    if flavour.rtx:
+        capability = ", ".join(capabilities) or None
+        name = f"ahead of time for {capability}" if capability else "any GPU that TensorRT-RTX supports"
     return Identity(
         engine=flavour.engine,
         version=flavour.version,
-        device=f"ahead of time for {ahead}" if ahead and gpu is None else name,
-        compute_capability=ahead or (gpu.compute_capability if gpu else None),
+        device=name,
+        compute_capability=capability,
         cuda=here.runtime,
         driver=here.driver,
         platform=_host.platform_name(),

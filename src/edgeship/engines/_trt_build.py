@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeship.config import Target
 from edgeship.engines import BuildRequest, _host, _trt_audit, _trt_cache, _trt_implicit
-from edgeship.engines._trt import Flavour, Log, build_error, identity, quiet
+from edgeship.engines._trt import Flavour, Log, build_error, identity, quiet, supported_capabilities
 from edgeship.engines._trt_network import Parsed, parse
 from edgeship.engines._trt_profiles import apply_profiles, plan_profiles
 from edgeship.errors import BuildError, DeviceError, PrecisionError, UserInputError
@@ -130,7 +130,7 @@ def _why_not_runnable(flavour: Flavour, target: Target) -> str:
     if target.compute_capability and gpu.compute_capability not in target.compute_capability:
         wanted = ", ".join(target.compute_capability)
         return f"built for compute capability {wanted}, not run: {gpu.name} has {gpu.compute_capability}"
-    if flavour.rtx and f"SM{gpu.compute_capability.replace('.', '')}" not in flavour.trt.ComputeCapability.__members__:
+    if flavour.rtx and gpu.compute_capability not in supported_capabilities(flavour):
         return f"built and audited, not run: TensorRT-RTX does not support {gpu.name} ({gpu.compute_capability})"
     return ""
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgeship.config import EngineName, Precision
 from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, _host, _trt_audit, _trt_build
 from edgeship.engines._plan import TITLES
-from edgeship.engines._trt import Flavour, Log, identity, load, quiet
+from edgeship.engines._trt import Flavour, Log, identity, load, quiet, supported_capabilities
 from edgeship.engines._trt_network import parse
 from edgeship.errors import DeviceError, MissingExtra
 from edgeship.results import Audit, Build, Identity
@@ -24,8 +24,7 @@ def probe(engine: EngineName) -> Probe:
     devices = tuple(f"cuda:{gpu.index} {gpu.name} ({gpu.compute_capability})" for gpu in here.gpus)
     facts: dict[str, Any] = {"cuda": here.runtime, "driver": here.driver, "strongly_typed_only": flavour.strong_only}
     if flavour.rtx:
-        names = [name for name in flavour.trt.ComputeCapability.__members__ if name.startswith("SM")]
-        facts["builds_for"] = [f"{name[2:-1]}.{name[-1]}" for name in names]
+        facts["builds_for"] = list(supported_capabilities(flavour))
     reason = "" if here.gpus else f"no device to run on: {here.reason}"
     return Probe(engine, flavour.rtx or bool(here.gpus), flavour.version, devices, reason, facts)
 
@@ -34,7 +33,7 @@ def identity_of(engine: EngineName, device: str) -> Identity:
     """What an engine built here for ``device`` would be bound to. Raises MissingExtra, DeviceError."""
     flavour = load(engine)
     bound = identity(flavour, device)
-    if bound.compute_capability is None and not flavour.rtx:
+    if not flavour.rtx and bound.compute_capability is None:
         raise DeviceError(f"{flavour.title} needs a GPU: {_host.cuda().reason}", do="edgeship doctor")
     return bound
 
@@ -91,10 +90,13 @@ def misfits(engine: EngineName, built: Identity, device: str) -> list[str]:
     here = identity(flavour, device)
     if here.platform != built.platform and built.platform:
         found.append(f"it was built on {built.platform}, this is {here.platform}")
-    if here.compute_capability is None:
-        found.append(f"it needs an NVIDIA GPU: {_host.cuda().reason}")
+    cuda = _host.cuda()
+    gpu = next((gpu for gpu in cuda.gpus if gpu.index == _host.device_index(device)), None)
+    if gpu is None:
+        why = cuda.reason or f"there is no device {device!r} among {len(cuda.gpus)}"
+        found.append(f"it needs an NVIDIA GPU: {why}")
         return found
-    found += _capability_misfits(flavour, built, here)
+    found += _capability_misfits(flavour, built, gpu)
     if built.driver and here.driver and _older(here.driver, built.driver):
         found.append(f"the driver runs CUDA {here.driver}, it was built under a driver for {built.driver}")
     if built.cuda and here.cuda and built.cuda.split(".")[0] != here.cuda.split(".")[0]:
@@ -102,14 +104,13 @@ def misfits(engine: EngineName, built: Identity, device: str) -> list[str]:
     return found
 
 
-def _capability_misfits(flavour: Flavour, built: Identity, here: Identity) -> list[str]:
+def _capability_misfits(flavour: Flavour, built: Identity, gpu: _host.Gpu) -> list[str]:
     wanted = [text.strip() for text in (built.compute_capability or "").split(",") if text.strip()]
-    if wanted and here.compute_capability not in wanted:
-        return [f"it was built for compute capability {', '.join(wanted)}, {here.device} has {here.compute_capability}"]
-    if flavour.rtx and not wanted:
-        name = f"SM{str(here.compute_capability).replace('.', '')}"
-        if name not in flavour.trt.ComputeCapability.__members__:
-            return [f"TensorRT-RTX {flavour.version} does not support compute capability {here.compute_capability}"]
+    has = f"{gpu.name} has {gpu.compute_capability}"
+    if flavour.rtx and gpu.compute_capability not in supported_capabilities(flavour):
+        return [f"TensorRT-RTX {flavour.version} does not support this GPU's compute capability: {has}"]
+    if wanted and gpu.compute_capability not in wanted:
+        return [f"it was built for compute capability {', '.join(wanted)}, {has}"]
     return []
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeship.engines import OpenOptions, cuda
 from edgeship.engines._plan import TITLES, Plan, read_plan, require_flavour
-from edgeship.engines._trt import Flavour, Log, logger, remedy, said
+from edgeship.engines._trt import Flavour, Log, logger, remedy, said, supported_capabilities
 from edgeship.engines._trt_network import load_libraries
 from edgeship.errors import DeviceError, EngineError, EngineMismatch
 
@@ -63,7 +63,7 @@ def open_plan(flavour: Flavour, path: Path, options: OpenOptions) -> Opened:
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         gpu = cuda.properties(index)
-        raise refusal(flavour, plan, path, log, [*before, f"this GPU is a {gpu.name} ({gpu.compute_capability})"])
+        raise refusal(flavour, plan, path, log, (gpu, before))
     return Opened(engine, runtime, keep, log)
 
 
@@ -84,11 +84,21 @@ def diagnoses(flavour: Flavour, bits: int) -> list[str]:
     return [DIAGNOSES.get(name, name) for name, member in members.items() if bits & int(member)]
 
 
-def refusal(flavour: Flavour, plan: Plan, path: Path, log: Log, differences: list[str]) -> EngineError:
-    """The error for a plan that the library would not deserialize."""
+def refusal(
+    flavour: Flavour, plan: Plan, path: Path, log: Log, known: tuple[cuda.Properties, list[str]]
+) -> EngineError:
+    """The error for a plan that the library would not deserialize. ``known``: the GPU, and what was found before."""
+    gpu, found = known[0], list(known[1])
+    found.append(f"this GPU is a {gpu.name}, compute capability {gpu.compute_capability}")
     reason = said(log) or "the library gave no reason"
     again = REBUILD.format(engine=flavour.engine, path=path)
-    found = list(differences)
+    if flavour.rtx and gpu.compute_capability not in supported_capabilities(flavour):
+        again = (
+            f"run it on a GPU that TensorRT-RTX supports ({', '.join(supported_capabilities(flavour))}); "
+            'for this one build with engine = "tensorrt" or "onnxruntime"'
+        )
+    elif flavour.rtx:
+        again += f" --compute-capability {gpu.compute_capability}"
     if not same_version(plan.version, flavour.version):
         found.insert(0, f"{TITLES[plan.engine]} {plan.version} built it, {flavour.version} is installed")
     if "emory" in reason and "nsufficient" in reason:

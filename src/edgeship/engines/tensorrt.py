@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeship.config import EngineName
-from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, _trt_engine
+from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, _trt_engine, trtexec
 from edgeship.results import Audit, Build, Identity
 
 NAME: EngineName = "tensorrt"
@@ -23,7 +23,12 @@ def identity(device: str) -> Identity:
 
 
 def build(request: BuildRequest) -> Build:
-    """Build the engine file; see :func:`edgeship.engines._trt_build.build` for the errors."""
+    """Build the engine file, with trtexec where ``target.via`` says so.
+
+    For the errors see :func:`edgeship.engines._trt_build.build` and :func:`edgeship.engines.trtexec.build`.
+    """
+    if request.target.via == "trtexec":
+        return trtexec.build(request)
     return _trt_engine.build(NAME, request)
 
 
