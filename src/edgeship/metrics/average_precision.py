@@ -123,6 +123,9 @@ def resample(records: RecordsLike, weights: Array, names: Sequence[str]) -> dict
         metric, class_name = check_name(name)
         if class_name is not None and class_name not in classes:
             raise DataError(f"no class {class_name!r} in these records", expected=", ".join(classes[:10]))
+        if class_name is None and metric.partition("_")[0] in ("recall", "precision"):
+            found[name] = _operating(records, columns, metric, None)
+            continue
         everyone = range(len(classes)) if class_name is None else [classes.index(class_name)]
         part = _AVERAGED.get(metric, metric)
         missing = [k for k in everyone if (part, k) not in known]
@@ -147,7 +150,7 @@ def _resample_part(
     area = size or "all"
     if kind in ("recall", "precision"):
         for k in classes:
-            yield k, _operating(records, columns, kind, area, k)
+            yield k, _operating(records, columns, part, k)
         return
     steps = {"ap50": [0], "ap75": [5]}.get(kind, list(range(STEPS)))
     for k, _, curve in _curves_of(records, [area], classes):
@@ -167,18 +170,24 @@ def _sums(columns: Array, images: Array) -> Array:
     return result
 
 
-def _operating(records: RecordsLike, columns: Array, kind: str, area: str, k: int) -> Array:
+def _operating(records: RecordsLike, columns: Array, metric: str, k: int | None) -> Array:
+    """Recall or precision at the operating confidence in each resample, of one class or of all together."""
+    kind, _, size = metric.partition("_")
     confidence = float(records["operating_confidence"])
     if kind == "recall":
-        counted = (records["gt_label"] == k) & ~records["gt_ignored"][:, list(AREAS).index(area)]
-        hit = counted & (records["gt_score"] >= confidence)
+        counted = ~records["gt_ignored"][:, list(AREAS).index(size or "all")]
+        label = records["gt_label"]
+        hit = records["gt_score"] >= confidence
         image = records["gt_image"]
     else:
         alive = (records["det_ignored"][:, 0] & 1) == 0
-        counted = (records["det_label"] == k) & (records["det_score"] >= confidence) & alive
-        hit = counted & ((records["det_matched"][:, 0] & 1) == 1)
+        counted = (records["det_score"] >= confidence) & alive
+        label = records["det_label"]
+        hit = (records["det_matched"][:, 0] & 1) == 1
         image = records["det_image"]
-    total, right = _sums(columns, image[counted]), _sums(columns, image[hit])
+    if k is not None:
+        counted = counted & (label == k)
+    total, right = _sums(columns, image[counted]), _sums(columns, image[counted & hit])
     share: Array = np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
     return share
 

@@ -140,21 +140,22 @@ def summarize(records: RecordsLike, weights: Array | None = None) -> Summary:
     """All of :data:`METRICS` and, per class, of :data:`CLASS_METRICS`.
 
     ``map``, ``ap`` and ``ar`` follow COCO (101 recall levels, IoU 0.50:0.95, 1, 10 or 100 detections). ``recall`` and
-    ``precision`` are those of the vehicle: IoU 0.5, scores at least ``operating_confidence``; ``recall_small`` counts
-    objects of that size. What has no examples is absent.
+    ``precision`` are those of the vehicle: IoU 0.5, scores at least ``operating_confidence``, over the objects and the
+    detections of all classes together; ``recall_small`` counts objects of that size. What has no examples is absent.
     """
     weight = np.ones(int(records["count"])) if weights is None else np.asarray(weights, dtype=np.float64)
     classes = [str(name) for name in records["classes"]]
-    table = average_precision.curves(records, weight)
     per_class: dict[str, dict[str, float]] = {}
-    for name, values in (table | _operating(records, weight)).items():
-        known = {classes[k]: float(v) for k, v in enumerate(values) if np.isfinite(v)}
-        if known:
-            per_class[name] = known
-    metrics = {}
+    metrics: dict[str, float] = {}
     renamed = {"ap": "map", "ap50": "map50", "ap75": "map75", **{f"ap_{size}": f"map_{size}" for size in SIZES}}
-    for name, by_class in per_class.items():
-        metrics[renamed.get(name, name)] = float(np.mean(list(by_class.values())))
+    for name, values in average_precision.curves(records, weight).items():
+        _add(per_class, name, values, classes)
+        if name in per_class:
+            metrics[renamed.get(name, name)] = float(np.mean(list(per_class[name].values())))
+    for name, (right, total) in _operating(records, weight).items():
+        _add(per_class, name, _ratio(right, total), classes)
+        if total.sum() > 0:
+            metrics[name] = float(right.sum() / total.sum())
     counted = ~records["gt_ignored"][:, 0]
     number = np.bincount(records["gt_label"][counted], weight[records["gt_image"][counted]], minlength=len(classes))
     examples = {name: round(float(number[k])) for k, name in enumerate(classes)}
@@ -163,24 +164,31 @@ def summarize(records: RecordsLike, weights: Array | None = None) -> Summary:
     return Summary(ordered, kept, examples)
 
 
-def _operating(records: RecordsLike, weight: Array) -> dict[str, Array]:
-    """Recall (by size) and precision per class at the operating confidence; NaN without examples."""
+def _add(per_class: dict[str, dict[str, float]], name: str, values: Array, classes: Sequence[str]) -> None:
+    known = {classes[k]: float(value) for k, value in enumerate(values) if np.isfinite(value)}
+    if known:
+        per_class[name] = known
+
+
+def _operating(records: RecordsLike, weight: Array) -> dict[str, tuple[Array, Array]]:
+    """Right ones and all, per class: objects (by size) for recall, detections for precision, at the vehicle's score."""
     classes = len(records["classes"])
     confidence = float(records["operating_confidence"])
-    found: dict[str, Array] = {}
+    found: dict[str, tuple[Array, Array]] = {}
     by_object = weight[records["gt_image"]]
     hit = records["gt_score"] >= confidence
     for position, area in enumerate(AREAS):
         counted = by_object * ~records["gt_ignored"][:, position]
         total = np.bincount(records["gt_label"], counted, minlength=classes)
         right = np.bincount(records["gt_label"], counted * hit, minlength=classes)
-        found["recall" if area == "all" else f"recall_{area}"] = _ratio(right, total)
+        found["recall" if area == "all" else f"recall_{area}"] = right, total
     alive = (records["det_score"] >= confidence) & ((records["det_ignored"][:, 0] & 1) == 0)
     counted = weight[records["det_image"]] * alive
     right = counted * ((records["det_matched"][:, 0] & 1) == 1)
     label = records["det_label"]
-    found["precision"] = _ratio(
-        np.bincount(label, right, minlength=classes), np.bincount(label, counted, minlength=classes)
+    found["precision"] = (
+        np.bincount(label, right, minlength=classes),
+        np.bincount(label, counted, minlength=classes),
     )
     return found
 

@@ -95,3 +95,14 @@ def test_resample_gives_nan_where_no_example_is_drawn():
     drawn = detection.resample(records, np.array([[0, 0, 0], [1, 1, 1]]), ["map", "recall"])
     assert np.isnan(drawn["map"][0])
     assert drawn["map"][1] == pytest.approx(detection.summarize(records).metrics["map"], abs=2e-3)
+
+
+def test_overall_recall_is_the_share_of_successes():
+    random = np.random.default_rng(1)
+    records = records_of([scene(random, CLASSES) for _ in range(40)], CLASSES)
+    summary = detection.summarize(records)
+    for metric in ("recall", "recall_small", "recall_medium", "recall_large"):
+        mask, success = detection.successes(records, metric, None)
+        assert summary.metrics[metric] == pytest.approx(success[mask].mean())
+    assert detection.successes(records, "recall", "zebra") is None
+    assert detection.successes(records, "map", None) is None
