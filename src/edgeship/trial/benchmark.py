@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,13 +85,13 @@ def benchmark(
     )
 
 
-def quantiles(samples: Samples) -> Quantiles:
+def quantiles(samples: Samples | Sequence[float]) -> Quantiles:
     """Median, p90, p99 and the median's 95 % interval of milliseconds.
 
     Quantiles are the smallest sample that at least that share does not exceed (the inverse of the empirical
     distribution), so a p99 is a time that was really seen.
     """
-    ordered = np.sort(samples)
+    ordered = np.sort(np.asarray(samples, np.float64))
     p50, p90, p99 = (float(np.quantile(ordered, share, method="inverted_cdf")) for share in (0.5, 0.9, 0.99))
     return Quantiles(
         p50=p50,

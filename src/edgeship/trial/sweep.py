@@ -1,0 +1,183 @@
+"""One engine over several batch sizes: latency, throughput, and a drawing of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeship.config import Benchmark
+from edgeship.engines import Runner
+from edgeship.errors import DataError, DeviceError, UserInputError
+from edgeship.progress import Progress, silent
+from edgeship.results import Latency, Result, TensorInfo
+from edgeship.trial.benchmark import benchmark
+
+if TYPE_CHECKING:
+    from edgeship.engines import Array
+
+WIDTH, HEIGHT, MARGIN = 640, 300, 56
+
+
+class Sweep(Result):
+    """Latencies by batch. ``stopped`` says why larger batches are missing."""
+
+    latencies: tuple[Latency, ...]
+    stopped: str = ""
+    feeds: str = ""
+    """Where the inputs came from."""
+
+
+def sweep(
+    runner: Runner,
+    batches: Sequence[int],
+    settings: Benchmark,
+    *,
+    frames: Mapping[str, Array] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> Sweep:
+    """Measure an engine at each batch, smallest first; a batch that does not fit ends it.
+
+    Args:
+        runner: An open engine.
+        batches: Sizes of the dynamic first axis. For an engine of a fixed batch, that one.
+        settings: How long to measure each.
+        frames: Real inputs, repeated or cut to each batch; None: seeded noise.
+        shapes: Whole shapes of inputs with other dynamic axes.
+        folder: Where ``latency.npz`` of the last batch is written.
+        progress: Told how many batches are done.
+
+    Raises:
+        DataError: The frames do not fit, or a shape is not known.
+        UserInputError: A batch the engine's profile does not have.
+        DeviceError: Even the smallest batch does not fit, or the device failed.
+    """
+    wanted = _checked(runner.inputs, sorted(set(batches)))
+    done: list[Latency] = []
+    stopped = ""
+    for number, batch in enumerate(wanted):
+        progress(number, len(wanted), f"batch {batch}")
+        feeds = feeds_for(runner.inputs, batch, frames, shapes)
+        try:
+            done.append(benchmark(runner, feeds, settings, folder=folder))
+        except DeviceError as error:
+            if not done or "out of" not in error.found:
+                raise
+            stopped = error.found
+            break
+    progress(len(wanted), len(wanted), "done")
+    source = "the frames that were given" if frames is not None else "seeded noise: fine for time, never for accuracy"
+    return Sweep(latencies=tuple(done), stopped=stopped, feeds=source)
+
+
+def _checked(inputs: Sequence[TensorInfo], batches: list[int]) -> list[int]:
+    if any(batch < 1 for batch in batches):
+        raise UserInputError(f"the batches {batches} hold one below 1", expected="1 or more")
+    fixed = {info.shape[0] for info in inputs if info.shape and isinstance(info.shape[0], int)}
+    dynamic = [info for info in inputs if info.shape and isinstance(info.shape[0], str)]
+    if dynamic or not fixed:
+        return batches
+    only = max(size for size in fixed if isinstance(size, int))
+    if batches not in ([only], [1]):
+        raise UserInputError(
+            f"the engine's batch is fixed at {only}, and {', '.join(map(str, batches))} was asked for",
+            expected=f"--batches {only}, or an engine with a dynamic first axis",
+        )
+    return [only]
+
+
+def feeds_for(
+    inputs: Sequence[TensorInfo],
+    batch: int,
+    frames: Mapping[str, Array] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, Array]:
+    """One batch of input: real frames repeated or cut along the first axis, or seeded noise.
+
+    Raises:
+        DataError: An input has no frames, or an axis beside the first has no known size.
+    """
+    random = np.random.default_rng(0)
+    made: dict[str, Array] = {}
+    for info in inputs:
+        rows = info.shape[0] if info.shape and isinstance(info.shape[0], int) else batch
+        if frames is not None:
+            made[info.name] = _repeated(info, rows, frames)
+            continue
+        rest = (shapes or {}).get(info.name, info.shape)[1:]
+        known = tuple(axis for axis in rest if isinstance(axis, int))
+        if len(known) != len(rest):
+            raise DataError(
+                f"input {info.name!r} has dynamic axes beside the batch: {list(info.shape)}",
+                expected=f"--shape {info.name}=1x3x480x640, or --frames with real inputs",
+            )
+        shape = (rows, *known) if info.shape else ()
+        kind = np.dtype(info.dtype)
+        made[info.name] = (
+            random.standard_normal(shape).astype(kind)
+            if kind.kind == "f"
+            else random.integers(0, 2, shape).astype(kind)
+        )
+    return made
+
+
+def _repeated(info: TensorInfo, rows: int, frames: Mapping[str, Array]) -> Array:
+    if info.name not in frames:
+        raise DataError(
+            f"the frames have no {info.name!r}", expected=f"an array for {info.name!r}, found {list(frames)}"
+        )
+    array = frames[info.name]
+    if not array.ndim or not array.shape[0]:
+        raise DataError(f"the frames of {info.name!r} are empty", expected="at least one frame")
+    repeats = -(-rows // array.shape[0])
+    return np.ascontiguousarray(np.concatenate([array] * repeats)[:rows])
+
+
+# --- drawing -------------------------------------------------------------------------------------------------
+
+
+def plot_svg(found: Sweep, title: str) -> str:
+    """Throughput and median latency over the batch as one self-contained SVG."""
+    batches = [latency.batch for latency in found.latencies]
+    device = all(latency.device_ms is not None for latency in found.latencies)
+    times = [(lat.device_ms if device and lat.device_ms else lat.wall_ms).p50 for lat in found.latencies]
+    rates = [latency.throughput for latency in found.latencies]
+    clock = "device" if device else "wall"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'font-size="12" role="img" aria-label="{escape(title)}">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'<text x="{MARGIN}" y="20" font-size="14" fill="#222">{escape(title)}</text>',
+    ]
+    parts += _panel(batches, rates, MARGIN, "images a second (wall, with transfers)", "#1f6f8b")
+    parts += _panel(batches, times, WIDTH // 2 + MARGIN, f"median latency, ms ({clock} time)", "#b5542b")
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _panel(batches: list[int], values: list[float], left: float, title: str, color: str) -> list[str]:
+    width, top, bottom = WIDTH / 2 - MARGIN - 24, 64, HEIGHT - 40
+    high = max(values) * 1.1
+
+    def place(number: int) -> tuple[float, float]:
+        across = number / max(len(batches) - 1, 1)
+        return left + across * width, bottom - values[number] / high * (bottom - top)
+
+    points = [place(number) for number in range(len(values))]
+    parts = [
+        f'<text x="{left}" y="44" fill="#444">{escape(title)}</text>',
+        f'<path d="M{left} {top}V{bottom}H{left + width}" fill="none" stroke="#999"/>',
+        f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" fill="none" stroke="{color}" '
+        'stroke-width="2"/>',
+    ]
+    for (x, y), batch, value in zip(points, batches, values, strict=True):
+        shown = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle" fill="#222">{shown}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="#444">{batch}</text>')
+    parts.append(f'<text x="{left + width / 2:.1f}" y="{bottom + 32}" text-anchor="middle" fill="#444">batch</text>')
+    return parts
