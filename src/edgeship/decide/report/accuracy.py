@@ -219,7 +219,7 @@ def _axis(lines: Sequence[_Line], *, share: bool) -> strips.Axis:
     low, high = scales.padded(
         [value * factor for value in values if math.isfinite(value)], 0.04, least=0.4 if share else 0.0
     )
-    return strips.axis(low, high, 4)
+    return strips.axis(low, high, 6)
 
 
 def _interval(interval: tuple[float, float] | None, *, share: bool) -> str:

@@ -201,13 +201,14 @@ def _latency_lead(view: TargetView) -> str:
     if not measured:
         return "Latency was not measured for any candidate."
     batches = sorted({trial.latency.batch for trial in measured if trial.latency is not None})
-    where = ", ".join(dict.fromkeys(f"{trial.engine} on {_device(trial)}" for trial in measured))
+    where = ", ".join(dict.fromkeys(f"{trial.engine} on {device(trial)}" for trial in measured))
     what = "GPU time by CUDA events" if view.clock == "device" else "host wall time of one synchronized inference"
     batch = " and ".join(str(number) for number in batches)
     return f"Latency is {what}, at batch {batch}, after warm-up: {where}."
 
 
-def _device(trial: Trial) -> str:
+def device(trial: Trial) -> str:
+    """The device's own name where the engine told it."""
     return trial.build.identity.device if trial.build is not None and trial.build.identity.device else trial.device
 
 

@@ -47,10 +47,24 @@ def assemble(evidence: Evidence) -> Page:
     sections += shared
     return Page(
         title=evidence.title,
-        subtitle=evidence.finished,
+        subtitle=" · ".join(_subtitle(evidence)),
         banners=tuple(judgement.banner(view, several=several) for view in views),
         sections=tuple(section for section in sections if section is not None),
     )
+
+
+def _subtitle(evidence: Evidence) -> Iterator[str]:
+    """Where it was tried, on how much, and when."""
+    trials = [tried.trial for tried in evidence.trials]
+    devices = {judgement.device(trial): None for trial in trials if trial.build is not None}
+    if devices:
+        engines = {trial.engine: None for trial in trials}
+        yield f"{', '.join(engines)} on {', '.join(devices)}"
+    images = {trial.evaluation.images for trial in trials if trial.evaluation is not None}
+    if images:
+        yield f"{max(images):,} labelled images"
+    if evidence.finished:
+        yield evidence.finished
 
 
 def _named(section: Section | None, target: str) -> Section | None:

@@ -12,7 +12,7 @@ from edgeship.decide.report.view import RULE_WORDS, CandidateView, TargetView, t
 from edgeship.files import write_text
 
 SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
-SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&])")
+SPECIAL = re.compile(r"([\\`*_\[\]|<>~&])|^([#+-])")
 
 
 def write_summary(evidence: Evidence, path: Path) -> None:
@@ -93,7 +93,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _plain(text: str) -> str:
     """One line in which nothing is markup."""
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _code(text: str) -> str:

@@ -12,6 +12,7 @@ from edgeship.decide.report.view import CandidateView, TargetView, targets
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 STYLES = {"SHIP": "bold green", "NO-SHIP": "bold red", "INCONCLUSIVE": "bold yellow"}
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -37,6 +38,7 @@ def terminal_summary(evidence: Evidence, places: dict[str, Path] | None = None) 
         lines.append(head)
         if view.candidates:
             lines.append(_table(view))
+            lines += _reasons(view)
     for label, path in (places or {}).items():
         lines.append(Text.assemble((f"{label:<8}", "dim"), str(path)))
     return lines
@@ -52,11 +54,9 @@ def _table(view: TargetView) -> Table:
     table.add_column("candidate", overflow="fold")
     for title in (f"p50 ms ({view.clock})", "p99 ms", *([metric, "drop", "≤ bound"] if metric else []), "agree"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("outcome", overflow="fold", min_width=20)
+    table.add_column("outcome", no_wrap=True)
     for candidate in view.candidates:
         outcome = Text(f"{MARKS[candidate.outcome]} {candidate.outcome_word}", style=COLOURS[candidate.outcome])
-        if candidate.reason:
-            outcome.append(f": {_short(candidate.reason)}", style="default")
         name = Text(candidate.name, style="bold" if candidate.chosen else "")
         table.add_row(name, *_cells(view, candidate, metric is not None), outcome)
     return table
@@ -77,6 +77,19 @@ def _cells(view: TargetView, candidate: CandidateView, with_metric: bool) -> lis
         ]
     agreement = candidate.judged.agreement if candidate.judged is not None else None
     return [*cells, numbers.percent(agreement, 1)]
+
+
+def _reasons(view: TargetView) -> list[Text]:
+    """Why each candidate does not pass: its first reason, and how many more stand in the report."""
+    from rich.text import Text
+
+    lines = []
+    for candidate in view.candidates:
+        reasons = candidate.reasons
+        if reasons:
+            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+            lines.append(Text.assemble((candidate.name, "bold"), f": {_short(reasons[0])}{more}"))
+    return [*lines, Text("")] if lines else []
 
 
 def _short(reason: str) -> str:

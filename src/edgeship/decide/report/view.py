@@ -49,11 +49,16 @@ class CandidateView:
         return self.judged.rules if self.judged is not None else ()
 
     @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it does not pass."""
+        if self.trial is not None and self.trial.failure is not None:
+            return (f"{self.trial.failure.stage}: {self.trial.failure.message}",)
+        return self.judged.reasons if self.judged is not None else ()
+
+    @property
     def reason(self) -> str:
         """Why it does not pass, in one cell."""
-        if self.trial is not None and self.trial.failure is not None:
-            return f"{self.trial.failure.stage}: {self.trial.failure.message}"
-        return "; ".join(self.judged.reasons) if self.judged is not None else ""
+        return "; ".join(self.reasons)
 
     def rule(self, name: str) -> Rule | None:
         """The rule of that name."""

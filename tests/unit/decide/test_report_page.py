@@ -1,0 +1,211 @@
+"""The page is parsed as a browser would: names from outside stay text, and nothing points outside the file."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import itertools
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import report_samples as samples
+from edgeship.decide.report import ChangedImage, Evidence, render, write_report
+from edgeship.decide.report.view import targets
+from edgeship.errors import StorageError
+
+VOID = {"meta", "link", "br", "img", "circle", "line", "path", "rect", "image", "use", "input"}
+
+
+class Parsed(HTMLParser):
+    """Elements, their attributes, and the text outside style and script."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.raw: dict[str, str] = {}
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        inside = self._open[-1] if self._open else ""
+        if inside in ("style", "script"):
+            self.raw[inside] = data
+        else:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    return samples.rich(tmp_path_factory.mktemp("rich"))
+
+
+@pytest.fixture(scope="module")
+def page(evidence: Evidence) -> Parsed:
+    return Parsed(render(evidence))
+
+
+def test_every_part_is_shown(page: Parsed) -> None:
+    sections = {attributes["id"] for attributes in page.all("section") if "id" in attributes}
+    shared = {
+        "images",
+        "sensitivity",
+        "search",
+        "calibration",
+        "export",
+        "baselines",
+        "stages",
+        "environment",
+        "reproduce",
+    }
+    per_target = {
+        f"target-{n}-{name}" for n in (1, 2) for name in ("rules", "candidates", "latency", "accuracy", "audit")
+    }
+    assert sections == shared | per_target
+    for words in ("SHIP", "NO-SHIP", "8 of 113 nodes", "the clock fell", "torch.compile", "First to diverge: Resize"):
+        assert words in page.text
+
+
+def test_hostile_names_stay_text(page: Parsed) -> None:
+    assert samples.HOSTILE in page.text
+    assert len(page.all("script")) == 1
+    allowed = {"html", "head", "meta", "title", "link", "style", "body", "script", "svg", "image", "use", "a"}
+    assert allowed <= {tag for tag, _ in page.elements}
+    handlers = [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert handlers == []
+
+
+def test_nothing_points_outside_the_page(page: Parsed) -> None:
+    pointing = [
+        (tag, name, value)
+        for tag, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "action", "srcset", "data", "poster", "xlink:href")
+    ]
+    assert pointing
+    assert all(str(value).startswith(("#", "data:")) for _, _, value in pointing), pointing
+    assert "url(" not in page.raw["style"] and "@import" not in page.raw["style"]
+
+
+def test_the_policy_names_exactly_the_style_and_the_script(page: Parsed) -> None:
+    policy = next(str(m["content"]) for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    for name in ("style", "script"):
+        digest = base64.b64encode(hashlib.sha256(page.raw[name].encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert not [tag for tag, attributes in page.elements if "style" in attributes]
+
+
+def test_it_can_be_read_without_eyes(page: Parsed) -> None:
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(th.get("scope") in ("col", "row") for th in page.all("th"))
+    drawings = [svg for svg in page.all("svg") if svg.get("aria-hidden") != "true"]
+    named = [svg for svg in drawings if svg.get("role") == "img"]
+    assert named and all(svg["aria-label"] for svg in named)
+    levels = [int(tag[1]) for tag, _ in page.elements if tag in ("h1", "h2", "h3")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_identities_are_unique_and_the_contents_lead_somewhere(page: Parsed) -> None:
+    identities = Counter(str(attributes["id"]) for _, attributes in page.elements if "id" in attributes)
+    assert [name for name, count in identities.items() if count > 1] == []
+    links = [str(attributes["href"])[1:] for attributes in (*page.all("a"), *page.all("use"))]
+    assert links and set(links) <= set(identities)
+
+
+def test_equal_evidence_gives_an_equal_page(evidence: Evidence, tmp_path: Path) -> None:
+    again = samples.rich(tmp_path)
+    assert render(again) == render(evidence)
+
+
+def test_no_undefined_number_reaches_a_drawing(tmp_path: Path) -> None:
+    page = Parsed(render(samples.single(tmp_path)))
+    coordinates = ("x", "y", "x1", "x2", "y1", "y2", "d", "width", "height", "cx", "cy")
+    values = [str(a[name]).lower() for tag, a in page.elements for name in coordinates if name in a]
+    assert values and not [value for value in values if "nan" in value or "inf" in value]
+    assert "not a number" in page.text
+
+
+def test_what_was_not_measured_is_said() -> None:
+    text = Parsed(render(samples.bare())).text
+    assert "INCONCLUSIVE" in text and "Nothing was tried." in text
+    assert "No candidate was tried." in text
+    assert "Stage times were not measured." in text
+    assert "The environment was not recorded." in text
+
+
+def test_statistics_off_is_said(tmp_path: Path) -> None:
+    text = Parsed(render(samples.single(tmp_path))).text
+    assert "Statistics are off (confidence = 0)" in text
+
+
+def test_a_crashed_candidate_shows_its_stage(page: Parsed) -> None:
+    assert "build: BuildError" in page.text
+    assert f"build: the builder stopped at {samples.HOSTILE}" in page.text
+
+
+def test_a_lost_box_is_named_and_a_missing_image_does_not_stop_the_page(page: Parsed) -> None:
+    assert "2 boxes; lost person; new dog" in page.text
+    assert "gone.png: the image cannot be shown" in page.text
+    embedded = [str(image["href"]) for image in page.all("image")]
+    assert [source.partition(";")[0] for source in embedded].count("data:image/jpeg") == 2
+    assert [source.partition(";")[0] for source in embedded].count("data:image/png") == 3
+
+
+def test_latency_samples_are_drawn_when_kept(evidence: Evidence) -> None:
+    humps = [a for tag, a in Parsed(render(evidence)).elements if a.get("class") == "hump"]
+    assert len(humps) == 48
+    without = dataclasses.replace(
+        evidence, trials=tuple(dataclasses.replace(tried, folder=None) for tried in evidence.trials)
+    )
+    assert "hump" not in {a.get("class") for _, a in Parsed(render(without)).elements}
+
+
+def test_the_focus_is_the_chosen_one_or_the_nearest(evidence: Evidence) -> None:
+    first, second = targets(evidence)
+    assert first.focus is not None and first.focus.name == "int8"
+    assert second.focus is not None and second.focus.outcome == "pass"
+
+
+def test_a_large_photograph_is_made_small(evidence: Evidence) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), dtype=np.uint8)
+    item = evidence.changed[0]
+    large = ChangedImage(pixels, "large", "", "int8", item.reference, item.candidate)
+    page = render(dataclasses.replace(samples.bare(), changed=(large,)))
+    assert 'viewBox="0 0 560 420"' in page
+    assert len(page) < 400_000
+
+
+def test_the_page_is_written_whole_or_refused(tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "report.html"
+    write_report(samples.bare(), place)
+    assert place.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises((StorageError, NotADirectoryError, FileExistsError)):
+        write_report(samples.bare(), tmp_path / "file" / "report.html")
