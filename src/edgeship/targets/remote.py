@@ -36,7 +36,17 @@ PROTOCOL = 1
 RESTARTS = 5
 POLL_S = 0.05
 OURS = frozenset(
-    {"supervisor.lock", "supervisor.log", "progress.jsonl", "error.json", "stopped", "lock", "spec.json", "spec.sha256"}
+    {
+        "supervisor.lock",
+        "supervisor.pid",
+        "supervisor.log",
+        "progress.jsonl",
+        "error.json",
+        "stopped",
+        "lock",
+        "spec.json",
+        "spec.sha256",
+    }
 )
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -294,9 +304,11 @@ def _start(place: Path, timeout_s: float | None) -> subprocess.Popen[bytes]:
     if timeout_s is not None:
         command.append(str(timeout_s))
     with (place / "supervisor.log").open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=place
         )
+    (place / "supervisor.pid").write_text(str(process.pid), encoding="utf-8")
+    return process
 
 
 def supervise(place: Path, timeout_s: float | None) -> int:
@@ -366,6 +378,20 @@ def stop(place: Path, patience_s: float = 8.0) -> None:
                     os.kill(process, signal.SIGKILL if late else signal.SIGTERM)
                     asked = True
         time.sleep(0.05)
+    starting = _starting(place)
+    if starting is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(starting, signal.SIGKILL)
+
+
+def _starting(place: Path) -> int | None:
+    """A supervisor that has not come to its lock yet, by its command line; None where /proc does not tell."""
+    try:
+        text = (place / "supervisor.pid").read_text(encoding="utf-8")
+        line = Path(f"/proc/{int(text)}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return None
+    return int(text) if str(place).encode() in line.split(b"\0") else None
 
 
 def _ended(place: Path) -> dict[str, Any] | None:
