@@ -183,7 +183,7 @@ def _show_build(console: Console, output: Path, done: Build) -> None:
     for name, (low, best, high) in done.profiles.items():
         console.print(f"profile   {name}: min {low}, opt {best}, max {high}")
     if done.reason:
-        console.print(f"state     {done.reason}")
+        console.print(f"state     built, not run: {done.reason}")
     for note in done.notes:
         console.print(f"note      {note}")
     if done.command:

@@ -20,7 +20,8 @@ from edgeship.results import Artifact, Build, Identity
 if TYPE_CHECKING:
     import tensorrt as trt
 
-NOT_RUN = "built and audited, not run: no GPU here"
+NOT_RUN = "no GPU here"
+"""``Build.reason`` of an engine that was built and audited, and cannot run where it was built."""
 
 
 def build(flavour: Flavour, request: BuildRequest) -> Build:
@@ -126,12 +127,12 @@ def _why_not_runnable(flavour: Flavour, target: Target) -> str:
     index = _host.device_index(target.device)
     gpu = next((gpu for gpu in here.gpus if gpu.index == index), None)
     if gpu is None:
-        return f"built and audited, not run: there is no device {target.device}"
+        return f"there is no device {target.device}"
     if target.compute_capability and gpu.compute_capability not in target.compute_capability:
         wanted = ", ".join(target.compute_capability)
-        return f"built for compute capability {wanted}, not run: {gpu.name} has {gpu.compute_capability}"
+        return f"built for compute capability {wanted}, and {gpu.name} has {gpu.compute_capability}"
     if flavour.rtx and gpu.compute_capability not in supported_capabilities(flavour):
-        return f"built and audited, not run: TensorRT-RTX does not support {gpu.name} ({gpu.compute_capability})"
+        return f"TensorRT-RTX does not support {gpu.name} ({gpu.compute_capability})"
     return ""
 
 

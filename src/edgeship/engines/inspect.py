@@ -81,7 +81,7 @@ def _engine(path: Path, plan: Plan) -> Described:
         bound = beside.identity
         facts = {"built for": bound.device, "by": f"{bound.engine} {bound.version} on {bound.platform}"}
         if beside.reason:
-            facts["state"] = beside.reason
+            facts["state"] = f"built, not run: {beside.reason}"
         return Described(
             kind="engine",
             what=what,
