@@ -12,9 +12,12 @@ from edgeship.engines import cuda
 from edgeship.errors import DeviceError
 cuda.use("cuda:0")
 stream = cuda.Stream()
-with torch.cuda.stream(torch.cuda.ExternalStream(stream.handle)):
-    values = torch.zeros(8, device="cuda")
-    values[torch.tensor([10**6], device="cuda")] += 1   # a device-side assertion
+try:
+    with torch.cuda.stream(torch.cuda.ExternalStream(stream.handle)):
+        values = torch.zeros(8, device="cuda")
+        values[torch.tensor([10**6], device="cuda")] += 1   # a device-side assertion
+except torch.AcceleratorError:
+    pass                                                    # torch noticed first; the stream must tell us too
 try:
     stream.synchronize()
 except DeviceError as error:

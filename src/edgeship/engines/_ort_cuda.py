@@ -95,9 +95,6 @@ class _Bound:
             self.binding.bind_input(slot.name, "cuda", index, slot.dtype, slot.shape, slot.device.pointer)
         for slot in self._outputs:
             self.binding.bind_output(slot.name, "cuda", index, slot.dtype, slot.shape, slot.device.pointer)
-        if not self._outputs:
-            for name in names:
-                self.binding.bind_output(name, "cpu")
         self.options = library().RunOptions()
         self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self.options.add_run_config_entry("gpu_graph_id", str(self.graph))
@@ -114,6 +111,11 @@ class _Bound:
 
     def run(self) -> None:
         """Queue one inference: a graph launch where one was captured."""
+        if not self._outputs:
+            # Sizes that depend on the data: onnxruntime allocates, and keeps a bound value of the last call's size.
+            self.binding.clear_binding_outputs()
+            for name in self._names:
+                self.binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(self.binding, self.options)
 
     def download(self) -> None:
