@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+
+LARGEST = 1e9
+"""Coordinates and areas beyond this (and NaN) are no pixels."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +89,7 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
     categories = _categories(path, content["categories"])
     classes = tuple(names) if names is not None else tuple(categories[key] for key in sorted(categories))
     position = {name: number for number, name in enumerate(classes)}
-    images: dict[Any, Mapping[str, Any]] = {}
-    for image in content["images"]:
-        sizes = [image.get(key, 0) for key in ("width", "height")]
-        if "id" not in image or "file_name" not in image or not all(isinstance(value, int) for value in sizes):
-            raise DataError(
-                f"{path}: an image without id or file_name, or with another size than whole pixels: {str(image)[:80]}"
-            )
-        if image["id"] in images:
-            raise DataError(f"{path}: two images have the id {image['id']}")
-        name = Path(str(image["file_name"]))
-        if name.is_absolute() or ".." in name.parts:
-            raise DataError(f"{path}: file_name {str(name)!r} leads out of the image folder")
-        images[image["id"]] = image
+    images = _images(path, content["images"])
     objects: dict[Any, list[tuple[list[float], int, bool, float]]] = {key: [] for key in images}
     left_out = {"without area": 0, "wholly outside their image": 0}
     for number, annotation in enumerate(content["annotations"]):
@@ -148,10 +139,27 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
+def _images(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
+    found: dict[Any, Mapping[str, Any]] = {}
+    for row in rows:
+        whole = all(isinstance(row.get(key, 0), int) for key in ("width", "height"))
+        if not _is_key(row.get("id")) or "file_name" not in row or not whole:
+            raise DataError(
+                f"{path}: an image without id or file_name, or with another size than whole pixels: {str(row)[:80]}"
+            )
+        if row["id"] in found:
+            raise DataError(f"{path}: two images have the id {row['id']}")
+        name = Path(str(row["file_name"]))
+        if name.is_absolute() or ".." in name.parts:
+            raise DataError(f"{path}: file_name {str(name)!r} leads out of the image folder")
+        found[row["id"]] = row
+    return found
+
+
 def _categories(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
     found: dict[Any, str] = {}
     for row in rows:
-        if "id" not in row or "name" not in row:
+        if not _is_key(row.get("id")) or not isinstance(row.get("name"), str):
             raise DataError(f"{path}: a category without id or name: {str(row)[:80]}")
         if row["id"] in found or row["name"] in found.values():
             raise DataError(f"{path}: the category {row['name']!r} (id {row['id']}) stands twice")
@@ -163,9 +171,9 @@ def _check(
     path: Path, number: int, row: Mapping[str, Any], images: Mapping[Any, Any], categories: Mapping[Any, str]
 ) -> None:
     label = f"{path}: annotation {row.get('id', number)}"
-    if row.get("image_id") not in images:
+    if not _is_key(row.get("image_id")) or row["image_id"] not in images:
         raise DataError(f"{label} belongs to image_id {row.get('image_id')}, which is not among the images")
-    if row.get("category_id") not in categories:
+    if not _is_key(row.get("category_id")) or row["category_id"] not in categories:
         raise DataError(
             f"{label} has category_id {row.get('category_id')}",
             expected=f"one of {', '.join(str(key) for key in list(categories)[:10])}",
@@ -178,7 +186,11 @@ def _check(
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (int, float)) and abs(value) < LARGEST
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, (int, str))
 
 
 def _outside(image: Mapping[str, Any], x: float, y: float, w: float, h: float) -> bool:

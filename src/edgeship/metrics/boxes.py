@@ -65,8 +65,9 @@ def nms(boxes: Array, scores: Array, labels: Array, iou: float, limit: int) -> A
         kept.append(int(first))
         wide = np.minimum(x2[first], x2[alive]) - np.maximum(x1[first], x1[alive])
         high = np.minimum(y2[first], y2[alive]) - np.maximum(y1[first], y1[alive])
-        inside = np.clip(wide, 0, None) * np.clip(high, 0, None)
-        alive = alive[inside <= iou * (area[first] + area[alive] - inside)]
+        inside = np.maximum(wide, 0.0, out=wide)
+        inside *= np.maximum(high, 0.0, out=high)
+        alive = alive[inside * (1 + iou) <= iou * (area[first] + area[alive])]
     result: Array = order[np.array(kept, dtype=np.int64)]
     return result
 
