@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -45,7 +46,7 @@ def machine() -> dict[str, Any]:
         "commit": os.environ.get("EDGESHIP_COMMIT", ""),
         "versions": {},
     }
-    if not found["commit"]:
+    if not found["commit"] and shutil.which("git"):
         asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
         found["commit"] = asked.stdout.strip()
     from importlib.metadata import PackageNotFoundError, version

@@ -67,6 +67,8 @@ def photographs() -> Iterator[np.ndarray]:
 
             with Image.open(path if path.is_file() else other) as image:
                 pictures.append(np.asarray(image.convert("RGB")))
+    if not pictures:
+        raise SystemExit("scikit-image brings none of the photographs here")
     while True:
         picture = pictures[random.integers(len(pictures))]
         top, left = (int(random.integers(0, max(side - SIZE, 0) + 1)) for side in picture.shape[:2])

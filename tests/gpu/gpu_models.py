@@ -56,9 +56,9 @@ def nonzero(path: Path) -> Path:
     return save(path, helper.make_graph([node], "nonzero", [values], [places]))
 
 
-def huge(path: Path) -> Path:
-    """Convolutions with 512 channels at full resolution: 128 GiB of activations at a few hundred images."""
-    return convolutions(path, depth=3, channels=512, size=256)
+def wide(path: Path) -> Path:
+    """Convolutions at full resolution: 16 MiB of activations a layer and image."""
+    return convolutions(path, depth=3, channels=64, size=256)
 
 
 def save(path: Path, graph: onnx.GraphProto) -> Path:

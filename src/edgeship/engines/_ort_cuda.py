@@ -16,7 +16,7 @@ import numpy as np
 from edgeship.engines import OpenOptions, Timing, cuda
 from edgeship.engines._ort_runner import Shapes, check_feeds, output_shapes, shapes_of
 from edgeship.engines._ort_session import OutOfMemory, SessionRequest, library, make_session, tensors, translated
-from edgeship.errors import DeviceError
+from edgeship.errors import DeviceError, EngineError
 from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class CudaRunner:
             smaller = {name: (tried, *shape[1:]) if name in loose else shape for name, shape in shapes.items()}
             try:
                 self._tried(smaller, -1).close()
-            except DeviceError:
+            except EngineError:
                 tried //= 2
                 continue
             return DeviceError(f"batch {batch}: {error.found}; batch {tried} fits", do=f"use batch {tried} or smaller")
