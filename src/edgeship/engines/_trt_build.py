@@ -93,6 +93,10 @@ def _result(flavour: Flavour, request: BuildRequest, parsed: Parsed, profiles: d
     target = request.target
     reason = _why_not_runnable(flavour, target)
     notes = list(done.log.warnings()[:5])
+    if target.version_compatible:
+        notes.append(
+            "version-compatible: the plan carries a lean runtime, which is host code; edgeship never runs that"
+        )
     if flavour.rtx and target.timing_cache is not None:
         notes.append("timing_cache is not used: TensorRT-RTX compiles for the GPU when the engine is opened")
     if flavour.rtx and not target.compute_capability:
