@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,21 +71,10 @@ def evaluate(
     options = LoadOptions(rows, settings.workers, settings.allow_corrupt)
     loader = Loader(dataset.items, in_dtype(preprocess, info), input_size(info, preprocess), options)
     recorder = _Recorder(task, settings, dataset)
-    total = len(dataset.items)
-    progress(0, total, "evaluate")
     start = time.perf_counter()
-    waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="edgeship-record") as pool:
-        for loaded in loader:
-            outputs = runner.infer({info.name: _padded(loaded.array, rows if padded else 0)})
-            waiting.append(pool.submit(recorder.take, loaded, outputs))
-            if len(waiting) > IN_FLIGHT:
-                waiting.popleft().result()
-            progress(recorder.images + len(loader.skipped), total, "evaluate")
-        while waiting:
-            waiting.popleft().result()
+    for done in _stream(runner, info.name, loader, recorder, rows if padded else 0):
+        progress(done, len(dataset.items), "evaluate")
     seconds = time.perf_counter() - start
-    progress(total, total, "evaluate")
     if recorder.images == 0:
         raise DataError("no image could be evaluated: all of them are corrupt")
     records = recorder.finish()
@@ -105,6 +94,22 @@ def evaluate(
         skipped=tuple(f"{error.name}: {error.reason}" for error in loader.skipped),
         notes=dataset.notes,
     )
+
+
+def _stream(runner: Runner, name: str, loader: Loader, recorder: _Recorder, pad: int) -> Iterator[int]:
+    """Infer every batch and record it behind the next one; yields how many images are done."""
+    waiting: deque[Future[None]] = deque()
+    yield 0
+    with ThreadPoolExecutor(1, thread_name_prefix="edgeship-record") as pool:
+        for batch in loader:
+            outputs = runner.infer({name: _padded(batch.array, pad)})
+            waiting.append(pool.submit(recorder.take, batch, outputs))
+            if len(waiting) > IN_FLIGHT:
+                waiting.popleft().result()
+            yield recorder.images + len(loader.skipped)
+        while waiting:
+            waiting.popleft().result()
+    yield recorder.images + len(loader.skipped)
 
 
 class _Recorder:
