@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgeship.config import Evaluation, Gate, Preprocess, Target
 from edgeship.errors import BundleError
@@ -63,6 +63,8 @@ class Manifest(Result):
     Tensor names, shapes and dtypes are the engine's own. ``files`` names every file but the manifest and its
     signature; anything else in the folder makes the bundle invalid.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     kind: Literal["edgeship-bundle"] = "edgeship-bundle"
     schema_version: Literal[1] = 1
