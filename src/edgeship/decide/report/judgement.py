@@ -1,12 +1,9 @@
-"""The verdict, its rules, the candidates and their latency."""
+"""The verdict, its rules and the candidates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgeship.decide.report import numbers, scatter, strips
 from edgeship.decide.report.blocks import (
@@ -23,16 +20,8 @@ from edgeship.decide.report.blocks import (
     Tile,
     folded,
 )
-from edgeship.decide.report.evidence import Tried
 from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME, CandidateView, TargetView
 from edgeship.results import Rule, Trial
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-BINS = 96
-LATENCY_RULES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
 
 
 def confidence_words(view: TargetView) -> str:
@@ -312,91 +301,3 @@ def _scatter(view: TargetView) -> Chart | None:
         caption=f"{title} against latency; up and left is better. {bars}The tinted field is what the gate allows.",
         legend=tuple((outcome, word) for outcome, word in OUTCOME_WORDS.items() if outcome in used),
     )
-
-
-# --- latency distributions -----------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=64)
-def _samples(path: Path, key: str) -> NDArray[np.float64] | None:
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as arrays:
-        if key not in arrays.files:
-            return None
-        values = np.asarray(arrays[key], dtype=np.float64).ravel()
-    return values[np.isfinite(values) & (values > 0)]
-
-
-def load_samples(tried: Tried, clock: str) -> NDArray[np.float64] | None:
-    """Latency samples in milliseconds, in order; None when they were not kept."""
-    latency = tried.trial.latency
-    if tried.folder is None or latency is None or latency.samples is None:
-        return None
-    path = tried.folder / latency.samples.path
-    values = _samples(path, f"{clock}_ms") if path.is_file() else None
-    return values if values is not None and values.size else None
-
-
-def latency_section(view: TargetView, prefix: str) -> Section | None:
-    """One distribution a candidate, on one axis."""
-    import numpy as np
-
-    measured = [(candidate, view.latency(candidate)) for candidate in view.candidates]
-    known = [(candidate, latency) for candidate, latency in measured if latency is not None]
-    if not known:
-        return None
-    limits = [value for value in map(view.limit, ("latency_p50_ms", "latency_p99_ms")) if value is not None]
-    low, high = min(item.min for _, item in known), max(item.p99 for _, item in known)
-    shown = [limit for limit in limits if limit < high * 2.5]
-    high = max(high * 1.08, *(limit * 1.04 for limit in shown), low * 1.05)
-    log = high / low > 12
-    axis = strips.axis(low * 0.97 if not log else low * 0.9, high, 8, log=log)
-    rows = []
-    for candidate, latency in known:
-        samples = load_samples(candidate.tried[0], view.clock)
-        counts = np.zeros(0, dtype=np.int64)
-        beyond = 0
-        if samples is not None:
-            edges = (
-                np.geomspace(axis.scale.low, axis.scale.high, BINS + 1)
-                if log
-                else np.linspace(axis.scale.low, axis.scale.high, BINS + 1)
-            )
-            counts = np.histogram(samples, edges)[0]
-            beyond = int(np.count_nonzero(samples > axis.scale.high))
-        marks = [("median", latency.p50), ("tail", latency.p99)]
-        tail = f"{beyond:,} beyond the axis" if beyond else ""
-        name = Cell(candidate.name, code=True, sub=_samples_note(candidate, latency.samples, tail))
-        row = strips.histogram_row(axis, counts.tolist(), marks, shown)
-        cells = (name, Cell(row), *_quantile_cells(latency.p50, latency.p90, latency.p99))
-        rows.append(Row(cells, emphasis=candidate.chosen))
-    columns = (
-        Column("Candidate"),
-        Column("Distribution, ms" + (" (log)" if log else ""), chart=True, wide=True, head=strips.scale_row(axis)),
-        *(Column(name, number=True) for name in ("p50", "p90", "p99")),
-    )
-    caption = f"Latency samples, {view.clock} time. Solid line: median; dotted: p99; dashed: budget"
-    lead = "Steady state: every call of the measured stretch counts, none is left out."
-    blocks: list[Block] = [Table(caption, columns, tuple(rows)), *_conditions(view)]
-    return Section(f"{prefix}latency", "Latency distributions", tuple(blocks), short="Latency", lead=lead)
-
-
-def _samples_note(candidate: CandidateView, samples: int, tail: str) -> str:
-    latency = candidate.trial.latency if candidate.trial is not None else None
-    notes = [f"{samples:,} calls"]
-    if latency is not None and not latency.settled:
-        notes.append("median not settled")
-    return ", ".join([*notes, *([tail] if tail else [])])
-
-
-def _quantile_cells(*values: float) -> Iterator[Cell]:
-    return (Cell(numbers.milliseconds(value)) for value in values)
-
-
-def _conditions(view: TargetView) -> Iterator[Block]:
-    """What may have disturbed a measurement, in words."""
-    for candidate in view.candidates:
-        latency = candidate.trial.latency if candidate.trial is not None else None
-        if latency is not None and latency.conditions.changed:
-            yield Prose(f"{candidate.name}: {latency.conditions.changed}")

@@ -7,9 +7,8 @@ import re
 
 ABSENT = "–"
 MINUS = "−"
-AT_LEAST = ("min_", "speedup", "throughput", "audit", "achieved", "agreement")
+AT_LEAST = ("min_", "speedup", "throughput", "audit", "rebuilds")
 """Beginnings of the names of rules that hold a lower limit; all others hold an upper one."""
-NOT_POINTS = ("latency", "max_engine", "max_memory", "throughput", "speedup")
 TITLES = {
     "top1": "top-1",
     "top5": "top-5",
@@ -150,7 +149,9 @@ def rule_quantity(rule: str, value: float | None, unit: str, *, share: bool = Tr
         return drop_value(value, share=share)
     if rule.startswith("speedup") or unit in ("x", "×"):
         return times(value)
-    if rule.startswith(("min_agreement", "min_achieved", "audit", "agreement", "achieved")):
+    if rule == "rebuilds":
+        return f"{value:.0f}"
+    if rule.startswith(("min_agreement", "audit")):
         return percent(value, 1)
     return significant(value) + (f"\u00a0{unit}" if unit else "")
 
@@ -169,10 +170,9 @@ def rule_title(rule: str) -> str:
         "speedup_over_fp32": "Speed-up over fp32",
         "throughput_min": "Throughput",
         "min_agreement": "Agreement with the reference",
-        "agreement": "Agreement with the reference",
         "max_engine_mib": "Engine size",
         "max_memory_mib": "Peak memory",
-        "min_achieved": "Achieved precision",
         "audit": "Achieved precision",
+        "rebuilds": "Builds of the engine",
     }
     return words.get(rule) or rule.replace("_", " ").replace(".", " ").capitalize()

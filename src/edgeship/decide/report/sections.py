@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 
-from edgeship.decide.report import accuracy, inside, judgement, numbers, pictures, preparation, strips
+from edgeship.decide.report import accuracy, inside, judgement, numbers, pictures, preparation, strips, timing
 from edgeship.decide.report.blocks import Block, Cell, Code, Column, Facts, Fold, Page, Prose, Row, Section, Table
 from edgeship.decide.report.evidence import Evidence
 from edgeship.decide.report.view import TargetView, targets
@@ -13,7 +13,7 @@ from edgeship.decide.report.view import TargetView, targets
 PER_TARGET: tuple[Callable[[TargetView, str], Section | None], ...] = (
     judgement.rules_section,
     judgement.candidates_section,
-    judgement.latency_section,
+    timing.latency_section,
     accuracy.accuracy_section,
     inside.audit_section,
 )
