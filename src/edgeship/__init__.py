@@ -14,7 +14,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> object:
     """``edgeship.load`` without loading numpy at ``import edgeship``."""
     if name == "load":
-        from edgeship.runtime import load
+        import importlib
 
-        return load
+        return importlib.import_module("edgeship.runtime").load
     raise AttributeError(f"module 'edgeship' has no attribute {name!r}")
