@@ -94,9 +94,7 @@ def _result(flavour: Flavour, request: BuildRequest, parsed: Parsed, profiles: d
     reason = _why_not_runnable(flavour, target)
     notes = list(done.log.warnings()[:5])
     if target.version_compatible:
-        notes.append(
-            "version-compatible: the plan carries a lean runtime, which is host code; edgeship never runs that"
-        )
+        notes.append("version-compatible: the plan carries a lean runtime, host code that edgeship never runs")
     if flavour.rtx and target.timing_cache is not None:
         notes.append("timing_cache is not used: TensorRT-RTX compiles for the GPU when the engine is opened")
     if flavour.rtx and not target.compute_capability:
