@@ -132,10 +132,17 @@ class _Search:
                 failing = k
                 if self._hopeless():
                     break
-        for k in sorted(survivors):
+        return self._confirm(sorted(survivors))
+
+    def _confirm(self, survivors: list[int]) -> Tried | None:
+        """Build what the preview let through, fewest kept first; where the target disagrees, keep more."""
+        while survivors:
+            k = survivors.pop(0)
             tried = self._build(self._worst(k))
             if tried is None or accuracy_of(tried.judged) == "pass":
                 break
+            if not survivors and k + k // 2 + 1 < len(self.ranking.groups) and self.options.preview is not None:
+                survivors.append(k + k // 2 + 1)
         return self._fastest()
 
     def _worst(self, k: int) -> _Plan:
@@ -294,7 +301,7 @@ class _Search:
         if not self.tried:
             return f"no plan could be tried beyond plain INT8: {_first_reason(self.plain.judged)}"
         last = max(self.tried.values(), key=lambda item: len(item.keep))
-        reason = _first_reason(last.judged)
+        reason = "; ".join(rule.reason for rule in last.judged.rules if rule.outcome != "pass")
         return f"{len(self.tried)} mixed plans were tried and none passes; {last.judged.candidate}: {reason}"
 
     def _mixed_sentence(self, best: Tried) -> str:

@@ -1,0 +1,354 @@
+"""How often does the gate say SHIP when it must not, and how often when it should?
+
+Simulated evaluations, each judged by the code that the gate itself runs. For every metric kind: the rate of passing at
+a true drop equal to the limit and above it (must be at most 5 % plus Monte Carlo error), and at a true drop of zero
+(the power) against the number of images. Also the latency quantile bound, and the time of the gate's arithmetic.
+
+    python benchmarks/false_ship.py [--evaluations 2000] [--json out.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeship.config import Gate
+from edgeship.decide.gate import judge
+from edgeship.decide.measured import Measured
+from edgeship.decide.statistics import bootstrap_upper, leave_out, paired_p_value, quantile_upper, resampling
+from edgeship.metrics import get
+from edgeship.results import Audit, Candidate, Evaluated, Trial
+
+CONFIDENCE = 0.95
+ALPHA = 1 - CONFIDENCE
+LIMIT = 0.02
+Values = np.ndarray[Any, np.dtype[np.float64]]
+"""Per-image losses, [images]."""
+
+
+# --- exact: top-1 and recall of a class -------------------------------------------------------------------------
+
+
+def exact(evaluations: int, images: int, drop: float, gained: float, random: np.random.Generator) -> float:
+    """Share of evaluations that pass, with ``gained`` the probability that only the candidate is right."""
+    rates = [gained + drop, gained, 1 - 2 * gained - drop]
+    counts = random.multinomial(images, rates, evaluations)
+    kinds, times = np.unique(counts[:, :2], axis=0, return_counts=True)
+    passed = 0
+    for (lost, found), count in zip(kinds.tolist(), times.tolist(), strict=True):
+        estimate = (lost - found) / images
+        if estimate <= LIMIT and paired_p_value(lost, found, images, LIMIT) <= ALPHA:
+            passed += count
+    return passed / evaluations
+
+
+# --- resampled: means over images, mIoU, mAP ---------------------------------------------------------------------
+
+Population = Callable[[np.random.Generator, int, float], Values]
+
+
+def smooth(random: np.random.Generator, images: int, drop: float) -> Values:
+    """Every image loses a little: normal, standard deviation 0.1."""
+    return random.normal(drop, 0.1, images)
+
+
+def skewed(random: np.random.Generator, images: int, drop: float) -> Values:
+    """Most images lose nothing; one in ten loses much (exponential), some win."""
+    hit = random.random(images) < 0.1
+    return np.where(hit, random.exponential(10 * (drop + 0.02), images), 0.0) - 0.02
+
+
+def rare(random: np.random.Generator, images: int, drop: float) -> Values:
+    """All of the drop sits in 4 % of the images, which fail altogether or by half."""
+    size = random.choice([0.5, 1.0], images)
+    return np.where(random.random(images) < drop / 0.75, size, 0.0)
+
+
+def resampled(population: Population, evaluations: int, images: int, drop: float, random: np.random.Generator) -> float:
+    """Share of evaluations that pass; the metric is the mean over images, as for a task of one's own."""
+    passed = 0
+    for start in range(0, evaluations):
+        values = population(random, images, drop)
+        weights, jackknife = _weights(images, start % 16)
+        estimate = float(values.mean())
+        if estimate > LIMIT:
+            continue
+        bound = bootstrap_upper(estimate, weights @ values / images, jackknife @ values / images, images, CONFIDENCE)
+        passed += bound <= LIMIT
+    return passed / evaluations
+
+
+_CACHE: dict[tuple[int, int], tuple[Values, Values]] = {}
+
+
+def _weights(images: int, seed: int) -> tuple[Values, Values]:
+    """Bootstrap and jackknife weights; sixteen sets are shared by all evaluations of one size."""
+    if (images, seed) not in _CACHE:
+        if len(_CACHE) > 16:
+            _CACHE.clear()
+        _CACHE[images, seed] = resampling(images, 1000, seed), leave_out(images)
+    return _CACHE[images, seed]
+
+
+def miou(evaluations: int, images: int, drop: float, random: np.random.Generator) -> float:
+    """mIoU of five classes: ratios of sums over images, the candidate with more wrong pixels."""
+    classes, passed = 5, 0
+    truth = _miou_population(drop)
+    for start in range(evaluations):
+        shares = random.gamma(0.6, 1.0, (images, classes)) * 1000
+        hard = random.beta(2, 8, (images, classes)) * 1.0
+        extra = random.beta(1, 9, (images, classes)) * 10 * truth
+        weights, jackknife = _weights(images, start % 16)
+        drops = [_miou(matrix, shares, hard) - _miou(matrix, shares, np.minimum(hard + extra, 1)) for matrix in (
+            np.ones((1, images)), weights, jackknife)]  # fmt: skip
+        estimate = float(drops[0][0])
+        if estimate > LIMIT:
+            continue
+        passed += bootstrap_upper(estimate, drops[1], drops[2], images, CONFIDENCE) <= LIMIT
+    return passed / evaluations
+
+
+def _miou(weights: Values, shares: Values, wrong: Values) -> Values:
+    """mIoU for each weighting: intersection ``shares * (1 - wrong)``, union ``shares * (1 + wrong)``."""
+    mean: Values = ((weights @ (shares * (1 - wrong))) / (weights @ (shares * (1 + wrong)))).mean(axis=1)
+    return mean
+
+
+def _miou_population(drop: float) -> float:
+    """The mean of ``extra`` that gives this drop of mIoU in the limit of many images (bisected on a large sample)."""
+    if drop not in _MIOU:
+        random = np.random.default_rng(99)
+        count = 200_000
+        shares = random.gamma(0.6, 1.0, (count, 5)) * 1000
+        hard = random.beta(2, 8, (count, 5))
+        unit = random.beta(1, 9, (count, 5)) * 10
+        one = np.ones((1, count))
+        low, high = 0.0, 0.5
+        for _ in range(30):
+            middle = (low + high) / 2
+            lost = _miou(one, shares, hard) - _miou(one, shares, np.minimum(hard + unit * middle, 1))
+            low, high = (middle, high) if float(lost[0]) < drop else (low, middle)
+        _MIOU[drop] = (low + high) / 2
+    return _MIOU[drop]
+
+
+_MIOU: dict[float, float] = {}
+
+
+class Scenes:
+    """Detections whose average precision has a known drop: a large pool of images, from which evaluations draw.
+
+    Each image holds a few objects of one class; a detector finds each with a probability that depends on the image,
+    scores it, and adds false alarms. The candidate's scores are noisier, which costs average precision. The pool's
+    own drop is the truth, and evaluations draw images from it with replacement.
+    """
+
+    def __init__(self, noise: float, pool: int = 20_000) -> None:
+        random = np.random.default_rng(7)
+        self.pool = pool
+        objects = random.integers(0, 4, pool)
+        image = np.repeat(np.arange(pool), objects)
+        ease = random.beta(4, 1.5, pool)[image]
+        found = random.random(len(image)) < ease
+        alarms = np.repeat(np.arange(pool), random.poisson(0.8, pool))
+        self.image = np.concatenate([image[found], alarms])
+        self.true = np.concatenate([np.ones(int(found.sum())), np.zeros(len(alarms))])
+        level = np.concatenate([2 * ease[found], np.full(len(alarms), 0.2)])
+        score = random.normal(level, 0.6)
+        self.orders = [np.argsort(-score), np.argsort(-(score + random.normal(0, noise, len(score))))]
+        self.objects = objects.astype(np.float64)
+        self.drop = float(np.subtract(*(self._ap(order, np.ones((1, pool)))[0] for order in self.orders)))
+
+    def _ap(self, order: np.ndarray[Any, Any], weights: Values) -> Values:
+        """Average precision (area under the interpolated curve) for each weighting of the pool's images."""
+        count = weights[:, self.image[order]]
+        hits = np.cumsum(count * self.true[order], axis=1)
+        precision = hits / np.maximum(np.cumsum(count, axis=1), 1e-12)
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        steps = np.diff(hits, axis=1, prepend=0.0)
+        area: Values = (steps * precision).sum(axis=1) / (weights @ self.objects)
+        return area
+
+    def passes(self, evaluations: int, images: int, limit: float, random: np.random.Generator) -> float:
+        """Share of evaluations whose bound of the drop is within ``limit``."""
+        passed = 0
+        for start in range(evaluations):
+            chosen = random.integers(0, self.pool, images)
+            sample = self._sample(chosen)
+            weights, jackknife = _weights(images, start % 16)
+            drops = [sample.drops(matrix) for matrix in (np.ones((1, images)), weights[:400], jackknife)]
+            estimate = float(drops[0][0])
+            if estimate <= limit:
+                passed += bootstrap_upper(estimate, drops[1], drops[2], images, CONFIDENCE) <= limit
+        return passed / evaluations
+
+    def _sample(self, chosen: np.ndarray[Any, Any]) -> Scenes:
+        """The drawn images as a pool of their own."""
+        if not hasattr(self, "_by_image"):
+            by_image = np.argsort(self.image, kind="stable")
+            bounds = np.searchsorted(self.image[by_image], np.arange(self.pool + 1))
+            self._by_image = (by_image, bounds)
+            self._ranks = [np.argsort(order) for order in self.orders]
+        by_image, bounds = self._by_image
+        lengths = bounds[chosen + 1] - bounds[chosen]
+        starts = np.repeat(bounds[chosen] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+        items = by_image[starts + np.arange(int(lengths.sum()))]
+        sample = object.__new__(Scenes)
+        sample.pool = len(chosen)
+        sample.image = np.repeat(np.arange(len(chosen)), lengths)
+        sample.true = self.true[items]
+        sample.orders = [np.argsort(rank[items], kind="stable") for rank in self._ranks]
+        sample.objects = self.objects[chosen]
+        return sample
+
+    def drops(self, weights: Values) -> Values:
+        """Drop of average precision for each weighting."""
+        before, after = (self._ap(order, weights) for order in self.orders)
+        return before - after
+
+
+# --- latency -----------------------------------------------------------------------------------------------------
+
+
+def tail(evaluations: int, calls: int, level: float, correlation: float, random: np.random.Generator) -> float:
+    """Share of evaluations whose bound lies below the true quantile, for autocorrelated lognormal times."""
+    below = 0
+    true = math.exp(0.1 * _normal_quantile(level))
+    for _ in range(evaluations):
+        noise = random.normal(0, math.sqrt(1 - correlation**2), calls)
+        state = np.empty(calls)
+        value = random.normal()
+        for i in range(calls):
+            value = correlation * value + noise[i]
+            state[i] = value
+        below += quantile_upper(np.exp(0.1 * state), level, CONFIDENCE) < true
+    return below / evaluations
+
+
+def _normal_quantile(level: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(level)
+
+
+# --- the gate's arithmetic ---------------------------------------------------------------------------------------
+
+
+def arithmetic(images: int = 10_000, classes: int = 100) -> float:
+    """Seconds to judge one candidate: top-1, mean recall, every class critical."""
+    random = np.random.default_rng(0)
+    names = tuple(f"class{k}" for k in range(classes))
+    label = np.arange(images, dtype=np.int32) % classes
+
+    def trial(name: str, wrong: float) -> Measured:
+        first = np.where(random.random(images) < wrong, (label + 1) % classes, label)
+        top = np.stack([(first + step) % classes for step in range(5)], axis=1).astype(np.int32)
+        records = {
+            "task": np.array("classification"),
+            "classes": np.array(names),
+            "label": label,
+            "top": top,
+            "score": random.random(images).astype(np.float32),
+            "ids": np.array([str(i) for i in range(images)]),
+            "digests": np.array([str(i) for i in range(images)]),
+        }
+        summary = get("classification").summarize(records)
+        evaluation = Evaluated(
+            task="classification", images=images, images_sha256="", metrics=summary.metrics,
+            per_class=summary.per_class, examples=summary.examples, seconds=1, images_per_s=1,
+        )  # fmt: skip
+        facts = Trial(
+            candidate=Candidate(name=name, precision="int8"), engine="onnxruntime", device="cpu",
+            audit=Audit(source="engine", asked="int8", layers={}, achieved=1.0), evaluation=evaluation,
+        )  # fmt: skip
+        return Measured(facts, records=records)
+
+    reference, candidate = trial("reference", 0.2), trial("int8", 0.21)
+    gate = Gate(max_drop={"top1": 0.02, "recall": 0.02}, critical=dict.fromkeys(names, 0.05), min_agreement=0.5)
+    start = time.perf_counter()
+    judge(gate, [candidate], reference)
+    return time.perf_counter() - start
+
+
+# --- the table ---------------------------------------------------------------------------------------------------
+
+
+def run(evaluations: int) -> dict[str, Any]:
+    """All simulations."""
+    error = 1.645 * math.sqrt(ALPHA * CONFIDENCE / evaluations)
+    found: dict[str, Any] = {"evaluations": evaluations, "limit": LIMIT, "allowed": ALPHA + error, "rows": []}
+
+    def row(kind: str, images: int, passing: Callable[[float], float], limit: float = LIMIT) -> None:
+        start = time.perf_counter()
+        rates = {name: passing(factor * limit) for name, factor in (("at", 1.0), ("above", 1.5), ("zero", 0.0))}
+        rates["worst"] = max(rates["at"], rates["above"])
+        found["rows"].append(
+            {"kind": kind, "images": images, **rates, "ok": rates["worst"] <= ALPHA + error,
+             "seconds": time.perf_counter() - start}
+        )  # fmt: skip
+        print(
+            f"{kind:<34} {images:>6} {rates['at']:>9.3f} {rates['above']:>9.3f} {rates['zero']:>9.3f}"
+            f"   {'ok' if found['rows'][-1]['ok'] else 'TOO OFTEN'}",
+            flush=True,
+        )
+
+    print(f"{'metric kind':<34} {'images':>6} {'at limit':>9} {'1.5 x':>9} {'at zero':>9}   (rates of SHIP)")
+    random = np.random.default_rng(2026)
+    for images in (200, 500, 1000, 2000, 5000):
+        for gained in (0.005, 0.03):
+            name = f"exact paired, {100 * gained:g} % gained"
+            row(name, images, lambda d, n=images, g=gained: exact(evaluations, n, d, g, random))
+    for label, population in (("mean, smooth", smooth), ("mean, skewed", skewed), ("mean, rare failures", rare)):
+        for images in (100, 200, 500, 1000):
+            row(label, images, lambda d, p=population, n=images: resampled(p, evaluations, n, d, random))
+    for images in (100, 200, 500):
+        row("mIoU, 5 classes", images, lambda d, n=images: miou(evaluations, n, d, random))
+    for images in (200, 500):
+        scenes = {noise: Scenes(noise) for noise in (0.0, 0.3, 0.4)}
+        drop = scenes[0.3].drop
+        by_drop = {0.0: 0.0, drop: 0.3, 1.5 * drop: 0.4}
+        row(
+            f"average precision (limit {drop:.3f})",
+            images,
+            lambda d, n=images, limit=drop, b=by_drop, s=scenes: s[b[d]].passes(evaluations, n, limit, random),
+            limit=drop,
+        )
+    found["latency"] = []
+    print(f"\n{'latency bound below the truth':<34} {'calls':>6} {'rate':>9}")
+    for level, calls in ((0.5, 200), (0.9, 300), (0.99, 1000)):
+        for correlation in (0.0, 0.5):
+            rate = tail(evaluations, calls, level, correlation, random)
+            found["latency"].append({"level": level, "calls": calls, "correlation": correlation, "rate": rate})
+            print(f"p{100 * level:g}, autocorrelation {correlation:<15g} {calls:>6} {rate:>9.3f}", flush=True)
+    found["arithmetic_s"] = arithmetic()
+    print(f"\ngate over 10,000 images, 100 classes, all critical: {found['arithmetic_s']:.2f} s")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--evaluations", type=int, default=2000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    found = run(options.evaluations)
+    found |= {
+        "seconds": time.perf_counter() - start,
+        "machine": platform.processor(),
+        "python": platform.python_version(),
+    }
+    print(f"{found['seconds']:.0f} s in all")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The search over models whose accuracy and time by kept groups are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeship.decide.search import SearchOptions, Tried, search, trial_limit
+from edgeship.results import Judged, Rule, SensitiveGroup, Sensitivity
+
+
+def ranking(count=113, **patterns):
+    groups = tuple(
+        SensitiveGroup(
+            nodes=(f"conv{k}", f"sigmoid{k}", f"mul{k}"),
+            operator="Conv+Sigmoid+Mul",
+            snr_db=float(k),
+            patterns=patterns.get(f"g{k}", ()),
+        )
+        for k in range(count)
+    )
+    return Sensitivity(style="onnxruntime", groups=groups, frames=4, seconds=1.0, plain_db=5.0)
+
+
+class World:
+    """Accuracy passes from ``needed`` kept groups on; every kept group costs time."""
+
+    def __init__(self, needed, budget=10.0, slope=0.05, base=2.0):
+        self.needed, self.budget, self.slope, self.base = needed, budget, slope, base
+        self.built = []
+
+    def time(self, kept):
+        return self.base + self.slope * kept
+
+    def judged(self, name, kept):
+        drop = Rule(
+            name="max_drop.map50", outcome="pass" if kept >= self.needed else "fail",
+            measured=0.0, limit=0.02, reason=f"map50 with {kept} kept",
+        )  # fmt: skip
+        late = self.time(kept) > self.budget
+        speed = Rule(
+            name="latency_p50_ms", outcome="fail" if late else "pass",
+            measured=self.time(kept), limit=self.budget, reason=f"p50 {self.time(kept):.3g} ms is over the budget",
+        )  # fmt: skip
+        outcome = "pass" if (drop.outcome, speed.outcome) == ("pass", "pass") else "fail"
+        return Judged(candidate=name, outcome=outcome, rules=(drop, speed))
+
+    def kept(self, candidate):
+        return sum(name.startswith("conv") for name in candidate.keep)
+
+    def attempt(self, candidate):
+        self.built.append(candidate.name)
+        kept = self.kept(candidate)
+        return Tried(self.judged(candidate.name, kept), self.time(kept))
+
+    def plain(self):
+        return Tried(self.judged("int8", 0), self.time(0))
+
+    def high(self, ms=8.0):
+        rule = Rule(
+            name="latency_p50_ms", outcome="pass" if ms <= self.budget else "fail",
+            measured=ms, limit=self.budget, reason=f"fp32 takes {ms} ms",
+        )  # fmt: skip
+        return Tried(Judged(candidate="fp32", outcome=rule.outcome, rules=(rule,)), ms)
+
+
+@pytest.mark.parametrize("needed", [1, 2, 3, 7, 10, 20, 33, 60, 90, 112])
+def test_the_fewest_kept_groups_are_found_within_the_limit(needed):
+    world = World(needed)
+    found = search(ranking(), world.plain(), world.high(), world.attempt)
+    assert found.answer == "mixed"
+    assert len(found.keep) == 3 * needed
+    assert found.builds + 1 <= trial_limit(113) == 10
+    assert [item.where for item in found.attempts] == ["target"] * (found.builds + 1)
+
+
+def test_plain_int8_that_passes_needs_no_search():
+    world = World(0)
+    found = search(ranking(), world.plain(), world.high(), world.attempt)
+    assert (found.answer, found.builds, found.keep) == ("plain", 0, ())
+
+
+def test_int8_that_is_slower_and_worse_falls_back_with_the_profile():
+    world = World(2, base=6.5)
+    plain = Tried(world.plain().judged, 6.5, hottest=(("QLinearSigmoid", 0.3), ("QLinearConv", 0.29)))
+    found = search(ranking(), plain, world.high(4.25), world.attempt)
+    assert (found.answer, found.chosen) == ("high-precision", "fp32")
+    assert found.sentence.startswith("ship fp32: INT8 is slower here (6.5 ms against 4.25 ms for fp32) and worse")
+    assert "QLinearSigmoid 30%" in found.sentence
+    assert found.builds == 1
+
+
+def test_without_the_fallback_the_mixed_engine_is_found_all_the_same():
+    world = World(2, base=6.5)
+    found = search(ranking(), world.plain(), world.high(4.25), world.attempt, SearchOptions(fallback=False))
+    assert (found.answer, len(found.keep)) == ("mixed", 6)
+    assert "fp32 is faster all the same" in found.sentence
+
+
+def test_accuracy_that_costs_too_much_time_is_an_answer():
+    world = World(40, budget=3.0)
+    found = search(ranking(), world.plain(), world.high(8.0), world.attempt)
+    assert (found.answer, found.chosen) == ("nothing", None)
+    assert "over the budget" in found.sentence
+    assert "fp32 takes 8.0 ms" in found.sentence
+
+
+def test_high_precision_alone_is_an_answer():
+    world = World(113, budget=10.0)
+    found = search(ranking(), world.plain(), world.high(8.0), world.attempt)
+    assert (found.answer, found.chosen) == ("high-precision", "fp32")
+    assert found.sentence.startswith("ship fp32:")
+
+
+def test_the_preview_saves_builds():
+    world = World(5)
+    options = SearchOptions(preview=lambda candidate: world.judged(candidate.name, world.kept(candidate)))
+    found = search(ranking(), world.plain(), world.high(), world.attempt, options)
+    assert (found.answer, len(found.keep)) == ("mixed", 15)
+    assert world.built == ["int8-keep5"]
+    assert found.saved_builds == len([item for item in found.attempts if item.where == "preview"]) - 1 > 2
+
+
+def test_a_target_that_disagrees_with_the_preview_gets_a_larger_plan():
+    world = World(9)
+    shown = World(5)
+    options = SearchOptions(preview=lambda candidate: shown.judged(candidate.name, shown.kept(candidate)))
+    found = search(ranking(), world.plain(), world.high(), world.attempt, options)
+    assert found.answer == "mixed"
+    assert len(found.keep) // 3 >= 9
+    assert world.built[0] == "int8-keep5"
+
+
+def test_patterns_are_tried_where_the_ranking_points():
+    world = World(2)
+    marked = ranking(g0=("first",), g5=("last",))
+    found = search(marked, world.plain(), world.high(), world.attempt)
+    assert "int8-keep-ends" in world.built
+    assert found.answer == "mixed"
+
+
+def test_nodes_that_the_config_keeps_stay_kept():
+    world = World(1)
+    found = search(ranking(), world.plain(), world.high(), world.attempt, SearchOptions(extra_keep=("head",)))
+    assert found.keep[0] == "head"
