@@ -61,6 +61,7 @@ class Options:
     """Hashes of the evaluation images, to find calibration frames among them."""
     workers: int | None = None
     device: str = "cpu"
+    """Where the forward pass runs: ``cpu`` or ``cuda:0``; values are counted on the CPU."""
 
 
 def calibrate(
@@ -84,7 +85,7 @@ def calibrate(
         raise ModelError(f"{model} has no operator that can be quantized", expected="a convolution or a matrix product")
     share = options.holdout if options.method == "auto" else 0.0
     intake = Intake(graph.inputs_of(proto), options.frame_hashes)
-    observer = Observer(proto, placement.observed, options.workers)
+    observer = Observer(proto, placement.observed, options.workers, options.device)
     early, late = _observe(observer, intake, Held(frames, share, inside=False), len(frames), progress)
     intake.refuse_useless()
     ranges = _ranges(late, options)
@@ -215,7 +216,7 @@ def _clipped(
     """Note what share of each tensor lies beyond its bounds on the evaluation frames, and which clip unexpectedly."""
     if options.evaluation is None or len(options.evaluation) == 0:
         return ranges, ()
-    observer = Observer(proto, list(ranges), options.workers)
+    observer = Observer(proto, list(ranges), options.workers, options.device)
     for _ in observer.observe(Intake(graph.inputs_of(proto), {}).passing(options.evaluation)):
         pass
     result, clipping = {}, []

@@ -91,13 +91,15 @@ class Observer:
     waiting for each other; :meth:`histograms` adds them up. Counting is integer: the result does not depend on timing.
     """
 
-    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], workers: int | None = None) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, tensors: Sequence[str], workers: int | None = None, device: str = "cpu"
+    ) -> None:
         inputs = {value.name for value in model.graph.input}
         self._inputs = tuple(name for name in tensors if name in inputs)
         self._outputs = tuple(name for name in tensors if name not in inputs)
         self._tensors = tuple(tensors)
         self.workers = workers or min(len(os.sched_getaffinity(0)), 8)
-        self._session = open_session(with_outputs(model, tensors), threads=1)
+        self._session = open_session(with_outputs(model, tensors), threads=1, device=device)
         self._local = threading.local()
         self._all: list[Histograms] = []
         self._lock = threading.Lock()
