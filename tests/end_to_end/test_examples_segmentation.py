@@ -1,0 +1,30 @@
+"""examples/segmentation ships, and its masks are what its README says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Edgeship
+from examples_support import EXAMPLES, copy_example
+from PIL import Image
+
+FOLDER = EXAMPLES / "segmentation"
+
+
+def test_every_picture_has_a_mask_of_known_classes() -> None:
+    pictures = sorted(path.name for path in (FOLDER / "val").glob("*.png"))
+    assert pictures == sorted(path.name for path in (FOLDER / "masks").glob("*.png"))
+    assert len(pictures) == 200
+    values = np.unique(np.stack([np.asarray(Image.open(path)) for path in (FOLDER / "masks").glob("*.png")]))
+    assert values.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_it_ships(tmp_path: Path, edgeship: Edgeship) -> None:
+    example = copy_example("segmentation", tmp_path / "segmentation")
+    done = edgeship("ship", example.config, timeout=900)
+    assert (done.code, example.result["verdict"]) == (0, "SHIP"), done.err
+    assert example.trial("fp32")["metrics"]["miou"] > 0.75
+    assert abs(example.trial("int8")["drop"]["miou"]) < 0.01

@@ -1,0 +1,44 @@
+"""examples/yolox_nano: COCO weights on composed scenes; INT8 visibly loses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Edgeship
+from examples_support import Example, copy_example, install
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    folder = tmp_path_factory.mktemp("yolox")
+    example = copy_example("yolox_nano", folder / "example", install("yolox_nano", folder / "packages"))
+    example.script("get_model.py")
+    example.script("make_scenes.py", "--frames", 24, "--count", 120)
+    return example
+
+
+def test_scenes_are_seeded_and_hold_small_objects(example: Example) -> None:
+    truth = (example.folder / "scenes" / "val.json").read_text()
+    example.script("make_scenes.py", "--frames", 1, "--count", 120, "--output", "same")
+    example.script("make_scenes.py", "--frames", 1, "--count", 120, "--output", "other", "--seed", 1)
+    assert (example.folder / "same" / "val.json").read_text() == truth
+    assert (example.folder / "other" / "val.json").read_text() != truth
+    first = (example.folder / "scenes" / "val" / "0001.jpg").read_bytes()
+    assert (example.folder / "same" / "val" / "0001.jpg").read_bytes() == first
+    areas = [item["area"] for item in json.loads(truth)["annotations"]]
+    assert sum(area < 32**2 for area in areas) >= 5
+    assert max(areas) > 96**2
+
+
+def test_int8_loses_what_the_gate_protects(example: Example, edgeship: Edgeship) -> None:
+    done = edgeship("ship", example.config, timeout=1800, cwd=example.folder)
+    assert done.code in (0, 3), done.err
+    fp32, int8 = example.trial("fp32"), example.trial("int8")
+    assert 0.6 <= fp32["metrics"]["map50"] <= 0.85
+    assert int8["drop"]["map50"] > 0.05
+    assert not int8["passed"]
+    assert any("map50" in reason for reason in int8["reasons"])
+    assert example.result["chosen"] in ("fp32", None)
