@@ -4,7 +4,7 @@
     sh benchmarks/unpack_wheels.sh .wheels /tmp/site        # on the machine, once all parts are there
 
 The wheels are those for the machine's Python (``pip download --no-deps --python-version 3.12 …``). Left out are
-parts that no vision model needs (onnxruntime's tools, transformer models, C library, TensorRT provider; solvers).
+parts that no vision model needs (onnxruntime's transformer models, C library, TensorRT provider; solvers).
 With ``--arch`` the CUDA machine code for other architectures is blanked inside onnxruntime's CUDA provider, which
 cuts the upload to half; the file then runs on that architecture alone, with the same code as before. ``--lean`` also
 blanks kernels that exist for one architecture alone: the products of quantized language models. A model that needs one
@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LEFT_OUT = (
-    "onnxruntime/tools/",
     "onnxruntime/transformers/models/",
     "onnxruntime/datasets/",
     "onnxruntime/ThirdPartyNotices.txt",

@@ -54,6 +54,7 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
         evaluation=_evaluation_frames(run, batch),
         evaluation_hashes=_evaluation_hashes(run),
+        device=settings.device,
     )
     return calibrate(model, steps.batches_of(chosen, batch), folder / CACHE, options, run.progress)
 

@@ -118,8 +118,8 @@ def quantize(
         )
     try:
         from modelopt.onnx.quantization import quantize as run
-    except ImportError:
-        raise MissingExtra("quantizing for TensorRT", "nvidia-modelopt", "host") from None
+    except ImportError as error:
+        raise MissingExtra("quantizing for TensorRT", error.name or "nvidia-modelopt", "host") from error
     import onnx
 
     with tempfile.TemporaryDirectory(prefix="edgeship-quantize-") as scratch, contained():
@@ -152,8 +152,8 @@ def autocast(reference: onnx.ModelProto, data: Path, kept: Sequence[str]) -> onn
     """
     try:
         from modelopt.onnx.autocast import convert_to_mixed_precision
-    except ImportError:
-        raise MissingExtra("converting to FP16", "nvidia-modelopt", "host") from None
+    except ImportError as error:
+        raise MissingExtra("converting to FP16", error.name or "nvidia-modelopt", "host") from error
     with tempfile.TemporaryDirectory(prefix="edgeship-half-") as scratch, contained():
         source = Path(scratch) / "model.onnx"
         graph.save_onnx(reference, source)

@@ -196,8 +196,8 @@ def ort_graph(
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-    except ImportError:
-        raise MissingExtra("quantizing for onnxruntime", "onnxruntime", "host") from None
+    except ImportError as error:
+        raise MissingExtra("quantizing for onnxruntime", error.name or "onnxruntime", "host") from error
     import onnx
 
     bounds = tensor_bounds(reference, calibration, kept)
