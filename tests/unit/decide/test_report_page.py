@@ -171,7 +171,7 @@ def test_a_crashed_candidate_shows_its_stage(page: Parsed) -> None:
 
 
 def test_a_lost_box_is_named_and_a_missing_image_does_not_stop_the_page(page: Parsed) -> None:
-    assert "2 boxes; lost person; new dog" in page.text
+    assert "worse: 2 boxes; lost person; new dog" in page.text
     assert "gone.png: the image cannot be shown" in page.text
     embedded = [str(image["href"]) for image in page.all("image")]
     assert [source.partition(";")[0] for source in embedded].count("data:image/jpeg") == 2
@@ -191,6 +191,14 @@ def test_the_focus_is_the_chosen_one_or_the_nearest(evidence: Evidence) -> None:
     first, second = targets(evidence)
     assert first.focus is not None and first.focus.name == "int8"
     assert second.focus is not None and second.focus.outcome == "pass"
+
+
+def test_drops_of_the_first_quantized_candidate_stand_open_when_fp32_is_chosen(evidence: Evidence) -> None:
+    chosen = evidence.decisions[0].model_copy(update={"chosen": "fp32"})
+    page = Parsed(render(dataclasses.replace(evidence, decisions=(chosen,))))
+    assert sum("open" in fold for fold in page.all("details")) == 1
+    assert "Accuracy of fp32" in page.text
+    assert not any("open" in fold for fold in Parsed(render(evidence)).all("details"))
 
 
 def test_a_large_photograph_is_made_small(evidence: Evidence) -> None:

@@ -45,11 +45,12 @@ def accuracy_section(view: TargetView, prefix: str) -> Section | None:
     focus = view.focus if view.focus in measured else measured[0]
     assert focus is not None
     blocks = _blocks(view, focus, FIRST, with_rest=True)
-    folds = []
+    folds: list[Fold] = []
     for candidate in measured:
         if candidate is not focus:
             inside = tuple(_blocks(view, candidate, OTHERS, with_rest=False))
-            folds.append(Fold(f"{candidate.name}: {_short(view, candidate)}", inside, candidate.outcome))
+            telling = not folds and _plain(focus) and not _plain(candidate)
+            folds.append(Fold(f"{candidate.name}: {_short(view, candidate)}", inside, candidate.outcome, telling))
     blocks += folded(folds, "other candidates, drop by drop")
     return Section(f"{prefix}accuracy", f"Accuracy of {focus.name}", tuple(blocks), short="Accuracy", lead=_lead(focus))
 
@@ -67,6 +68,11 @@ def _lead(focus: CandidateView) -> str:
     if evaluation is not None and evaluation.skipped:
         words.append(f"{len(evaluation.skipped)} unreadable images were left out, as the config allows.")
     return " ".join(words)
+
+
+def _plain(candidate: CandidateView) -> bool:
+    """Whether a candidate computes as the reference does, so that its drops tell little."""
+    return candidate.trial is not None and candidate.trial.candidate.precision == "fp32"
 
 
 def _short(view: TargetView, candidate: CandidateView) -> str:

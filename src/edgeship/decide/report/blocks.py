@@ -135,6 +135,7 @@ class Fold:
     summary: str
     blocks: tuple[Block, ...]
     outcome: str = ""
+    open: bool = False
 
 
 def folded(folds: Sequence[Fold], what: str) -> tuple[Fold, ...]:

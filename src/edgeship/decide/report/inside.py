@@ -148,11 +148,12 @@ def sensitivity_section(evidence: Evidence, views: Sequence[TargetView]) -> Sect
         )
         return Section("sensitivity", "Which layers suffer from INT8", tuple(blocks), short="Sensitivity", lead=lead)
     focus = next((view.focus for view in views if view.focus is not None), None)
-    graph = evidence.quantized.get(focus.name) if focus is not None else None
-    if graph is None or not graph.noise or focus is None:
+    noisy = [name for name, graph in evidence.quantized.items() if graph.noise]
+    if not noisy:
         return None
-    layers = tuple(sorted(graph.noise, key=lambda layer: layer.snr_db))
-    blocks += _ranking(layers, kept, f"Inside {focus.name}: signal-to-noise of each layer's output")
+    name = focus.name if focus is not None and focus.name in noisy else noisy[0]
+    layers = tuple(sorted(evidence.quantized[name].noise, key=lambda layer: layer.snr_db))
+    blocks += _ranking(layers, kept, f"Inside {name}: signal-to-noise of each layer's output")
     lead = (
         "The error that has gathered up to each layer, against the reference on real frames. A low ratio is much "
         "damage; 6 dB is a factor of two in amplitude. Nodes were not ranked one by one in this run."

@@ -77,6 +77,8 @@ def _pair(item: ChangedImage, identity: str) -> Pair:
         if fresh:
             words += f"; new {_listed(fresh)}"
         outcome = _outcome(item, first=index == 0)
+        if outcome and (_rich(item.reference) or _rich(item.candidate)):
+            words = f"{item.harm}: {words}"
         alt = f"{heading} on {item.name}: {words}"
         shapes = [*_mask(answer, frame), *_boxes(answer.boxes, frame, fresh), *_ghosts(ghosts, frame)]
         pictures.append(Picture(frame.draw(shapes, alt, own=index == 0), heading, words, outcome))
@@ -84,9 +86,11 @@ def _pair(item: ChangedImage, identity: str) -> Pair:
 
 
 def _outcome(item: ChangedImage, *, first: bool) -> str:
-    """Which of the two is right, for images where the change has a direction."""
+    """Which of the two is right; for boxes and masks, where neither need be, whether the candidate's is better."""
     if item.harm == "other":
         return ""
+    if _rich(item.reference) or _rich(item.candidate):
+        return "" if first else "fail" if item.harm == "worse" else "pass"
     right = first == (item.harm == "worse")
     return "pass" if right else "fail"
 
