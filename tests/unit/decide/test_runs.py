@@ -1,0 +1,156 @@
+"""Finished runs: judged again, compared, and told to CI systems; through the files and the command line."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from made_trials import failed, measured, records, save
+from typer.testing import CliRunner
+
+from edgeship.cli import _register, app
+from edgeship.config import Gate
+from edgeship.decide import junit
+from edgeship.decide.gate import judge
+from edgeship.decide.measured import load
+from edgeship.decide.runs import compare, judge_again
+from edgeship.errors import ArtifactError, UserInputError
+from edgeship.files import write_text
+from edgeship.results import LatencyMs, RunResult, TrialSummary
+
+GATE = {"latency_p50_ms": 5.0, "max_drop": {"top1": 0.02}}
+
+
+def summary(item, folder):
+    trial = item.trial
+    wall = trial.latency.wall_ms if trial.latency else None
+    return TrialSummary(
+        candidate=item.name, precision=trial.candidate.precision, engine=trial.engine, device=trial.device,
+        folder=folder, metrics=trial.evaluation.metrics if trial.evaluation else {}, engine_mib=10.0,
+        latency_ms=LatencyMs(p50=wall.p50, p90=wall.p90, p99=wall.p99, clock="wall", batch=1) if wall else None,
+        passed=False, outcome="inconclusive",
+    )  # fmt: skip
+
+
+def run(folder, *items, gate=GATE):
+    """A run folder as ``ship`` leaves it."""
+    reference = measured("reference", precision="fp32", ms=8.0)
+    for item in (reference, *items):
+        save(item, folder / item.name)
+    decision = judge(Gate(**gate), items, reference)
+    result = RunResult(
+        edgeship="0.1.0", verdict=decision.verdict, chosen=decision.chosen, sentence=decision.sentence,
+        reference=summary(reference, "reference"), trials=tuple(summary(item, item.name) for item in items),
+        decisions=(decision,), stages=(), environment={"python": "3.11"}, config={"gate": gate},
+    )  # fmt: skip
+    write_text(folder / "result.json", result.model_dump_json())
+    return folder
+
+
+@pytest.fixture
+def finished(tmp_path):
+    return run(tmp_path / "run", measured("fp32", precision="fp32", ms=4.0), measured(arrays=records(2)))
+
+
+def call(*arguments):
+    _register()
+    return CliRunner().invoke(app, [str(item) for item in arguments])
+
+
+def test_judging_again_gives_the_same_verdict(finished):
+    (decision,) = judge_again(finished, Gate(**GATE))
+    assert (decision.verdict, decision.chosen) == ("SHIP", "int8")
+
+
+@pytest.mark.parametrize(("limit", "code"), [(5.0, 0), (0.5, 1)])
+def test_gate_by_other_rules(finished, tmp_path, limit, code):
+    rules = tmp_path / "edgeship.toml"
+    rules.write_text(
+        f'[model]\nsource = "m.onnx"\n[candidates]\nprecisions = ["fp32"]\n[gate]\nlatency_p50_ms = {limit}\n'
+    )
+    found = call("gate", finished / "result.json", "--rules", rules, "--json", "--junit", tmp_path / "junit.xml")
+    assert found.exit_code == code
+    value = json.loads(found.stdout)
+    assert value["verdict"] == ("SHIP" if code == 0 else "NO-SHIP")
+    assert ElementTree.parse(tmp_path / "junit.xml").getroot().tag == "testsuites"
+
+
+def test_gate_without_rules_uses_the_runs_own(finished):
+    found = call("gate", finished)
+    assert found.exit_code == 0
+    assert found.stdout.startswith("SHIP: int8 passes every rule")
+
+
+def test_another_schema_version_is_refused(finished):
+    text = json.loads((finished / "result.json").read_text())
+    write_text(finished / "result.json", json.dumps({**text, "schema_version": 99}))
+    with pytest.raises(ArtifactError, match="schema version 99"):
+        judge_again(finished, Gate(**GATE))
+
+
+def test_a_trial_that_was_changed_is_refused(finished):
+    np.savez(finished / "int8" / "records.npz", **records(0))
+    with pytest.raises(ArtifactError, match=r"is not the file that trial\.json"):
+        load(finished / "int8")
+    (finished / "int8" / "records.npz").unlink()
+    with pytest.raises(ArtifactError, match="missing"):
+        load(finished / "int8")
+
+
+def test_a_trial_folder_outside_the_run_is_refused(finished):
+    text = (finished / "result.json").read_text().replace('"folder":"int8"', '"folder":"../../elsewhere"')
+    write_text(finished / "result.json", text)
+    with pytest.raises(ArtifactError, match="inside the run"):
+        judge_again(finished, Gate(**GATE))
+
+
+def test_two_runs_side_by_side(finished, tmp_path):
+    gate = {**GATE, "latency_p50_ms": 6.0}
+    other = run(tmp_path / "b", measured(arrays=records(80), ms=1.5), gate=gate)
+    found = compare(finished, other)
+    assert found.verdicts == ("SHIP", "NO-SHIP")
+    assert found.paired
+    assert found.only_a == ("fp32",)
+    changes = {change.name: change for change in found.candidates[0].changes}
+    assert changes["latency p50"].direction == "better"
+    assert changes["top1"].direction == "worse"
+    low, high = changes["top1"].interval
+    assert low < -0.195 < high < 0
+    assert "gate.latency_p50_ms: 5.0 → 6.0" in found.settings
+    shown = call("compare", finished, other)
+    assert shown.exit_code == 0
+    assert "SHIP → NO-SHIP" in shown.stdout
+
+
+def test_runs_on_other_images_have_no_intervals(finished, tmp_path):
+    other = run(tmp_path / "b", measured(arrays=records(2)))
+    arrays = records(2, each=100)
+    place = tmp_path / "b" / "int8"
+    for file in place.iterdir():
+        file.unlink()
+    place.rmdir()
+    save(measured(arrays=arrays), place)
+    found = compare(finished, other)
+    assert not found.paired
+    assert {change.interval for change in found.candidates[0].changes} == {None}
+
+
+def test_runs_without_a_common_candidate_cannot_be_compared(finished, tmp_path):
+    other = run(tmp_path / "b", measured("int8-keep4"))
+    with pytest.raises(UserInputError, match="no candidate in common"):
+        compare(finished, other)
+
+
+def test_junit_has_one_case_for_each_rule():
+    reference = measured("reference", precision="fp32")
+    items = [measured("fp32", precision="fp32", ms=4.0), measured(arrays=records(200)), failed("fp16", "bad \x00 byte")]
+    decision = judge(Gate(**GATE), items, reference)
+    root = ElementTree.fromstring(junit.render([decision]))
+    cases = root.findall(".//testcase")
+    assert len(cases) == 1 + sum(len(judged.rules) for judged in decision.judged)
+    assert root.findall(".//failure") == []
+    assert len(root.findall(".//skipped")) == 2
+    refused = junit.render([judge(Gate(latency_p50_ms=0.1), items, reference)])
+    assert len(ElementTree.fromstring(refused).findall(".//failure")) == 1
