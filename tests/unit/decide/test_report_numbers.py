@@ -39,6 +39,7 @@ def test_significant(value: float | None, shown: str) -> None:
         (numbers.points(0.00001), "0.00 pp"),
         (numbers.percent(0.9228), "92.28 %"),
         (numbers.seconds(0.5), "0.50 s"),
+        (numbers.seconds(0.004), "4.00 ms"),
         (numbers.seconds(125.0), "2 min 05 s"),
         (numbers.seconds(7380.0), "2 h 03 min"),
         (numbers.size(2048.0), "2.00 KiB"),

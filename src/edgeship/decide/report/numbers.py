@@ -70,9 +70,11 @@ def milliseconds(value: float | None, *, unit: bool = True) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration for people: ``0.42 s``, ``12.3 s``, ``3 min 05 s``."""
+    """A duration for people: ``8.13 ms``, ``0.42 s``, ``12.3 s``, ``3 min 05 s``."""
     if value is None:
         return ABSENT
+    if 0 < value < 0.1:
+        return milliseconds(value * 1000)
     if value < 60:
         return f"{fixed(value, 2 if value < 10 else 1)}\u00a0s"
     minutes, rest = divmod(round(value), 60)
