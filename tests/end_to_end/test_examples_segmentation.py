@@ -26,5 +26,5 @@ def test_it_ships(tmp_path: Path, edgeship: Edgeship) -> None:
     example = copy_example("segmentation", tmp_path / "segmentation")
     done = edgeship("ship", example.config, timeout=900)
     assert (done.code, example.result["verdict"]) == (0, "SHIP"), done.err
-    assert example.trial("fp32")["metrics"]["miou"] > 0.75
+    assert example.trial("fp32")["metrics"]["miou"] > 0.55
     assert abs(example.trial("int8")["drop"]["miou"]) < 0.01
