@@ -188,8 +188,9 @@ def hand(work: Path) -> dict[str, Any]:
         for nhwc, graph, stream in itertools.product((True, False), (True, False), (True, False)):
             if stream and not graph:
                 continue
-            rows.append(_by_hand(work / f"{precision}.onnx", batch, nhwc, graph, stream))
-            rows[-1]["precision"] = precision
+            for fuse in (False, True) if stream else (False,):
+                rows.append(_by_hand(work / f"{precision}.onnx", batch, (nhwc, graph, stream, fuse)))
+                rows[-1]["precision"] = precision
     best = {}
     for precision, batch in itertools.product(("fp32", "fp16"), BATCHES):
         same = [row for row in rows if row["precision"] == precision and row["batch"] == batch]
@@ -197,10 +198,11 @@ def hand(work: Path) -> dict[str, Any]:
     return {"rows": rows, "best": best}
 
 
-def _by_hand(path: Path, batch: int, nhwc: bool, graph: bool, own_stream: bool) -> dict[str, Any]:
+def _by_hand(path: Path, batch: int, choices: tuple[bool, bool, bool, bool]) -> dict[str, Any]:
     import onnxruntime as ort
     import torch
 
+    nhwc, graph, own_stream, fuse = choices
     stream = torch.cuda.Stream()
     given = {
         "device_id": "0",
@@ -208,6 +210,7 @@ def _by_hand(path: Path, batch: int, nhwc: bool, graph: bool, own_stream: bool) 
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "prefer_nhwc": str(int(nhwc)),
         "enable_cuda_graph": str(int(graph)),
+        "fuse_conv_bias": str(int(fuse)),
     }
     if own_stream:
         given |= {"has_user_compute_stream": "1", "user_compute_stream": str(stream.cuda_stream)}
@@ -246,6 +249,7 @@ def _by_hand(path: Path, batch: int, nhwc: bool, graph: bool, own_stream: bool) 
         "nhwc": nhwc,
         "cuda_graph": graph,
         "own_stream": own_stream,
+        "fuse_conv_bias": fuse,
         "device_ms": statistics.median(device[cut:]),
         "wall_ms": statistics.median(wall[cut:]),
         "clock": "torch.cuda.Event" if own_stream else "wall",

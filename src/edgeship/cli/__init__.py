@@ -43,7 +43,9 @@ def _register() -> None:
     from edgeship.cli import bench, bundle, decide, engine, evaluate, prepare, quantize, ship  # noqa: F401
 
     order = {name: place for place, name in enumerate(COMMANDS)}
-    app.registered_commands.sort(key=lambda item: order.get(str(item.name or getattr(item.callback, "__name__", "")), 99))
+    app.registered_commands.sort(
+        key=lambda item: order.get(str(item.name or getattr(item.callback, "__name__", "")), len(order))
+    )
 
 
 def main() -> None:

@@ -50,6 +50,7 @@ def library() -> Any:
         import onnxruntime
     except ImportError:
         raise MissingExtra("the onnxruntime engine", "onnxruntime", "onnxruntime") from None
+    onnxruntime.set_default_logger_severity(4)  # cuDNN's search logs every plan it discards; failures are raised
     return onnxruntime
 
 
@@ -173,6 +174,7 @@ def providers(options: OpenOptions, request: SessionRequest) -> list[Any]:
         "device_id": str(cuda.index_of(options.device)),
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "cudnn_conv_use_max_workspace": "1",
+        "fuse_conv_bias": "1",  # one kernel for convolution, bias and activation where cuDNN has one
         "use_tf32": "1" if options.tf32 else "0",
         "prefer_nhwc": "1" if options.nhwc else "0",
         "enable_cuda_graph": "1" if request.cuda_graph else "0",

@@ -6,8 +6,11 @@ results and writes the verdict, the report and the bundle.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgeship.config import Config, Target
@@ -18,6 +21,7 @@ from edgeship.pipeline.finish import Outcome, finish
 from edgeship.pipeline.trials import Tries, candidates, needs_calibration, reference_target, try_candidates
 from edgeship.progress import Progress, silent
 from edgeship.results import Calibrated, Candidate, Exported, Parity, Preflight, Slimmed, StageRun
+from edgeship.targets import stop_all
 
 PREPARE: tuple[Stage[Exported] | Stage[Slimmed] | Stage[Preflight] | Stage[steps.KnownFrames] | Stage[Parity], ...] = (
     Stage("export", Exported, steps.export_key, steps.export_work),
@@ -50,7 +54,7 @@ def ship(
     Raises:
         EdgeshipError: What stopped the run, with the stage and the finished ones before it.
     """
-    with lock(folder):
+    with lock(folder), importable(config.root):
         sweep(folder)
         sweep(folder / "stages")
         run = Run(config, folder, progress, on_stage or (lambda _name, _run: None), Hasher(folder / "hashes.json"))
@@ -60,6 +64,23 @@ def ship(
             execute_one(run, CALIBRATE)
         reference = try_candidates(run, *reference_target(config), (FP32,))
         return finish(run, reference, _try_targets(run, reference))
+
+
+@contextmanager
+def importable(root: Path) -> Iterator[None]:
+    """Let ``module:callable`` of the config's folder be imported, here and in the processes that run trials."""
+    before = os.environ.get("PYTHONPATH")
+    sys.path.insert(0, str(root))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if str(root) in sys.path:
+            sys.path.remove(str(root))
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _try_targets(run: Run, reference: Tries) -> list[Tries]:
@@ -74,7 +95,11 @@ def _try_targets(run: Run, reference: Tries) -> list[Tries]:
     found: dict[str, Tries] = {}
     if remote:
         with ThreadPoolExecutor(len(remote)) as pool:
-            found = dict(zip((name for name, _ in remote), pool.map(attempt, remote), strict=True))
+            try:
+                found = dict(zip((name for name, _ in remote), pool.map(attempt, remote), strict=True))
+            except BaseException:
+                stop_all()  # Ctrl-C, or one target that cannot go on: the others end now, there as here
+                raise
     for name, target in targets.items():
         if target.host is None:
             found[name] = attempt((name, target))
