@@ -41,6 +41,12 @@ bench: $(STAMP)  ## Every benchmark that runs on a CPU, both sides in one run
 docs: $(STAMP)  ## Generate docs/reference from the code
 	$(BIN)/python docs/generate.py
 
+gpu-test:  ## Tests on a machine with a GPU: from a checkout and .wheels, no registry needed
+	sh benchmarks/gpu_machine.sh test .wheels build/gpu
+
+gpu-bench:  ## Every GPU figure, both sides in one run, into build/gpu/gpu.json
+	LIMIT_S=1800 sh benchmarks/gpu_machine.sh bench .wheels build/gpu
+
 clean:  ## Remove environments and run folders
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find examples -name edgeship-out -type d -prune -exec rm -rf {} +

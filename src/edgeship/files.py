@@ -161,6 +161,18 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def peak_resident_mib() -> float | None:
+    """This process's own largest resident size in MiB (``VmHWM``); None where /proc does not tell.
+
+    ``getrusage`` would not do: a process inherits the peak of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    lines = (line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+    return next((int(line.split()[1]) / 1024 for line in lines), None)
+
+
 class Hasher:
     """SHA-256 of many files, remembered by path, size and modification time between runs.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from edgeship.engines._trt import Flavour, Log, build_error, identity, quiet, su
 from edgeship.engines._trt_network import Parsed, parse
 from edgeship.engines._trt_profiles import apply_profiles, plan_profiles
 from edgeship.errors import BuildError, DeviceError, PrecisionError, UserInputError
-from edgeship.files import write_bytes
+from edgeship.files import peak_resident_mib, write_bytes
 from edgeship.progress import Progress
 from edgeship.results import Artifact, Build, Identity
 
@@ -109,7 +108,7 @@ def _result(flavour: Flavour, request: BuildRequest, parsed: Parsed, profiles: d
         log=_below(request.log, folder),
         timing_cache=_below(done.cache, folder),
         timing_cache_hit=done.hit,
-        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_memory_mib=peak_resident_mib(),
         runnable=not reason,
         reason=reason,
         notes=tuple(notes),

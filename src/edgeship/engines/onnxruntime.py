@@ -7,10 +7,8 @@ what really ran is read from onnxruntime's profiler. Needs no ``onnx`` package.
 from __future__ import annotations
 
 import platform
-import resource
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -33,7 +31,7 @@ from edgeship.errors import (
     ModelError,
     PrecisionError,
 )
-from edgeship.files import storage_errors, write_text
+from edgeship.files import peak_resident_mib, storage_errors, write_text
 from edgeship.results import Artifact, Audit, Build, Identity, TensorInfo
 
 if TYPE_CHECKING:
@@ -165,7 +163,7 @@ def build(request: BuildRequest) -> Build:
         outputs=made.outputs,
         profiles=_profiles(made.inputs, target),
         log=log,
-        peak_memory_mib=peak_memory_mib(),
+        peak_memory_mib=peak_resident_mib(),
         notes=made.notes,
     )
 
@@ -221,12 +219,6 @@ def example_feeds(inputs: tuple[TensorInfo, ...], target: Target, seed: int = 0)
         kind = np.dtype(info.dtype)
         made[info.name] = random.standard_normal(shape).astype(kind) if kind.kind == "f" else np.zeros(shape, kind)
     return made
-
-
-def peak_memory_mib() -> float:
-    """The largest resident size this process has had."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / 1024 if sys.platform != "darwin" else size / (1 << 20)
 
 
 def _opt_shape(info: TensorInfo, target: Target) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 from edgeship.config import Benchmark as BenchmarkSettings
 from edgeship.engines import Runner, Timing
 from edgeship.errors import DeviceError
-from edgeship.files import write_bytes
+from edgeship.files import peak_resident_mib, write_bytes
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Latency, Quantiles
 from edgeship.trial.conditions import Watch, device_of
@@ -127,9 +127,7 @@ def memory_mib(runner: Runner) -> float | None:
         except DeviceError:
             return None
         return (total - free) / cuda.MIB
-    from edgeship.engines.onnxruntime import peak_memory_mib
-
-    return peak_memory_mib()
+    return peak_resident_mib()
 
 
 def _warm_up(timer: Callable[[], Timing], seconds: float) -> float:
