@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeship.decide.drops import IDENTICAL, Reference
 from edgeship.decide.measured import Arrays
 from edgeship.decide.special import clopper_pearson
-from edgeship.decide.statistics import bootstrap_upper, leave_out, resampling
+from edgeship.decide.statistics import bootstrap_upper
 from edgeship.metrics import paired
 
 
@@ -23,25 +24,33 @@ class Answers:
     score_shift: float | None
 
 
-def compare_answers(reference: Arrays, candidate: Arrays, confidence: float, resamples: int) -> Answers | None:
+def compare_answers(reference: Reference, candidate: Arrays) -> Answers | None:
     """Compare two records of the same images; None where there are no images.
 
-    Classification: images with the same best class, with the exact lower bound. Other tasks: the mean over images of
-    the share of answers that agree, with a bootstrap over images.
+    The share is :func:`edgeship.metrics.paired.agreement`. Where every image gives one answer (classification, a task
+    of one's own) its lower bound is exact; else the images are resampled, each with its own answers.
     """
-    images = len(reference["ids"])
+    images, confidence = reference.images, reference.confidence
     if images == 0:
         return None
-    shift = paired.score_shift(reference, candidate)
-    if str(reference["task"]) == "classification":
-        same = int((reference["top"][:, 0] == candidate["top"][:, 0]).sum())
-        sure = clopper_pearson(same, images, confidence)[0] if confidence > 0 else same / images
-        return Answers(same / images, sure, "exact (Clopper-Pearson)", images, shift)
-    changed = paired.change(reference, candidate)
-    lost = float(changed.mean())
+    share = paired.agreement(reference.records, candidate)
+    shift = paired.score_shift(reference.records, candidate)
     if confidence == 0:
-        return Answers(1 - lost, 1 - lost, "", images, shift)
-    replicates = resampling(images, resamples) @ changed / images
-    influence = leave_out(images) @ changed / images
-    upper = bootstrap_upper(lost, replicates, np.asarray(influence), images, confidence)
-    return Answers(1 - lost, 1 - upper, "bootstrap over images (BCa, t)", images, shift)
+        return Answers(share, share, "", images, shift)
+    same, total = paired.answers(reference.records, candidate)
+    if np.all(total == 1) and np.all((same == 0) | (same == 1)):
+        sure = clopper_pearson(int(same.sum()), images, confidence)[0]
+        return Answers(share, sure, "exact (Clopper-Pearson)", images, shift)
+    weights = reference.weightings(decisive=True)
+    given = weights @ total
+    lost = 1 - np.divide(weights @ same, given, out=np.ones(len(weights)), where=given > 0)
+    replicates, influence = lost[: reference.resamples], lost[reference.resamples :]
+    upper = bootstrap_upper(1 - share, replicates, influence, images, confidence)
+    return Answers(share, max(0.0, 1 - upper), "bootstrap over images (BCa, t)", images, shift)
+
+
+def same_answers(reference: Reference) -> Answers | None:
+    """The answers of a candidate that is the reference itself; None where there are no images."""
+    if reference.images == 0:
+        return None
+    return Answers(1.0, 1.0, IDENTICAL, reference.images, paired.score_shift(reference.records, reference.records))

@@ -31,6 +31,7 @@ SCORE = "paired score (Tango)"
 JACKKNIFE = "jackknife over groups of images"
 BOOTSTRAP = "paired bootstrap over images (BCa, t)"
 POINT = "point estimate (statistics off)"
+IDENTICAL = "identical to the reference"
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ class Reference:
     def weightings(self, decisive: bool) -> Floats:
         """Weights of the jackknife, after those of the bootstrap where a rule rests on it: [weightings, images]."""
         if decisive not in self.weights:
-            jackknife = leave_out(self.images)
-            full = [resampling(self.images, self.resamples), jackknife] if decisive else [jackknife]
-            self.weights[decisive] = np.concatenate(full)
+            weights = leave_out(self.images)
+            if decisive:
+                jackknife, weights = weights, resampling(self.images, self.resamples, behind=len(weights))
+                weights[self.resamples :] = jackknife
+            self.weights[decisive] = weights
         return self.weights[decisive]
 
     def values(self, names: Sequence[str], decisive: bool) -> dict[str, Floats]:
@@ -104,6 +107,13 @@ def check_paired(reference: Arrays, candidate: Arrays, name: str) -> None:
         paired.require_same_images(reference, candidate)
     except DataError as error:
         raise DataError(f"{name} and the reference: {error.found}", expected=error.expected, do=error.do) from None
+
+
+def unchanged(reference: Reference, names: Sequence[str]) -> dict[str, Drop]:
+    """The drops of a candidate that is the reference itself: zero, with nothing left to chance."""
+    once = metrics.task_of(reference.records).resample(reference.records, np.ones((1, reference.images)), names)
+    known = [name for name in names if math.isfinite(float(once[name][0]))]
+    return {name: Drop(Interval(0.0, 0.0, 0.0), IDENTICAL, reference.support(name)) for name in known}
 
 
 def measure(reference: Reference, candidate: Arrays, names: Sequence[str], exact: frozenset[str]) -> dict[str, Drop]:
@@ -166,12 +176,7 @@ def _proportion(
         return Drop(Interval(estimate, estimate, estimate), POINT, n, (lost, gained))
     if exact:
         return Drop(paired_interval(lost, gained, n, confidence), EXACT, n, (lost, gained))
-    upper, negative = score_upper(
-        np.array([lost, gained], dtype=np.float64),
-        np.array([gained, lost], dtype=np.float64),
-        np.array([n, n], dtype=np.float64),
-        confidence,
-    )
+    upper, negative = score_upper([lost, gained], [gained, lost], n, confidence)
     return Drop(Interval(estimate, -float(negative), float(upper)), SCORE, n, (lost, gained))
 
 
@@ -202,7 +207,7 @@ def _interval(reference: Reference, name: str, estimate: float, drops: Floats, d
     replicates, influence = drops[:first], drops[first:]
     influence = influence[np.isfinite(influence)]
     if not decisive:
-        margin = jackknife_margin(influence, confidence)
+        margin = jackknife_margin(influence, images, confidence)
         return Interval(estimate, estimate - margin, estimate + margin)
     # A resample that holds no example of a rare class says nothing; half of them missing says too little.
     holds = np.isfinite(replicates)

@@ -16,8 +16,8 @@ import numpy as np
 from edgeship import metrics
 from edgeship.config import Gate
 from edgeship.decide import rules
-from edgeship.decide.agreement import Answers, compare_answers
-from edgeship.decide.drops import Drop, Reference, check_paired, measure
+from edgeship.decide.agreement import Answers, compare_answers, same_answers
+from edgeship.decide.drops import Drop, Reference, check_paired, measure, unchanged
 from edgeship.decide.measured import Measured
 from edgeship.errors import UserInputError
 from edgeship.results import Decision, Judged, Outcome, Rule, VerdictWord
@@ -58,6 +58,7 @@ class _Context:
     """What all candidates are judged against."""
 
     gate: Gate
+    base: Measured
     reference: Reference | None
     shown: tuple[str, ...]
     """What is measured of every candidate: metrics, and classes as ``recall/person``."""
@@ -74,7 +75,7 @@ class _Context:
         if evaluation is None or not reference.records:
             failure = reference.trial.failure
             why = f"the reference failed: {failure.message}" if failure else "the reference was not evaluated"
-            return cls(gate, None, (), _unresolved(gate), fp32, why)
+            return cls(gate, reference, None, (), _unresolved(gate), fp32, why)
         paired = Reference(reference.records, gate.confidence, gate.resamples, evaluation.examples)
         class_metric = metrics.task_of(reference.records).CLASS_METRIC
         if gate.critical_metric != "auto":
@@ -83,7 +84,7 @@ class _Context:
         wanted = _resolve(gate, sorted(evaluation.metrics), classes, class_metric)
         per_class = [f"{class_metric}/{name}" for name in evaluation.per_class.get(class_metric, {})]
         shown = dict.fromkeys([*evaluation.metrics, *per_class, *(what for what, _ in wanted.values())])
-        return cls(gate, paired, tuple(shown), wanted, fp32, "")
+        return cls(gate, reference, paired, tuple(shown), wanted, fp32, "")
 
 
 def _runs_fp32(item: Measured) -> bool:
@@ -202,8 +203,12 @@ def _accuracy(context: _Context, item: Measured, found: _Findings) -> None:
         return
     check_paired(reference.records, item.records, item.name)
     exact = frozenset(what for what, _ in context.wanted.values())
-    found.drops = measure(reference, item.records, context.shown, exact)
-    found.answers = compare_answers(reference.records, item.records, gate.confidence, gate.resamples)
+    if gate.confidence > 0 and item.is_same_as(context.base):
+        found.drops = unchanged(reference, context.shown)
+        found.answers = same_answers(reference)
+    else:
+        found.drops = measure(reference, item.records, context.shown, exact)
+        found.answers = compare_answers(reference, item.records)
     for name, (what, limit) in context.wanted.items():
         class_name = what.partition("/")[2]
         if class_name and not reference.examples.get(class_name):

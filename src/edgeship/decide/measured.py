@@ -38,6 +38,23 @@ class Measured:
         """The candidate's name."""
         return self.trial.candidate.name
 
+    def is_same_as(self, other: Measured) -> bool:
+        """Whether this trial ran what the other ran, so that nothing between them is left to chance.
+
+        Every array of the per-image records is equal, and either the engine is the same file on the same device or
+        every raw output for the known frames is equal too. Equal records alone prove nothing: two networks may well
+        agree on a few images.
+        """
+        if not self.records or not _equal(self.records, other.records):
+            return False
+        mine, theirs = self.trial, other.trial
+        if mine.build is not None and theirs.build is not None:
+            ours, others = mine.build.identity, theirs.build.identity
+            same_place = (ours.engine, ours.version, ours.device) == (others.engine, others.version, others.device)
+            if same_place and mine.build.engine.sha256 == theirs.build.engine.sha256:
+                return True
+        return bool(self.outputs) and _equal(self.outputs, other.outputs)
+
 
 def load(folder: Path) -> Measured:
     """Read a trial directory: ``trial.json`` and the arrays it names, each checked against its hash.
@@ -54,6 +71,11 @@ def load(folder: Path) -> Measured:
         outputs=_arrays(folder, trial.outputs),
         folder=folder,
     )
+
+
+def _equal(one: Arrays, other: Arrays) -> bool:
+    """Whether two sets of arrays hold the same values element by element; NaN equals nothing."""
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def _arrays(folder: Path, artifact: Artifact | None) -> dict[str, NDArray[Any]]:

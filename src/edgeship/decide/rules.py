@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeship.config import Gate
 from edgeship.decide.agreement import Answers
-from edgeship.decide.drops import POINT, Drop
+from edgeship.decide.drops import IDENTICAL, POINT, Drop
 from edgeship.decide.measured import Measured
 from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper, samples_needed
 from edgeship.results import Latency, Outcome, Quantiles, Rule
@@ -173,6 +173,9 @@ def drop_rule(gate: Gate, name: str, limit: float, drop: Drop | None, images: in
     moved = (
         f"fell by {estimate:.4f}" if estimate > 0 else f"rose by {-estimate:.4f}" if estimate < 0 else "is unchanged"
     )
+    if drop.method == IDENTICAL:
+        reason = f"{name.partition('.')[2]} is the reference's own: this is the same engine or gives the same outputs"
+        return Rule(**facts, outcome="pass", reason=reason)
     said = f"{name.partition('.')[2]} {moved} on {drop.examples} {'examples' if drop.discordant else 'images'}"
     if estimate > limit + SLACK:
         return Rule(**facts, outcome="fail", reason=f"{said}; at most {limit:g} may be lost")

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 _NORMAL = NormalDist()
 _TINY = 1e-300
+FEW = 100
+"""Up to so many terms a binomial distribution function is summed."""
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 
 
@@ -91,9 +93,22 @@ def binomial_cdf(k: ArrayLike, n: ArrayLike, p: ArrayLike) -> Floats:
     """P(X <= k) for X ~ Binomial(n, p), elementwise; k below 0 gives 0, k at or above n gives 1."""
     k, n, p = (np.array(item, dtype=np.float64) for item in np.broadcast_arrays(k, n, p))
     inner = (k >= 0) & (k < n)
-    safe_k, safe_n = np.where(inner, k, 0.0), np.where(inner, n, 1.0)
-    value = beta_cdf(1 - p, safe_n - safe_k, safe_k + 1)
-    return np.where(inner, value, np.where(k < 0, 0.0, 1.0))
+    result = np.where(k < 0, 0.0, 1.0)
+    few = inner & (k <= FEW) & (p < 0.9) & (n * np.log1p(-np.minimum(p, 0.9)) > -600)
+    result[few] = _summed_cdf(k[few], n[few], p[few])
+    many = inner & ~few
+    result[many] = beta_cdf(1 - p[many], n[many] - k[many], k[many] + 1)
+    return result
+
+
+def _summed_cdf(k: Floats, n: Floats, p: Floats) -> Floats:
+    """P(X <= k) term by term, for small k and a probability of zero that does not underflow."""
+    term = np.exp(n * np.log1p(-p))
+    total, odds = term.copy(), p / (1 - p)
+    for i in range(int(k.max(initial=0))):
+        term = term * odds * (n - i) / (i + 1)
+        total += np.where(i < k, term, 0.0)
+    return np.minimum(total, 1.0)
 
 
 @lru_cache(maxsize=8)

@@ -88,13 +88,9 @@ def paired_p_value(lost: int, gained: int, n: int, drop: float) -> float:
     weight = binomial_pmf(counts[None, :], n, rates[:, None])
     relevant = weight > 1e-9
     chance = np.clip((rates + drop) / (1 - rates), 0, 1)
-    shape = weight.shape
-    tail = np.zeros(shape)
-    tail[relevant] = binomial_cdf(
-        np.broadcast_to(most, shape)[relevant],
-        np.broadcast_to(n - others, shape)[relevant],
-        np.broadcast_to(chance[:, None], shape)[relevant],
-    )
+    row, column = np.nonzero(relevant)
+    tail = np.zeros(weight.shape)
+    tail[relevant] = binomial_cdf(most[column], (n - others)[column], chance[row])
     return min(1.0, float((weight * tail).sum(axis=1).max()) + NUISANCE)
 
 
@@ -124,7 +120,7 @@ def score_upper(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, confidence: fl
     b, c, count = (np.asarray(item, dtype=np.float64) for item in (lost, gained, n))
     z = normal_quantile(1 - confidence)
     low, high = (b - c) / count, np.ones_like(count)
-    for _ in range(40):
+    for _ in range(27):
         middle = (low + high) / 2
         inside = score_statistic(b, c, count, middle) > z
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
@@ -148,7 +144,7 @@ def paired_upper(lost: int, gained: int, n: int, confidence: float) -> float:
     while high < 1 and paired_p_value(lost, gained, n, high) > alpha:
         low, step = high, step * 4
         high = min(1.0, start + step)
-    tolerance = max((high - estimate) * 0.005, 1e-9)
+    tolerance = max((high - estimate) * 0.01, 1e-9)
     probe = max(low, high - 2 * step)
     while high - low > tolerance:
         if paired_p_value(lost, gained, n, probe) <= alpha:
@@ -160,11 +156,11 @@ def paired_upper(lost: int, gained: int, n: int, confidence: float) -> float:
 
 
 def paired_interval(lost: int, gained: int, n: int, confidence: float) -> Interval:
-    """The drop of a success probability with exact one-sided bounds, each at ``confidence``."""
+    """The drop of a success probability: the upper bound, which decides, is exact; the lower is the score bound."""
     if n == 0:
         return Interval(math.nan, -1.0, 1.0)
-    upper = paired_upper(lost, gained, n, confidence)
-    return Interval((lost - gained) / n, -paired_upper(gained, lost, n, confidence), upper)
+    lower = -float(score_upper(gained, lost, n, confidence))
+    return Interval((lost - gained) / n, lower, paired_upper(lost, gained, n, confidence))
 
 
 def paired_images_needed(lost: int, gained: int, n: int, limit: float, confidence: float) -> int | None:
@@ -201,14 +197,18 @@ Weighted = Callable[[Floats], Floats]
 """Image multiplicities [B, images] → the drop for each of the B weightings."""
 
 
-def resampling(images: int, resamples: int, seed: int = 0) -> Floats:
-    """Multiplicities of ``resamples`` bootstrap samples of ``images`` images, float64 [resamples, images]."""
+def resampling(images: int, resamples: int, seed: int = 0, *, behind: int = 0) -> Floats:
+    """Multiplicities of ``resamples`` bootstrap samples of ``images`` images, float64 [resamples + behind, images].
+
+    ``behind`` zero rows follow, for the caller to fill.
+    """
     generator = np.random.default_rng(seed)
+    result = np.zeros((resamples + behind, images))
     if images == 0:
-        return np.zeros((resamples, 0))
-    draws = generator.integers(0, images, (resamples, images), dtype=np.int32)
-    draws = draws + np.arange(resamples, dtype=np.int64)[:, None] * images
-    return np.bincount(draws.ravel(), minlength=resamples * images).reshape(resamples, images).astype(np.float64)
+        return result
+    for row in result[:resamples]:
+        row[:] = np.bincount(generator.integers(0, images, images, dtype=np.int32), minlength=images)
+    return result
 
 
 def leave_out(images: int, groups: int = GROUPS) -> Floats:
@@ -260,15 +260,18 @@ def bootstrap_upper(estimate: float, replicates: Floats, influence: Floats, imag
     return estimate + (max(bca, normal) - estimate) * (1 + SMALL_SAMPLE / images)
 
 
-def jackknife_margin(influence: Floats, confidence: float) -> float:
-    """t · standard error of a statistic from the drops of the grouped jackknife, [G]. For display, not for a rule."""
+def jackknife_margin(influence: Floats, images: int, confidence: float) -> float:
+    """t · standard error of a statistic from the drops of the grouped jackknife, [G]. For display, not for a rule.
+
+    Where no group moves the statistic, the margin is what ``images`` that all agree leave possible.
+    """
     groups = len(influence)
     if groups < 2:
         return math.inf
     values = influence - influence.mean()
     square = float((values**2).sum())
     if square <= 1e-24:
-        return 0.0
+        return unseen_bound(images, confidence)
     return t_quantile(confidence, _freedom(values)) * math.sqrt((groups - 1) / groups * square)
 
 

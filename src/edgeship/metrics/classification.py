@@ -97,14 +97,16 @@ def resample(records: RecordsLike, weights: Array, names: Sequence[str]) -> dict
 
 
 def _mean_recall(records: RecordsLike, weight: Array) -> Array:
-    label = records["label"]
-    present = np.unique(label)
-    one_hot = label[:, None] == present[None, :]
-    correct = records["top"][:, 0] == label
-    count = weight @ one_hot
-    hit = weight @ (one_hot & correct[:, None])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: Array = np.nanmean(np.where(count > 0, hit / count, np.nan), axis=1)
+    """Mean over the classes of each resample: one count of (class, correct) pairs a resample, however many classes."""
+    present, label = np.unique(records["label"], return_inverse=True)
+    pair = 2 * label + (records["top"][:, 0] == records["label"])
+    table = np.empty((len(weight), 2 * len(present)))
+    for row, drawn in zip(table, weight, strict=True):
+        row[:] = np.bincount(pair, drawn, minlength=len(row))
+    missed, hit = table[:, 0::2], table[:, 1::2]
+    drawn_classes = (missed + hit > 0).sum(axis=1)
+    recall = np.divide(hit, missed + hit, out=np.zeros_like(hit), where=missed + hit > 0).sum(axis=1)
+    result: Array = np.divide(recall, drawn_classes, out=np.full(len(weight), np.nan), where=drawn_classes > 0)
     return result
 
 

@@ -41,7 +41,7 @@ def agreement(reference: RecordsLike, candidate: RecordsLike) -> float:
     (same class, IoU at least 0.5), twice over the boxes of both; 1 where neither found any. Segmentation: grid points
     with the same class. A task of one's own: images with equal numbers.
     """
-    same, total = _counts(reference, candidate)
+    same, total = answers(reference, candidate)
     return float(same.sum() / total.sum()) if total.sum() > 0 else 1.0
 
 
@@ -50,7 +50,7 @@ def change(reference: RecordsLike, candidate: RecordsLike) -> Array:
 
     For classification an image with the same class counts the move of its score, at most 0.5.
     """
-    same, total = _counts(reference, candidate)
+    same, total = answers(reference, candidate)
     changed: Array = 1.0 - np.divide(same, total, out=np.ones(len(same)), where=total > 0)
     if str(reference["task"]) == "classification":
         moved = 0.5 * np.abs(candidate["score"].astype(np.float64) - reference["score"])
@@ -79,8 +79,8 @@ def score_shift(reference: RecordsLike, candidate: RecordsLike) -> float | None:
     return float(moved.mean()) if len(moved) else None
 
 
-def _counts(reference: RecordsLike, candidate: RecordsLike) -> tuple[Array, Array]:
-    """Per image: answers that agree, and answers, float64 [N]."""
+def answers(reference: RecordsLike, candidate: RecordsLike) -> tuple[Array, Array]:
+    """Per image: answers that agree, and all answers of both, float64 [N] each. See :func:`agreement`."""
     task = str(reference["task"])
     if task == "classification":
         same = reference["top"][:, 0] == candidate["top"][:, 0]

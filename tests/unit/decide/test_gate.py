@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_trials import CLASSES, evaluated, failed, latency, measured, records
@@ -84,6 +86,43 @@ def test_unknown_names_are_all_told_with_the_nearest():
         judge(Gate(max_drop={"top_1": 0.1}, critical={"pedestrain": 0.1}), [measured()], reference())
     assert "did you mean 'top1'" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_the_reference_itself_loses_nothing_however_few_the_images():
+    few = records(each=4)
+    gate = Gate(max_drop={"top1": 0.01, "recall": 0.01}, critical={"car": 0.0}, min_agreement=0.999)
+    base = reference(arrays=few)
+    same = measured("fp32", precision="fp32", arrays=few, build=base.trial.build)
+    decision = judge(gate, [same], base)
+    assert decision.verdict == "SHIP"
+    found = rule(decision, "fp32", "max_drop.recall")
+    assert (found.measured, found.bound, found.method) == (0.0, 0.0, "identical to the reference")
+    assert decision.judged[0].drop_interval["top1"] == (0.0, 0.0)
+    assert decision.judged[0].class_drop_interval["recall"]["car"] == (0.0, 0.0)
+
+
+def test_another_engine_with_the_same_answers_is_the_reference_only_when_its_outputs_are_equal():
+    few, gate = records(each=4), Gate(max_drop={"top1": 0.01})
+    outputs = {"logits": np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)}
+    base = replace(reference(arrays=few), outputs=outputs)
+    other = measured(arrays=few)
+    assert only(gate, other, "max_drop.top1", base).outcome == "inconclusive"
+    assert only(gate, replace(other, outputs=outputs), "max_drop.top1", base).bound == 0.0
+    nudged = {"logits": np.nextafter(outputs["logits"], np.float32(9))}
+    assert only(gate, replace(other, outputs=nudged), "max_drop.top1", base).outcome == "inconclusive"
+
+
+def test_the_same_engine_with_other_answers_is_measured():
+    base = reference(arrays=records(each=4))
+    other = measured(arrays=records({"car": 1}, each=4), build=base.trial.build)
+    assert only(Gate(max_drop={"top1": 0.05}), other, "max_drop.top1", base).outcome == "fail"
+
+
+def test_intervals_that_decide_nothing_are_never_empty():
+    decision = judge(Gate(latency_p50_ms=5), [measured()], reference())
+    low, high = decision.judged[0].drop_interval["recall"]
+    assert low < -0.002
+    assert high > 0.002
 
 
 def test_other_images_are_refused():

@@ -22,7 +22,7 @@ def test_the_incomplete_beta_function_is_scipys():
     assert np.abs(special.log_gamma(a) - oracle.gammaln(a)).max() < 1e-9 * np.abs(oracle.gammaln(a)).max()
 
 
-@given(k=st.integers(-1, 60), n=st.integers(1, 50), p=st.floats(0, 1))
+@given(k=st.integers(-1, 60), n=st.integers(1, 50), p=st.just(0.0) | st.floats(1e-200, 1))
 def test_binomial_functions_are_scipys(k, n, p):
     assert float(special.binomial_cdf(k, n, p)) == pytest.approx(stats.binom.cdf(k, n, p), abs=1e-10)
     if 0 <= k <= n:
@@ -81,10 +81,22 @@ def test_the_bound_is_where_the_test_turns(lost, gained, extra):
         assert statistics.paired_p_value(lost, gained, n, estimate + 0.9 * (bound - estimate)) > 0.05
 
 
-def test_the_interval_turns_over_with_its_sides():
-    one, other = statistics.paired_interval(7, 3, 200, 0.95), statistics.paired_interval(3, 7, 200, 0.95)
-    assert (one.lower, one.upper) == (-other.upper, -other.lower)
+def test_the_lower_side_of_the_interval_is_close_to_the_exact_one():
+    one = statistics.paired_interval(7, 3, 200, 0.95)
+    assert one.upper == statistics.paired_upper(7, 3, 200, 0.95)
+    assert one.lower == pytest.approx(-statistics.paired_upper(3, 7, 200, 0.95), abs=0.004)
     assert one.lower < 0.02 < one.upper
+
+
+@pytest.mark.parametrize("n", [50, 101, 5000])
+def test_summed_and_continued_fractions_meet(n):
+    k = np.arange(min(n, 3 * special.FEW))
+    for p in (1e-6, 0.01, 0.3, 0.89, 0.95):
+        assert np.abs(special.binomial_cdf(k, n, p) - stats.binom.cdf(k, n, p)).max() < 1e-12
+
+
+def test_a_shown_margin_is_never_zero():
+    assert statistics.jackknife_margin(np.zeros(100), 300, 0.95) == pytest.approx(0.00994, abs=1e-4)
 
 
 def test_as_many_images_as_advised_decide():
