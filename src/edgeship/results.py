@@ -482,6 +482,8 @@ class SearchAttempt(Result):
     latency_ms: float | None = None
     drop: dict[str, float] = {}
     why: str = ""
+    preview_db: float | None = None
+    """Of a built plan: signal-to-noise of the target's outputs against the preview's, in dB, of the worst output."""
 
 
 class Searched(Result):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgeship.config import Precision
@@ -22,13 +22,15 @@ ACTIVATIONS = frozenset(("Sigmoid", "Mul", "HardSigmoid", "HardSwish", "Tanh", "
 class Tried:
     """A candidate after its trial: how it was judged and its median latency (None: not measured).
 
-    ``hottest`` is the audit's profile: operator kinds by share of the run time.
+    ``hottest`` is the audit's profile: operator kinds by share of the run time. ``preview_db`` is the signal-to-noise
+    of the target's outputs against the preview's.
     """
 
     judged: Judged
     median_ms: float | None = None
     keep: tuple[str, ...] = ()
     hottest: tuple[tuple[str, float], ...] = ()
+    preview_db: float | None = None
 
 
 Attempt = Callable[[Candidate], Tried]
@@ -222,9 +224,10 @@ class _Search:
             return None
         self.builds += 1
         tried = self.attempt(plan.candidate)
-        tried = Tried(tried.judged, tried.median_ms, plan.candidate.keep, tried.hottest)
+        tried = replace(tried, keep=plan.candidate.keep)
         self.tried[key] = tried
-        self.attempts.append(_attempt(tried.judged, plan, tried.median_ms, "target"))
+        attempt = _attempt(tried.judged, plan, tried.median_ms, "target")
+        self.attempts.append(attempt.model_copy(update={"preview_db": tried.preview_db}))
         return tried
 
     def _left(self) -> int:
@@ -258,10 +261,10 @@ class _Search:
             answer=answer,
             chosen=tried.judged.candidate,
             keep=tried.keep,
-            sentence=sentence + ".",
+            sentence=f"{sentence}.{self._preview_sentence()}",
             attempts=tuple(self.attempts),
             builds=self.builds,
-            saved_builds=len(self.previewed.keys() - self.tried.keys()),
+            saved_builds=self._saved(),
         )
 
     def _refused(self, why: str) -> Searched:
@@ -276,11 +279,24 @@ class _Search:
         return Searched(
             answer="high-precision" if passes else "nothing",
             chosen=high.judged.candidate if passes and high is not None else None,
-            sentence=sentence,
+            sentence=sentence + self._preview_sentence(),
             attempts=tuple(self.attempts),
             builds=self.builds,
-            saved_builds=len(self.previewed.keys() - self.tried.keys()),
+            saved_builds=self._saved(),
         )
+
+    def _saved(self) -> int:
+        return len(self.previewed.keys() - self.tried.keys())
+
+    def _preview_sentence(self) -> str:
+        """What the preview on the workstation was worth; empty where there was none."""
+        if not self.previewed:
+            return ""
+        text = f" Previews on the workstation saved {self._saved()} builds"
+        seen = [item.preview_db for item in self.tried.values() if item.preview_db is not None]
+        if seen:
+            text += f"; the target's outputs were at least {min(seen):.1f} dB above their difference from the preview's"
+        return text + "."
 
     def _slower_sentence(self) -> str:
         assert self.high is not None

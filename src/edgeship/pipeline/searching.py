@@ -16,6 +16,7 @@ from edgeship.pipeline.cache import Run, Stage, execute_one, versions
 from edgeship.pipeline.calibration import frames_of
 from edgeship.pipeline.trials import Tries, style_of, try_one
 from edgeship.prepare import cache, sensitivity
+from edgeship.prepare.noise import Snr
 from edgeship.results import Calibrated, Candidate, Judged, LayerNoise, Searched, Sensitivity, Slimmed
 
 FRAMES = 8
@@ -53,8 +54,10 @@ class Search:
         return {"search": steps, "search_sentence": self.found.sentence, "sensitivity": noise}
 
 
-def search_target(run: Run, tries: Tries, reference: Tries) -> Search | None:
+def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = True) -> Search | None:
     """Search one target; the trials it makes are added to ``tries``. None when its engines cannot run here at all.
+
+    ``fallback``: whether to stop where plain INT8 is slower than high precision (see ``SearchOptions``).
 
     TensorRT candidates are first judged by their Q/DQ graph in onnxruntime on this machine, so that only those that
     keep the accuracy are built on the target.
@@ -68,6 +71,7 @@ def search_target(run: Run, tries: Tries, reference: Tries) -> Search | None:
     high = _ensure(run, tries, Candidate(name=high_name, precision="fp32" if style == "onnxruntime" else "fp16"))
     context = _fp32(tries)
     ranking = execute_one(run, ranking_stage(style))
+    previews: dict[str, Measured] = {}
 
     def judge(builds: list[Measured]) -> Tried:
         others = [item for item in context if item.name != builds[0].name]
@@ -79,18 +83,21 @@ def search_target(run: Run, tries: Tries, reference: Tries) -> Search | None:
             _median(run, builds),
             trial.candidate.keep,
             trial.audit.hottest if trial.audit is not None else (),
+            preview_db(previews[trial.candidate.name], builds[0]) if trial.candidate.name in previews else None,
         )
 
     def attempt(candidate: Candidate) -> Tried:
         return judge([measured.load(folder) for folder in try_one(run, tries, candidate)])
 
     def preview(candidate: Candidate) -> Judged:
-        return _preview(run, base, candidate)
+        judged, previews[candidate.name] = _preview(run, base, candidate)
+        return judged
 
     options = SearchOptions(
         precision="int8",
         max_trials=run.config.candidates.max_trials,
         preview=None if style == "onnxruntime" else preview,
+        fallback=fallback,
         extra_keep=run.config.quantization.keep,
     )
     return Search(ranking, search(ranking, judge(plain), judge(high), attempt, options))
@@ -145,7 +152,21 @@ def ranking_stage(style: Literal["onnxruntime", "tensorrt"]) -> Stage[Sensitivit
     return Stage(f"rank:{style}", Sensitivity, key, work)
 
 
-def _preview(run: Run, base: Measured, candidate: Candidate) -> Judged:
+def preview_db(preview: Measured, built: Measured) -> float | None:
+    """Signal-to-noise of the target's outputs for the known frames against the preview's, in dB, of the worst output.
+
+    None where one of them has no outputs, or none of the same shape.
+    """
+    found = []
+    for name, wanted in preview.outputs.items():
+        if name in built.outputs and built.outputs[name].shape == wanted.shape:
+            noise = Snr()
+            noise.add(wanted, built.outputs[name])
+            found.append(noise.db)
+    return min(found, default=None)
+
+
+def _preview(run: Run, base: Measured, candidate: Candidate) -> tuple[Judged, Measured]:
     """Judge the accuracy of a candidate's TensorRT Q/DQ graph in onnxruntime, without building for the target."""
     target = Target(engine="onnxruntime", device="cpu", batch=next(iter(run.config.all_targets().values())).batch)
     named = candidate.model_copy(update={"precision": "int8-fp32"})
@@ -167,4 +188,4 @@ def _preview(run: Run, base: Measured, candidate: Candidate) -> Judged:
     found = measured.load(folder)
     if found.trial.failure is not None:
         raise DataError(f"the preview of {candidate.name} failed: {found.trial.failure.message}")
-    return gate.judge(rules, [found], base).judged[0]
+    return gate.judge(rules, [found], base).judged[0], found

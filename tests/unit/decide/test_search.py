@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgeship.decide.search import SearchOptions, Tried, search, trial_limit
@@ -117,7 +119,18 @@ def test_the_preview_saves_builds():
     found = search(ranking(), world.plain(), world.high(), world.attempt, options)
     assert (found.answer, len(found.keep)) == ("mixed", 15)
     assert world.built == ["int8-keep5"]
+    assert f"saved {found.saved_builds} builds" in found.sentence
     assert found.saved_builds == len([item for item in found.attempts if item.where == "preview"]) - 1 > 2
+
+
+def test_the_distance_from_the_preview_is_told():
+    world = World(5)
+    options = SearchOptions(preview=lambda candidate: world.judged(candidate.name, world.kept(candidate)))
+    found = search(
+        ranking(), world.plain(), world.high(), lambda plan: replace(world.attempt(plan), preview_db=41.5), options
+    )
+    assert "41.5 dB" in found.sentence
+    assert [item.preview_db for item in found.attempts if item.candidate == found.chosen] == [None, 41.5]
 
 
 def test_a_target_that_disagrees_with_the_preview_gets_a_larger_plan():
