@@ -56,6 +56,7 @@ def evaluate(
 ) -> None:
     """Task metrics of an engine on labelled images: overall, per class, per size."""
     from edgeship import engines
+    from edgeship.data.reference import importable
     from edgeship.engines import OpenOptions
     from edgeship.results import write
     from edgeship.trial.evaluate import evaluate as run
@@ -64,6 +65,8 @@ def evaluate(
     given = {"task": task, "images": images, "labels": labels, "classes": classes, "decoder": decoder}
     chosen, steps = _settings(config, given | {"batch": batch, "limit": limit}, settings, preprocess)
     with ExitStack() as stack:
+        if config is not None:
+            stack.enter_context(importable(config.parent.resolve()))
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeship-")))
         runner = stack.enter_context(engines.get(name).open(model, OpenOptions(device=device, max_batch=chosen.batch)))
         progress = stack.enter_context(progress_bar(quiet=as_json))

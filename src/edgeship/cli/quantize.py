@@ -13,7 +13,6 @@ from edgeship.cli.output import JSON_OPTION, emit, progress_bar
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgeship.config import Preprocess
     from edgeship.data.frames import Frames
     from edgeship.results import Calibrated
 
@@ -30,29 +29,10 @@ COUNT = typer.Option(512, help="How many frames to take, spread evenly over the 
 BATCH = typer.Option(8, help="Frames in a batch.")
 
 
-def _preprocess(settings: list[str]) -> Preprocess | None:
-    from pydantic import ValidationError
-
-    from edgeship.config import Preprocess
-    from edgeship.errors import UserInputError
-
-    values: dict[str, Any] = {}
-    for text in settings:
-        key, separator, value = text.partition("=")
-        if not separator:
-            raise UserInputError(f"--preprocess {text!r} is not key=value", expected="--preprocess mean=127,127,127")
-        many = "," in value or key in ("mean", "std")
-        values[key] = [part.strip() for part in value.split(",") if part.strip()] if many else value
-    try:
-        return Preprocess.model_validate(values) if settings else None
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc'])) or 'preprocess'}: {item['msg']}" for item in error.errors()]
-        raise UserInputError("--preprocess: " + "; ".join(lines), do="the keys are those of [preprocess]") from None
-
-
 def _frames(
     model: Path, source: tuple[Path | None, Path | None], settings: list[str], count: int, batch: int
 ) -> Frames:
+    from edgeship.cli.settings import preprocess_of
     from edgeship.data.frames import FrameChoice, frames
     from edgeship.errors import DataError
     from edgeship.prepare.graph import inputs_of, load_onnx
@@ -64,7 +44,7 @@ def _frames(
             expected="real frames from one place (random data is never used)",
             do="give --images FOLDER or --npz FILE",
         )
-    return frames(given[0], _preprocess(settings), inputs_of(load_onnx(model)), FrameChoice(count=count, batch=batch))
+    return frames(given[0], preprocess_of(settings), inputs_of(load_onnx(model)), FrameChoice(count=count, batch=batch))
 
 
 @app.command()

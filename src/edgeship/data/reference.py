@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,20 @@ def resolve(reference: str | Path) -> Callable[..., Any]:
 def call(reference: str | Path, *arguments: Any) -> Any:
     """Import and call ``module:callable``."""
     return resolve(reference)(*arguments)
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let ``module:callable`` of a config's folder be imported, here and in processes that are started meanwhile."""
+    before = os.environ.get("PYTHONPATH")
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before

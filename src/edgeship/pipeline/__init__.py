@@ -6,14 +6,12 @@ results and writes the verdict, the report and the bundle.
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from edgeship.config import Config, Target
+from edgeship.data.reference import importable
 from edgeship.files import Hasher, lock, sweep
 from edgeship.pipeline import steps
 from edgeship.pipeline.cache import Run, Stage, execute, execute_one
@@ -64,23 +62,6 @@ def ship(
             execute_one(run, CALIBRATE)
         reference = try_candidates(run, *reference_target(config), (FP32,))
         return finish(run, reference, _try_targets(run, reference))
-
-
-@contextmanager
-def importable(root: Path) -> Iterator[None]:
-    """Let ``module:callable`` of the config's folder be imported, here and in the processes that run trials."""
-    before = os.environ.get("PYTHONPATH")
-    sys.path.insert(0, str(root))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if str(root) in sys.path:
-            sys.path.remove(str(root))
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
 
 
 def _try_targets(run: Run, reference: Tries) -> list[Tries]:

@@ -96,10 +96,10 @@ def _pair(
         return ChangedImage(
             image=item.source,
             name=item.id,
-            label=f"{len(truth)} objects",
+            label=counted(len(truth), "object", "objects"),
             candidate_name=candidate,
-            reference=Answer(f"{good} of {len(truth)} found, {len(first.boxes)} boxes", boxes=boxes_of(first)),
-            candidate=Answer(f"{later} of {len(truth)} found, {len(second.boxes)} boxes", boxes=boxes_of(second)),
+            reference=_found(first, good, len(truth)),
+            candidate=_found(second, later, len(truth)),
             truth=truth,
             change=moved,
             harm="worse" if later < good else "better" if later > good else "other",
@@ -117,6 +117,16 @@ def _pair(
         change=moved,
         harm="worse" if right_later < right else "better" if right_later > right else "other",
     )
+
+
+def _found(detection: Detection, good: int, objects: int) -> Answer:
+    boxes = counted(len(detection.boxes), "box", "boxes")
+    return Answer(f"{good} of {objects} found, {boxes}", boxes=boxes_of(detection))
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """``1 box``, ``2 boxes``."""
+    return f"{number} {one if number == 1 else many}"
 
 
 def found_objects(detection: Detection, truth: Any) -> int:

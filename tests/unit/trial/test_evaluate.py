@@ -242,6 +242,24 @@ def test_the_command(tmp_path, shades):
     assert "Traceback" not in wrong.stderr
 
 
+def test_a_callable_of_the_configs_folder_is_found_from_elsewhere(tmp_path, shades):
+    model = brightness_net(tmp_path / "m.onnx")
+    (tmp_path / "shade_pictures.py").write_text(
+        "from pathlib import Path\n"
+        "def pictures():\n"
+        "    for path in sorted((Path(__file__).parent / 'val').rglob('*.png')):\n"
+        "        yield path, path.parent.name\n"
+    )
+    (tmp_path / "edgeship.toml").write_text(
+        '[model]\nsource = "m.onnx"\n[preprocess]\nfit = "stretch"\ncolor = "gray"\n'
+        '[candidates]\nprecisions = ["fp32"]\n'
+        '[evaluation]\nimages = "shade_pictures:pictures"\nclasses = ["dark", "mid", "bright"]\n'
+    )
+    done = run("evaluate", model, "--config", tmp_path / "edgeship.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"]["top1"] == pytest.approx(28 / 30)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
