@@ -34,6 +34,7 @@ LIMITS_S = {
     "parity": 60,
     "calibrate": 150,
     "ship": 240,
+    "examples": 240,
 }
 
 

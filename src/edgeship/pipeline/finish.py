@@ -234,7 +234,13 @@ def _tell(
     junit.write(decisions, run.folder / "junit.xml")
     places = {"report": run.folder / "report.html", "result": run.folder / "result.json"}
     places |= {f"bundle {name}" if len(bundle) > 1 else "bundle": place for name, place in bundle.items()}
-    return tuple(terminal_summary(evidence, places))
+    return tuple(terminal_summary(evidence, {label: _near(place) for label, place in places.items()}))
+
+
+def _near(place: Path) -> Path:
+    """A path as short as it can be typed from here."""
+    here = Path.cwd()
+    return place.resolve().relative_to(here) if place.resolve().is_relative_to(here) else place
 
 
 def _extras(run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...]) -> dict[str, Any]:
