@@ -438,7 +438,7 @@ def parity(work: Path) -> dict[str, Any]:
 
 
 def calibrate(work: Path) -> dict[str, Any]:
-    """Calibration of ResNet-50 with 512 real frames in batches of 8: on the GPU, and 128 on the CPU of the same machine.
+    """Calibration of ResNet-50 in batches of 8: 512 real frames on the GPU, 128 on the CPU of the same machine.
 
     ``forward_fps`` and ``observed_fps`` are frames per second of the plain forward pass and of the same pass with
     every observed tensor counted, frames coming from host memory in both, best of three rounds after a warm-up.

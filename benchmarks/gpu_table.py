@@ -194,8 +194,17 @@ def _parity(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
 
 
 def _calibrate(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
-    keys = ("device", "frames", "seconds", "tensors", "method", "host_peak_mib")
-    head = ("device", "frames", "seconds", "tensors", "method", "host peak MiB")
+    keys = ("device", "frames", "forward_fps", "observed_fps", "ratio", "entropy_s", "auto_s", "tensors")
+    head = (
+        "device",
+        "frames",
+        "forward, frames/s",
+        "observed, frames/s",
+        "ratio",
+        "one method, s",
+        "auto, s",
+        "tensors",
+    )
     return ["### Calibrating ResNet-50", "", *table(head, ([row[key] for key in keys] for row in found["rows"]))]
 
 

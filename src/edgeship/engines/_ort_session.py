@@ -32,7 +32,7 @@ DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
-_UNWANTED = "WeightBiasQuantization"
+UNWANTED_OPTIMIZER = "WeightBiasQuantization"
 """onnxruntime 1.21 and later quantize the float weights of a layer between Q/DQ nodes, with ranges of their own:
 a layer that the candidate keeps in high precision would silently run in INT8."""
 _NO_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_?alloc|CUDA failure 2\b", re.I)
@@ -117,7 +117,7 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
     request = request or SessionRequest()
     if not path.is_file():
         raise UserInputError(f"no engine file at {path}", do="edgeship build MODEL.onnx --engine onnxruntime")
-    wanted, said = _provider(options.device)
+    wanted, said = provider_for(options.device)
     try:
         session = _session(path, options, request)
     except EngineError as error:
@@ -152,7 +152,7 @@ def session_options(options: OpenOptions, request: SessionRequest) -> Any:
     made.intra_op_num_threads = options.threads
     level = ort.GraphOptimizationLevel
     made.graph_optimization_level = level.ORT_ENABLE_ALL if request.optimize else level.ORT_DISABLE_ALL
-    made.add_session_config_entry("optimization.disable_specified_optimizers", _UNWANTED)
+    made.add_session_config_entry("optimization.disable_specified_optimizers", UNWANTED_OPTIMIZER)
     if request.write_optimized is not None:
         made.optimized_model_filepath = str(request.write_optimized)
     if request.profile is not None:
@@ -186,7 +186,7 @@ def providers(options: OpenOptions, request: SessionRequest) -> list[Any]:
     return [(CUDA, settings), CPU]
 
 
-def _provider(device: str) -> tuple[str, str]:
+def provider_for(device: str) -> tuple[str, str]:
     """The provider for a device, and what the loader said while it looked for CUDA's libraries.
 
     Raises:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 BINS = 4096
 """Bins on each side of zero. The largest magnitude always lies in the upper half of its side."""
+MIN_EXPONENT = -100
+"""The narrowest range is ``±2**-100``: beyond, the number of bins in 1.0 is no float32."""
 CHUNK = 1 << 15
 """Values binned at a time: the working set of a chunk stays in the cache of one core."""
 
@@ -69,7 +71,7 @@ class Histogram:
         if amax == 0.0:
             self.zeros += flat.size
             return
-        self.grow(math.frexp(amax)[1])
+        self.grow(exponent_of(amax))
         scale = np.float32(1.0 / self.width)
         offset = 0 if low >= 0.0 else BINS
         counts = self.counts[BINS:] if offset == 0 else self.counts
@@ -116,6 +118,11 @@ class Histogram:
         counts = self.signed()
         folded: Counts = counts[BINS:] + counts[:BINS][::-1]
         return folded
+
+
+def exponent_of(amax: float) -> int:
+    """The range ``±2**k`` of a histogram that holds values up to ``amax``."""
+    return max(math.frexp(amax)[1], MIN_EXPONENT)
 
 
 class Scratch:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeship.errors import MissingExtra, ModelError, StageError
+from edgeship.errors import DeviceError, MissingExtra, ModelError
 from edgeship.prepare.histogram import Histogram, NotFinite, Scratch
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelPr
 
 
 def open_session(model: onnx.ModelProto, *, threads: int = 0, device: str = "cpu", optimize: bool = True) -> Any:
-    """An onnxruntime session for calibration: warnings about unused weights silenced, providers as asked.
+    """An onnxruntime session for calibration and previews: layers in float stay float, as in the engine's session.
 
     Args:
         optimize: False for graphs that are meant for another engine: onnxruntime 1.32's own rewriting of float16
@@ -51,57 +52,80 @@ def open_session(model: onnx.ModelProto, *, threads: int = 0, device: str = "cpu
     Raises:
         MissingExtra: onnxruntime is not installed.
         ModelError: onnxruntime refuses the graph.
-        StageError: The provider of ``device`` is not there.
+        DeviceError: The provider of ``device`` is not there, or did not start.
     """
+    from edgeship.engines import _ort_session as sessions
+
     try:
-        import onnxruntime as ort
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-    except ImportError:
+        ort, refusals = sessions.library(), sessions.failures()
+    except MissingExtra:
         raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
+    wanted, _ = sessions.provider_for(device)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("optimization.disable_specified_optimizers", sessions.UNWANTED_OPTIMIZER)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    provider: Any = "CPUExecutionProvider"
-    if device.startswith("cuda"):
-        provider = ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0), "use_tf32": 0})
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if wanted != providers[0]:
+        from edgeship.engines import cuda
+
+        settings = {"device_id": str(cuda.index_of(device)), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        providers.insert(0, (wanted, settings))
     try:
-        opened = ort.InferenceSession(model.SerializeToString(), options, providers=[provider])
-    except (
-        state.Fail,
-        state.InvalidGraph,
-        state.NotImplemented,
-        state.InvalidProtobuf,
-        state.RuntimeException,
-    ) as error:
+        opened = ort.InferenceSession(model.SerializeToString(), options, providers=providers, enable_fallback=0)
+    except refusals as error:
         raise ModelError(f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}") from None
-    if device.startswith("cuda") and opened.get_providers()[0] != "CUDAExecutionProvider":
-        raise StageError(
-            f"{device} was asked for, onnxruntime offers {', '.join(opened.get_providers())}",
+    if opened.get_providers()[0] != wanted:
+        raise DeviceError(
+            f"{device} was asked for, onnxruntime fell back to {', '.join(opened.get_providers())}",
+            expected=f"a session on {wanted}",
             do="install onnxruntime-gpu with a matching CUDA, or calibrate with device = 'cpu'",
         )
     return opened
 
 
+class Worker(Protocol):
+    """What one thread counts with."""
+
+    def count(self, batch: Batch) -> None:
+        """Run one batch and count its observed tensors. Raises ModelError for NaN or infinity."""
+
+    def histograms(self) -> Histograms:
+        """What this worker counted so far."""
+
+
 class Observer:
     """Histograms of the observed tensors of one graph.
 
-    Every worker thread owns its histograms and one thread of onnxruntime, so that batches flow through without
-    waiting for each other; :meth:`histograms` adds them up. Counting is integer: the result does not depend on timing.
+    Every worker thread owns its histograms, and on the CPU one thread of onnxruntime, so that batches flow through
+    without waiting for each other; :meth:`histograms` adds them up. Counting is integer: the result does not depend
+    on timing. On ``cuda:N`` activations are counted where they are (:mod:`edgeship.prepare.observe_cuda`).
+
+    Raises:
+        DeviceError: The device is not there; nothing falls back to the CPU.
     """
 
     def __init__(
         self, model: onnx.ModelProto, tensors: Sequence[str], workers: int | None = None, device: str = "cpu"
     ) -> None:
         inputs = {value.name for value in model.graph.input}
-        self._inputs = tuple(name for name in tensors if name in inputs)
-        self._outputs = tuple(name for name in tensors if name not in inputs)
+        names = Names(
+            tuple(name for name in tensors if name in inputs), tuple(name for name in tensors if name not in inputs)
+        )
+        session = open_session(with_outputs(model, tensors), threads=1, device=device)
         self._tensors = tuple(tensors)
         self.workers = workers or min(len(os.sched_getaffinity(0)), 8)
-        self._session = open_session(with_outputs(model, tensors), threads=1, device=device)
+        self._make: Callable[[], Worker] = lambda: CpuWorker(session, names)
+        if device != "cpu":
+            from edgeship.prepare import observe_cuda
+
+            observe_cuda.check(device)
+            self.workers = min(self.workers, observe_cuda.WORKERS)
+            self._make = lambda: observe_cuda.CudaWorker(session, names, device)
         self._local = threading.local()
-        self._all: list[Histograms] = []
+        self._all: list[Worker] = []
         self._lock = threading.Lock()
 
     def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -126,27 +150,54 @@ class Observer:
     def histograms(self) -> Histograms:
         """What was counted so far, over all threads. Call while no batch is under way."""
         merged: Histograms = {name: Histogram() for name in self._tensors}
-        for own in self._all:
-            for name, histogram in own.items():
+        for worker in self._all:
+            for name, histogram in worker.histograms().items():
                 merged[name].merge(histogram)
         return merged
 
     def _one(self, batch: Batch) -> None:
-        ids, feeds = batch
-        own, scratch = self._mine()
-        for name in self._inputs:
-            _count(own[name], name, feeds[name], ids, scratch)
-        values = self._session.run(list(self._outputs), dict(feeds)) if self._outputs else []
-        for name, value in zip(self._outputs, values, strict=True):
-            _count(own[name], name, value, ids, scratch)
-
-    def _mine(self) -> tuple[Histograms, Scratch]:
-        if not hasattr(self._local, "own"):
-            self._local.own = ({name: Histogram() for name in self._tensors}, Scratch())
+        if not hasattr(self._local, "worker"):
+            self._local.worker = self._make()
             with self._lock:
-                self._all.append(self._local.own[0])
-        mine: tuple[Histograms, Scratch] = self._local.own
-        return mine
+                self._all.append(self._local.worker)
+        self._local.worker.count(batch)
+
+
+@dataclass(frozen=True)
+class Names:
+    """The observed tensors: graph inputs, and outputs of nodes."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class CpuWorker:
+    """Forward passes and histograms on the CPU."""
+
+    def __init__(self, session: Any, names: Names) -> None:
+        self._session, self._names = session, names
+        self._own: Histograms = {name: Histogram() for name in (*names.inputs, *names.outputs)}
+        self._scratch = Scratch()
+
+    def count(self, batch: Batch) -> None:
+        """Run one batch and count its observed tensors. Raises ModelError for NaN or infinity."""
+        ids, feeds = batch
+        for name in self._names.inputs:
+            self._add(name, feeds[name], ids)
+        outputs = list(self._names.outputs)
+        values = self._session.run(outputs, dict(feeds)) if outputs else []
+        for name, value in zip(outputs, values, strict=True):
+            self._add(name, value, ids)
+
+    def histograms(self) -> Histograms:
+        """What this worker counted so far."""
+        return self._own
+
+    def _add(self, name: str, values: Array, ids: Sequence[str]) -> None:
+        try:
+            self._own[name].add(values, self._scratch)
+        except NotFinite:
+            raise not_finite(name, values, ids) from None
 
 
 def _finished(pending: dict[Future[None], Batch]) -> Iterator[Batch]:
@@ -157,16 +208,14 @@ def _finished(pending: dict[Future[None], Batch]) -> Iterator[Batch]:
         yield batch
 
 
-def _count(histogram: Histogram, name: str, values: Array, ids: Sequence[str], scratch: Scratch) -> None:
-    try:
-        histogram.add(values, scratch)
-    except NotFinite:
-        kind, frame = _first_bad(values, ids)
-        raise ModelError(
-            f"tensor {name!r} holds {kind} on frame {frame}",
-            expected="finite activations on every calibration frame",
-            do="look at that frame and at the layers before this tensor; check the preprocessing",
-        ) from None
+def not_finite(name: str, values: Array, ids: Sequence[str]) -> ModelError:
+    """The error for NaN or infinity in tensor ``name``, with the frame."""
+    kind, frame = _first_bad(values, ids)
+    return ModelError(
+        f"tensor {name!r} holds {kind} on frame {frame}",
+        expected="finite activations on every calibration frame",
+        do="look at that frame and at the layers before this tensor; check the preprocessing",
+    )
 
 
 def _first_bad(values: Array, ids: Sequence[str]) -> tuple[str, str]:
