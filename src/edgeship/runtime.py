@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     Picture = Array | Image.Image | Path | str | bytes
 
+_now = time.perf_counter_ns
+_ARRAY = np.ndarray
 DLPACK_CPU = frozenset({1, 3, 11})
 """kDLCPU, kDLCUDAHost, kDLROCMHost: memory that the host can read."""
 
@@ -231,12 +233,12 @@ class Model:
 
         They share one timing. Raises as :meth:`predict` does, and DataError for more images than the largest batch.
         """
-        start = time.perf_counter_ns()
+        start = _now()
         name, batch, geometries = self._prepare(images)
-        ready = time.perf_counter_ns()
+        ready = _now()
         outputs, begun, done = self._run({name: batch})
         predictions = self._decode(outputs, geometries)
-        timing = self._times.record(start, ready, begun, done, time.perf_counter_ns())
+        timing = self._times.record(start, ready, begun, done, _now())
         return [Frame(prediction, timing) for prediction in predictions]
 
     def infer(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
@@ -247,14 +249,13 @@ class Model:
             DataError: Names, dtypes or shapes that do not fit, or memory of a device.
             EngineError: The engine failed, or the model is closed.
         """
-        start = time.perf_counter_ns()
+        start = _now()
         for value in feeds.values():
-            if not isinstance(value, np.ndarray):
+            if type(value) is not _ARRAY:
                 feeds = {name: as_array(name, item) for name, item in feeds.items()}
                 break
-        ready = time.perf_counter_ns()
         outputs, begun, done = self._run(feeds)
-        self._times.record(start, ready, begun, done, done)
+        self._times.note(start, start, begun, done, done)
         return outputs
 
     def statistics(self) -> Statistics:
@@ -280,9 +281,9 @@ class Model:
         with self._lock:
             if self._runner is None:
                 raise EngineError("the model is closed", do="load the bundle again")
-            begun = time.perf_counter_ns()
+            begun = _now()
             outputs = self._runner.infer(feeds)
-            return outputs, begun, time.perf_counter_ns()
+            return outputs, begun, _now()
 
     def _prepare(self, images: Sequence[Picture]) -> tuple[str, Array, list[Geometry]]:
         from edgeship.data import preprocess as steps

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 import threading
-from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
 WINDOW = 4096
 """Frames that the quantiles are taken over."""
+_MOMENTS = struct.Struct("5q")
+_SIZE, _PACK = _MOMENTS.size, _MOMENTS.pack_into
 PARTS = ("preprocess", "wait", "infer", "postprocess", "total")
 
 
@@ -46,37 +48,49 @@ class Timekeeper:
     def __init__(self, budget_ms: float | None) -> None:
         self._budget_ms = float("inf") if budget_ms is None else budget_ms
         self._lock = threading.Lock()
-        self._last: deque[FrameTiming] = deque(maxlen=WINDOW)
+        self._budget_ns = self._budget_ms * 1e6
+        self._ring = bytearray(WINDOW * _SIZE)
         self._frames = 0
         self._missed = 0
 
-    def record(self, start: int, ready: int, begun: int, done: int, end: int) -> FrameTiming:
-        """Note one frame by its moments in nanoseconds."""
-        total = (end - start) * 1e-6
-        late = total > self._budget_ms
-        timing = FrameTiming(
-            (ready - start) * 1e-6, (begun - ready) * 1e-6, (done - begun) * 1e-6, (end - done) * 1e-6, total, late
-        )
+    def note(self, start: int, ready: int, begun: int, done: int, end: int) -> bool:
+        """Note one frame by its moments in nanoseconds; whether it was over the budget."""
+        late = end - start > self._budget_ns
         with self._lock:
-            self._last.append(timing)
+            _PACK(self._ring, self._frames % WINDOW * _SIZE, start, ready, begun, done, end)
             self._frames += 1
-            self._missed += late
-        return timing
+            if late:
+                self._missed += 1
+        return late
+
+    def record(self, start: int, ready: int, begun: int, done: int, end: int) -> FrameTiming:
+        """Note one frame by its moments in nanoseconds, and say how long its parts took."""
+        late = self.note(start, ready, begun, done, end)
+        return FrameTiming(
+            (ready - start) * 1e-6,
+            (begun - ready) * 1e-6,
+            (done - begun) * 1e-6,
+            (end - done) * 1e-6,
+            (end - start) * 1e-6,
+            late,
+        )
 
     def statistics(self) -> Statistics:
         """What is known so far."""
         import numpy as np
 
         with self._lock:
-            rows = [timing[: len(PARTS)] for timing in self._last]
             frames, missed = self._frames, self._missed
+            moments = np.frombuffer(bytes(self._ring), np.int64).reshape(WINDOW, -1)[:frames]
         budget = None if self._budget_ms == float("inf") else self._budget_ms
-        if not rows:
+        if not frames:
             return Statistics(0, 0, budget, 0, {}, {}, {})
-        values = np.array(rows)
+        values = np.column_stack([np.diff(moments, axis=1), moments[:, -1] - moments[:, 0]]) * 1e-6
         p50, p99 = np.quantile(values, (0.5, 0.99), axis=0, method="inverted_cdf").tolist()
 
         def named(row: list[float]) -> dict[str, float]:
             return dict(zip(PARTS, row, strict=True))
 
-        return Statistics(frames, missed, budget, len(rows), named(p50), named(p99), named(values.max(axis=0).tolist()))
+        return Statistics(
+            frames, missed, budget, len(moments), named(p50), named(p99), named(values.max(axis=0).tolist())
+        )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeship.engines import Array, Feeds
 
 Shapes = dict[str, tuple[int, ...]]
+_ARRAY = np.ndarray
 
 
 def check_feeds(feeds: Feeds, inputs: tuple[TensorInfo, ...]) -> dict[str, Array]:
@@ -106,7 +107,7 @@ class CpuRunner:
         self._names = [info.name for info in outputs]
         self._run = _entry(session)
         self._fitted: list[tuple[str, np.dtype[Any], tuple[int, ...]]] = []
-        """Name, dtype and shape of the feeds that :func:`check_feeds` passed last: the next frame is most often alike."""
+        """Name, dtype and shape of the feeds that :func:`check_feeds` passed last: the next frame is like them."""
 
     def infer(self, feeds: Feeds) -> dict[str, Array]:
         """Outputs by name, as fresh arrays. Raises DataError for feeds that do not fit, DeviceError, EngineError."""
@@ -126,7 +127,7 @@ class CpuRunner:
             return False
         for name, dtype, shape in fitted:
             array = feeds.get(name)
-            if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+            if type(array) is not _ARRAY or array.dtype is not dtype or array.shape != shape:
                 return False
             if not array.flags.c_contiguous:
                 return False
