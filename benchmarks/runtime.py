@@ -3,8 +3,8 @@ flat.
 
     python benchmarks/runtime.py [--frames 100000] [--json benchmarks/results/runtime.json]
 
-All sides run in one process, turn by turn, on one session and the same arrays, so that a busy machine and cold caches
-disturb them alike:
+All sides run in one process on one session and the same arrays, each round in another order, so that a busy machine,
+cold caches and the side that ran before disturb them alike. Overhead is the median of the differences within a round:
 
 - ``bound``: ``session.run_with_iobinding`` with inputs and outputs bound once (nothing is checked or copied)
 - ``session``: ``session.run`` (returns fresh arrays)
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
+import random
 import resource
 import subprocess
 import sys
@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from recorded import conditions
 
 import edgeship
 from edgeship.bundle import Contents, write
@@ -45,10 +46,10 @@ SIZE = 64
 
 def network(path: Path, width: int = 48, depth: int = 4) -> None:
     """Convolutions of about a millisecond on one core: images [1, 3, 64, 64] → logits [1, 10]."""
-    random = np.random.default_rng(0)
+    values = np.random.default_rng(0)
     nodes, weights, current, channels = [], [], "images", 3
     for layer in range(depth):
-        weight = random.standard_normal((width, channels, 3, 3)).astype(np.float32) * (2 / (9 * channels)) ** 0.5
+        weight = values.standard_normal((width, channels, 3, 3)).astype(np.float32) * (2 / (9 * channels)) ** 0.5
         weights.append(numpy_helper.from_array(weight, f"w{layer}"))
         stride = 2 if layer == 0 else 1
         nodes.append(
@@ -56,7 +57,7 @@ def network(path: Path, width: int = 48, depth: int = 4) -> None:
         )
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
         current, channels = f"r{layer}", width
-    weights.append(numpy_helper.from_array(random.standard_normal((width, 10)).astype(np.float32), "v"))
+    weights.append(numpy_helper.from_array(values.standard_normal((width, 10)).astype(np.float32), "v"))
     nodes += [
         helper.make_node("GlobalAveragePool", [current], ["p"]),
         helper.make_node("Flatten", ["p"], ["f"]),
@@ -90,13 +91,16 @@ def make_bundle(folder: Path) -> Path:
 
 
 def turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Time the sides one call each in turn; microseconds by side."""
+    """Time the sides one call each a round, in random order; microseconds by side."""
+    chance, order = random.Random(0), list(sides)
     found = {name: np.empty(rounds) for name in sides}
     for call in sides.values():
         for _ in range(50):
             call()
     for index in range(rounds):
-        for name, call in sides.items():
+        chance.shuffle(order)
+        for name in order:
+            call = sides[name]
             start = time.perf_counter_ns()
             call()
             found[name][index] = (time.perf_counter_ns() - start) / 1e3
@@ -104,7 +108,10 @@ def turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.n
 
 
 def overhead(bundle: Path, rounds: int) -> dict[str, float]:
-    """Median microseconds of a call on each side, and the differences of the medians."""
+    """Median microseconds of a call on each side, and the median differences.
+
+    ``noise_us``: the difference between the bound session and itself.
+    """
     array = np.random.default_rng(2).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
     output = np.empty((1, 10), np.float32)
     feeds = {"images": array}
@@ -116,6 +123,7 @@ def overhead(bundle: Path, rounds: int) -> dict[str, float]:
         times = turns(
             {
                 "bound": lambda: session.run_with_iobinding(binding),
+                "again": lambda: session.run_with_iobinding(binding),
                 "session": lambda: session.run(None, feeds),
                 "infer": lambda: model.infer(feeds),
             },
@@ -126,9 +134,10 @@ def overhead(bundle: Path, rounds: int) -> dict[str, float]:
     return {
         **median,
         **low,
-        "over_bound_us": median["infer"] - median["bound"],
-        "over_session_us": median["infer"] - median["session"],
-        "over_bound_percent": 100 * (median["infer"] / median["bound"] - 1),
+        "noise_us": float(np.median(times["again"] - times["bound"])),
+        "over_bound_us": float(np.median(times["infer"] - times["bound"])),
+        "over_session_us": float(np.median(times["infer"] - times["session"])),
+        "over_bound_percent": 100 * float(np.median(times["infer"] - times["bound"])) / median["bound"],
     }
 
 
@@ -187,7 +196,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bundle = make_bundle(Path(name))
         told = {
-            "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+            **conditions(),
             "onnxruntime": onnxruntime.__version__,
             "overhead": overhead(bundle, arguments.rounds),
             "import_s": imports(),

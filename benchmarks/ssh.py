@@ -21,6 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from recorded import conditions
+
 from chaos_support import KINDS, at_work, remote_target, round_of
 from edgeship import targets
 from edgeship.config import Target
@@ -97,7 +99,7 @@ def main() -> None:
     print(f"killed {len(struck)} times: {good} ended in the same answer with nothing left running")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"overhead": cost, "kills": struck}, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(conditions() | {"overhead": cost, "kills": struck}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
