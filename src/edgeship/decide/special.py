@@ -174,15 +174,25 @@ def t_quantile(probability: float, freedom: float) -> float:
 
 
 def _root(rising: Callable[[float], float], low: float = 0.0, high: float = 1.0) -> float:
-    """Zero of a rising function on an interval, by bisection to the last bits."""
-    for _ in range(100):
+    """Zero of a rising function on an interval: regula falsi (Illinois), every third step a bisection."""
+    below, above = rising(low), rising(high)
+    last = 0
+    for step in range(200):
         middle = (low + high) / 2
-        if middle in (low, high):
+        if step % 3 < 2 and above > below:
+            chord = high - above * (high - low) / (above - below)
+            middle = chord if low < chord < high else middle
+        if middle in (low, high) or high - low <= 1e-16:
             break
-        if rising(middle) < 0:
-            low = middle
+        value = rising(middle)
+        if value < 0:
+            low, below = middle, value
+            above = above / 2 if last < 0 else above
+            last = -1
         else:
-            high = middle
+            high, above = middle, value
+            below = below / 2 if last > 0 else below
+            last = 1
     return (low + high) / 2
 
 
