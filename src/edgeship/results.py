@@ -275,6 +275,8 @@ class Identity(Result):
     driver: str | None = None
     platform: str = ""
     """``x86_64-linux``, ``aarch64-linux``."""
+    portable: bool = False
+    """The engine file is the candidate's own ONNX, not a graph laid out for one processor: any of ``platform`` fits."""
 
 
 class Build(Result):

@@ -208,7 +208,7 @@ class Model:
     def runner(self) -> Runner:
         """The open engine. Not safe from several threads; prefer :meth:`infer`. Raises EngineError when closed."""
         if self._runner is None:
-            raise EngineError("the model is closed", do="load the bundle again")
+            raise _gone()
         return self._runner
 
     def __call__(self, image: Picture) -> Prediction:
@@ -254,7 +254,13 @@ class Model:
             if type(value) is not _ARRAY:
                 feeds = {name: as_array(name, item) for name, item in feeds.items()}
                 break
-        outputs, begun, done = self._run(feeds)
+        with self._lock:
+            runner = self._runner
+            if runner is None:
+                raise _gone()
+            begun = _now()
+            outputs = runner.infer(feeds)
+            done = _now()
         self._times.note(start, start, begun, done, done)
         return outputs
 
@@ -280,7 +286,7 @@ class Model:
     def _run(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], int, int]:
         with self._lock:
             if self._runner is None:
-                raise EngineError("the model is closed", do="load the bundle again")
+                raise _gone()
             begun = _now()
             outputs = self._runner.infer(feeds)
             return outputs, begun, _now()
@@ -320,6 +326,10 @@ class Model:
                 do="use model.infer and call that code yourself; edgeship runs no code that a bundle names",
             )
         return decode_predictions(settings.task, settings.decoder, outputs, geometries, settings, self.manifest.classes)
+
+
+def _gone() -> EngineError:
+    return EngineError("the model is closed", do="load the bundle again")
 
 
 def as_array(name: str, value: Any) -> Array:

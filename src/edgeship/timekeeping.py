@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import struct
+import itertools
 import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
 WINDOW = 4096
 """Frames that the quantiles are taken over."""
-_MOMENTS = struct.Struct("5q")
-_SIZE, _PACK = _MOMENTS.size, _MOMENTS.pack_into
 PARTS = ("preprocess", "wait", "infer", "postprocess", "total")
 
 
@@ -49,19 +48,21 @@ class Timekeeper:
         self._budget_ms = float("inf") if budget_ms is None else budget_ms
         self._lock = threading.Lock()
         self._budget_ns = self._budget_ms * 1e6
-        self._ring = bytearray(WINDOW * _SIZE)
-        self._frames = 0
+        self._number = itertools.count(1).__next__
+        self._last: deque[tuple[int, int, int, int, int, int]] = deque(maxlen=WINDOW)
         self._missed = 0
 
     def note(self, start: int, ready: int, begun: int, done: int, end: int) -> bool:
-        """Note one frame by its moments in nanoseconds; whether it was over the budget."""
-        late = end - start > self._budget_ns
+        """Note one frame by its moments in nanoseconds; whether it was over the budget.
+
+        Counting and appending are each one step of the interpreter: only a late frame takes the lock.
+        """
+        self._last.append((self._number(), start, ready, begun, done, end))
+        if end - start <= self._budget_ns:
+            return False
         with self._lock:
-            _PACK(self._ring, self._frames % WINDOW * _SIZE, start, ready, begun, done, end)
-            self._frames += 1
-            if late:
-                self._missed += 1
-        return late
+            self._missed += 1
+        return True
 
     def record(self, start: int, ready: int, begun: int, done: int, end: int) -> FrameTiming:
         """Note one frame by its moments in nanoseconds, and say how long its parts took."""
@@ -79,12 +80,14 @@ class Timekeeper:
         """What is known so far."""
         import numpy as np
 
+        rows = self._last.copy()
         with self._lock:
-            frames, missed = self._frames, self._missed
-            moments = np.frombuffer(bytes(self._ring), np.int64).reshape(WINDOW, -1)[:frames]
+            missed = self._missed
         budget = None if self._budget_ms == float("inf") else self._budget_ms
-        if not frames:
+        if not rows:
             return Statistics(0, 0, budget, 0, {}, {}, {})
+        table = np.array(rows)
+        frames, moments = int(table[:, 0].max()), table[:, 1:]
         values = np.column_stack([np.diff(moments, axis=1), moments[:, -1] - moments[:, 0]]) * 1e-6
         p50, p99 = np.quantile(values, (0.5, 0.99), axis=0, method="inverted_cdf").tolist()
 

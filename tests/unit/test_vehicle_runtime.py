@@ -23,6 +23,7 @@ from edgeship.data.preprocess import CorruptImage
 from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch
 from edgeship.files import sha256_file
 from edgeship.metrics.predictions import Classification
+from edgeship.timekeeping import WINDOW, Timekeeper
 from edgeship.trial.run import run_trial
 from vehicle_support import CLASSES, SIZE, decision, ground, make_trial, network
 
@@ -205,6 +206,53 @@ def test_a_bundle_for_another_machine_names_the_command_that_rebuilds(copy: Path
     assert f"edgeship rebuild {copy}" in str(caught.value)
     with edgeship.load(copy, allow_misfit=True) as model:
         assert model.manifest.identity.version == "1.2.3"
+
+
+def test_a_portable_bundle_fits_another_processor_of_its_platform(copy: Path) -> None:
+    content = json.loads((copy / MANIFEST).read_text())
+    content["identity"].update(device="Another Processor", portable=True)
+    (copy / MANIFEST).write_text(json.dumps(content))
+    with edgeship.load(copy) as model:
+        assert model.manifest.identity.device == "Another Processor"
+    content["identity"].update(platform="aarch64-linux")
+    (copy / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(EngineMismatch) as caught:
+        edgeship.load(copy)
+    assert len(caught.value.differences) == 1
+    assert "optimized on aarch64-linux" in caught.value.differences[0]
+
+
+def test_other_feeds_than_the_last_are_checked_again(bundle: Path) -> None:
+    frame = np.zeros((1, 3, SIZE, SIZE), np.float32)
+    wide = np.asfortranarray(np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32))
+    with edgeship.load(bundle) as model:
+        for _ in range(2):
+            model.infer({"images": frame})
+            wanted = model.infer({"images": np.ascontiguousarray(wide)})["logits"]
+            assert np.array_equal(model.infer({"images": wide})["logits"], wanted)
+            assert model.infer({"images": np.repeat(frame, 2, axis=0)})["logits"].shape == (2, len(CLASSES))
+            for wrong, words in (
+                ({"images": frame.astype(np.float64)}, "is float64, not float32"),
+                ({"images": frame.astype(">f4")}, "is >f4, not float32"),
+                ({"images": frame[0]}, "has shape"),
+                ({"image": frame}, "is no input"),
+                ({}, "is missing"),
+                ({"images": frame, "more": frame}, "'more' is no input"),
+            ):
+                with pytest.raises(DataError, match=words):
+                    model.infer(wrong)
+
+
+def test_frames_and_missed_deadlines_are_counted_beyond_the_window() -> None:
+    times = Timekeeper(1.0)
+    for number in range(WINDOW + 10):
+        end = 2_000_000 if number < 20 else 500_000
+        assert times.note(0, 100_000, 200_000, 400_000, end) is (number < 20)
+    seen = times.statistics()
+    assert (seen.frames, seen.missed, seen.window) == (WINDOW + 10, 20, WINDOW)
+    assert seen.p50_ms["total"] == 0.5
+    assert seen.max_ms["total"] == 2.0
+    assert seen.p50_ms["infer"] == pytest.approx(0.2)
 
 
 def test_a_bundle_cannot_name_code_to_run(copy: Path, root: Path) -> None:

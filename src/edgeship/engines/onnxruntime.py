@@ -97,7 +97,11 @@ def cpu_name() -> str:
 
 
 def misfits(built: Identity, device: str) -> list[str]:
-    """What of ``built`` differs from this machine so that the engine would not run as it was measured."""
+    """What of ``built`` differs from this machine so that the engine would not run as it was measured.
+
+    A file that onnxruntime optimized is laid out for one processor's vector units; the candidate's own ONNX
+    (``built.portable``) is optimized anew at each load, so it fits every processor of its platform.
+    """
     here = identity(device)
     found = []
     if built.engine != here.engine:
@@ -106,7 +110,7 @@ def misfits(built: Identity, device: str) -> list[str]:
         found.append(f"onnxruntime {built.version} optimized it, {here.version} is installed")
     if built.platform != here.platform:
         found.append(f"optimized on {built.platform}, this is {here.platform}")
-    if built.device != here.device:
+    if built.device != here.device and not built.portable:
         found.append(f"optimized for {built.device!r}, this is {here.device!r}")
     if built.compute_capability != here.compute_capability:
         found.append(
@@ -157,7 +161,7 @@ def build(request: BuildRequest) -> Build:
     request.progress(3, 3, "writing the engine")
     return Build(
         engine=Artifact.of(request.output, request.output.parent),
-        identity=bound,
+        identity=bound.model_copy(update={"portable": made.file == request.onnx and target.device == "cpu"}),
         seconds=time.perf_counter() - start,
         inputs=made.inputs,
         outputs=made.outputs,

@@ -226,6 +226,33 @@ def test_identity_and_misfits() -> None:
     assert f"onnxruntime 1.0 optimized it, {onnxruntime.__version__} is installed" in found
 
 
+def test_a_processor_matters_only_to_an_optimized_graph() -> None:
+    here = ENGINE.identity("cpu")
+    elsewhere = here.model_copy(update={"device": "Another CPU"})
+    assert ENGINE.misfits(elsewhere, "cpu") == [f"optimized for 'Another CPU', this is {here.device!r}"]
+    assert ENGINE.misfits(elsewhere.model_copy(update={"portable": True}), "cpu") == []
+
+
+def test_a_build_says_whether_its_file_is_portable(fp32: Path, tmp_path: Path) -> None:
+    assert not ENGINE.build(request_for(fp32)).identity.portable
+    noisy = onnx.load(fp32)
+    output = noisy.graph.output[0].name
+    for node in noisy.graph.node:
+        node.output[:] = ["clean" if name == output else name for name in node.output]
+    noisy.graph.node.extend(
+        [
+            onnx.helper.make_node("RandomNormalLike", ["clean"], ["noise"], "noise"),
+            onnx.helper.make_node("Add", ["clean", "noise"], [output], "add"),
+        ]
+    )
+    onnx.save(noisy, tmp_path / "noisy.onnx")
+    request = request_for(tmp_path / "noisy.onnx")
+    built = ENGINE.build(request)
+    assert built.identity.portable
+    assert "ships the candidate's own ONNX" in built.notes[0]
+    assert request.output.read_bytes() == (tmp_path / "noisy.onnx").read_bytes()
+
+
 def test_building_needs_neither_torch_nor_onnx(fp32: Path) -> None:
     code = f"""
 import sys
