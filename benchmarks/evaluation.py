@@ -25,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
+import PIL
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -294,8 +296,23 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "commit": commit(),
         "load_before": os.getloadavg()[0],
     }
+
+
+def commit() -> str:
+    """Of this tree; ``+`` where files differ from it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def show(title: str, rows: list[dict[str, object]]) -> None:
@@ -317,7 +334,7 @@ def main() -> None:
     if given.peak:
         peak_mib(*given.peak)
         return
-    results: dict[str, object] = {"machine": machine()}
+    results: dict[str, object] = {"machine": machine(), "quick": given.quick}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         results["metrics"] = coco_metrics(quick=given.quick)

@@ -79,7 +79,11 @@ def copy_example(name: str, folder: Path, packages: Path | None = None) -> Examp
 
 def install(name: str, folder: Path) -> Path:
     """Install an example's requirements into ``folder``, as its README says; returns the folder."""
-    requirements = EXAMPLES / name / "requirements.txt"
+    return install_requirements(EXAMPLES / name / "requirements.txt", folder)
+
+
+def install_requirements(requirements: Path, folder: Path) -> Path:
+    """Install the pinned packages of a file, without what they depend on, into ``folder``; returns the folder."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
     done = subprocess.run(
         [*command, "--target", str(folder), "-r", str(requirements)], capture_output=True, text=True, check=False
