@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,8 @@ class Loader:
     """Batches of preprocessed images, in order, decoded ahead.
 
     Corrupt images are left out and named in ``skipped``; more than ``allow_corrupt`` of them raise DataError.
-    At most a batch and two images a worker stand in memory beyond the batch in use.
+    The next batch is put together while the caller works on the last one. At most two batches and two images a worker
+    stand in memory beyond the batch in use.
     """
 
     def __init__(self, items: Iterable[Item], preprocess: Preprocess, size: tuple[int, int], options: LoadOptions):
@@ -107,6 +108,18 @@ class Loader:
         self.skipped: list[CorruptImage] = []
 
     def __iter__(self) -> Iterator[Batch]:
+        batches = self._batches()
+        with ThreadPoolExecutor(1, thread_name_prefix="edgeship-batch") as pool:
+            coming = pool.submit(next, batches, None)
+            try:
+                while (batch := coming.result()) is not None:
+                    coming = pool.submit(next, batches, None)
+                    yield batch
+            finally:
+                wait([coming])
+                batches.close()
+
+    def _batches(self) -> Generator[Batch, None, None]:
         pending: list[Loaded] = []
         for loaded in self._loaded():
             pending.append(loaded)
