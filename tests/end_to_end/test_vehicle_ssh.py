@@ -169,6 +169,22 @@ def test_what_the_device_lacks_is_one_command(host: Device, made: Ground, tmp_pa
         targets.run(absent, make_trial(tmp_path / "b", made, target=absent))
 
 
+def test_code_of_ones_own_that_the_device_lacks_is_one_sentence(host: Device, made: Ground, tmp_path: Path) -> None:
+    target = remote_target(host)
+    folder = make_trial(tmp_path / "trial", made, target=target)
+    spec = read(TrialSpec, folder / "spec.json")
+    assert spec.evaluation is not None
+    own = spec.evaluation.model_copy(update={"task": "taskofours:score"})
+    write(spec.model_copy(update={"evaluation": own}), folder / "spec.json")
+    with pytest.raises(TargetError, match=r"needs the Python module taskofours, which .* on device does not") as caught:
+        targets.run(target, folder)
+    assert caught.value.do is not None and caught.value.do.startswith("scp -r taskofours.py device:")
+    known = spec.evaluation.model_copy(update={"task": "json:loads"})
+    write(spec.model_copy(update={"evaluation": known}), folder / "spec.json")
+    trial = targets.run(target, folder)
+    assert trial.failure is not None and "TypeError: loads()" in trial.failure.message
+
+
 def test_an_unknown_host_key_or_host_is_refused(
     host: Device, made: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

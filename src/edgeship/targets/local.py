@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from edgeship.errors import EdgeshipError
+from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
 from edgeship.results import Failure, Trial, TrialSpec, read, write
 from edgeship.targets import wire
@@ -21,7 +22,9 @@ from edgeship.trial.run import finished_trial
 RESTARTS = 2
 """How often a trial that was killed from outside is continued before it counts as failed."""
 KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
-TAIL_CHARS = 4000
+TAIL_CHARS = 20_000
+LAST_WORDS = "crash.log"
+"""What a trial process that died had written to standard error, in the trial's folder."""
 
 
 @dataclass
@@ -71,7 +74,10 @@ def _same_spec(folder: Path) -> bool:
 
 
 def _attempt(folder: Path, progress: Progress, timeout_s: float | None) -> _Ended:
-    """One process. It ends when this one does: its standard input is a pipe that we hold."""
+    """One process. It ends when this one does: its standard input is a pipe that we hold.
+
+    It imports from wherever this one does (a config's folder, for ``module:callable``), and a fault leaves a traceback.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "edgeship", "trial", str(folder.resolve()), "--json", "--end-with-stdin"],
         stdin=subprocess.PIPE,
@@ -81,7 +87,7 @@ def _attempt(folder: Path, progress: Progress, timeout_s: float | None) -> _Ende
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part), "EDGESHIP_DEBUG": "1"},
     )
     assert process.stdout is not None and process.stderr is not None
     overdue = threading.Event()
@@ -175,7 +181,9 @@ def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial
         kind = "Crash"
         message = f"the trial process ended with exit code {ended.code} and wrote no result"
     if ended.tail.strip():
-        message += "; its last words:\n" + ended.tail.strip()[-1500:]
+        message += f"; its last words: {last_line(ended.tail)} (all of them: {LAST_WORDS})"
+        with storage_errors(folder):
+            write_text(folder / LAST_WORDS, ended.tail)
     spec = read(TrialSpec, folder / "spec.json")
     stage = ended.last.rpartition(": ")[2] or "start"
     trial = Trial(
@@ -187,6 +195,13 @@ def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial
         failure=Failure(stage=stage, kind=kind, message=message),
     )
     return with_finished_steps(folder, trial)
+
+
+def last_line(text: str, most: int = 300) -> str:
+    """The last line that says something, without characters that would steer a terminal."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = "".join(character if character.isprintable() else " " for character in lines[-1]) if lines else ""
+    return last if len(last) <= most else last[: most - 1] + "…"
 
 
 def with_finished_steps(folder: Path, trial: Trial) -> Trial:

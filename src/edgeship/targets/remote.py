@@ -14,12 +14,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.machinery
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -78,6 +80,7 @@ class Agent:
         handlers = {
             "hello": self._hello,
             "have": self._have,
+            "modules": self._modules,
             "sync": self._sync,
             "tree": self._tree,
             "trial": self._trial,
@@ -112,6 +115,11 @@ class Agent:
     def _have(self, request: dict[str, Any]) -> dict[str, Any]:
         wanted = request["blobs"]
         return {"missing": [name for name, size in wanted.items() if not _is_whole(self._blob_path(name), size)]}
+
+    def _modules(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Which modules a trial could not import here. Looks for them and runs nothing."""
+        missing = [name for name in request["names"] if not _importable(str(name))]
+        return {"missing": missing, "place": sysconfig.get_path("purelib")}
 
     def _blob(self, request: dict[str, Any]) -> None:
         """Take one file. Trouble is kept for the next ``sync``, so that many files can follow without waiting."""
@@ -250,6 +258,17 @@ class Agent:
 
     def _trial_path(self, request: dict[str, Any]) -> Path:
         return self._base / "trials" / _name(request["trial"])
+
+
+def _importable(module: str) -> bool:
+    """Whether a trial here finds a top-level module; the folder this process was started in does not count."""
+    here = os.path.realpath(Path.cwd())
+    places = [part for part in sys.path if part and os.path.realpath(part) != here]
+    for finder in sys.meta_path:
+        path = places if finder is importlib.machinery.PathFinder else None
+        if finder.find_spec(module, path) is not None:
+            return True
+    return False
 
 
 def _is_whole(path: Path, size: int) -> bool:
@@ -403,11 +422,13 @@ def _ended(place: Path) -> dict[str, Any] | None:
 
 
 def _gave_up(place: Path) -> TargetError:
+    from edgeship.targets.local import last_line
+
     log = place / "supervisor.log"
-    tail = log.read_text(encoding="utf-8", errors="replace")[-1500:].strip() if log.is_file() else ""
+    tail = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.is_file() else ""
     return TargetError(
         f"the trial's process on the device was ended {RESTARTS + 1} times before it could finish"
-        + (f"; its last words:\n{tail}" if tail else ""),
+        + (f"; its last words: {last_line(tail)}" if tail.strip() else ""),
         do="look at the device's memory and system log, then run the same command again: it continues",
     )
 

@@ -188,6 +188,7 @@ def _raise(link: Link, message: dict[str, Any]) -> None:
 
 def _prepare(link: Link, plan: _Plan, progress: Progress) -> None:
     """Send what the device lacks and lay out the trial's folder."""
+    _require_modules(link, plan.spec)
     _send_blobs(link, plan.blobs, progress)
     paths: dict[str, str] = {}
     for label, tree in plan.trees.items():
@@ -200,6 +201,29 @@ def _prepare(link: Link, plan: _Plan, progress: Progress) -> None:
         local.write_bytes(data)
     _send_blobs(link, {digest: local}, silent)
     _ask(link, {"do": "trial", "trial": plan.trial, "files": {**plan.inputs, "spec.json": digest}})
+
+
+def _require_modules(link: Link, spec: TrialSpec) -> None:
+    """Refuse before anything runs when the device lacks the code that a ``module:callable`` names.
+
+    Raises:
+        TargetError: Says which module, and how to bring it there.
+    """
+    named: dict[str, str] = {}
+    for field in ("task", "decoder", "images", "labels") if spec.evaluation is not None else ():
+        value = getattr(spec.evaluation, field)
+        if value is not None and is_reference(value):
+            named.setdefault(str(value).partition(":")[0].partition(".")[0], f'evaluation.{field} = "{value}"')
+    if not named:
+        return
+    found = _ask(link, {"do": "modules", "names": sorted(named)})
+    for module in found["missing"]:
+        where = f"{spec.target.python} on {link.host}"
+        raise TargetError(
+            f"{named[module]} needs the Python module {module}, which {where} does not find",
+            expected="your own code where that Python looks for modules: edgeship sends data, never code",
+            do=f"scp -r {module}.py {link.host}:{found['place']}/   (again after each change of it)",
+        )
 
 
 def _send_blobs(link: Link, blobs: dict[str, Path], progress: Progress) -> None:

@@ -51,6 +51,7 @@ PRODUCTS = (
     "records.npz",
     "outputs.npz",
     "known.npz",
+    "crash.log",
     "trial.json",
 )
 STOPS_THE_RUN = (UserInputError, StorageError, TargetError)

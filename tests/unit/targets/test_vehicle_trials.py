@@ -15,6 +15,7 @@ import pytest
 
 from edgeship import targets
 from edgeship.config import Benchmark, Target
+from edgeship.data.reference import importable
 from edgeship.errors import ArtifactError, DataError, EngineMismatch, MissingExtra, StorageError, WorkFolderBusy
 from edgeship.files import lock, sha256_file
 from edgeship.results import Artifact, Build, Trial, TrialSpec, read, write
@@ -157,6 +158,46 @@ def strike(folder: Path, number: int) -> None:
         os.kill(int(holder), number)
 
     threading.Thread(target=work, daemon=True).start()
+
+
+def own_task(folder: Path, body: str) -> Path:
+    """A folder with a module ``owntask`` beside a config."""
+    folder.mkdir()
+    (folder / "owntask.py").write_text(f"def score(outputs, target):\n    {body}\n")
+    return folder
+
+
+def test_a_task_of_ones_own_is_imported_from_the_configs_folder(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "trial", made)
+    spec = read(TrialSpec, folder / "spec.json")
+    assert spec.evaluation is not None
+    change(folder, evaluation=spec.evaluation.model_copy(update={"task": "owntask:score"}))
+    with pytest.raises(DataError, match="owntask cannot be imported"):
+        local.run(folder)
+    with importable(own_task(tmp_path / "config", 'return {"largest": float(outputs["logits"].max())}')):
+        trial = local.run(folder)
+    assert trial.failure is None and trial.evaluation is not None
+    assert trial.evaluation.metrics["largest"] > 0
+
+
+def test_a_crash_is_told_in_one_line_and_its_traceback_is_kept(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "trial", made)
+    spec = read(TrialSpec, folder / "spec.json")
+    assert spec.evaluation is not None
+    change(folder, evaluation=spec.evaluation.model_copy(update={"task": "owntask:score"}))
+    with importable(own_task(tmp_path / "config", "return 1 / 0")):
+        trial = local.run(folder)
+    assert trial.failure is not None
+    assert (trial.failure.kind, trial.failure.stage) == ("Crash", "evaluate")
+    assert "its last words: ZeroDivisionError: division by zero (all of them: crash.log)" in trial.failure.message
+    assert "\n" not in trial.failure.message
+    assert "Traceback" in (folder / "crash.log").read_text()
+
+
+def test_the_last_line_is_short_and_printable() -> None:
+    assert local.last_line("") == "" and local.last_line(" \n\n") == ""
+    assert local.last_line("one\n two\x1b[31m \n\n") == "two [31m"
+    assert len(local.last_line("x" * 5000)) == 300
 
 
 def test_a_killed_process_is_continued(made: Ground, tmp_path: Path) -> None:
