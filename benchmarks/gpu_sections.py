@@ -188,7 +188,7 @@ def hand(work: Path) -> dict[str, Any]:
         for nhwc, graph, stream in itertools.product((True, False), (True, False), (True, False)):
             if stream and not graph:
                 continue
-            for fuse in (False, True) if stream else (False,):
+            for fuse in (False, True) if stream and nhwc else (False,):
                 rows.append(_by_hand(work / f"{precision}.onnx", batch, (nhwc, graph, stream, fuse)))
                 rows[-1]["precision"] = precision
     best = {}

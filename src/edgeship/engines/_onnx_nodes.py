@@ -14,6 +14,9 @@ from pathlib import Path
 from edgeship.errors import ModelError
 
 GRAPH, NODE, INPUT, OUTPUT, NAME, OP_TYPE = 7, 1, 1, 2, 3, 4
+INITIALIZER, DATA_TYPE, TENSOR_NAME = 5, 2, 8
+FLOAT16 = 10
+WEIGHTED = frozenset(("Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"))
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -44,6 +47,51 @@ def read_nodes(path: Path) -> tuple[Node, ...]:
             )
     except (OSError, ValueError, IndexError) as error:
         raise ModelError(f"{path} is not a readable ONNX file: {error}", expected="a whole .onnx file") from None
+
+
+def weights_are_half(path: Path) -> bool:
+    """Whether every stored weight of a convolution or matrix product is FP16, and there is one.
+
+    Raises:
+        ModelError: The file is absent, empty or cut short.
+    """
+    used = {name for node in read_nodes(path) if node.operator in WEIGHTED for name in node.inputs[1:2]}
+    kinds = {kind for name, kind in _initializers(path) if name in used}
+    return kinds == {FLOAT16}
+
+
+def _initializers(path: Path) -> list[tuple[str, int]]:
+    """(name, TensorProto.DataType) of every initializer of the top-level graph."""
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        found = []
+        for number, start, stop in _fields(data, 0, len(data)):
+            if number != GRAPH:
+                continue
+            for kind, begin, end in _fields(data, start, stop):
+                if kind == INITIALIZER:
+                    name = "".join(
+                        data[a:b].decode("utf-8") for field, a, b in _fields(data, begin, end) if field == TENSOR_NAME
+                    )
+                    found.append((name, _number(data, begin, end, DATA_TYPE)))
+        return found
+
+
+def _number(data: mmap.mmap, start: int, stop: int, wanted: int) -> int:
+    """The value of a varint field between ``start`` and ``stop``; 0 where it is absent."""
+    place = start
+    while place < stop:
+        key, place = _varint(data, place)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, place = _varint(data, place)
+            if number == wanted:
+                return value
+        elif kind == _BYTES:
+            length, place = _varint(data, place)
+            place += length
+        else:
+            place += 8 if kind == _FIXED64 else 4
+    return 0
 
 
 def _node(data: mmap.mmap, start: int, stop: int) -> Node:

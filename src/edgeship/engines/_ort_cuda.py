@@ -33,10 +33,20 @@ def open_cuda(engine: Path, options: OpenOptions) -> CudaRunner:
         DeviceError: No such device, no CUDA provider, or not enough memory.
         EngineError: onnxruntime refuses the file.
     """
+    if options.nhwc:
+        fused = _open(engine, options, fuse=True)
+        if fused.runs():
+            return fused
+        fused.close()  # cuDNN has no fused plan for one of the convolutions
+    return _open(engine, options, fuse=False)
+
+
+def _open(engine: Path, options: OpenOptions, *, fuse: bool) -> CudaRunner:
     index = cuda.use(options.device)
     stream = cuda.Stream()
     try:
-        opened = make_session(engine, options, SessionRequest(stream=stream.handle, cuda_graph=options.cuda_graph))
+        request = SessionRequest(stream=stream.handle, cuda_graph=options.cuda_graph, fuse=fuse)
+        opened = make_session(engine, options, request)
         described = tensors(opened.session.get_inputs()), tensors(opened.session.get_outputs())
     except BaseException:
         stream.close()
@@ -156,6 +166,17 @@ class CudaRunner:
     def stream(self) -> int:
         """The ``cudaStream_t`` it works in, as an integer."""
         return self.device.stream.handle
+
+    def runs(self) -> bool:
+        """Whether one inference with every dynamic axis at 1 works; False says that a kernel could not be planned."""
+        shapes = {info.name: tuple(axis if isinstance(axis, int) else 1 for axis in info.shape) for info in self.inputs}
+        try:
+            self._tried(shapes, -1).close()
+        except OutOfMemory:
+            raise
+        except EngineError:
+            return False
+        return True
 
     def infer(self, feeds: Feeds) -> dict[str, Array]:
         """Outputs by name, as fresh arrays.

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import numpy_helper
 from small_onnx import convolutions, quantized
 
-from edgeship.engines._onnx_nodes import read_nodes
+from edgeship.engines._onnx_nodes import read_nodes, weights_are_half
 from edgeship.errors import ModelError
 
 
@@ -32,3 +33,19 @@ def test_noise_is_a_model_error(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ModelError, match="is not a readable ONNX file"):
         read_nodes(path)
+
+
+def test_weights_are_half_when_every_product_has_fp16_weights(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "single.onnx")
+    assert not weights_are_half(path)
+    model = onnx.load(path)
+    for item in model.graph.initializer:
+        if item.data_type == onnx.TensorProto.FLOAT:
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype("float16"), item.name))
+    onnx.save(model, tmp_path / "half.onnx")
+    assert weights_are_half(tmp_path / "half.onnx")
+    weighted = next(node.input[1] for node in model.graph.node if node.op_type == "Conv")
+    one = next(item for item in model.graph.initializer if item.name == weighted)
+    one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one).astype("float32"), one.name))
+    onnx.save(model, tmp_path / "mixed.onnx")
+    assert not weights_are_half(tmp_path / "mixed.onnx")
