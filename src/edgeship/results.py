@@ -25,7 +25,7 @@ Outcome = Literal["pass", "fail", "inconclusive"]
 class Result(BaseModel):
     """Base of all results."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 R = TypeVar("R", bound=Result)
