@@ -36,7 +36,8 @@ class RebuildOptions:
             gate has one.
         labels: Their labels, as in ``evaluation.labels``.
         benchmark: How long latency is measured.
-        sign_with: Ed25519 private key for the new bundle.
+        sign_with: Ed25519 private key for the new bundle; tried before anything is built.
+        password: Of that key.
     """
 
     device: str | None = None
@@ -45,6 +46,7 @@ class RebuildOptions:
     labels: Path | None = None
     benchmark: Benchmark = field(default_factory=Benchmark)
     sign_with: Path | None = None
+    password: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,12 @@ def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress
         BundleError: The bundle was refused, or carries no reference to judge by.
         EdgeshipError: What stopped the trial and is not the candidate's fault.
     """
+    from edgeship.bundle.sign import sign
     from edgeship.decide import gate, measured
     from edgeship.targets import local
 
+    if options.sign_with is not None:
+        sign(b"", options.sign_with, password=options.password)
     with opened(bundle, options.key) as verified, lock(out):
         reference = verified.folder / "evidence" / "reference"
         if not (reference / "trial.json").is_file():
@@ -104,6 +109,7 @@ def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress
                 },
                 licences=_licences(verified),
                 key=options.sign_with,
+                password=options.password,
             )
             write(contents, written)
         return Rebuilt(decision, tuple(trials), written)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeship.bundle import Contents, write
 from edgeship.bundle.sign import make_keys
@@ -94,3 +96,59 @@ def test_rebuild_without_images_does_not_ship_on_trust(root: Path, tmp_path: Pat
     told = json.loads(edgeship("rebuild", root / "bundle", "--out", tmp_path / "a", "--json", code=3).stdout)
     assert told["verdict"] == "INCONCLUSIVE"
     assert told["bundle"] is None and not (tmp_path / "a" / "bundle").exists()
+
+
+def test_rebuild_keeps_the_chain_of_signatures(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed, images = _copy(root, tmp_path), root / "ground/val"
+    again = ("rebuild", signed, "--out", tmp_path / "a", "--images", images, "--key", root / "pub.pem")
+    assert "not signed" in edgeship(*again, code=2).stderr
+    assert not (tmp_path / "a").exists()
+    edgeship("bundle", signed, "--sign", root / "key.pem")
+
+    key = Ed25519PrivateKey.generate()
+    locked = serialization.BestAvailableEncryption(b"secret")
+    encoding, layout = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "own.pem").write_bytes(key.private_bytes(encoding, layout, locked))
+    public = key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "own_pub.pem").write_bytes(public)
+    monkeypatch.delenv("EDGESHIP_KEY_PASSWORD", raising=False)
+    said = edgeship(*again, "--sign", tmp_path / "own.pem", code=2).stderr
+    assert "is encrypted" in said and "EDGESHIP_KEY_PASSWORD" in said
+    assert not (tmp_path / "a").exists()
+    monkeypatch.setenv("EDGESHIP_KEY_PASSWORD", "secret")
+    told = json.loads(edgeship(*again, "--sign", tmp_path / "own.pem", "--json").stdout)
+    assert "matches" in edgeship("verify", told["bundle"], "--key", tmp_path / "own_pub.pem").stdout
+    assert "not from the key" in edgeship("verify", told["bundle"], "--key", root / "pub.pem", code=2).stderr
+
+
+def test_a_bundle_for_another_processor_is_rebuilt_by_the_command_that_the_refusal_names(
+    root: Path, tmp_path: Path
+) -> None:
+    foreign = _copy(root, tmp_path)
+    content = json.loads((foreign / "manifest.json").read_text())
+    content["identity"].update(device="Another Processor", portable=False)
+    (foreign / "manifest.json").write_text(json.dumps(content))
+    said = edgeship("verify", foreign, code=4).stderr
+    assert "Another Processor" in said
+    command = said.partition("edgeship rebuild ")[2].split("\n")[0].split()
+    assert command[:2] == [str(foreign), "--out"]
+    out = tmp_path / "here"
+    told = json.loads(edgeship("rebuild", command[0], "--out", out, "--images", root / "ground/val", "--json").stdout)
+    assert "fits this machine" in edgeship("verify", told["bundle"]).stdout
+    evidence = [path.name for path in (Path(told["bundle"]) / "evidence" / "rebuilt-from").iterdir()]
+    assert "trial.json" in evidence
+
+
+def test_rebuild_runs_no_code_that_a_bundle_names(root: Path, tmp_path: Path) -> None:
+    copy = _copy(root, tmp_path)
+    content = json.loads((copy / "manifest.json").read_text())
+    content["evaluation"]["decoder"] = "os:system"
+    (copy / "manifest.json").write_text(json.dumps(content))
+    said = edgeship("rebuild", copy, "--out", tmp_path / "a", "--images", root / "ground/val", code=2).stderr
+    assert "Python code of its own: os:system" in said
+
+
+def test_rebuild_needs_something_to_judge_by(root: Path, tmp_path: Path) -> None:
+    write(Contents(root / "trial", decision(), name="small"), tmp_path / "bare")
+    said = edgeship("rebuild", tmp_path / "bare", "--out", tmp_path / "a", code=2).stderr
+    assert "no reference to judge" in said and "make the bundle again" in said

@@ -85,8 +85,7 @@ def bundle(
         )
     manifest = verify(folder)
     if sign is not None:
-        password = os.environ.get("EDGESHIP_KEY_PASSWORD")
-        sign_bundle(folder, sign, password=password.encode() if password else None)
+        sign_bundle(folder, sign, password=_password())
     if pack is not None:
         zip_bundle(folder, pack)
     told = {"bundle": str(folder), "signed": sign is not None, "zip": str(pack) if pack else None}
@@ -155,7 +154,7 @@ def rebuild(
     from edgeship.rebuild import RebuildOptions
     from edgeship.rebuild import rebuild as rebuild_bundle
 
-    options = RebuildOptions(device=device, key=key, images=images, labels=labels, sign_with=sign)
+    options = RebuildOptions(device=device, key=key, images=images, labels=labels, sign_with=sign, password=_password())
     with progress_bar(quiet=as_json) as progress:
         made = rebuild_bundle(path, out, options, progress)
     told = {
@@ -175,6 +174,12 @@ def rebuild(
 
     emit(told, as_json=as_json, text=text)
     raise typer.Exit({"SHIP": 0, "NO-SHIP": 1, "INCONCLUSIVE": 3}[made.decision.verdict])
+
+
+def _password() -> bytes | None:
+    """Of an encrypted private key."""
+    password = os.environ.get("EDGESHIP_KEY_PASSWORD")
+    return password.encode() if password else None
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
