@@ -135,7 +135,8 @@ class Scratch:
     def count(self, values: NDArray[np.float32], scale: np.float32, offset: int) -> Counts:
         """Counts by bin index ``floor(value * scale) + offset``; the result ends at the last bin in use.
 
-        Exact: ``scale`` is a power of two, and whole numbers up to 8,192 are exact in float32.
+        Exact: ``scale`` is a power of two, and whole numbers up to 8,192 are exact in float32. (A negative subnormal
+        that the product rounds to zero lands in the bin above zero.)
         """
         scaled, index = self._scaled[: values.size], self._index[: values.size]
         np.multiply(values, scale, out=scaled)

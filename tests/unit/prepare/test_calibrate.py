@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def test_an_edited_scale_is_refused(made: tuple[Path, Any], tmp_path: Path) -> N
 def test_another_calibration_version_is_refused(made: tuple[Path, Any], tmp_path: Path) -> None:
     place_ = copied(made, tmp_path)
     sidecar = cache.sidecar_path(place_)
-    sidecar.write_text(sidecar.read_text().replace('"calibration_version": 1', '"calibration_version": 0'))
+    sidecar.write_text(re.sub(r'"calibration_version": \d+', '"calibration_version": 0', sidecar.read_text()))
     with pytest.raises(CacheError, match="calibration version 0"):
         cache.load(place_, expected(made[1]))
 

@@ -49,7 +49,7 @@ def test_counts_are_exact_and_the_range_is_the_datas(kind: str) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=60))
+@given(st.lists(st.floats(-1e6, 1e6, width=32, allow_subnormal=False), min_size=2, max_size=60))
 def test_order_and_split_do_not_matter(values: list[float]) -> None:
     data = np.array(values, np.float32)
     shuffled = data.copy()
@@ -104,16 +104,20 @@ def int8_error(data: np.ndarray, threshold: float) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mse_is_within_one_search_step_of_the_search_on_the_values(kind: str) -> None:
+def test_mse_is_within_one_bin_of_the_exact_search(kind: str) -> None:
+    """The same candidates, every one judged offline on the values themselves instead of on bins.
+
+    Neighbouring candidates can differ by less than the bins resolve; then ours may be the other one, and must be as
+    good on the values to a thousandth.
+    """
     data = distributions()[kind][:60_000] if kind != "outlier" else distributions()[kind][-60_000:]
     found = histogram_of(data)
     ours = thresholds.symmetric(found, "mse")
     step = thresholds.SEARCH_STEP * found.width
-    candidates = [float(t) for t in np.arange(step, found.amax + step, step) if 0.5 * ours < t < 2 * ours]
-    errors = [int8_error(data, min(t, found.amax)) for t in candidates]
+    candidates = [float(t) for t in np.arange(step, found.amax, step)] + [found.amax]
+    errors = [int8_error(data, threshold) for threshold in candidates]
     best = candidates[int(np.argmin(errors))]
-    assert abs(ours - min(best, found.amax)) <= step or int8_error(data, ours) <= min(errors) * 1.001
-    assert int8_error(data, ours) <= int8_error(data, found.amax) * (1 + 1e-6)
+    assert abs(ours - best) <= found.width or int8_error(data, ours) <= min(errors) * 1.001
 
 
 def slow_entropy(data: np.ndarray, found: Histogram) -> float:
@@ -148,7 +152,7 @@ def slow_entropy(data: np.ndarray, found: Histogram) -> float:
 def test_entropy_is_within_one_bin_of_the_slow_search(kind: str) -> None:
     data = distributions()[kind]
     found = histogram_of(data)
-    assert abs(thresholds.symmetric(found, "entropy") - slow_entropy(data, found)) <= 2 * found.width
+    assert abs(thresholds.symmetric(found, "entropy") - slow_entropy(data, found)) <= found.width
 
 
 def test_an_all_zero_tensor_has_no_range() -> None:

@@ -14,14 +14,17 @@ import pytest
 from calibration_support import export_fashion, patches, pictures, tiny
 from onnx import numpy_helper
 
+from edgeship.config import Model
 from edgeship.errors import CacheError, DataError, PrecisionError, StageError, UserInputError
 from edgeship.prepare import cache, graph, noise
 from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.export import export
 from edgeship.prepare.half import to_half
 from edgeship.prepare.intake import Batches
 from edgeship.prepare.observe import open_session
 from edgeship.prepare.placement import infer, place
-from edgeship.prepare.quantize import Plan, precision_named, quantize, style_named
+from edgeship.prepare.quantize import Plan, ort_graph, precision_named, quantize, style_named
+from edgeship.prepare.slim import slim
 
 KINDS = ("residual", "concat", "depthwise", "transposed", "gemm", "shared", "attention")
 
@@ -302,3 +305,73 @@ def test_the_commands(model: Path, tmp_path: Path) -> None:
     fourth = run("calibrate", str(model), "-o", str(out))
     assert fourth.returncode == 2
     assert "random data is never used" in fourth.stderr
+
+
+def test_a_plain_tensorrt_cache_at_the_command_line(
+    model: Path, calibration: cache.Calibration, tmp_path: Path
+) -> None:
+    """A cache from elsewhere: refused, taken with --trust-cache and frames, refused without frames."""
+    plain, out = tmp_path / "elsewhere.cache", tmp_path / "q.onnx"
+    plain.write_text(calibration.path.read_text().replace(cache.HEADER, "TRT-8601-MinMaxCalibration"))
+    asked = ["quantize", str(model), "--cache", str(plain), "-o", str(out)]
+    images = ["--images", str(Path(__file__).parents[3] / "examples" / "fashion" / "calib")]
+    settings = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=73", "-p", "std=90"]
+    refused = run(*asked, *images, *settings)
+    assert refused.returncode == 2
+    assert "--trust-cache" in refused.stderr
+    blind = run(*asked, "--trust-cache")
+    assert blind.returncode == 2
+    assert "random data is never used" in blind.stderr
+    assert not out.exists()
+    taken = run(*asked, "--trust-cache", *images, *settings, "--json")
+    assert taken.returncode == 0, taken.stderr
+    for name, (scale, _) in scales(onnx.load(out)).items():
+        low, high = cache.load(plain, cache.Expected(), trust=True).bounds(name, nonnegative=True) or (0.0, 0.0)
+        assert scale == pytest.approx((high - low) / 255, rel=1e-5) or scale == pytest.approx(2 * high / 255, rel=1e-5)
+
+
+def test_a_kept_layer_is_float_in_previews(tmp_path: Path) -> None:
+    """onnxruntime would quantize the weights of a float layer between Q/DQ nodes by ranges of its own."""
+    path, known = calibrated("residual", tmp_path)
+    reference = infer(graph.load_onnx(path))
+    proto = ort_graph(reference, known, ("n_d",))
+    found = {
+        optimize: noise.compare(reference, proto, patches("residual"), layers=False, optimize=optimize).output_snr_db
+        for optimize in (True, False)
+    }
+    assert found[True] == pytest.approx(found[False], abs=0.02)
+    ort: Any = importlib.import_module("onnxruntime")
+    options = ort.SessionOptions()
+    plain = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    ours, off = open_session(proto), noise.Snr()
+    for _, feeds in patches("residual"):
+        off.add(ours.run(None, feeds)[0], plain.run(None, feeds)[0])
+    assert off.db < 40, "the optimizer that is left out changes nothing any more: leave it in"
+
+
+@pytest.mark.slow
+def test_attention_for_tensorrt(tmp_path: Path) -> None:
+    """The four linear layers and the patch convolution are INT8, from the cache; both attention products stay float.
+
+    That is where ModelOpt 0.47 places Q/DQ in a block written as MatMul, Softmax, MatMul; TensorRT fuses the float
+    products into one attention kernel.
+    """
+    settings = {"source": "networks:VisionBlock", "inputs": {"images": {"shape": ["batch", 1, 28, 28]}}}
+    exported = export(Model.model_validate(settings), Path(__file__).parent, tmp_path)
+    slim(tmp_path / exported.model.path, tmp_path / "vit.onnx")
+    frames = pictures(tmp_path / "vit.onnx", 64)
+    calibrate(tmp_path / "vit.onnx", frames, tmp_path / "calib.cache", Options(method="minmax"))
+    known = cache.load(tmp_path / "calib.cache", cache.Expected())
+    plan = Plan(precision="int8-fp32", layers=False)
+    result = quantize(tmp_path / "vit.onnx", "tensorrt", known, tmp_path / "t.onnx", cache.samples(known), plan)
+    assert min(result.output_snr_db.values()) > 30
+    proto = onnx.load(tmp_path / "t.onnx")
+    dequantized = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    sides = [sum(name in dequantized for name in node.input) for node in proto.graph.node if node.op_type == "MatMul"]
+    assert sorted(sides) == [0, 0, 2, 2, 2, 2]
+    assert all(not dequantized.intersection(node.input) for node in proto.graph.node if node.op_type == "Softmax")
+    found = scales(proto)
+    assert len(found) >= 5
+    for name, (scale, zero) in found.items():
+        assert scale == pytest.approx(known.scales[name], rel=1e-6), name
+        assert zero == 0
