@@ -22,8 +22,8 @@ weights: the figures are about time. Times are medians in milliseconds; *device*
 transfers excluded, *wall* is the host's from before the upload to after the download.
 """
 HAND = """*Best by hand*: the fastest of the configurations without edgeship in the table further down, all with
-`use_tf32 = 0`. With `use_tf32 = 1`, which also lets FP16 convolutions use the tensor cores, and with `fuse_conv_bias`, which
-edgeship turns on where cuDNN has a plan, the same FP16 file by hand took 0.565 to 0.623 ms at batch 1 and 0.918 ms at
+`use_tf32 = 0`. With `use_tf32 = 1`, which also lets FP16 convolutions use the tensor cores, and with `fuse_conv_bias`,
+which edgeship turns on where cuDNN has a plan, the same FP16 file by hand took 0.565 to 0.623 ms at batch 1 and 0.918 ms at
 batch 8 in a run of its own; exhaustive searches of separate sessions differ by several percent."""
 NOT_RUN = """## What has not run on a GPU here
 
@@ -31,8 +31,8 @@ TensorRT and TensorRT-RTX: the registry at hand holds no TensorRT library, and T
 9.0. Their runners share the buffers, streams, events and graphs measured above. A Jetson's clocks and power are read
 from sysfs files; that code has run on recorded trees only. EfficientNet-Lite0 and YOLOX-Nano through `edgeship ship` on
 the GPU (section `examples`): started twice, cut off by a limit of 43 and 70 s each time, so no figure is recorded.
-The test `test_memory_does_not_grow_with_the_batches` of calibration on the GPU fails: device memory grew by about 80 MiB with each
-pass of an observer that is used again and again; a calibration makes one pass.
+One GPU test fails, `test_memory_does_not_grow_with_the_batches` of calibration: device memory grew by about 80 MiB with
+each pass of an observer that is used again and again; a calibration makes one pass.
 """
 
 
