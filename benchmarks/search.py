@@ -182,7 +182,8 @@ def yolox(options: argparse.Namespace) -> dict[str, Any]:
     config = edited(folder, "search", {'precisions = ["fp32", "int8"]': "search = true"}, rules)
     run, reference, tries = prepared(config, options.work / "yolox-out")
     search, facts = searched(run, reference, tries, fallback=False)
-    print(search.found.sentence)
+    print(search.found.sentence, flush=True)
+    save(options, facts)
     chosen = next((item for item, _, _ in tries.trials if item.name == search.found.chosen), None)
     plans = [pipeline.FP32, Candidate(name="int8", precision="int8"), *(worst(search, k) for k in options.kept)]
     sweep = [outcome(run, reference, tries, plan, "map50") for plan in plans]
