@@ -1,0 +1,143 @@
+"""DETR, RT-DETR and SegFormer of transformers from their configs, random weights: the path, not the accuracy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Edgeship
+from examples_support import EXAMPLES, install_requirements
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent / "transformers_models"
+PICTURES = EXAMPLES / "segmentation"
+NAMES = ("background", "top", "trousers", "shoe", "bag")
+CONFIG = """
+[model]
+source = "model:{network}"
+[model.inputs.pixel_values]
+shape = ["batch", 3, 96, 96]
+[preprocess]
+fit   = "stretch"
+color = "rgb"
+mean  = [123.675, 116.28, 103.53]
+std   = [58.395, 57.12, 57.375]
+[calibration]
+images = "calib/"
+count  = 16
+method = "minmax"
+[evaluation]
+task    = "{task}"
+images  = "val/"
+labels  = "{labels}"
+classes = ["background", "top", "trousers", "shoe", "bag"]
+decoder = "{decoder}"
+[targets.cpu]
+engine = "onnxruntime"
+[targets.card]
+engine = "tensorrt-rtx"
+device = "cuda:0"
+compute_capability = ["8.6", "8.9"]
+[candidates]
+precisions = ["fp32", "int8"]
+[benchmark]
+warmup_s = 0.05
+min_s = 0.1
+max_s = 5.0
+min_samples = 20
+precision = 0.95
+[gate]
+latency_p50_ms = 5000.0
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and how it is asked for."""
+
+    network: str
+    task: str
+    labels: str
+    decoder: str
+
+
+CASES = (Case("detr", "detection", "val.json", "detr"), Case("segformer", "segmentation", "masks/", "logits"))
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_requirements(HERE / "requirements.txt", tmp_path_factory.mktemp("transformers"))
+
+
+def boxes_of_masks(pictures: list[Path]) -> dict[str, Any]:
+    """COCO JSON with one box around each class in a picture's mask."""
+    annotations: list[dict[str, Any]] = []
+    for number, picture in enumerate(pictures):
+        mask = np.asarray(Image.open(PICTURES / "masks" / picture.name))
+        for kind in np.unique(mask[mask > 0]).tolist():
+            rows, columns = np.nonzero(mask == kind)
+            x, y = int(columns.min()), int(rows.min())
+            width, height = int(columns.max()) + 1 - x, int(rows.max()) + 1 - y
+            row = {"id": len(annotations), "image_id": number, "category_id": kind, "iscrowd": 0}
+            annotations.append(row | {"bbox": [x, y, width, height], "area": width * height})
+    return {
+        "images": [{"id": i, "file_name": path.name, "width": 96, "height": 96} for i, path in enumerate(pictures)],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(NAMES)],
+    }
+
+
+def project(folder: Path, case: Case) -> Path:
+    """A folder with the network, real pictures and their labels; returns its config."""
+    for name in ("calib", "val", "masks"):
+        (folder / name).mkdir(parents=True)
+    pictures = sorted((PICTURES / "val").glob("*.png"))[:24]
+    for picture in pictures:
+        shutil.copyfile(picture, folder / "val" / picture.name)
+        shutil.copyfile(PICTURES / "masks" / picture.name, folder / "masks" / picture.name)
+    for frame in sorted((PICTURES / "calib").glob("*.png"))[:16]:
+        shutil.copyfile(frame, folder / "calib" / frame.name)
+    (folder / "val.json").write_text(json.dumps(boxes_of_masks(pictures)))
+    shutil.copyfile(HERE / "model.py", folder / "model.py")
+    (folder / "edgeship.toml").write_text(CONFIG.format(**vars(case)))
+    return folder / "edgeship.toml"
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.network for case in CASES])
+def test_exported_quantized_tried_and_built_for_rtx(
+    tmp_path: Path, packages: Path, edgeship: Edgeship, case: Case
+) -> None:
+    config = project(tmp_path / "project", case)
+    done = edgeship("ship", config, timeout=600, PYTHONPATH=str(packages))
+    assert done.code == 3, done.err
+    out = config.parent / "edgeship-out"
+    stages = [json.loads(path.read_text()) for path in sorted(out.glob("stages/parity-*/*.json"))]
+    assert any(stage.get("passed") for stage in stages)
+    trials = [json.loads(path.read_text()) for path in out.glob("stages/trial-*/trial.json")]
+    seen = {(trial["engine"], trial["candidate"]["name"]): trial for trial in trials}
+    for precision in ("fp32", "int8"):
+        tried, built = seen["onnxruntime", precision], seen["tensorrt-rtx", precision]
+        assert tried["evaluation"]["images"] == 24
+        assert tried["latency"]["wall_ms"]["p50"] > 0
+        assert built["build"]["engine"]["size_bytes"] > 0
+        assert built["latency"] is None
+    assert seen["onnxruntime", "int8"]["audit"]["achieved"] > 0.5
+    assert seen["tensorrt-rtx", "int8"]["audit"]["achieved"] > 0.5
+
+
+def test_rt_detr_exports_with_a_fixed_batch_only(tmp_path: Path, packages: Path, edgeship: Edgeship) -> None:
+    shutil.copyfile(HERE / "model.py", tmp_path / "model.py")
+    here = {"cwd": tmp_path, "PYTHONPATH": str(packages)}
+    frozen = edgeship("export", "model:rt_detr", "-i", "pixel_values=batch,3,96,96", "-o", "a.onnx", **here)
+    assert frozen.code == 2, frozen.err
+    assert "the export froze the axis 'batch'" in frozen.err
+    fixed = edgeship("export", "model:rt_detr", "-i", "pixel_values=1,3,96,96", "-o", "b.onnx", **here)
+    assert fixed.code == 0, fixed.err
+    assert (tmp_path / "b.onnx").is_file()

@@ -1,0 +1,80 @@
+"""Networks of transformers, small and with random weights, wrapped as docs/how-to/hugging-face.md says."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import (
+    DetrConfig,
+    DetrForObjectDetection,
+    ResNetConfig,
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrResNetConfig,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+)
+
+CLASSES = 5
+EAGER = {"attn_implementation": "eager"}
+
+
+class Detector(nn.Module):
+    """(batch, 3, height, width) float32 in; logits (batch, queries, classes) and boxes (batch, queries, 4) out."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs = self.inner(pixel_values=pixel_values, return_dict=True)
+        return outputs.logits, outputs.pred_boxes
+
+
+class Segmenter(nn.Module):
+    """(batch, 3, height, width) float32 in, logits (batch, classes, height / 4, width / 4) out."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.inner(pixel_values=pixel_values, return_dict=True).logits
+
+
+def detr() -> nn.Module:
+    """DETR: a ResNet, an encoder layer, two decoder layers, ten queries."""
+    torch.manual_seed(0)
+    backbone = ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], out_features=["stage4"]
+    )
+    config = DetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone, d_model=64,
+        encoder_layers=1, decoder_layers=2, encoder_ffn_dim=128, decoder_ffn_dim=128, encoder_attention_heads=4,
+        decoder_attention_heads=4, num_queries=10, num_labels=CLASSES,
+    )  # fmt: skip
+    return Detector(DetrForObjectDetection._from_config(config, **EAGER))
+
+
+def rt_detr() -> nn.Module:
+    """RT-DETR: a ResNet of basic blocks, its hybrid encoder, two decoder layers with deformable attention."""
+    torch.manual_seed(0)
+    backbone = RTDetrResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = RTDetrConfig(
+        backbone_config=backbone, encoder_in_channels=[32, 48, 64], encoder_hidden_dim=32, d_model=32, num_queries=10,
+        encoder_ffn_dim=64, decoder_ffn_dim=64, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+        decoder_in_channels=[32, 32, 32], num_labels=CLASSES, num_denoising=0, disable_custom_kernels=True,
+    )  # fmt: skip
+    return Detector(RTDetrForObjectDetection._from_config(config, **EAGER))
+
+
+def segformer() -> nn.Module:
+    """SegFormer: four stages of one block each, and the all-MLP decoder."""
+    torch.manual_seed(0)
+    config = SegformerConfig(
+        depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 48, 64], decoder_hidden_size=64, num_labels=CLASSES
+    )
+    return Segmenter(SegformerForSemanticSegmentation._from_config(config, **EAGER))
