@@ -1,6 +1,6 @@
 """Composes labelled scenes out of real photographs: objects at known places and sizes, small ones among them.
 
-    python make_scenes.py                    # 200 scenes to scenes/val, 64 to scenes/calib
+    python make_scenes.py                    # 200 scenes to scenes/val, 32 to scenes/calib
     python make_scenes.py --seed 1           # other scenes
 
 Each scene is 416×400: a ground of a photographed texture, and one to four photographs of an object pasted into it,
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "scenes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=200, help="labelled scenes")
-    parser.add_argument("--frames", type=int, default=64, help="scenes for calibration")
+    parser.add_argument("--frames", type=int, default=32, help="scenes for calibration")
     args = parser.parse_args()
 
     truth = write(args.output / "val", args.count, args.seed)

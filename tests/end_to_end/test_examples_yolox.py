@@ -16,14 +16,14 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
     folder = tmp_path_factory.mktemp("yolox")
     example = copy_example("yolox_nano", folder / "example", install("yolox_nano", folder / "packages"))
     example.script("get_model.py")
-    example.script("make_scenes.py", "--frames", 24, "--count", 120)
+    example.script("make_scenes.py", "--frames", 16, "--count", 100)
     return example
 
 
 def test_scenes_are_seeded_and_hold_small_objects(example: Example) -> None:
     truth = (example.folder / "scenes" / "val.json").read_text()
-    example.script("make_scenes.py", "--frames", 1, "--count", 120, "--output", "same")
-    example.script("make_scenes.py", "--frames", 1, "--count", 120, "--output", "other", "--seed", 1)
+    example.script("make_scenes.py", "--frames", 1, "--count", 100, "--output", "same")
+    example.script("make_scenes.py", "--frames", 1, "--count", 100, "--output", "other", "--seed", 1)
     assert (example.folder / "same" / "val.json").read_text() == truth
     assert (example.folder / "other" / "val.json").read_text() != truth
     first = (example.folder / "scenes" / "val" / "0001.jpg").read_bytes()
@@ -34,11 +34,11 @@ def test_scenes_are_seeded_and_hold_small_objects(example: Example) -> None:
 
 
 def test_int8_loses_what_the_gate_protects(example: Example, edgeship: Edgeship) -> None:
-    done = edgeship("ship", example.config, timeout=1800, cwd=example.folder)
-    assert done.code in (0, 3), done.err
+    example.change("count  = 32", "count  = 16")
+    done = edgeship("ship", example.config, timeout=900, cwd=example.folder)
+    assert (done.code, example.result["verdict"], example.result["chosen"]) == (0, "SHIP", "fp32"), done.err
     fp32, int8 = example.trial("fp32"), example.trial("int8")
-    assert 0.6 <= fp32["metrics"]["map50"] <= 0.85
+    assert 0.55 <= fp32["metrics"]["map50"] <= 0.85
     assert int8["drop"]["map50"] > 0.05
     assert not int8["passed"]
     assert any("map50" in reason for reason in int8["reasons"])
-    assert example.result["chosen"] in ("fp32", None)
