@@ -23,8 +23,8 @@ transfers excluded, *wall* is the host's from before the upload to after the dow
 """
 HAND = """*Best by hand*: the fastest of the configurations without edgeship in the table further down, all with
 `use_tf32 = 0`. With `use_tf32 = 1`, which also lets FP16 convolutions use the tensor cores, and with `fuse_conv_bias`,
-which edgeship turns on where cuDNN has a plan, the same FP16 file by hand took 0.565 to 0.623 ms at batch 1 and 0.918 ms at
-batch 8 in a run of its own; exhaustive searches of separate sessions differ by several percent."""
+both of which edgeship turns on where they apply, the same FP16 file by hand took 0.565 to 0.623 ms at batch 1 and
+0.918 ms at batch 8, in a run of its own; exhaustive searches of separate sessions differ by several percent."""
 NOT_RUN = """## What has not run on a GPU here
 
 TensorRT and TensorRT-RTX: the registry at hand holds no TensorRT library, and TensorRT-RTX refuses compute capability

@@ -1,0 +1,28 @@
+"""Every benchmark that runs on a CPU, one after the other: ``make bench``. Each prints both sides and the ratio."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SCRIPTS = ("ship.py", "timing.py", "calibration.py", "evaluation.py", "runtime.py", "false_ship.py")
+"""Those that need packages of a peer or hosts of their own stand apart: search.py, ssh.py, faults.py, gpu.py."""
+
+
+def main() -> int:
+    """Run what is there; the exit status counts the scripts that failed."""
+    failed = 0
+    for name in SCRIPTS:
+        start = time.perf_counter()
+        print(f"== {name}", flush=True)
+        done = subprocess.run([sys.executable, str(HERE / name)], check=False)
+        failed += done.returncode != 0
+        print(f"== {name}: exit {done.returncode}, {time.perf_counter() - start:.0f} s\n", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
