@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -140,6 +141,36 @@ def test_a_reboot_in_the_middle_is_waited_out(host: Device, made: Ground, here: 
     host.restart()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
+    same(folder, here)
+
+
+def serving(host: Device) -> list[int]:
+    """Agents on the device."""
+    mark = str(host.folder / "trials-there").encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"serve" in line and mark in line:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_an_agent_that_is_killed_at_first_contact_is_started_again(
+    host: Device, made: Ground, here: Path, tmp_path: Path
+) -> None:
+    link.close_all()
+    assert soon(lambda: serving(host) == [])
+    folder = make_trial(tmp_path / "trial", made, target=remote_target(host))
+    process = start(host, folder)
+    assert soon(lambda: serving(host) != [], 20.0)
+    for pid in serving(host):
+        os.kill(pid, signal.SIGKILL)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "connection lost, trying again" in said
     same(folder, here)
 
 

@@ -165,8 +165,9 @@ class Link:
             denied = any(
                 word in said for word in ("Permission denied", "verification failed", "Bad owner", "not resolve")
             )
-            # "Connection to HOST closed by remote host" is said only of a session that was open: it was reached.
-            opened = "Connection to" in said and "closed by remote host" in said
+            # "Connection to HOST closed by remote host" is said only of a session that was open, and nothing at all
+            # when what it had started there was killed: the host was reached.
+            opened = not said or ("Connection to" in said and "closed by remote host" in said)
             if (self.host in _reached or opened) and not denied:
                 return Closed(last)
             return TargetError(
