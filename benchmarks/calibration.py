@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3, help="of ours and the forward pass")
     parser.add_argument("--peers", type=int, default=1, help="rounds of the peers")
-    parser.add_argument("--only", nargs="+", default=[""], help="time: contenders whose names begin so")
+    parser.add_argument("--only", nargs="+", default=[""], help="contenders whose names begin so")
     parser.add_argument("--packages", type=Path, help="where the packages of examples/efficientnet_lite0 are")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "calibration.json")
     parser.add_argument("--name", help=argparse.SUPPRESS)
@@ -264,7 +264,7 @@ def main() -> None:
             if options.part == "lite0":
                 import calibration_lite0
 
-                known["lite0"] = calibration_lite0.compare(Path(folder), options.packages, options.frames)
+                known["lite0"] = calibration_lite0.compare(Path(folder), options, known.get("lite0", {}))
             else:
                 import models
 

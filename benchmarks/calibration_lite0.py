@@ -21,27 +21,50 @@ SIZE = (224, 224)
 VIEWS_EACH = 10
 
 
-def compare(folder: Path, packages: Path | None, count: int) -> dict[str, Any]:
-    """Calibrate by every contender, and compare each graph with FP32."""
+CONTENDERS = (
+    "edgeship minmax",
+    "edgeship percentile",
+    "edgeship entropy",
+    "edgeship mse",
+    "edgeship auto",
+    "edgeship auto for TensorRT",
+    "onnxruntime MinMax",
+    "onnxruntime Entropy",
+    "onnxruntime Percentile",
+    "ModelOpt entropy",
+    "ModelOpt max",
+)
+
+
+def compare(folder: Path, options: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """Calibrate by every contender that ``options.only`` names, and compare each graph with FP32.
+
+    ``known`` is what an earlier run recorded; its other rows are kept.
+    """
     import onnx
 
     from edgeship.prepare import graph, noise
     from edgeship.prepare.placement import infer
 
-    sys.path[:0] = [str(EXAMPLE), *([str(packages)] if packages else [])]
+    sys.path[:0] = [str(EXAMPLE), *([str(options.packages)] if options.packages else [])]
     data: Any = importlib.import_module("data")
     preprocess = _preprocess()
-    path = _export(folder)
-    frames = [preprocess(pixels) for pixels, _, _ in itertools.islice(data.frames(), 0, None, 256 // count)]
+    path = options.model or _export(folder)
+    frames = [preprocess(pixels) for pixels, _, _ in itertools.islice(data.frames(), 0, None, 256 // options.frames)]
     views = [([str(row)], {"images": preprocess(view)}) for row, view in enumerate(_views(data))]
     reference = infer(graph.load_onnx(path))
-    made = {**_ours(path, frames, folder), **_onnxruntime(path, frames, folder), **_modelopt(path, frames, folder)}
-    rows = []
-    for name, (file, optimize) in made.items():
-        found = noise.compare(reference, onnx.load(str(file)), views, limit=len(views), layers=False, optimize=optimize)
-        rows.append({"what": name, "agreement": found.agreement, "snr_db": found.output_snr_db})
-        print(rows[-1], file=sys.stderr, flush=True)
-    return {"frames": len(frames), "views": len(views), "rows": rows}
+    rows = {row["what"].partition(" (")[0]: row for row in known.get("rows", [])}
+    for name in CONTENDERS:
+        if not name.startswith(tuple(options.only)):
+            continue
+        maker = {"edgeship": _ours, "onnxruntime": _onnxruntime, "ModelOpt": _modelopt}[name.split()[0]]
+        label = maker(name, path, frames, folder / "made.onnx")
+        optimize = not name.startswith("ModelOpt") and not name.endswith("TensorRT")
+        made = onnx.load(str(folder / "made.onnx"))
+        found = noise.compare(reference, made, views, limit=len(views), layers=False, optimize=optimize)
+        rows[name] = {"what": label, "agreement": found.agreement, "snr_db": found.output_snr_db}
+        print(rows[name], file=sys.stderr, flush=True)
+    return {"frames": len(frames), "views": len(views), "rows": [rows[name] for name in CONTENDERS if name in rows]}
 
 
 def _export(folder: Path) -> Path:
@@ -79,61 +102,49 @@ def _views(data: Any) -> Iterator[np.ndarray]:
             yield np.ascontiguousarray(crop[:, ::-1] if number % 2 else crop)
 
 
-def _ours(path: Path, frames: list[np.ndarray], folder: Path) -> dict[str, tuple[Path, bool]]:
+def _ours(name: str, path: Path, frames: list[np.ndarray], out: Path) -> str:
     from edgeship.prepare import cache
-    from edgeship.prepare.calibrate import METHODS, Options, calibrate
+    from edgeship.prepare.calibrate import Options, calibrate, method_named
     from edgeship.prepare.intake import Batches
     from edgeship.prepare.quantize import Plan, quantize
 
     batches = [([str(row)], {"images": frame}) for row, frame in enumerate(frames)]
-    made = {}
-    for method in (*METHODS, "auto"):
-        done = calibrate(path, Batches(batches), folder / f"{method}.cache", Options(method=method))
-        known = cache.load(folder / f"{method}.cache", cache.Expected(graph_sha256=done.graph_sha256))
-        label = method if method != "auto" else f"auto ({done.method})"
-        out = folder / f"ours-{method}.onnx"
+    method = method_named(name.split()[1])
+    done = calibrate(path, Batches(batches), out.with_name("calib.cache"), Options(method=method))
+    known = cache.load(out.with_name("calib.cache"), cache.Expected(graph_sha256=done.graph_sha256))
+    if name.endswith("TensorRT"):
+        quantize(path, "tensorrt", known, out, batches[:2], Plan(precision="int8-fp32", layers=False))
+    else:
         quantize(path, "onnxruntime", known, out, batches[:2], Plan(layers=False))
-        made[f"edgeship {label}, for onnxruntime"] = (out, True)
-    out = folder / "ours-trt.onnx"
-    quantize(path, "tensorrt", known, out, batches[:2], Plan(precision="int8-fp32", layers=False))
-    made[f"edgeship {label}, for TensorRT"] = (out, False)
-    return made
+    return f"{name} ({done.method})" if method == "auto" else name
 
 
-def _onnxruntime(path: Path, frames: list[np.ndarray], folder: Path) -> dict[str, tuple[Path, bool]]:
+def _onnxruntime(name: str, path: Path, frames: list[np.ndarray], out: Path) -> str:
     from calibration import reader
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 
-    made = {}
-    for method in ("MinMax", "Entropy", "Percentile"):
-        out = folder / f"ort-{method}.onnx"
-        quantize_static(
-            str(path),
-            str(out),
-            reader(np.concatenate(frames)),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=getattr(CalibrationMethod, method),
-        )
-        made[f"onnxruntime {method}"] = (out, True)
-    return made
+    quantize_static(
+        str(path),
+        str(out),
+        reader(np.concatenate(frames)),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=getattr(CalibrationMethod, name.split()[1]),
+    )
+    return name
 
 
-def _modelopt(path: Path, frames: list[np.ndarray], folder: Path) -> dict[str, tuple[Path, bool]]:
+def _modelopt(name: str, path: Path, frames: list[np.ndarray], out: Path) -> str:
     from modelopt.onnx.quantization import quantize
 
-    made = {}
-    for method in ("entropy", "max"):
-        out = folder / f"modelopt-{method}.onnx"
-        quantize(
-            str(path),
-            calibration_data={"images": np.concatenate(frames)},
-            calibration_method=method,
-            calibration_eps=["cpu"],
-            output_path=str(out),
-            high_precision_dtype="fp32",
-            log_level="ERROR",
-        )
-        made[f"ModelOpt {method}"] = (out, False)
-    return made
+    quantize(
+        str(path),
+        calibration_data={"images": np.concatenate(frames)},
+        calibration_method=name.split()[1],
+        calibration_eps=["cpu"],
+        output_path=str(out),
+        high_precision_dtype="fp32",
+        log_level="ERROR",
+    )
+    return name

@@ -99,7 +99,7 @@ class Worker(Protocol):
 class Observer:
     """Histograms of the observed tensors of one graph.
 
-    Every worker thread owns its histograms, and on the CPU one thread of onnxruntime, so that batches flow through
+    Every worker owns its histograms, and on the CPU one thread of onnxruntime, so that batches flow through
     without waiting for each other; :meth:`histograms` adds them up. Counting is integer: the result does not depend
     on timing. On ``cuda:N`` activations are counted where they are (:mod:`edgeship.prepare.observe_cuda`).
 
@@ -124,8 +124,8 @@ class Observer:
             observe_cuda.check(device)
             self.workers = min(self.workers, observe_cuda.WORKERS)
             self._make = lambda: observe_cuda.CudaWorker(session, names, device)
-        self._local = threading.local()
         self._all: list[Worker] = []
+        self._idle: list[Worker] = []
         self._lock = threading.Lock()
 
     def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -156,11 +156,20 @@ class Observer:
         return merged
 
     def _one(self, batch: Batch) -> None:
-        if not hasattr(self._local, "worker"):
-            self._local.worker = self._make()
+        worker = self._take()
+        try:
+            worker.count(batch)
+        finally:
             with self._lock:
-                self._all.append(self._local.worker)
-        self._local.worker.count(batch)
+                self._idle.append(worker)
+
+    def _take(self) -> Worker:
+        """An idle worker: a later pass goes on with those of an earlier one, whose memory is there already."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            self._all.append(self._make())
+            return self._all[-1]
 
 
 @dataclass(frozen=True)

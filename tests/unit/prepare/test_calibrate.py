@@ -346,3 +346,12 @@ def test_an_observer_counts_inputs_that_feed_nothing_else() -> None:
     batches = patches("residual", 4)
     assert len(list(observer.observe(iter(batches)))) == 4
     assert observer.histograms()["x"].total == sum(feeds["x"].size for _, feeds in batches)
+
+
+def test_later_passes_go_on_with_the_workers_of_the_first() -> None:
+    proto = infer(tiny("residual"))
+    observer = Observer(proto, place(proto).observed, workers=2)
+    for _ in range(5):
+        assert len(list(observer.observe(iter(patches("residual"))))) == 16
+    assert len(observer._all) <= 2
+    assert observer.histograms()["x"].total == 5 * 16 * 3 * 16 * 16
