@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import Edgeship, Project
+from conftest import ROOT, Edgeship, Project
 
 
 def refused(project: Project, edgeship: Edgeship, code: int = 2) -> str:
@@ -163,3 +164,36 @@ def test_a_critical_class_that_does_not_exist(project: Project, edgeship: Edgesh
 def test_wrong_usage_exits_with_two(edgeship: Edgeship) -> None:
     assert edgeship("shp").code == 2
     assert edgeship("export").code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("Frozen", 4, "the export froze the axis 'batch'"),
+        ("Untranslatable", 4, "airy_ai"),
+        ("Branching", 4, "torch.export cannot trace the model"),
+        ("NotFinite", 2, "NaN or infinite"),
+    ],
+)
+def test_a_model_that_does_not_export(tmp_path: Path, edgeship: Edgeship, name: str, code: int, words: str) -> None:
+    shutil.copyfile(ROOT / "tests" / "unit" / "prepare" / "networks.py", tmp_path / "networks.py")
+    done = edgeship("export", f"networks:{name}", "-i", "images=batch,3,16,16", "-o", "net.onnx")
+    assert done.code == code, done.err
+    assert words in done.err
+    assert not (tmp_path / "net.onnx").exists()
+
+
+@pytest.mark.slow
+def test_a_pickle_that_wants_to_execute(project: Project, edgeship: Edgeship) -> None:
+    mark = project.folder / "executed"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return (Path.touch, (mark,))
+
+    (project.folder / "weights.pt").write_bytes(pickle.dumps({"features.0.0.weight": Bomb()}, protocol=2))
+    project.change("weights.safetensors", "weights.pt")
+    text = refused(project, edgeship)
+    assert "could run code" in text
+    assert not mark.exists()
