@@ -31,7 +31,7 @@ TensorRT and TensorRT-RTX: the registry at hand holds no TensorRT library, and T
 9.0. Their runners share the buffers, streams, events and graphs measured above. A Jetson's clocks and power are read
 from sysfs files; that code has run on recorded trees only. EfficientNet-Lite0 and YOLOX-Nano through `edgeship ship` on
 the GPU (section `examples`): started twice, cut off by a limit of 43 and 70 s each time, so no figure is recorded.
-One GPU test failed there, `test_memory_does_not_grow_with_the_batches` of calibration: device memory grew by about 80 MiB
+One GPU test failed there, `test_memory_does_not_grow_with_the_batches`: device memory grew by about 80 MiB
 with each pass of an observer that is used again. The cause was mended afterwards; the test has not run on a GPU since.
 """
 
