@@ -197,3 +197,10 @@ def test_a_pickle_that_wants_to_execute(project: Project, edgeship: Edgeship) ->
     text = refused(project, edgeship)
     assert "could run code" in text
     assert not mark.exists()
+
+
+def test_images_that_are_not_there(tmp_path: Path, edgeship: Edgeship) -> None:
+    done = edgeship("run", tmp_path / "bundle", tmp_path / "none.png")
+    assert done.code == 2
+    assert f"no image at {tmp_path / 'none.png'}" in done.err
+    assert "check the path" in done.err

@@ -122,6 +122,14 @@ def run(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Predict images with a bundle; shows the time of each part of the frame against the budget."""
+    from edgeship.errors import DataError
+
+    absent = [str(image) for image in images if not image.is_file()]
+    if absent:
+        raise DataError(
+            f"no image at {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}",
+            do="check the path; nothing was run",
+        )
     from edgeship.cli.predictions import frame_json, show_frames
     from edgeship.runtime import load
 
