@@ -18,6 +18,7 @@ lite0: see calibration_lite0.py.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -130,14 +131,15 @@ def run(name: str, model: Path, stack: np.ndarray, folder: Path) -> None:
 
 def warm(name: str) -> None:
     """Import what the contender needs, so that imports are in nobody's time."""
-    import onnxruntime
-
+    modules = ["onnx", "onnxruntime"]
     if name.startswith("edgeship"):
-        import edgeship.prepare.calibrate  # noqa: F401
+        modules += ["edgeship.engines._ort_session", "edgeship.prepare.calibrate"]
     elif name.startswith("onnxruntime"):
-        import onnxruntime.quantization  # noqa: F401
+        modules += ["onnxruntime.quantization"]
     elif name.startswith("ModelOpt"):
-        import modelopt.onnx.quantization  # noqa: F401
+        modules += ["modelopt.onnx.quantization"]
+    for module in modules:
+        importlib.import_module(module)
 
 
 def high_water_mib() -> float:

@@ -7,7 +7,6 @@ beside it stand the ranges by every method and the binding (see :mod:`edgeship.p
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +78,9 @@ def calibrate(
         ModelError: NaN or infinity in an activation, or nothing to quantize.
     """
     options = options or Options()
-    proto = infer(graph.load_onnx(model))
+    loaded = graph.load_onnx(model)
+    graph_sha256 = cache.graph_hash(loaded)
+    proto = infer(loaded)
     placement = place(proto)
     if not placement.observed:
         raise ModelError(f"{model} has no operator that can be quantized", expected="a convolution or a matrix product")
@@ -95,7 +96,7 @@ def calibrate(
     facts = {
         "edgeship": edgeship.__version__,
         "method": method,
-        "graph_sha256": cache.graph_hash(graph.load_onnx(model)),
+        "graph_sha256": graph_sha256,
         "preprocess_sha256": options.preprocess_sha256,
         "frames_sha256": intake.sha256,
         "frames": intake.count,
@@ -111,7 +112,7 @@ def calibrate(
         methods=scores,
         frames=intake.count,
         frames_sha256=intake.sha256,
-        graph_sha256=facts["graph_sha256"],
+        graph_sha256=graph_sha256,
         preprocess_sha256=options.preprocess_sha256,
         tensors=len(ranges),
         moved_p95=round(float(np.percentile([entry.moved for entry in ranges.values()], 95)), 6),
@@ -144,9 +145,7 @@ def _until(batches: Iterator[Batch], intake: Intake, count: float) -> Iterator[B
 
 
 def _ranges(histograms: Histograms, options: Options) -> dict[str, TensorRange]:
-    with ThreadPoolExecutor(options.workers) as pool:
-        entries = pool.map(lambda histogram: _range(histogram, options.percentile), histograms.values())
-        return dict(zip(histograms, entries, strict=True))
+    return {name: _range(histogram, options.percentile) for name, histogram in histograms.items()}
 
 
 def _range(histogram: Histogram, percentile: float) -> TensorRange:

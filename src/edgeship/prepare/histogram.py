@@ -130,18 +130,20 @@ class Scratch:
 
     def __init__(self) -> None:
         self._scaled = np.empty(CHUNK, np.float32)
+        self._narrow = np.empty(CHUNK, np.int32)
         self._index = np.empty(CHUNK, np.int64)
 
     def count(self, values: NDArray[np.float32], scale: np.float32, offset: int) -> Counts:
         """Counts by bin index ``floor(value * scale) + offset``; the result ends at the last bin in use.
 
         Exact: ``scale`` is a power of two, and whole numbers up to 8,192 are exact in float32. (A negative subnormal
-        that the product rounds to zero lands in the bin above zero.)
+        that the product rounds to zero lands in the bin above zero.) By way of int32, because float32 to int64 is slow.
         """
-        scaled, index = self._scaled[: values.size], self._index[: values.size]
+        scaled, narrow, index = self._scaled[: values.size], self._narrow[: values.size], self._index[: values.size]
         np.multiply(values, scale, out=scaled)
         if offset:
             np.floor(scaled, out=scaled)
             np.add(scaled, np.float32(offset), out=scaled)
-        np.copyto(index, scaled, casting="unsafe")
+        np.copyto(narrow, scaled, casting="unsafe")
+        np.copyto(index, narrow)
         return np.bincount(index)

@@ -121,12 +121,42 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         if opset_of(model) < MIN_OPSET:
             model = onnx.version_converter.convert_version(model, MIN_OPSET)
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(_without_weights(model), strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         words = " ".join(str(error).split())[:300]
         raise ModelError(
             f"the graph cannot be prepared for quantization: {words}", do="run edgeship slim first"
         ) from None
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for kind in ("value_info", "output"):
+        result.graph.ClearField(kind)
+        getattr(result.graph, kind).extend(getattr(inferred.graph, kind))
+    return result
+
+
+SMALL = 1024
+"""Bytes up to which shape inference may read a constant's values: shapes and axes, no weights."""
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with inputs in place of its weights: inference serializes it, and needs only their shapes."""
+    import onnx
+    from onnx import helper
+
+    light = onnx.ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    for kind in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(light.graph, kind).extend(getattr(model.graph, kind))
+    light.graph.name = model.graph.name
+    declared = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) <= SMALL and tensor.ByteSize() <= 2 * SMALL:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
