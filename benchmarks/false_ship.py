@@ -5,17 +5,23 @@ a true drop equal to the limit and above it (must be at most 5 % plus Monte Carl
 (the power) against the number of images. Also the latency quantile bound, and the time of the gate's arithmetic.
 
     python benchmarks/false_ship.py [--evaluations 2000] [--seed 2027] [--json benchmarks/results/false_ship.json]
+
+Work is cut into tasks of at most 400 evaluations, each with a generator of its own, spawned from the seed: the rates do
+not depend on how many processes share the work (``--workers``, default: one for each core).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -303,66 +309,96 @@ def arithmetic(images: int = 10_000, classes: int = 100) -> float:
 
 # --- the table ---------------------------------------------------------------------------------------------------
 
+TASK = 400
+"""Evaluations in one task: a whole number of blocks, and every set of bootstrap weights in turn."""
+POPULATIONS: dict[str, Population] = {"mean, smooth": smooth, "mean, skewed": skewed, "mean, rare failures": rare}
+FACTORS = (("at", 1.0), ("above", 1.5), ("zero", 0.0))
+AP_NOISE = {"zero": 0.0, "at": 0.3, "above": 0.4}
+TAILS = tuple((calls, level, c) for level, calls in ((0.5, 200), (0.9, 300), (0.99, 1000)) for c in (0.0, 0.5))
 
-def run(evaluations: int, seed: int, kinds: Sequence[str]) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what is drawn and how many images."""
+
+    group: str
+    kind: str
+    images: int
+    setting: float = 0.0
+
+
+def rows(kinds: Sequence[str]) -> list[Row]:
+    """The lines of the table."""
+    found = [
+        Row("exact", f"exact paired, {100 * gained:g} % gained", images, gained)
+        for images in (200, 1000, 5000)
+        for gained in (0.005, 0.03)
+    ]
+    found += [Row("mean", label, images) for label in POPULATIONS for images in (100, 300, 1000)]
+    found += [Row("miou", "mIoU, 5 classes", images) for images in (100, 300)]
+    found += [Row("ap", "average precision", images) for images in (100, 200)]
+    return [row for row in found if row.group in kinds]
+
+
+@functools.cache
+def scenes(noise: float) -> Scenes:
+    """One pool for each noise, made once in a process."""
+    return Scenes(noise)
+
+
+def passing(row: Row, name: str, factor: float, evaluations: int, seed: np.random.SeedSequence) -> float:
+    """Share of ``evaluations`` of one row that pass at ``factor`` times the limit."""
+    random = np.random.default_rng(seed)
+    if row.group == "exact":
+        return exact(evaluations, row.images, factor * LIMIT, row.setting, random)
+    if row.group == "mean":
+        return resampled(POPULATIONS[row.kind], evaluations, row.images, factor * LIMIT, random)
+    if row.group == "miou":
+        return miou(evaluations, row.images, factor * LIMIT, random)
+    return scenes(AP_NOISE[name]).passes(evaluations, row.images, scenes(AP_NOISE["at"]).drop, random)
+
+
+def run(evaluations: int, seed: int, kinds: Sequence[str], workers: int) -> dict[str, Any]:
     """All simulations."""
     error = 1.645 * math.sqrt(ALPHA * CONFIDENCE / evaluations)
     found: dict[str, Any] = {
-        "evaluations": evaluations,
-        "seed": seed,
-        "limit": LIMIT,
-        "allowed": ALPHA + error,
-        "rows": [],
-    }
-
-    def row(kind: str, images: int, passing: Callable[[float], float], limit: float = LIMIT) -> None:
-        start = time.perf_counter()
-        rates = {name: passing(factor * limit) for name, factor in (("at", 1.0), ("above", 1.5), ("zero", 0.0))}
-        rates["worst"] = max(rates["at"], rates["above"])
-        found["rows"].append(
-            {"kind": kind, "images": images, **rates, "ok": rates["worst"] <= ALPHA + error,
-             "seconds": time.perf_counter() - start}
-        )  # fmt: skip
-        print(
-            f"{kind:<34} {images:>6} {rates['at']:>9.3f} {rates['above']:>9.3f} {rates['zero']:>9.3f}"
-            f"   {'ok' if found['rows'][-1]['ok'] else 'TOO OFTEN'}",
-            flush=True,
-        )
-
-    print(f"{'metric kind':<34} {'images':>6} {'at limit':>9} {'1.5 x':>9} {'at zero':>9}   (rates of SHIP)")
-    random = np.random.default_rng(seed)
-    if "exact" in kinds:
-        for images in (200, 1000, 5000):
-            for gained in (0.005, 0.03):
-                name = f"exact paired, {100 * gained:g} % gained"
-                row(name, images, lambda d, n=images, g=gained: exact(evaluations, n, d, g, random))
-    if "mean" in kinds:
-        for label, population in (("mean, smooth", smooth), ("mean, skewed", skewed), ("mean, rare failures", rare)):
-            for images in (100, 300, 1000):
-                row(label, images, lambda d, p=population, n=images: resampled(p, evaluations, n, d, random))
-    if "miou" in kinds:
-        for images in (100, 300):
-            row("mIoU, 5 classes", images, lambda d, n=images: miou(evaluations, n, d, random))
-    if "ap" in kinds:
-        scenes = {noise: Scenes(noise) for noise in (0.0, 0.3, 0.4)}
-        drop = scenes[0.3].drop
-        by_drop = {0.0: 0.0, drop: 0.3, 1.5 * drop: 0.4}
-        found["ap_true_drops"] = {str(noise): made.drop for noise, made in scenes.items()}
-        for images in (100, 200):
-            row(
-                f"average precision (limit {drop:.3f})",
-                images,
-                lambda d, n=images, limit=drop, b=by_drop, s=scenes: s[b[d]].passes(evaluations, n, limit, random),
-                limit=drop,
+        "evaluations": evaluations, "seed": seed, "limit": LIMIT, "allowed": ALPHA + error, "rows": [],
+    }  # fmt: skip
+    sizes = [min(TASK, evaluations - start) for start in range(0, evaluations, TASK)]
+    spawned = iter(np.random.SeedSequence(seed).spawn(10_000))
+    with ProcessPoolExecutor(workers) as pool:
+        waiting = [
+            (row, {name: [(size, pool.submit(passing, row, name, factor, size, next(spawned))) for size in sizes]
+                   for name, factor in FACTORS})
+            for row in rows(kinds)
+        ]  # fmt: skip
+        calls = [
+            (where, pool.submit(tail, evaluations, *where, np.random.default_rng(next(spawned))))
+            for where in TAILS
+            if "latency" in kinds
+        ]
+        print(f"{'metric kind':<34} {'images':>6} {'at limit':>9} {'1.5 x':>9} {'at zero':>9}   (rates of SHIP)")
+        for row, tasks in waiting:
+            rates = {
+                name: sum(size * task.result() for size, task in parts) / evaluations for name, parts in tasks.items()
+            }
+            worst = max(rates["at"], rates["above"])
+            kept = worst <= ALPHA + error
+            found["rows"].append({"kind": row.kind, "images": row.images, **rates, "worst": worst, "ok": kept})
+            print(
+                f"{row.kind:<34} {row.images:>6} {rates['at']:>9.4f} {rates['above']:>9.4f} {rates['zero']:>9.4f}"
+                f"   {'ok' if kept else 'TOO OFTEN'}",
+                flush=True,
             )
-    if "latency" in kinds:
-        found["latency"] = []
-        print(f"\n{'latency bound below the truth':<34} {'calls':>6} {'rate':>9}")
-        for level, calls in ((0.5, 200), (0.9, 300), (0.99, 1000)):
-            for correlation in (0.0, 0.5):
-                rate = tail(evaluations, calls, level, correlation, random)
-                found["latency"].append({"level": level, "calls": calls, "correlation": correlation, "rate": rate})
-                print(f"p{100 * level:g}, autocorrelation {correlation:<15g} {calls:>6} {rate:>9.3f}", flush=True)
+        if "ap" in kinds:
+            found["ap_true_drops"] = {name: scenes(noise).drop for name, noise in AP_NOISE.items()}
+        if calls:
+            print(f"\n{'latency bound below the truth':<34} {'calls':>6} {'rate':>9}")
+            found["latency"] = []
+        for (count, level, correlation), task in calls:
+            rate = task.result()
+            found["latency"].append({"level": level, "calls": count, "correlation": correlation, "rate": rate})
+            print(f"p{100 * level:g}, autocorrelation {correlation:<15g} {count:>6} {rate:>9.4f}", flush=True)
     return found
 
 
@@ -374,6 +410,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=2000, help="0: only the time of the arithmetic")
     parser.add_argument("--seed", type=int, default=2027)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="the others keep their JSON rows")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--commit", default="", help="recorded in the JSON")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -383,7 +420,7 @@ def main() -> None:
         return
     start = time.perf_counter()
     facts = environment()
-    found = run(options.evaluations, options.seed, options.kinds) | {
+    found = run(options.evaluations, options.seed, options.kinds, options.workers) | {
         "arithmetic_s": seconds,
         "seconds": time.perf_counter() - start,
         "machine": {"processor": facts["processor"], "cores": os.cpu_count(), "system": platform.system()},

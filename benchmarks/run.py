@@ -8,17 +8,26 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("ship.py", "timing.py", "calibration.py", "evaluation.py", "runtime.py", "false_ship.py")
+COMMANDS = (
+    ("ship.py",),
+    ("timing.py",),
+    ("calibration.py", "time"),
+    ("calibration.py", "memory"),
+    ("evaluation.py",),
+    ("runtime.py",),
+    ("false_ship.py",),
+)
 """Those that need packages of a peer or hosts of their own stand apart: search.py, ssh.py, faults.py, gpu.py."""
 
 
 def main() -> int:
     """Run what is there; the exit status counts the scripts that failed."""
     failed = 0
-    for name in SCRIPTS:
+    for script, *arguments in COMMANDS:
+        name = " ".join([script, *arguments])
         start = time.perf_counter()
         print(f"== {name}", flush=True)
-        done = subprocess.run([sys.executable, str(HERE / name)], check=False)
+        done = subprocess.run([sys.executable, str(HERE / script), *arguments], check=False)
         failed += done.returncode != 0
         print(f"== {name}: exit {done.returncode}, {time.perf_counter() - start:.0f} s\n", flush=True)
     return failed
