@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeship.data.loader import default_workers
 from edgeship.errors import DataError, UserInputError
 from edgeship.prepare import graph
 from edgeship.prepare.noise import Snr
@@ -44,14 +46,15 @@ NONNEGATIVE = frozenset(("Relu", "Sigmoid", "Softmax", "HardSigmoid"))
 class RankOptions:
     """How to rank.
 
-    ``keep`` names nodes that stay in high precision in any case; ``frames`` is how many real frames are used.
+    ``keep`` names nodes that stay in high precision in any case; ``frames`` is how many real frames are used;
+    ``workers`` measure groups side by side, each on one thread (None: one for each core, at most eight).
     """
 
     style: Style = "onnxruntime"
     per_channel: bool = True
     keep: tuple[str, ...] = ()
     frames: int = FRAMES
-    threads: int = 0
+    workers: int | None = None
 
 
 def rank(
@@ -76,16 +79,22 @@ def rank(
     start = time.perf_counter()
     simulator = Simulator(graph.load_onnx(model), calibration, frames, options)
     groups = simulator.groups
-    total = len(groups) + 1
-    damage = []
-    for position in range(len(groups)):
-        damage.append(simulator.snr([position]))
-        progress(position + 1, total, "rank nodes")
-    order = sorted(range(len(groups)), key=lambda item: (damage[item], item))
-    curve = []
-    for kept in _steps(len(groups)):
-        curve.append((kept, round(simulator.snr(order[kept:]), 3)))
-    progress(total, total, "rank nodes")
+    steps = _steps(len(groups))
+    total = len(groups) + len(steps)
+    damage: list[float] = []
+    curve: list[tuple[int, float]] = []
+    with ThreadPoolExecutor(options.workers or default_workers()) as pool:
+        try:
+            for snr_db in pool.map(simulator.snr, ([position] for position in range(len(groups)))):
+                damage.append(snr_db)
+                progress(len(damage), total, "rank nodes")
+            order = sorted(range(len(groups)), key=lambda item: (damage[item], item))
+            for kept, snr_db in zip(steps, pool.map(simulator.snr, (order[kept:] for kept in steps)), strict=True):
+                curve.append((kept, round(snr_db, 3)))
+                progress(len(groups) + len(curve), total, "rank nodes")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return Sensitivity(
         style=options.style,
         groups=tuple(groups[item].result(round(damage[item], 3)) for item in order),
@@ -147,7 +156,7 @@ class Simulator:
         )
         self._outputs = [value.name for value in reference.graph.output]
         switched = _Switched(reference, calibration, options).build(self.groups)
-        self._session = open_session(switched, threads=options.threads)
+        self._session = open_session(switched, threads=1)
         self._wanted = [self._run(feeds, ()) for feeds in self._feeds]
 
     def snr(self, quantized: Sequence[int]) -> float:
