@@ -73,6 +73,8 @@ def page(results: dict[str, Any]) -> str:
         f"Compute capability {gpu['compute_capability']}, driver for CUDA {gpu['driver_cuda']}, {machine['cores']} CPU "
         f"cores, Python {machine['python']}, {versions}; commit `{machine['commit']}`.",
         "",
+        *_targets(sections),
+        "",
     ]
     for name, write in SECTIONS.items():
         found = sections.get(name)
@@ -101,6 +103,47 @@ def _fastest(sections: dict[str, Any], precision: str, batch: int) -> float | No
     rows = sections.get("resnet50", {}).get("rows", [])
     times = [row["device_ms"]["p50"] for row in rows if (row["precision"], row["batch"]) == (precision, batch)]
     return min(times, default=None)
+
+
+def _targets(sections: dict[str, Any]) -> list[str]:
+    """What the project set out to reach, and what this run shows; a section that failed leaves its lines out."""
+    rows: list[tuple[str, str, bool]] = []
+
+    def add(what: str, seen: str, reached: bool) -> None:
+        rows.append((what, seen, reached))
+
+    hand = sections.get("hand", {}).get("best", {})
+    torch_rows = sections.get("torch", {}).get("rows", [])
+    times = {(row["baseline"], row["batch"]): row["device_ms"]["p50"] for row in torch_rows if "device_ms" in row}
+    for batch in (1, 8):
+        ours, best = _fastest(sections, "fp16", batch), hand.get(f"fp16-{batch}")
+        if ours and best:
+            add(f"FP16, batch {batch}: at most 1.05 of the best by hand", f"{ours / best:.2f}", ours <= 1.05 * best)
+        eager, graph = times.get(("eager-fp16", batch)), times.get(("cuda-graph-fp16", batch))
+        if ours and eager:
+            ratio = eager / ours
+            add(f"FP16, batch {batch}: at least 6 × as fast as PyTorch eager FP16", f"{ratio:.1f}", ratio >= 6)
+        if ours and graph:
+            ratio = graph / ours
+            add(f"FP16, batch {batch}: faster than PyTorch FP16 in a CUDA graph", f"{ratio:.2f} ×", ratio > 1)
+    for row in sections.get("events", {}).get("rows", []):
+        off = abs(row["ratio"] - 1)
+        add(f"events, batch {row['batch']}: within 3 % of torch.cuda.Event", f"{off:.1%}", off <= 0.03)
+    found = sections.get("overhead", {})
+    for key, what in (("timer_over_session_us", "the benchmark's call"), ("infer_over_by_hand_us", "`infer`")):
+        if key in found:
+            add(f"own cost of {what}: under 20 µs", f"{found[key]:.1f} µs", found[key] < 20)
+    if "seconds_in_all" in sections.get("ship", {}):
+        seconds = sections["ship"]["seconds_in_all"]
+        add("`ship` of ResNet-50: under 180 s", f"{seconds:.0f} s", seconds < 180)
+    for row in sections.get("examples", {}).get("rows", []):
+        add(f"{row['example']} through `ship`: ends in a verdict", str(row.get("verdict")), "verdict" in row)
+    if "rows" in sections.get("soak", {}):
+        soak = sections["soak"]
+        grown = max(soak["device_memory_growth_mib"], soak["host_memory_growth_mib"])
+        seen = f"{grown:.1f} MiB, medians within {soak['median_spread']:.2%}"
+        add("100,000 inferences: memory flat, no drift", seen, grown < 4 and soak["median_spread"] < 0.02)
+    return ["### Targets", "", *table(("target", "seen", "reached"), rows)]
 
 
 def _engine(found: dict[str, Any], sections: dict[str, Any]) -> list[str]:
@@ -143,8 +186,18 @@ def _torch(found: dict[str, Any], sections: dict[str, Any]) -> list[str]:
 
 
 def _hand(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
-    keys = ("precision", "batch", "nhwc", "cuda_graph", "own_stream", "fuse_conv_bias", "device_ms", "clock")
-    head = ("precision", "batch", "NHWC", "CUDA graph", "own stream", "fuse_conv_bias", "median", "clock")
+    keys = (
+        "precision",
+        "batch",
+        "nhwc",
+        "cuda_graph",
+        "own_stream",
+        "fuse_conv_bias",
+        "use_tf32",
+        "device_ms",
+        "clock",
+    )
+    head = ("precision", "batch", "NHWC", "CUDA graph", "own stream", "fuse_conv_bias", "use_tf32", "median", "clock")
     return ["### onnxruntime by hand", "", *table(head, ([row[key] for key in keys] for row in found["rows"]))]
 
 
@@ -162,9 +215,10 @@ def _overhead(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
         "session_us": "the session with I/O binding and a wait",
         "session_and_copies_us": "the same with the input and output copied",
         "timer_us": "the benchmark's call: copies and four events",
+        "by_hand_us": "the same by hand from and to the caller's arrays: two more copies on the host",
         "infer_us": "`runner.infer`: feeds checked and copied, fresh outputs",
         "timer_over_session_us": "the benchmark's own share",
-        "infer_over_session_us": "`infer`'s own share",
+        "infer_over_by_hand_us": "`infer`'s own share",
     }
     rows = [(text, found[key]) for key, text in names.items()]
     return ["### What a call costs, ResNet-50 FP16 at batch 1", "", *table(("what", "wall µs"), rows)]
@@ -226,6 +280,25 @@ def _ship(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
     return lines + table(("stage", "seconds"), stages)
 
 
+def _examples(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
+    rows = []
+    for row in found["rows"]:
+        for trial in row.get("trials", []):
+            metrics = trial.get("metrics") or {}
+            name = next((key for key in ("map50", "top1") if key in metrics), None)
+            latency = trial.get("latency_ms") or {}
+            drop = (trial.get("drop") or {}).get(name)
+            rows.append(
+                (row["example"], trial["candidate"], latency.get("p50"), name, metrics.get(name), drop, trial["passed"])
+            )
+    head = ("example", "candidate", "p50", "metric", "value", "drop", "passes")
+    lines = ["### The examples through `edgeship ship` on the GPU", "", *table(head, rows), ""]
+    for row in found["rows"]:
+        said = row.get("sentence") or row.get("said", "")
+        lines.append(f"- {row['example']}: {row.get('verdict', 'no verdict')} in {row['seconds']:.0f} s. {said}")
+    return lines
+
+
 SECTIONS = {
     "resnet50": _engine,
     "torch": _torch,
@@ -237,6 +310,7 @@ SECTIONS = {
     "parity": _parity,
     "calibrate": _calibrate,
     "ship": _ship,
+    "examples": _examples,
 }
 
 if __name__ == "__main__":

@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.engines import OpenOptions, Timing, cuda
-from edgeship.engines._ort_runner import Shapes, check_feeds, output_shapes, shapes_of
-from edgeship.engines._ort_session import OutOfMemory, SessionRequest, library, make_session, tensors, translated
+from edgeship.engines._ort_runner import Fitted, Shapes, alike, check_feeds, fitted_of, output_shapes, shapes_of
+from edgeship.engines._ort_session import (
+    OutOfMemory,
+    SessionRequest,
+    failures,
+    library,
+    make_session,
+    tensors,
+    translated,
+)
 from edgeship.errors import DeviceError, EngineError
 from edgeship.results import TensorInfo
 
@@ -109,7 +117,7 @@ class _Bound:
         self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self.options.add_run_config_entry("gpu_graph_id", str(self.graph))
 
-    def fill(self, feeds: dict[str, Array]) -> None:
+    def fill(self, feeds: Feeds) -> None:
         """Copy feeds into the pinned host arrays."""
         for slot in self._inputs:
             np.copyto(slot.host, feeds[slot.name])
@@ -161,6 +169,8 @@ class CudaRunner:
         self.cuda_graph = cuda_graph
         self._bounds: dict[tuple[tuple[int, ...], ...], _Bound] = {}
         self._other: tuple[tuple[tuple[int, ...], ...], _Bound] | None = None
+        self._fitted: Fitted = []
+        self._last: _Bound | None = None
 
     @property
     def stream(self) -> int:
@@ -186,13 +196,19 @@ class CudaRunner:
             DeviceError: Out of memory, with the batch that fits; or a failure in the stream.
             EngineError: onnxruntime refuses the run.
         """
-        ready = check_feeds(feeds, self.inputs)
-        bound = self.bound(shapes_of(ready))
-        bound.fill(ready)
-        with translated("running the engine", self.device.name):
+        bound = self._last
+        if bound is None or not alike(feeds, self._fitted):
+            feeds = check_feeds(feeds, self.inputs)
+            bound = self.bound(shapes_of(feeds))
+            self._fitted, self._last = fitted_of(feeds), bound
+        bound.fill(feeds)
+        try:
             bound.upload()
             bound.run()
             bound.download()
+        except failures():
+            with translated("running the engine", self.device.name):
+                raise
         self.device.stream.synchronize()
         return bound.results()
 
@@ -214,7 +230,7 @@ class CudaRunner:
         full = len(self._bounds) >= _GRAPHS
         if full and self._other is not None:
             self._other[1].close()
-            self._other = None
+            self._other = self._last = None
         made = self._made(shapes, len(self._bounds) + 1 if self.cuda_graph and not full else -1)
         if full:
             self._other = (key, made)
@@ -265,7 +281,7 @@ class CudaRunner:
             bound._session = None
             bound.close()
         self._bounds.clear()
-        self._other = None
+        self._other = self._last = None
         self.device.stream.close()
 
     def __enter__(self) -> CudaRunner:

@@ -85,6 +85,31 @@ def shapes_of(feeds: Mapping[str, Array]) -> Shapes:
     return {name: array.shape for name, array in feeds.items()}
 
 
+Fitted = list[tuple[str, "np.dtype[Any]", tuple[int, ...]]]
+"""Name, dtype and shape of feeds that :func:`check_feeds` passed."""
+
+
+def fitted_of(feeds: Mapping[str, Array]) -> Fitted:
+    """What :func:`alike` compares the next feeds with."""
+    return [(name, array.dtype, array.shape) for name, array in feeds.items()]
+
+
+def alike(feeds: Feeds, fitted: Fitted) -> bool:
+    """Whether contiguous feeds like the last ones came again: a camera's next frame does, and needs no more checks."""
+    if type(feeds) is not dict or len(feeds) != len(fitted):
+        return False
+    for name, dtype, shape in fitted:
+        array = feeds.get(name)
+        if (
+            type(array) is not _ARRAY
+            or array.dtype is not dtype
+            or array.shape != shape
+            or not array.flags.c_contiguous
+        ):
+            return False
+    return bool(fitted)
+
+
 def _entry(session: Any) -> Callable[..., Sequence[Array]]:
     """``run`` of the compiled session, without the Python around it that checks the names again: 30 µs a call."""
     compiled = getattr(session, "_sess", None)
@@ -106,30 +131,13 @@ class CpuRunner:
         self.outputs = outputs
         self._names = [info.name for info in outputs]
         self._run = _entry(session)
-        self._fitted: list[tuple[str, np.dtype[Any], tuple[int, ...]]] = []
-        """Name, dtype and shape of the feeds that :func:`check_feeds` passed last: the next frame is like them."""
+        self._fitted: Fitted = []
 
     def infer(self, feeds: Feeds) -> dict[str, Array]:
-        """Outputs by name, as fresh arrays. Raises DataError for feeds that do not fit, DeviceError, EngineError.
-
-        One function on purpose: after a network has emptied the processor's caches, each further call costs
-        microseconds.
-        """
-        fitted = self._fitted
-        alike = type(feeds) is dict and len(feeds) == len(fitted)
-        for name, dtype, shape in fitted if alike else ():
-            array = feeds.get(name)
-            if (
-                type(array) is not _ARRAY
-                or array.dtype is not dtype
-                or array.shape != shape
-                or not array.flags.c_contiguous
-            ):
-                alike = False
-                break
-        if not alike:
+        """Outputs by name, as fresh arrays. Raises DataError for feeds that do not fit, DeviceError, EngineError."""
+        if not alike(feeds, self._fitted):
             feeds = check_feeds(feeds, self.inputs)
-            self._fitted = [(name, array.dtype, array.shape) for name, array in feeds.items()]
+            self._fitted = fitted_of(feeds)
         try:
             found = self._run(self._names, feeds, None)
         except failures():
