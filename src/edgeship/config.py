@@ -125,7 +125,7 @@ class Calibration(Section):
     percentile: Annotated[float, Field(gt=50, lt=100)] = 99.99
     batch: Count = 8
     holdout: Annotated[float, Field(ge=0, lt=0.9)] = 0.125
-    """Share of the frames held out to compare methods when ``method = "auto"``."""
+    """Share of the frames held out to compare methods when ``method = "auto"``; afterwards they count too."""
     cache: Path | None = None
     trust_cache: bool = False
     """Accept a plain TensorRT cache that carries no proof of where it came from."""

@@ -184,6 +184,7 @@ class Hasher:
         self._memory = memory
         self._known: dict[str, list[Any]] = {}
         self._changed = False
+        self._trees: dict[Path, str] = {}
         if memory is not None and memory.is_file():
             try:
                 self._known = json.loads(memory.read_text(encoding="utf-8"))
@@ -203,15 +204,21 @@ class Hasher:
         return digest
 
     def tree(self, path: Path) -> str:
-        """One hash for a file, or for a folder's files with their relative names. Hidden files are left out."""
+        """One hash for a file, or for a folder's files with their relative names. Hidden files are left out.
+
+        A folder is read once: what a run calls its data is what lay there when it first looked.
+        """
         if path.is_file():
             return self.file(path)
+        if path in self._trees:
+            return self._trees[path]
         listing = [
             (str(item.relative_to(path)), self.file(item))
             for item in sorted(path.rglob("*"))
             if item.is_file() and not any(part.startswith(".") for part in item.relative_to(path).parts)
         ]
-        return sha256_json(listing)
+        self._trees[path] = sha256_json(listing)
+        return self._trees[path]
 
     def save(self) -> None:
         """Write what was learned."""

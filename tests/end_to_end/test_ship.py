@@ -42,6 +42,11 @@ def test_a_run_writes_everything_that_the_verdict_rests_on(shipped: Project) -> 
         assert (shipped.out / name).stat().st_size > 0
 
 
+def test_every_calibration_frame_is_seen(shipped: Project) -> None:
+    (stage,) = (shipped.out / "stages").glob("calibrate-*/result.json")
+    assert json.loads(stage.read_text())["frames"] == 32  # the project's calibration.count
+
+
 def test_an_unchanged_rerun_reuses_everything(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
     project = copy(shipped, tmp_path / "again")
     assert edgeship("ship", project.config).code == 0

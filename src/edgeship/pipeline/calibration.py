@@ -56,7 +56,7 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         evaluation_hashes=_evaluation_hashes(run),
         device=settings.device,
     )
-    return calibrate(model, steps.batches_of(chosen, batch), folder / CACHE, options, run.progress)
+    return calibrate(model, chosen, folder / CACHE, options, run.progress)
 
 
 def preprocess_hash(run: Run) -> str:
@@ -70,12 +70,12 @@ def _batch(run: Run, wanted: int) -> int:
     return first if isinstance(first, int) else wanted
 
 
-def _evaluation_frames(run: Run, batch: int) -> steps.Batches | None:
+def _evaluation_frames(run: Run, batch: int) -> Frames | None:
     source = run.config.evaluation.images
     if source is None or run.config.preprocess is None or is_reference(source) or not source.is_dir():
         return None
     choice = FrameChoice(EVALUATION_FRAMES, batch, allow_corrupt=EVALUATION_FRAMES)
-    return steps.batches_of(steps.choose_frames(run, source, choice), batch)
+    return steps.choose_frames(run, source, choice)
 
 
 def _evaluation_hashes(run: Run) -> frozenset[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -235,24 +233,6 @@ def calibrate_work(run: Run, folder: Path) -> Calibrated:
     from edgeship.pipeline.calibration import calibrate_from_config
 
     return calibrate_from_config(run, folder)
-
-
-def batches_of(source: Frames, batch: int) -> Batches:
-    """Frames as a sequence of batches."""
-    return Batches(source, batch)
-
-
-class Batches:
-    """Frames whose length is counted in batches."""
-
-    def __init__(self, source: Frames, batch: int) -> None:
-        self._source, self._batch = source, batch
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._source) / self._batch)
-
-    def __iter__(self) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-        return iter(self._source)
 
 
 def _dump(value: Any) -> Any:

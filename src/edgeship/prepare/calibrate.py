@@ -49,7 +49,8 @@ class Options:
     method: Method = "auto"
     percentile: float = 99.99
     holdout: float = 0.125
-    """``method = "auto"``: share of the batches held out to compare the methods on."""
+    """``method = "auto"``: share of the batches held out to compare the methods on; the method once chosen, they count
+    like the others."""
     preprocess_sha256: str = ""
     """Hash of the preprocessing that made the frames; empty: the frames came preprocessed."""
     frame_hashes: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +92,11 @@ def calibrate(
     intake.refuse_useless()
     ranges = _ranges(late, options)
     method, scores = _choose(proto, ranges, frames, options, progress)
+    if share:
+        for _ in observer.observe(intake.passing(Held(frames, share, inside=True))):
+            progress(intake.count, len(frames), "calibrating")
+        late = observer.histograms()
+        ranges = _ranges(late, options)
     ranges = _moved(ranges, early, method, options)
     ranges, clipping = _clipped(proto, ranges, late, method, options)
     facts = {
