@@ -34,7 +34,7 @@ LIMITS_S = {
     "parity": 60,
     "calibrate": 150,
     "ship": 240,
-    "examples": 240,
+    "examples": 500,
 }
 
 
@@ -119,6 +119,8 @@ def _section(name: str, given: argparse.Namespace, limit_s: float) -> dict[str, 
         print(said[-3000:], flush=True)
         return {"error": f"over its limit of {limit_s:.0f} s", "seconds": time.perf_counter() - begin}
     seconds = time.perf_counter() - begin
+    if name == "examples":
+        print(done.stderr[-6000:], flush=True)
     try:
         found = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, json.JSONDecodeError):

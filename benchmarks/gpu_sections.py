@@ -22,6 +22,7 @@ import numpy as np
 SIZE = 224
 BATCHES = (1, 8)
 FRAMES = 512
+EXAMPLE_LIMIT_S = 240
 SOURCE = '''
 """ResNet-50 with random weights and settled batch statistics: enough for time."""
 import torch
@@ -555,11 +556,20 @@ def examples(work: Path) -> dict[str, Any]:
         text = text.replace('["fp32", "int8"]', '["fp32", "fp16"]')
         config.write_text(text)
         for script in prepare:
-            subprocess.run([sys.executable, *script], cwd=place, check=True)
+            subprocess.run([sys.executable, *script], cwd=place, check=True, stdout=sys.stderr)
         begin = time.perf_counter()
-        command = [sys.executable, "-m", "edgeship", "ship", str(config), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=place, check=False)
-        row: dict[str, Any] = {"example": name, "exit_code": done.returncode, "seconds": time.perf_counter() - begin}
+        command = [sys.executable, "-m", "edgeship", "ship", str(config)]
+        log = work / "examples" / f"{name}.log"
+        with log.open("w") as stream:
+            try:
+                code: int | None = subprocess.run(
+                    command, stdout=stream, stderr=stream, cwd=place, check=False, timeout=EXAMPLE_LIMIT_S
+                ).returncode
+            except subprocess.TimeoutExpired:
+                code = None
+        said = log.read_text()
+        print(f"--- {name}\n{said}", file=sys.stderr, flush=True)
+        row: dict[str, Any] = {"example": name, "exit_code": code, "seconds": time.perf_counter() - begin}
         result = place / "edgeship-out" / "result.json"
         if result.is_file():
             found = json.loads(result.read_text())
@@ -567,7 +577,7 @@ def examples(work: Path) -> dict[str, Any]:
             row |= {key: found[key] for key in ("verdict", "chosen", "sentence")}
             row["trials"] = [{key: trial.get(key) for key in wanted} for trial in found["trials"]]
         else:
-            row["said"] = done.stderr[-1000:]
+            row["said"] = said[-1000:]
         rows.append(row)
     return {"rows": rows}
 
