@@ -368,6 +368,9 @@ class Latency(Result):
     settled: bool
     """Whether the median was known to the asked-for precision before the time limit."""
     cuda_graph: bool = False
+    """Whether the timed calls really replayed a CUDA graph."""
+    no_graph: str = ""
+    """Why they did not, where one was asked for."""
     samples: Artifact | None = None
     """.npz with ``wall_ms`` and, where measured, ``device_ms``: float64, one per call, in order."""
     conditions: Conditions = Conditions()

@@ -71,7 +71,13 @@ class Timing:
 
 
 class Timer(Protocol):
-    """Inputs bound once; each call is one inference, synchronized, and says how long it took."""
+    """Inputs bound once; each call is one inference, synchronized, and says how long it took.
+
+    ``cuda_graph`` says whether a call replays a CUDA graph; ``no_graph`` why it does not where one was asked for.
+    """
+
+    cuda_graph: bool
+    no_graph: str
 
     def __call__(self) -> Timing: ...
 

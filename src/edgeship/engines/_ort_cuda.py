@@ -43,8 +43,12 @@ def open_cuda(engine: Path, options: OpenOptions) -> CudaRunner:
     """
     if options.nhwc:
         fused = _open(engine, options, fuse=True)
-        if fused.runs():
-            return fused
+        try:
+            if fused.runs():
+                return fused
+        except BaseException:
+            fused.close()
+            raise
         fused.close()  # cuDNN has no fused plan for one of the convolutions
     return _open(engine, options, fuse=False)
 
@@ -59,7 +63,10 @@ def _open(engine: Path, options: OpenOptions, *, fuse: bool) -> CudaRunner:
     except BaseException:
         stream.close()
         raise
-    return CudaRunner(opened.session, described, _Device(options.device, index, stream), opened.cuda_graph)
+    runner = CudaRunner(opened.session, described, _Device(options.device, index, stream), opened.cuda_graph)
+    if options.cuda_graph and not opened.cuda_graph:
+        runner.no_graph = "onnxruntime captures no graph of a model that has nodes on the CPU"
+    return runner
 
 
 class _Device:
@@ -96,7 +103,8 @@ class _Bound:
         self._session, self._device = runner.session, runner.device
         self._stack = ExitStack()
         wanted = output_shapes(runner.inputs, runner.outputs, shapes)
-        self.graph = graph if wanted is not None else -1
+        self.fixed = wanted is not None
+        self.graph = graph if self.fixed else -1
         try:
             self._inputs = [_Slot(self._stack, info, shapes[info.name]) for info in runner.inputs]
             self._outputs = [] if wanted is None else [_Slot(self._stack, i, wanted[i.name]) for i in runner.outputs]
@@ -154,7 +162,9 @@ class _Bound:
 
 
 class CudaRunner:
-    """An open session on the CUDA provider. ``cuda_graph`` says whether it replays CUDA graphs."""
+    """An open session on the CUDA provider. ``cuda_graph``: whether it replays CUDA graphs; ``no_graph``: why not."""
+
+    no_graph = ""
 
     def __init__(
         self,
@@ -217,7 +227,14 @@ class CudaRunner:
         ready = check_feeds(feeds, self.inputs)
         bound = self.bound(shapes_of(ready))
         bound.fill(ready)
-        return CudaTimer(bound, self.device)
+        return CudaTimer(bound, self.device, self._why_no_graph(bound))
+
+    def _why_no_graph(self, bound: _Bound) -> str:
+        if not self.cuda_graph or bound.graph > 0:
+            return self.no_graph
+        if not bound.fixed:
+            return "the size of an output depends on the data"
+        return f"{_GRAPHS} other input shapes have one each, and no more are captured"
 
     def bound(self, shapes: Shapes) -> _Bound:
         """The buffers for these shapes, made and warmed up at their first use. Raises DeviceError."""
@@ -294,8 +311,9 @@ class CudaRunner:
 class CudaTimer:
     """One bound inference: device time by events around the run, transfers by events around the copies."""
 
-    def __init__(self, bound: _Bound, device: _Device) -> None:
+    def __init__(self, bound: _Bound, device: _Device, no_graph: str = "") -> None:
         self._bound, self._stream = bound, device.stream
+        self.cuda_graph, self.no_graph = bound.graph > 0, no_graph
         self._start, self._uploaded, self._ran, self._end = (cuda.Event() for _ in range(4))
 
     def __call__(self) -> Timing:

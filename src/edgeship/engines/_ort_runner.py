@@ -166,6 +166,9 @@ class CpuRunner:
 class CpuTimer:
     """One bound inference on the CPU: ``run_with_iobinding`` between two readings of the clock."""
 
+    cuda_graph = False
+    no_graph = ""
+
     def __init__(self, runner: CpuRunner, feeds: dict[str, Array]) -> None:
         self._session = runner.session
         self._feeds = {name: array.copy() for name, array in feeds.items()}

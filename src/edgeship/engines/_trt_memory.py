@@ -58,9 +58,13 @@ class Slot:
 
 def make_slot(info: TensorInfo, size_bytes: int, *, on_host: bool) -> Slot:
     """Memory for a tensor of at most ``size_bytes``. Raises DeviceError when there is not enough."""
-    host = cuda.PinnedBuffer(size_bytes)
     device = None if on_host else cuda.DeviceBuffer(size_bytes, f"the tensor {info.name!r}")
-    return Slot(info, host, device, size_bytes)
+    try:
+        return Slot(info, cuda.PinnedBuffer(size_bytes), device, size_bytes)
+    except DeviceError:
+        if device is not None:
+            device.close()
+        raise
 
 
 def count_bytes(shape: Shape, dtype: str) -> int:

@@ -53,7 +53,7 @@ def open_plan(flavour: Flavour, path: Path, options: OpenOptions) -> Opened:
     """
     plan = read_plan(path)
     require_flavour(plan, flavour.engine, str(path))
-    index = cuda.use(options.device if options.device.startswith("cuda") else "cuda:0")
+    index = cuda.use(options.device)
     log = Log()
     keep = logger(flavour.trt, log)
     runtime = flavour.trt.Runtime(keep)

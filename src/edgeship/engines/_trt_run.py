@@ -25,16 +25,21 @@ GRAPH_TOLERANCE = 1e-2
 class TrtRunner:
     """An open engine of either flavour, on optimization profile 0.
 
+    With ``cuda_graph`` an inference is captured after a plain one of the same shapes, and later calls replay the
+    graph until a shape changes. ``no_graph`` says why an engine that was to be captured runs without.
+
     Raises:
         EngineMismatch, ArtifactError, DeviceError, EngineError: As :func:`open_plan` does.
     """
 
     def __init__(self, flavour: Flavour, path: Path, options: OpenOptions) -> None:
         self._flavour = flavour
+        self.device = options.device
         self._opened: Opened | None = open_plan(flavour, path, options)
         self._slots: dict[str, Slot] = {}
         self._stream: cuda.Stream | None = None
         self._context: Any = None
+        self._graph: cuda.Graph | None = None
         try:
             self._prepare(options)
         except BaseException:
@@ -45,6 +50,8 @@ class TrtRunner:
         opened = self._require_open()
         engine = opened.engine
         self.cuda_graph = options.cuda_graph
+        self.no_graph = ""
+        self._called = False
         self._stream = cuda.Stream()
         self._context = engine.create_execution_context()
         if self._context is None:
@@ -65,37 +72,52 @@ class TrtRunner:
         return self._opened
 
     def _allocate(self, max_batch: int | None) -> None:
-        """Input buffers for the largest shapes, then output buffers for what those shapes give."""
+        """Input buffers for the largest shapes, then output buffers for what those shapes give.
+
+        An input whose values are shapes gets its largest values first: output sizes follow from them.
+        """
         engine, trt = self._require_open().engine, self._flavour.trt
         for info in self.inputs:
             low, _best, high = (tuple(shape) for shape in engine.get_tensor_profile_shape(info.name, 0))
-            if max_batch is not None and isinstance(info.shape[0], str):
-                high = (min(max_batch, high[0]), *high[1:])
-                low = (min(low[0], high[0]), *low[1:])
+            if max_batch is not None and info.shape and isinstance(info.shape[0], str):
+                high = (max(low[0], min(max_batch, high[0])), *high[1:])
             self._ranges[info.name] = (low, high)
             on_host = engine.get_tensor_location(info.name) == trt.TensorLocation.HOST
-            self._slots[info.name] = make_slot(info, count_bytes(high, info.dtype), on_host=on_host)
-            self._context.set_tensor_address(info.name, self._slots[info.name].address)
+            slot = self._slots[info.name] = make_slot(info, count_bytes(high, info.dtype), on_host=on_host)
+            if engine.is_shape_inference_io(info.name):
+                values = engine.get_tensor_profile_values(0, info.name)
+                require(bool(values), f"reading the profile's values of {info.name!r}", said(self._require_open().log))
+                slot.fill(np.array(values[2], info.dtype).reshape(high))
+                self.no_graph = f"the values of {info.name!r} are shapes, which a graph would keep"
+            self._context.set_tensor_address(info.name, slot.address)
         self._set_shapes({name: high for name, (_low, high) in self._ranges.items()})
+        by_value = bool(self.no_graph)
         for info in self.outputs:
             shape = tuple(self._context.get_tensor_shape(info.name))
             unknown = any(size < 0 for size in shape)
-            size = int(self._context.get_max_output_size(info.name)) if unknown else count_bytes(shape, info.dtype)
+            size = 0 if unknown else count_bytes(shape, info.dtype)
+            if unknown or by_value:
+                size = max(size, int(self._context.get_max_output_size(info.name)))
             on_host = engine.get_tensor_location(info.name) == trt.TensorLocation.HOST
             slot = self._slots[info.name] = make_slot(info, max(size, item_bytes(info.dtype)), on_host=on_host)
             if unknown:
                 allocator = output_allocator(trt, slot, self._data_shapes)
                 self._allocators.append(allocator)
                 self._context.set_output_allocator(info.name, allocator)
+                self.no_graph = f"the size of {info.name!r} depends on the data"
             else:
                 self._context.set_tensor_address(info.name, slot.address)
 
-    def _set_shapes(self, shapes: dict[str, Shape]) -> None:
-        for name, shape in shapes.items():
-            if self._given.get(name) != shape:
-                done = self._context.set_input_shape(name, shape)
-                require(done, f"setting {name!r} to {shape}", said(self._require_open().log))
-                self._given[name] = shape
+    def _set_shapes(self, shapes: dict[str, Shape]) -> bool:
+        """Tell the context shapes that it does not have yet; a graph of the old ones is let go. Whether any is new."""
+        changed = {name: shape for name, shape in shapes.items() if self._given.get(name) != shape}
+        if changed:
+            self._drop_graph()
+        for name, shape in changed.items():
+            done = self._context.set_input_shape(name, shape)
+            require(done, f"setting {name!r} to {shape}", said(self._require_open().log))
+            self._given[name] = shape
+        return bool(changed)
 
     def _check(self, feeds: Feeds) -> dict[str, Array]:
         """Feeds as contiguous arrays. Raises DataError with every wrong name, dtype and shape at once."""
@@ -112,12 +134,13 @@ class TrtRunner:
             )
         return {info.name: np.ascontiguousarray(feeds[info.name]) for info in self.inputs}
 
-    def bind(self, feeds: Feeds) -> None:
-        """Check the feeds, set their shapes and fill the pinned memory."""
+    def bind(self, feeds: Feeds) -> bool:
+        """Check the feeds, set their shapes and fill the pinned memory. Whether a shape is new."""
         ready = self._check(feeds)
-        self._set_shapes({name: array.shape for name, array in ready.items()})
+        changed = self._set_shapes({name: array.shape for name, array in ready.items()})
         for name, array in ready.items():
             self._slots[name].fill(array)
+        return changed
 
     def upload(self) -> None:
         """Start the copies of the bound inputs."""
@@ -129,16 +152,68 @@ class TrtRunner:
         done = self._context.execute_async_v3(self.stream.handle)
         require(done, "the inference did not start", said(self._require_open().log))
 
+    def start(self) -> None:
+        """Start the inference by its CUDA graph where there is one, else by :meth:`enqueue`."""
+        if self._graph is not None:
+            self._graph.launch(self.stream)
+        else:
+            self.enqueue()
+
+    @property
+    def captured(self) -> bool:
+        """Whether the bound inference has a CUDA graph."""
+        return self._graph is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the host must wait for the inference before it can start the copies of the outputs."""
+        return bool(self._allocators)
+
+    def capture(self, plain: dict[str, Array]) -> None:
+        """Make a CUDA graph of the bound inference, which ran plainly and gave ``plain``.
+
+        Raises:
+            EngineError: The graph gives another result.
+        """
+        if not self.cuda_graph or self.no_graph or self._graph is not None:
+            return
+        try:
+            with cuda.capture(self.stream) as graph:
+                self.enqueue()
+        except DeviceError as error:
+            self.no_graph = f"it cannot be captured: {error.found}"
+            return
+        self._graph = graph
+        self.start()
+        found = self.collect(self.fetch())
+        wrong = [name for name, array in plain.items() if not agree(array, found[name])]
+        if wrong:
+            self._drop_graph()
+            raise EngineError(
+                f"the CUDA graph gives another result than the plain inference for {', '.join(wrong)}",
+                do="set cuda_graph = false, and report the model to NVIDIA",
+            )
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
+
     def fetch(self) -> dict[str, Shape]:
         """Copy the outputs into pinned memory, wait, and say their shapes."""
+        shapes = self.download()
+        self.stream.synchronize()
+        return shapes
+
+    def download(self) -> dict[str, Shape]:
+        """Start the copies of the outputs into pinned memory and say their shapes; see :attr:`waits`."""
         shapes: dict[str, Shape] = {}
-        if self._data_shapes or self._allocators:
+        if self.waits:
             self.stream.synchronize()
         for info in self.outputs:
             shape = self._data_shapes.get(info.name) or tuple(self._context.get_tensor_shape(info.name))
             shapes[info.name] = shape
             self._slots[info.name].download(count_bytes(shape, info.dtype), self.stream)
-        self.stream.synchronize()
         return shapes
 
     def collect(self, shapes: dict[str, Shape]) -> dict[str, Array]:
@@ -155,11 +230,21 @@ class TrtRunner:
         return self._stream
 
     def infer(self, feeds: Feeds) -> dict[str, Array]:
-        """Outputs by name, as fresh arrays. Raises DataError for feeds that do not fit, DeviceError."""
-        self.bind(feeds)
+        """Outputs by name, as fresh arrays. The first call, and the second in a row of the same shapes, is captured.
+
+        Raises:
+            DataError: Feeds that do not fit.
+            DeviceError: The inference failed.
+            EngineError: Its CUDA graph gives another result.
+        """
+        changed = self.bind(feeds)
         self.upload()
-        self.enqueue()
-        return self.collect(self.fetch())
+        self.start()
+        found = self.collect(self.fetch())
+        if not (changed and self._called):
+            self.capture(found)
+        self._called = True
+        return found
 
     def timer(self, feeds: Feeds) -> TrtTimer:
         """Bind ``feeds`` once. Raises DataError for feeds that do not fit, DeviceError."""
@@ -170,7 +255,8 @@ class TrtRunner:
         return _trt_audit.read_inspector(self._require_open().engine, self._context, self._flavour.trt)
 
     def close(self) -> None:
-        """Free the buffers, the context and the engine, in that order."""
+        """Free the graph, the buffers, the context and the engine, in that order."""
+        self._drop_graph()
         for slot in self._slots.values():
             slot.close()
         self._slots = {}
@@ -190,40 +276,17 @@ class TrtRunner:
 
 
 class TrtTimer:
-    """One bound inference: upload, enqueue or graph launch, download, with an event between each.
-
-    With ``cuda_graph`` the inference is captured after one plain enqueue, and the graph's result must agree with it.
-    ``cuda_graph`` says whether a graph is used: an engine that cannot be captured runs without.
-    """
+    """One bound inference: upload, graph launch or enqueue, download, with an event between each."""
 
     def __init__(self, runner: TrtRunner, feeds: Feeds) -> None:
         self._runner = runner
-        runner.bind(feeds)
         self._events = [cuda.Event() for _ in range(4)]
+        runner.bind(feeds)
         runner.upload()
-        runner.enqueue()
+        runner.start()
         self._shapes = runner.fetch()
-        self._graph: cuda.Graph | None = self._capture() if runner.cuda_graph else None
-        self.cuda_graph = self._graph is not None
-
-    def _capture(self) -> cuda.Graph | None:
-        stream = self._runner.stream
-        plain = self.outputs()
-        try:
-            with cuda.capture(stream) as graph:
-                self._runner.enqueue()
-        except DeviceError:
-            return None
-        graph.launch(stream)
-        captured = self._runner.collect(self._runner.fetch())
-        wrong = [name for name, array in plain.items() if not agree(array, captured[name])]
-        if wrong:
-            graph.close()
-            raise EngineError(
-                f"the CUDA graph gives another result than the plain inference for {', '.join(wrong)}",
-                do="measure with cuda_graph = false, and report the model to NVIDIA",
-            )
-        return graph
+        runner.capture(self.outputs())
+        self.cuda_graph, self.no_graph = runner.captured, runner.no_graph if runner.cuda_graph else ""
 
     def __call__(self) -> Timing:
         runner, stream = self._runner, self._runner.stream
@@ -232,16 +295,13 @@ class TrtTimer:
         first.record(stream)
         runner.upload()
         start.record(stream)
-        if self._graph is not None:
-            self._graph.launch(stream)
-        else:
-            runner.enqueue()
+        runner.start()
         end.record(stream)
-        self._shapes = runner.fetch()
+        self._shapes = runner.download()
         last.record(stream)
         last.synchronize()
         wall = (time.perf_counter_ns() - begin) / 1e6
-        return Timing(wall, end.since(start), start.since(first), last.since(end))
+        return Timing(wall, end.since(start), start.since(first), None if runner.waits else last.since(end))
 
     def outputs(self) -> dict[str, Array]:
         """Copies of the last call's outputs."""

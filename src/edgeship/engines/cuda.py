@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -192,11 +193,12 @@ def synchronize() -> None:
 
 
 class Event:
-    """A point in a stream, with a time stamp."""
+    """A point in a stream, with a time stamp. Given back when nothing holds it any more."""
 
     def __init__(self) -> None:
         self._runtime = runtime()
         self._event: Any = check(self._runtime.cudaEventCreate(), "making an event")
+        self._give_back = weakref.finalize(self, self._runtime.cudaEventDestroy, self._event)
 
     def record(self, stream: Stream) -> None:
         """Place the event behind what is in ``stream`` now."""
@@ -211,10 +213,8 @@ class Event:
         return float(check(self._runtime.cudaEventElapsedTime(start._event, self._event), "reading an event's time"))
 
     def close(self) -> None:
-        """Give the event back."""
-        if self._event is not None:
-            self._runtime.cudaEventDestroy(self._event)
-            self._event = None
+        """Give the event back now."""
+        self._give_back()
 
 
 class Stream:

@@ -126,6 +126,7 @@ class TorchTimer:
     def __init__(self, runner: TorchRunner, tensors: list[Any]) -> None:
         torch = import_torch("the PyTorch baseline")
         self._torch, self._cuda = torch, runner.device.startswith("cuda")
+        self.cuda_graph, self.no_graph = runner.cuda_graph, ""
         self._last: Any = None
         self._call: Callable[[], Any] = lambda: runner.module(*tensors)
         with torch.inference_mode():

@@ -31,7 +31,7 @@ class Scripted:
     times: list[Timing]
     inputs: tuple[TensorInfo, ...] = ()
     outputs: tuple[TensorInfo, ...] = ()
-    cuda_graph: bool = False
+    no_graph: str = ""
     calls: int = 0
     seen: list[float] = field(default_factory=list)
 
@@ -39,14 +39,7 @@ class Scripted:
         return {}
 
     def timer(self, feeds):
-        def call() -> Timing:
-            taken = self.times[self.calls % len(self.times)]
-            self.calls += 1
-            self.seen.append(time.perf_counter())
-            time.sleep(taken.wall_ms / 1e3)
-            return taken
-
-        return call
+        return ScriptedTimer(self)
 
     def close(self) -> None: ...
 
@@ -54,6 +47,27 @@ class Scripted:
         return self
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass
+class ScriptedTimer:
+    runner: Scripted
+    cuda_graph: bool = False
+
+    @property
+    def no_graph(self) -> str:
+        return self.runner.no_graph
+
+    def __call__(self) -> Timing:
+        runner = self.runner
+        taken = runner.times[runner.calls % len(runner.times)]
+        runner.calls += 1
+        runner.seen.append(time.perf_counter())
+        time.sleep(taken.wall_ms / 1e3)
+        return taken
+
+    def outputs(self):
+        return {}
 
 
 @given(st.lists(st.floats(min_value=1e-3, max_value=1e3), min_size=1, max_size=300))
@@ -96,6 +110,12 @@ def test_samples_settle_and_are_written_with_their_order(tmp_path) -> None:
         assert stored["wall_ms"].size == latency.wall_ms.samples
     assert latency.samples is not None
     assert latency.samples.path == "latency.npz"
+
+
+def test_a_graph_that_was_asked_for_and_not_replayed_is_said_with_its_reason() -> None:
+    latency = benchmark(Scripted([Timing(0.5)], no_graph="it cannot be captured"), FEEDS, QUICK, watch=Watch())
+    assert not latency.cuda_graph
+    assert latency.no_graph == "it cannot be captured"
 
 
 def test_wall_time_alone_leaves_device_time_empty(tmp_path) -> None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto, helper, save
 
-from edgeship.trial.conditions import for_device
+from edgeship import engines
+from edgeship.engines import OpenOptions, _ort_cuda, _trt
+from edgeship.engines._trt_run import TrtRunner
+from edgeship.errors import EdgeshipError
+from edgeship.trial.conditions import device_of, for_device
 
 JETSON = {
     "sys/class/devfreq/17000000.gpu/cur_freq": "1300500000\n",
@@ -87,3 +92,18 @@ def test_a_machine_that_tells_nothing_gives_nothing(tmp_path: Path) -> None:
         watch.sample()
     assert watch.conditions().source == ""
     assert watch.conditions().clock_mhz == ()
+
+
+def test_every_runner_says_which_device_it_works_on(tmp_path: Path) -> None:
+    """Clocks and peak memory are read there: a runner that does not say it is measured as a processor."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "net.onnx")
+    with engines.get("onnxruntime").open(tmp_path / "net.onnx", OpenOptions(threads=1)) as runner:
+        assert device_of(runner) == "cpu"
+    cuda = _ort_cuda.CudaRunner(None, ((), ()), _ort_cuda._Device("cuda:1", 1, None), cuda_graph=False)
+    assert device_of(cuda) == "cuda:1"
+    tensorrt = TrtRunner.__new__(TrtRunner)
+    with pytest.raises(EdgeshipError, match="does not exist"):
+        tensorrt.__init__(_trt.load("tensorrt-rtx"), tmp_path / "absent.engine", OpenOptions(device="cuda:1"))
+    assert device_of(tensorrt) == "cuda:1"
