@@ -275,6 +275,10 @@ class Identity(Result):
     driver: str | None = None
     platform: str = ""
     """``x86_64-linux``, ``aarch64-linux``."""
+    version_compatible: bool = False
+    """Later versions of TensorRT with the same first number load it too."""
+    hardware_compatible: bool = False
+    """It runs on every GPU of compute capability 8.0 and later."""
     portable: bool = False
     """The engine file is the candidate's own ONNX, not a graph laid out for one processor: any of ``platform`` fits."""
 

@@ -61,7 +61,7 @@ def ask(version: str, script: str, question: Any = None) -> Any:
     """
     environment = dict(os.environ)
     environment["PYTHONWARNINGS"] = "ignore"
-    path = [str(Path(__file__).parent)]
+    path = [str(Path(__file__).parent), str(ROOT / "src")]
     if version != "rtx":
         place = prepare(version)
         path.insert(0, str(place))

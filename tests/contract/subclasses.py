@@ -65,8 +65,8 @@ def refused(trt: Any, frames: Any) -> str:
 
 def calibrate(trt: object, algorithm: str) -> dict[str, object]:
     frames = iter([{"x": np.zeros((2, 3), np.float32)}])
-    serves = _trt_implicit.Calibration(b"TRT-1-X\nx: 3c010a14\n", frames, lambda feeds: {"x": 4096}, 2)
-    calibrator = _trt_implicit.calibrator(trt, serves, algorithm)
+    serves = _trt_implicit.Calibration(b"TRT-1-X\nx: 3c010a14\n", frames, lambda feeds: {"x": 4096}, 2, algorithm)
+    calibrator = _trt_implicit.calibrator(trt, serves)
     calibrator.write_calibration_cache(b"kept")
     base = "IInt8MinMaxCalibrator" if algorithm == "MinMaxCalibration" else "IInt8EntropyCalibrator2"
     return {

@@ -33,7 +33,7 @@ ENGINES: dict[EngineName, str] = {
 class BuildRequest:
     """What to build, from what, to where.
 
-    ``frames`` serves batches for TensorRT 10's implicit calibrator when no cache is given.
+    ``frames`` serves single frames (first axis 1) for TensorRT 10's implicit calibrator when no cache is given.
     """
 
     onnx: Path

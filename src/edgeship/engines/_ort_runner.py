@@ -44,7 +44,7 @@ def check_feeds(feeds: Feeds, inputs: tuple[TensorInfo, ...]) -> dict[str, Array
     if problems:
         wanted = ", ".join(f"{info.name!r} {info.dtype} {_shape_text(info)}" for info in inputs)
         raise DataError(f"the feeds do not fit the engine: {'; '.join(problems)}", expected=wanted)
-    return {name: np.ascontiguousarray(feeds[name]) for name in known}
+    return {name: np.asarray(feeds[name], order="C") for name in known}
 
 
 def _fits(shape: tuple[int, ...], info: TensorInfo, axes: dict[str, int]) -> bool:

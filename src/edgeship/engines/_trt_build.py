@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeship.config import Target
-from edgeship.engines import BuildRequest, _host, _trt_audit, _trt_cache, _trt_implicit
+from edgeship.engines import BuildRequest, _host, _trt_audit, _trt_cache, _trt_implicit, cuda
 from edgeship.engines._trt import Flavour, Log, build_error, identity, quiet, supported_capabilities
 from edgeship.engines._trt_network import Parsed, parse
 from edgeship.engines._trt_profiles import apply_profiles, plan_profiles
@@ -48,13 +49,9 @@ def _build(flavour: Flavour, request: BuildRequest, log: Log) -> Build:
     _refuse_options(flavour, target)
     if implicit:
         _trt_implicit.refuse_unless_possible(flavour, request)
-    bound = identity(flavour, target.device, target.compute_capability)
-    here = _host.cuda()
-    if not flavour.rtx and not here.gpus:
-        raise DeviceError(
-            f"{flavour.title} builds on the GPU that will run the engine, and there is none: {here.reason}",
-            do='run the trial on the target (host = "user@name"), or engine = "tensorrt-rtx" with compute_capability',
-        )
+    if not flavour.rtx:
+        _use_gpu(flavour, target.device)
+    bound = _bound(flavour, target)
     parsed = parse(flavour, request.onnx, log, plugins=target.plugins, strongly_typed=not implicit)
     if not implicit:
         _refuse_untyped(flavour, parsed, request)
@@ -62,15 +59,20 @@ def _build(flavour: Flavour, request: BuildRequest, log: Log) -> Build:
     config = parsed.builder.create_builder_config()
     profile = apply_profiles(parsed.builder, config, profiles, parsed.shape_inputs)
     _configure(flavour, parsed, config, target)
-    calibrator = _trt_implicit.configure(flavour, parsed, config, profile, request) if implicit else None
     cache_path = None if flavour.rtx else target.timing_cache or _trt_cache.default_path(bound)
     hit = _trt_cache.attach(flavour, config, cache_path, bound, log) if cache_path is not None else None
     config.progress_monitor = progress_monitor(flavour.trt, request.progress)
-    plan = parsed.builder.build_serialized_network(parsed.network, config)
+    with ExitStack() as stack:
+        calibration = None
+        if implicit:
+            calibration = stack.enter_context(_trt_implicit.calibration(flavour, parsed, profiles, request))
+            _trt_implicit.configure(flavour.trt, config, profile, calibration)
+            _trt_implicit.constrain(flavour.trt, parsed.network, config, request.keep)
+        plan = parsed.builder.build_serialized_network(parsed.network, config)
+        if calibration is not None:
+            calibration.finish()
     if plan is None:
         raise build_error(f"{flavour.title} could not build {request.onnx.name}", log)
-    if calibrator is not None:
-        calibrator.finish()
     write_bytes(request.output, bytes(plan))
     if cache_path is not None:
         _trt_cache.keep(config, cache_path, bound)
@@ -78,6 +80,23 @@ def _build(flavour: Flavour, request: BuildRequest, log: Log) -> Build:
     return _result(
         flavour, request, parsed, profiles, Finished(bound, time.perf_counter() - start, cache_path, hit, log)
     )
+
+
+def _use_gpu(flavour: Flavour, device: str) -> None:
+    """Make the GPU current that will run the engine: TensorRT builds for the current one. Raises DeviceError."""
+    here = _host.cuda()
+    if not here.gpus:
+        raise DeviceError(
+            f"{flavour.title} builds on the GPU that will run the engine, and there is none: {here.reason}",
+            do='run the trial on the target (host = "user@name"), or engine = "tensorrt-rtx" with compute_capability',
+        )
+    cuda.use(device)
+
+
+def _bound(flavour: Flavour, target: Target) -> Identity:
+    """What the engine is bound to, and what it was made compatible with."""
+    flags = {"version_compatible": target.version_compatible, "hardware_compatible": target.hardware_compatible}
+    return identity(flavour, target.device, target.compute_capability).model_copy(update=flags)
 
 
 class Finished:

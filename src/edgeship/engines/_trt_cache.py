@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeship.engines._trt import Flavour, Log, said
+from edgeship.engines._trt import WARNING, Flavour, Log, said
 from edgeship.errors import CacheError
 from edgeship.files import sha256_bytes, sha256_file, write_bytes, write_json
 from edgeship.results import Identity
@@ -34,10 +34,19 @@ def proof_path(path: Path) -> Path:
 def attach(flavour: Flavour, config: trt.IBuilderConfig, path: Path, bound: Identity, log: Log) -> bool:
     """Give the builder the cache in ``path``, or an empty one; say whether there was one.
 
+    The default cache, which nobody named, is measured anew where it does not hold: a build that was killed between
+    the writing of the cache and of its proof leaves such a pair.
+
     Raises:
-        CacheError: The cache belongs to another version or device, has changed, or TensorRT refuses it.
+        CacheError: The user's cache belongs to another version or device or has changed; or TensorRT refuses it.
     """
-    data = _read(path, bound)
+    try:
+        data = _read(path, bound)
+    except CacheError as error:
+        if path != default_path(bound):
+            raise
+        log.add(WARNING, f"{error.found}; the kernels are measured anew")
+        data = b""
     cache = config.create_timing_cache(data)
     if cache is None or not config.set_timing_cache(cache, False):
         raise CacheError(

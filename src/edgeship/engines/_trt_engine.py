@@ -10,6 +10,7 @@ from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, _host, _t
 from edgeship.engines._plan import TITLES
 from edgeship.engines._trt import Flavour, Log, identity, load, quiet, supported_capabilities
 from edgeship.engines._trt_network import parse
+from edgeship.engines._trt_open import same_version
 from edgeship.errors import DeviceError, MissingExtra
 from edgeship.results import Audit, Build, Identity
 
@@ -85,7 +86,7 @@ def misfits(engine: EngineName, built: Identity, device: str) -> list[str]:
         flavour = load(engine)
     except (MissingExtra, DeviceError) as error:
         return [f"{title} {built.version} built it; {error.found}"]
-    if flavour.version != built.version:
+    if not _version_fits(built, flavour.version):
         found.append(f"{title} {built.version} built it, {flavour.version} is installed")
     here = identity(flavour, device)
     if here.platform != built.platform and built.platform:
@@ -109,9 +110,19 @@ def _capability_misfits(flavour: Flavour, built: Identity, gpu: _host.Gpu) -> li
     has = f"{gpu.name} has {gpu.compute_capability}"
     if flavour.rtx and gpu.compute_capability not in supported_capabilities(flavour):
         return [f"TensorRT-RTX {flavour.version} does not support this GPU's compute capability: {has}"]
+    if built.hardware_compatible and not _older(gpu.compute_capability, "8.0"):
+        return []
     if wanted and gpu.compute_capability not in wanted:
         return [f"it was built for compute capability {', '.join(wanted)}, {has}"]
     return []
+
+
+def _version_fits(built: Identity, installed: str) -> bool:
+    """Whether an engine's version loads here: the same one, or a later one of the same major for a compatible plan."""
+    if same_version(built.version, installed):
+        return True
+    same_major = same_version(built.version.split(".")[0], installed)
+    return built.version_compatible and same_major and not _older(installed, built.version)
 
 
 def _older(first: str, second: str) -> bool:

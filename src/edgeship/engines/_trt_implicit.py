@@ -6,20 +6,24 @@ Deprecated since TensorRT 10.1 and gone in 11; strongly typed Q/DQ graphs serve 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from edgeship.engines import BuildRequest, _trt_audit
 from edgeship.engines._trt import Flavour
 from edgeship.engines._trt_network import Parsed
-from edgeship.errors import CacheError, ConfigError, DataError, PrecisionError
+from edgeship.engines._trt_profiles import Profile
+from edgeship.errors import CacheError, ConfigError, DataError, EdgeshipError, PrecisionError
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-    from edgeship.engines import Feeds
+    from edgeship.engines import Array, Feeds
 
+ENTROPY, MINMAX = "EntropyCalibration2", "MinMaxCalibration"
 HEADER = re.compile(r"TRT-(\d+)-(EntropyCalibration2|MinMaxCalibration)")
 
 
@@ -74,12 +78,22 @@ class Upload(Protocol):
 
     def __call__(self, feeds: Feeds) -> dict[str, int]: ...
 
+    def close(self) -> None: ...
+
 
 class Calibration:
     """What a calibrator serves: a cache, or batches of real frames; and the error that stopped it."""
 
-    def __init__(self, cache: bytes | None, frames: Iterator[Feeds] | None, upload: Upload | None, batch: int) -> None:
+    def __init__(
+        self,
+        cache: bytes | None,
+        frames: Iterator[Feeds] | None,
+        upload: Upload | None,
+        batch: int,
+        algorithm: str = ENTROPY,
+    ) -> None:
         self.cache, self.frames, self.upload, self.batch = cache, frames, upload, batch
+        self.algorithm = algorithm
         self.written: bytes | None = None
         self.error: Exception | None = None
 
@@ -95,7 +109,7 @@ class Calibration:
             if missing:
                 raise DataError(f"the calibration frames have no input {missing[0]!r}", expected=", ".join(names))
             addresses = self.upload(feeds)
-        except (DataError, OSError, ValueError) as error:
+        except (EdgeshipError, OSError, ValueError) as error:
             self.error = error
             return None
         return [addresses[name] for name in names]
@@ -105,10 +119,57 @@ class Calibration:
         if self.error is not None:
             raise self.error
 
+    def __enter__(self) -> Calibration:
+        return self
 
-def calibrator(trt: Any, serves: Calibration, algorithm: str) -> trt.IInt8Calibrator:
-    """A vendor calibrator: ``EntropyCalibration2`` or ``MinMaxCalibration``."""
-    base = trt.IInt8MinMaxCalibrator if algorithm == "MinMaxCalibration" else trt.IInt8EntropyCalibrator2
+    def __exit__(self, *exc: object) -> None:
+        if self.upload is not None:
+            self.upload.close()
+
+
+def batched(frames: Iterator[Feeds], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Feeds]:
+    """Single frames gathered to the profile's opt shapes, which are what TensorRT calibrates with.
+
+    The last batch is filled up with the first frames again.
+
+    Raises:
+        DataError: No frames, an input without one, or frames of another shape.
+    """
+    size = max((shape[0] for shape in shapes.values() if shape), default=1)
+    first: list[Feeds] = []
+    group: list[Feeds] = []
+    for feeds in frames:
+        if len(first) < size:
+            first.append(feeds)
+        group.append(feeds)
+        if len(group) == size:
+            yield _stacked(group, shapes)
+            group = []
+    if not first:
+        raise DataError("there are no calibration frames", do="name frames from the deployment camera")
+    if group:
+        yield _stacked((group + first * size)[:size], shapes)
+
+
+def _stacked(group: list[Feeds], shapes: Mapping[str, tuple[int, ...]]) -> Feeds:
+    made: dict[str, Array] = {}
+    for name, shape in shapes.items():
+        if any(name not in feeds for feeds in group):
+            raise DataError(f"the calibration frames have no input {name!r}", expected=", ".join(shapes))
+        arrays = [feeds[name] for feeds in group]
+        array = np.concatenate(arrays)[: shape[0]] if shape and all(part.ndim for part in arrays) else arrays[-1]
+        if array.shape != shape:
+            raise DataError(
+                f"calibration frames: {len(group)} of {name!r} give the shape {array.shape}",
+                expected=f"{shape}, the profile's opt shape",
+            )
+        made[name] = np.asarray(array, order="C")
+    return made
+
+
+def calibrator(trt: Any, serves: Calibration) -> trt.IInt8Calibrator:
+    """A vendor calibrator of the algorithm that ``serves`` names."""
+    base = trt.IInt8MinMaxCalibrator if serves.algorithm == MINMAX else trt.IInt8EntropyCalibrator2
 
     class _Calibrator(base):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
@@ -129,33 +190,32 @@ def calibrator(trt: Any, serves: Calibration, algorithm: str) -> trt.IInt8Calibr
     return _Calibrator()
 
 
-def configure(
-    flavour: Flavour,
-    parsed: Parsed,
-    config: trt.IBuilderConfig,
-    profile: trt.IOptimizationProfile,
-    request: BuildRequest,
-) -> Calibration:
-    """Set the flags, the calibrator and the constraints of the kept nodes; return what the calibrator serves."""
-    trt = flavour.trt
+def configure(trt: Any, config: trt.IBuilderConfig, profile: trt.IOptimizationProfile, serves: Calibration) -> None:
+    """Set the flags and the calibrator."""
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.INT8)
-    serves, algorithm = _serves(flavour, parsed, request)
-    config.int8_calibrator = calibrator(trt, serves, algorithm)
+    config.int8_calibrator = calibrator(trt, serves)
     config.set_calibration_profile(profile)
-    constrain(trt, parsed.network, config, request.keep)
-    return serves
 
 
-def _serves(flavour: Flavour, parsed: Parsed, request: BuildRequest) -> tuple[Calibration, str]:
-    batch = request.target.batch.opt
+def calibration(
+    flavour: Flavour, parsed: Parsed, profiles: Mapping[str, Profile], request: BuildRequest
+) -> Calibration:
+    """What the calibrator serves: the cache, whose header names the algorithm; else frames, by entropy.
+
+    Raises:
+        CacheError: The cache is none of TensorRT's.
+        DeviceError: No memory for the frames.
+    """
+    shapes = {tensor.name: profiles[tensor.name][1] for tensor in parsed.inputs}
+    batch = max((shape[0] for shape in shapes.values() if shape), default=1)
     if request.cache is not None:
-        text = read_cache(request.cache)
-        algorithm, data = cache_for(flavour.version, text, str(request.cache))
-        return Calibration(data, None, None, batch), algorithm
-    from edgeship.engines._trt_upload import uploader
+        algorithm, data = cache_for(flavour.version, read_cache(request.cache), str(request.cache))
+        return Calibration(data, None, None, batch, algorithm)
+    assert request.frames is not None
+    from edgeship.engines._trt_upload import Uploader
 
-    return Calibration(None, request.frames, uploader(parsed.inputs), batch), "EntropyCalibration2"
+    return Calibration(None, batched(request.frames, shapes), Uploader(parsed.inputs), batch)
 
 
 def read_cache(path: Path) -> str:

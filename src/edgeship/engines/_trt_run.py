@@ -132,7 +132,7 @@ class TrtRunner:
                 expected=wanted,
                 do="send what the profile holds, or build with a range that contains it",
             )
-        return {info.name: np.ascontiguousarray(feeds[info.name]) for info in self.inputs}
+        return {info.name: np.asarray(feeds[info.name], order="C") for info in self.inputs}
 
     def bind(self, feeds: Feeds) -> bool:
         """Check the feeds, set their shapes and fill the pinned memory. Whether a shape is new."""

@@ -235,6 +235,8 @@ def _identity(version: str, target: Target) -> Identity:
         cuda=here.runtime,
         driver=here.driver,
         platform=platform_name(),
+        version_compatible=target.version_compatible,
+        hardware_compatible=target.hardware_compatible,
     )
 
 

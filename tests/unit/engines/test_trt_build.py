@@ -11,13 +11,23 @@ from small_onnx import convolutions
 
 from edgeship import engines
 from edgeship.config import Batch, Target
-from edgeship.engines import BuildRequest, OpenOptions, _trt, _trt_build, _trt_cache, _trt_implicit
+from edgeship.engines import (
+    BuildRequest,
+    OpenOptions,
+    _host,
+    _trt,
+    _trt_build,
+    _trt_cache,
+    _trt_engine,
+    _trt_implicit,
+)
 from edgeship.engines._plan import read_plan
 from edgeship.errors import (
     BuildError,
     CacheError,
     ConfigError,
     DataError,
+    DeviceError,
     EngineMismatch,
     ModelError,
     PrecisionError,
@@ -139,6 +149,29 @@ def test_misfits_name_every_difference(request_: BuildRequest) -> None:
     ]
 
 
+def test_versions_that_say_the_same_fit_and_compatible_plans_fit_later_ones(request_: BuildRequest) -> None:
+    built = RTX.build(request_).identity
+    major = built.version.split(".")[0]
+
+    def differs(**changes: object) -> bool:
+        return any("built it" in found for found in RTX.misfits(built.model_copy(update=changes), "cuda:0"))
+
+    assert not differs(version=".".join(built.version.split(".")[:3])), "the module may tell less than the plan"
+    assert differs(version=f"{major}.0.0")
+    assert not differs(version=f"{major}.0.0", version_compatible=True)
+    assert differs(version=f"{major}.99.0", version_compatible=True), "a later version's plan does not load here"
+    assert differs(version="0.9.0", version_compatible=True)
+
+
+def test_hardware_compatible_plans_fit_ampere_and_later(request_: BuildRequest) -> None:
+    built = RTX.build(request_).identity
+    flavour = _trt.load("tensorrt-rtx")
+    ada = _host.Gpu(0, "Ada", "8.9", 1000)
+    assert "built for compute capability 8.6" in _trt_engine._capability_misfits(flavour, built, ada)[0]
+    anywhere = built.model_copy(update={"hardware_compatible": True})
+    assert _trt_engine._capability_misfits(flavour, anywhere, ada) == []
+
+
 def test_the_probe_says_what_it_builds_for() -> None:
     probe = RTX.probe()
     assert probe.available
@@ -182,6 +215,26 @@ def test_a_timing_cache_is_kept_and_bound(tmp_path: Path) -> None:
             _trt_cache.attach(flavour, config, path, bound(), log)
 
 
+def test_a_default_timing_cache_that_does_not_hold_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a build leaves it that was killed between its two writes; nobody named the file, so nobody must delete it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    flavour = _trt.load("tensorrt-rtx")
+    log = _trt.Log()
+    keep = _trt.logger(flavour.trt, log)
+    builder = flavour.trt.Builder(keep)
+    config = builder.create_builder_config()
+    path = _trt_cache.default_path(bound())
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"half of a pair")
+    with _trt.quiet():
+        assert _trt_cache.attach(flavour, config, path, bound(), log) is False
+        _trt_cache.keep(config, path, bound())
+        assert _trt_cache.attach(flavour, builder.create_builder_config(), path, bound(), log) is True
+    assert "measured anew" in log.warnings()[0]
+
+
 def test_the_default_timing_cache_is_named_after_version_and_device() -> None:
     name = _trt_cache.default_path(bound()).name
     assert name == "tensorrt-10.3.0-Orin-.cache"
@@ -213,6 +266,36 @@ def test_the_calibrator_feeds_batches_in_the_order_of_the_names() -> None:
     assert lacking.next_batch(["c"]) is None
     with pytest.raises(DataError, match="have no input 'c'"):
         lacking.finish()
+
+
+def test_what_stopped_the_device_is_the_error_of_the_calibration() -> None:
+    def full(feeds: object) -> dict[str, int]:
+        raise DeviceError("out of device memory")
+
+    serves = _trt_implicit.Calibration(None, iter([{"a": np.zeros(1)}]), full, 1)
+    assert serves.next_batch(["a"]) is None
+    with pytest.raises(DeviceError, match="out of device memory"):
+        serves.finish()
+
+
+def test_frames_are_gathered_to_the_shape_that_calibrates() -> None:
+    frames = [{"x": np.full((1, 2), row, np.float32), "scale": np.float32(7).reshape(())} for row in range(5)]
+    found = list(_trt_implicit.batched(iter(frames), {"x": (2, 2), "scale": ()}))
+    assert [batch["x"][:, 0].tolist() for batch in found] == [[0, 1], [2, 3], [4, 0]]
+    assert [float(batch["scale"]) for batch in found] == [7, 7, 7]
+    (repeated,) = _trt_implicit.batched(iter(frames[:2]), {"x": (5, 2)})
+    assert repeated["x"][:, 0].tolist() == [0, 1, 0, 1, 0]
+
+
+def test_frames_that_would_make_tensorrt_read_past_their_end_are_refused() -> None:
+    frame = {"x": np.zeros((1, 3), np.float32)}
+    for frames, shapes, says in (
+        ([], {"x": (1, 3)}, "there are no calibration frames"),
+        ([frame], {"x": (1, 4)}, r"give the shape \(1, 3\)"),
+        ([frame], {"y": (1, 3)}, "have no input 'y'"),
+    ):
+        with pytest.raises(DataError, match=says):
+            list(_trt_implicit.batched(iter(frames), shapes))
 
 
 def test_ctrl_c_stops_a_build_at_its_next_step() -> None:
