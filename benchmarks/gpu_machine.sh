@@ -1,8 +1,9 @@
 #!/bin/sh
 # Tests and benchmarks on a machine with a GPU and no package registry, from a checkout and the parts that
 # benchmarks/pack_wheels.py made:   gpu_machine.sh test|bench|all [WHEELS] [OUT] [SECTION…]
-# Results: OUT/gpu-tests.xml, OUT/gpu-tests.log, OUT/gpu.json, OUT/gpu-bench.log. Without WHEELS the environment that
-# is active must hold onnxruntime-gpu and edgeship's needs. Exits with the last failure.
+# Results: OUT/gpu-tests.xml, OUT/gpu-tests.log, OUT/gpu.json, OUT/gpu-bench.log, and where pytest-cov is installed the
+# coverage of the code that runs on a GPU alone, OUT/gpu-coverage.txt and .json. Without WHEELS the environment that is
+# active must hold onnxruntime-gpu and edgeship's needs. Exits with the last failure.
 set -u
 what=$1 wheels=${2:-.wheels} out=${3:-build/gpu}
 [ $# -ge 3 ] && shift 3 || shift $#
@@ -33,9 +34,22 @@ with tempfile.TemporaryDirectory() as place:
 export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 status=0
 if [ "$what" = test ] || [ "$what" = all ]; then
-    timeout 200 python3 -m pytest tests/gpu -m gpu -o filterwarnings=default -p no:cacheprovider -q \
-        --durations=8 --junitxml="$out/gpu-tests.xml" >"$out/gpu-tests.log" 2>&1 || status=$?
+    measure=
+    if python3 -c 'import pytest_cov' 2>/dev/null; then
+        measure="--cov=edgeship --cov-report="
+        export COVERAGE_FILE="$out/.coverage"
+    fi
+    # shellcheck disable=SC2086
+    timeout 400 python3 -m pytest tests/gpu -m gpu -o filterwarnings=default -p no:cacheprovider -q \
+        --durations=8 --junitxml="$out/gpu-tests.xml" $measure >"$out/gpu-tests.log" 2>&1 || status=$?
     tail -n 40 "$out/gpu-tests.log"
+    if [ -n "$measure" ]; then
+        only_gpu=$(printf '*/edgeship/%s,' engines/cuda.py engines/_ort_cuda.py engines/_ort_session.py \
+            engines/_trt_memory.py engines/_trt_upload.py prepare/observe_cuda.py prepare/baseline.py prepare/parity.py)
+        python3 -m coverage report -m --include="$only_gpu" >"$out/gpu-coverage.txt" 2>&1
+        python3 -m coverage json -q --include="$only_gpu" -o "$out/gpu-coverage.json"
+        cat "$out/gpu-coverage.txt"
+    fi
 fi
 if [ "$what" = bench ] || [ "$what" = all ]; then
     [ $# -gt 0 ] && only="--only $*" || only=

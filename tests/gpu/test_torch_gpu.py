@@ -1,4 +1,4 @@
-"""PyTorch on CUDA: against the engine on the same stream, as baselines, and through parity's own comparison."""
+"""PyTorch on CUDA: as baselines, and its events against ours around the same calls."""
 
 from __future__ import annotations
 

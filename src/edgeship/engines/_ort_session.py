@@ -37,6 +37,7 @@ UNWANTED_OPTIMIZER = "WeightBiasQuantization"
 """onnxruntime 1.21 and later quantize the float weights of a layer between Q/DQ nodes, with ranges of their own:
 a layer that the candidate keeps in high precision would silently run in INT8."""
 _NO_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_?alloc|CUDA failure 2\b", re.I)
+_FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT) failure")
 _NO_GRAPH = re.compile(r"graph capture feature|CUDA ?graph", re.I)
 
 
@@ -74,7 +75,7 @@ def translated(doing: str, device: str) -> Iterator[None]:
         text = " ".join(str(error).split())
         if _NO_MEMORY.search(text):
             raise OutOfMemory(f"out of memory on {device} while {doing}", do="use a smaller batch") from error
-        if "CUDA failure" in text or "CUDNN failure" in text:
+        if _FAILED.search(text):
             raise DeviceError(f"{doing} on {device}: {text[:600]}", do="start the command again") from error
         raise EngineError(f"{doing} on {device}: onnxruntime says: {text[:600]}") from error
 

@@ -72,7 +72,7 @@ def _failure(status: Any, doing: str) -> DeviceError:
     name = status.name
     words = f"{text.decode() if isinstance(text, bytes) else text} ({name})"
     if name == "cudaErrorInsufficientDriver":
-        return _driver_failure()
+        return _driver_failure(_version(module.cudaDriverGetVersion()), _version(module.cudaRuntimeGetVersion()))
     if name == "cudaErrorNoDevice":
         return DeviceError("there is no CUDA device here", do="use device = 'cpu', or run on a machine with a GPU")
     if name == "cudaErrorMemoryAllocation":
@@ -86,9 +86,8 @@ def _failure(status: Any, doing: str) -> DeviceError:
     )
 
 
-def _driver_failure() -> DeviceError:
-    driver = _version(runtime().cudaDriverGetVersion())
-    wanted = _version(runtime().cudaRuntimeGetVersion())
+def _driver_failure(driver: str, wanted: str) -> DeviceError:
+    """The error for a driver that supports CUDA ``driver`` under a runtime of CUDA ``wanted``."""
     if driver == "0.0":
         return DeviceError(
             "no CUDA driver is installed here",
@@ -98,7 +97,7 @@ def _driver_failure() -> DeviceError:
     return DeviceError(
         f"the NVIDIA driver supports CUDA {driver}, older than the CUDA runtime {wanted} that is installed",
         expected=f"a driver for CUDA {wanted} or later",
-        do=f"update the NVIDIA driver, or pip install 'cuda-bindings=={driver.split('.')[0]}.*'",
+        do=f"update the NVIDIA driver, or pip install 'cuda-bindings=={driver.split('.', maxsplit=1)[0]}.*'",
     )
 
 

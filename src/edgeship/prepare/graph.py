@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeship.errors import MissingExtra, ModelError, StageError
+from edgeship.errors import MissingExtra, ModelError
 from edgeship.files import storage_errors
 from edgeship.results import TensorInfo
 
@@ -187,13 +187,12 @@ def copy_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
             node.metadata_props.extend(origin.metadata_props)
 
 
-def session(model: onnx.ModelProto | Path, *, device: str = "cpu", optimize: bool = True) -> Any:
-    """An onnxruntime session on the device that was asked for, never on another one.
+def session(model: onnx.ModelProto | Path, *, optimize: bool = True) -> Any:
+    """An onnxruntime session on the CPU.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
         ModelError: onnxruntime refuses the graph.
-        StageError: The provider of ``device`` is not there.
     """
     try:
         import onnxruntime as ort
@@ -203,13 +202,9 @@ def session(model: onnx.ModelProto | Path, *, device: str = "cpu", optimize: boo
     options.log_severity_level = 3
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    provider: Any = "CPUExecutionProvider"
-    if device.startswith("cuda"):
-        index = int(device.partition(":")[2] or 0)
-        provider = ("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0})
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        opened = ort.InferenceSession(source, options, providers=[provider])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except (ort.capi.onnxruntime_pybind11_state.Fail, ort.capi.onnxruntime_pybind11_state.InvalidGraph) as error:
         raise ModelError(f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}") from None
     except (
@@ -218,10 +213,3 @@ def session(model: onnx.ModelProto | Path, *, device: str = "cpu", optimize: boo
         ort.capi.onnxruntime_pybind11_state.RuntimeException,
     ) as error:
         raise ModelError(f"onnxruntime cannot load the graph: {' '.join(str(error).split())[:400]}") from None
-    wanted = provider if isinstance(provider, str) else provider[0]
-    if opened.get_providers()[0] != wanted:
-        raise StageError(
-            f"{device} was asked for, onnxruntime offers {', '.join(opened.get_providers())}",
-            do="install onnxruntime-gpu with a matching CUDA, or ask for device = 'cpu'",
-        )
-    return opened

@@ -7,8 +7,10 @@ compared one by one.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeship import config
+from edgeship import config, engines
 from edgeship.errors import ModelError, ParityError
 from edgeship.prepare import export, graph, model
 from edgeship.results import Divergence, OutputDifference, Parity
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Feeds = dict[str, Array]
+Runs = Callable[[Feeds], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -53,25 +56,22 @@ def parity(request: Request) -> Parity:
 
     Raises:
         ModelError: The model or the graph cannot be run on the inputs, or its outputs are not finite.
+        EngineError: On CUDA: the device is not there, its memory is full, or onnxruntime refuses the graph.
     """
     proto = graph.load_onnx(request.onnx)
     names = [item.name for item in graph.inputs_of(proto)]
     outputs = [item.name for item in graph.outputs_of(proto)]
-    session = graph.session(proto, device=request.tolerances.device)
     loaded = None if model.is_onnx(request.settings) else model.load(request.settings, request.root)
-    original = graph.session(request.exported, device=request.tolerances.device) if loaded is None else None
     meter = _Meter(outputs, request.tolerances.rtol, request.tolerances.atol)
     seeded = _seeded(request, loaded, proto)
     worst: Feeds | None = None
-    for feeds in (*seeded, *request.images):
-        arrays = dict(zip(names, feeds.values(), strict=True))
-        if loaded is not None:
-            reference = [value for _, value in _run_torch(loaded, feeds, request.tolerances.device)]
-        else:
-            assert original is not None
-            reference = original.run(outputs, arrays)
-        if not meter.add(reference, session.run(outputs, arrays)) and worst is None:
-            worst = feeds
+    with ExitStack() as stack:
+        candidate = _graph_runs(request, request.onnx, outputs, stack)
+        reference = _torch_runs(loaded, request) if loaded else _graph_runs(request, request.exported, outputs, stack)
+        for feeds in (*seeded, *request.images):
+            arrays = _bind(names, feeds)
+            if not meter.add(reference(arrays), candidate(arrays)) and worst is None:
+                worst = feeds
     divergence = None
     if worst is not None:
         divergence = (
@@ -123,15 +123,31 @@ def _seeded(request: Request, loaded: model.Loaded | None, proto: onnx.ModelProt
     return [random_feeds(graph.inputs_of(proto), seed) for seed in seeds]
 
 
-def _run_torch(loaded: model.Loaded, feeds: Feeds, device: str) -> list[tuple[str, Array]]:
-    module = loaded.module
+def _torch_runs(loaded: model.Loaded, request: Request) -> Runs:
+    """The user's model as a function of arrays in call order; on CUDA a copy of it, without TF32."""
+    device, module = request.tolerances.device, loaded.module
     if device != "cpu":
         import torch
 
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        module = module.to(device)
-    return model.call(module, feeds, device)
+        module = copy.deepcopy(module).to(device)
+    return lambda arrays: [value for _, value in model.call(module, arrays, device)]
+
+
+def _graph_runs(request: Request, onnx: Path, outputs: list[str], stack: ExitStack) -> Runs:
+    """A graph as a function of arrays by name: on CUDA the runner that the onnxruntime engine uses, without TF32."""
+    if request.tolerances.device == "cpu":
+        session = graph.session(onnx)
+        return lambda arrays: session.run(outputs, arrays)
+    runner = engines.get("onnxruntime").open(onnx, engines.OpenOptions(device=request.tolerances.device))
+    stack.callback(runner.close)
+
+    def run(arrays: Feeds) -> Sequence[Array]:
+        answers = runner.infer(arrays)
+        return [answers[name] for name in outputs]
+
+    return run
 
 
 def _bind(names: list[str], feeds: Feeds) -> Feeds:
@@ -190,7 +206,8 @@ def locate(loaded: model.Loaded, request: Request, feeds: Feeds) -> Divergence |
     """The first operator of the graph whose output differs from PyTorch's value of the same place.
 
     The user's program is captured and decomposed again and interpreted node by node; each ONNX node of
-    ``request.onnx`` names the FX node it was made from.
+    ``request.onnx`` names the FX node it was made from. Both sides run on the CPU, wherever they disagreed: a
+    difference that only CUDA shows has no operator here.
     """
     import torch
 
@@ -202,7 +219,7 @@ def locate(loaded: model.Loaded, request: Request, feeds: Feeds) -> Divergence |
         def run_node(self, n: Any) -> Any:
             result = super().run_node(n)
             if isinstance(result, torch.Tensor):
-                values[n.name] = result.detach().numpy()
+                values[n.name] = result.detach().cpu().numpy()
             return result
 
     with torch.no_grad():

@@ -60,6 +60,12 @@ def test_out_of_memory_advises_a_smaller_batch() -> None:
         cuda.check((status, 0), "allocating 8 bytes")
 
 
+def test_a_driver_older_than_the_runtime_is_told_with_both_versions() -> None:
+    text = str(cuda._driver_failure("12.4", "13.0"))
+    assert "the NVIDIA driver supports CUDA 12.4, older than the CUDA runtime 13.0" in text
+    assert "pip install 'cuda-bindings==12.*'" in text
+
+
 def test_a_good_status_gives_the_values() -> None:
     good = cuda.runtime().cudaError_t.cudaSuccess
     assert cuda.check((good,), "nothing") is None

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgeship.config import Model, Parity
-from edgeship.errors import ModelError, ParityError
+from edgeship.errors import DeviceError, ModelError, ParityError
 from edgeship.prepare.export import export
 from edgeship.prepare.parity import Request, parity, require
 from edgeship.prepare.slim import slim
@@ -80,6 +80,11 @@ def test_an_onnx_source_is_compared_with_the_graph_before_editing(graphs: Path) 
     result = parity(request(graphs, "shifted.onnx", settings))
     assert result.divergence is not None
     assert result.divergence.operator == "Gemm"
+
+
+def test_nothing_falls_back_from_a_device_that_is_not_there(graphs: Path) -> None:
+    with pytest.raises(DeviceError, match="CUDA"):
+        parity(Request(SETTINGS, HERE, graphs / "model.onnx", graphs / "slim.onnx", Parity(device="cuda:7")))
 
 
 def test_outputs_that_are_not_finite_are_refused(graphs: Path) -> None:
