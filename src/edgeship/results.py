@@ -320,11 +320,13 @@ class Audit(Result):
     asked: Precision
     layers: dict[str, dict[str, int]]
     """Kind of layer → precision → count, for instance ``{"Conv": {"int8": 20, "fp32": 1}}``."""
-    achieved: float
-    """Share of convolutions and matrix products, outside the kept ones, in the asked-for precision."""
+    achieved: float | None
+    """Share of convolutions and matrix products, outside the kept ones, in the asked-for precision; None where the
+    model has some and the engine's report names none."""
     missed: tuple[AuditedLayer, ...] = ()
     kept: tuple[str, ...] = ()
-    reformats: int = 0
+    reformats: int | None = 0
+    """None where only the network could be read: the builder adds them."""
     notes: tuple[str, ...] = ()
     hottest: tuple[tuple[str, float], ...] = ()
     """Operator kinds by share of the run time, where a profile gave it."""

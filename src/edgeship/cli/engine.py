@@ -166,8 +166,9 @@ def _build(request: BuildRequest, *, as_json: bool) -> None:
 
     def text(console: Console) -> None:
         _show_build(console, request.output, done)
-        share = f"{audit.achieved:.0%} of the convolutions and matrix products are {audit.asked}"
-        console.print(f"audit     {share} (read from the {audit.source})")
+        share = "an unknown share" if audit.achieved is None else f"{audit.achieved:.0%}"
+        said = f"{share} of the convolutions and matrix products are {audit.asked}"
+        console.print(f"audit     {said} (read from the {audit.source})")
         for layer in audit.missed[:10]:
             console.print(f"          {layer.operator} {layer.name} is {layer.precision}")
         if len(audit.missed) > 10:

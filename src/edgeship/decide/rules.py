@@ -217,6 +217,8 @@ def audit_rule(gate: Gate, trial: Measured) -> Rule:
     audit, limit = trial.trial.audit, gate.min_achieved
     if audit is None:
         return unmeasured("audit", limit, "the precision of the engine's layers was not audited")
+    if audit.achieved is None:
+        return unmeasured("audit", limit, "the engine's report names none of the model's convolutions and products")
     said = f"{audit.achieved:.0%} of the convolutions and matrix products run in {audit.asked}"
     facts = {"name": "audit", "measured": audit.achieved, "bound": audit.achieved, "limit": limit}
     method = f"read from the {audit.source}"

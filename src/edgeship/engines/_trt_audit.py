@@ -6,7 +6,7 @@ import fnmatch
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,13 +38,17 @@ WANTED: dict[Precision, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer as the audit sees it. ``operator`` is set for convolutions and matrix products only."""
+    """One layer as the audit sees it. ``operator`` is set for convolutions and matrix products only.
+
+    ``fused`` names every ONNX node in the layer; ``name`` is the one that stands for it.
+    """
 
     name: str
     kind: str
     precision: str
     operator: str = ""
     reformat: bool = False
+    fused: tuple[str, ...] = ()
 
 
 def read_network(network: trt.INetworkDefinition) -> list[Layer]:
@@ -97,13 +101,21 @@ def onnx_name(metadata: str, name: str) -> str:
     return found[1] if found else name
 
 
-def read_inspector(engine: trt.ICudaEngine, context: trt.IExecutionContext | None, trt: Any) -> list[Layer]:
+def onnx_names(metadata: str) -> tuple[str, ...]:
+    """Every ONNX node in a fused layer, in the order of its metadata."""
+    return tuple(re.findall(r"\[ONNX Layer: ([^\]]*)\]", metadata or ""))
+
+
+def read_inspector(
+    engine: trt.ICudaEngine, context: trt.IExecutionContext | None, trt: Any, nodes: Mapping[str, str]
+) -> list[Layer]:
     """Every layer of an open engine, from its inspector.
 
     Args:
         engine: The open engine, built with detailed profiling verbosity.
         context: A context with its input shapes set: without one, layers of dynamic shape do not tell their types.
         trt: The vendor module.
+        nodes: Operator by name of the ONNX nodes.
 
     Raises:
         EngineError: The engine was built without detailed profiling verbosity, or its report is no JSON.
@@ -111,11 +123,11 @@ def read_inspector(engine: trt.ICudaEngine, context: trt.IExecutionContext | Non
     inspector = engine.create_engine_inspector()
     if context is not None:
         inspector.execution_context = context
-    return parse_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return parse_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON), nodes)
 
 
-def parse_inspector(text: str) -> list[Layer]:
-    """Read the inspector's JSON. Raises EngineError as :func:`read_inspector` does."""
+def parse_inspector(text: str, nodes: Mapping[str, str]) -> list[Layer]:
+    """Read the inspector's JSON. ``nodes``: operator by name of the ONNX nodes. Raises as :func:`read_inspector`."""
     try:
         report = json.loads(text)
         raw = report["Layers"]
@@ -129,10 +141,10 @@ def parse_inspector(text: str) -> list[Layer]:
             expected="an engine built with detailed profiling verbosity",
             do="build it with edgeship build (or trtexec --profilingVerbosity=detailed)",
         )
-    return [_inspected(item) for item in raw]
+    return [_inspected(item, nodes) for item in raw]
 
 
-def _inspected(item: dict[str, Any]) -> Layer:
+def _inspected(item: dict[str, Any], nodes: Mapping[str, str]) -> Layer:
     kind = str(item.get("ParameterType") or item.get("LayerType") or "unknown")
     layer_type = str(item.get("LayerType", ""))
     label = f"{kind} {layer_type} {item.get('TacticName', '')}".lower()
@@ -144,8 +156,11 @@ def _inspected(item: dict[str, Any]) -> Layer:
     elif re.search(r"gemm|matrixmultiply|matrix_multiply|matmul|gemv|_mha|fmha", label):
         operator = "MatMul"
     reformat = kind == "Reformat" or layer_type == "Reformat"
-    name = onnx_name(str(item.get("Metadata", "")), str(item.get("Name", "")))
-    return Layer(name, layer_type or kind, _inspected_type(item), "" if reformat else operator, reformat)
+    operator = "" if reformat else operator
+    fused = onnx_names(str(item.get("Metadata", "")))
+    kinds = ALIASES.get(operator, (operator,))
+    name = next((name for name in fused if nodes.get(name) in kinds), next(iter(fused), str(item.get("Name", ""))))
+    return Layer(name, layer_type or kind, _inspected_type(item), operator, reformat, fused)
 
 
 def _inspected_type(item: dict[str, Any]) -> str:
@@ -171,10 +186,12 @@ def type_in_text(text: str) -> str:
 
 
 def is_kept(layer: Layer, keep: Iterable[str]) -> bool:
-    """Whether a pattern of the user's keeps this node in high precision: a name, a shell pattern or ``op:Kind``."""
+    """Whether a pattern of the user's keeps a node of it in high precision: a name, a shell pattern or ``op:Kind``."""
     kinds = ALIASES.get(layer.operator, (layer.operator,))
     return any(
-        pattern[3:] in kinds if pattern.startswith("op:") else fnmatch.fnmatchcase(layer.name, pattern)
+        pattern[3:] in kinds
+        if pattern.startswith("op:")
+        else any(fnmatch.fnmatchcase(name, pattern) for name in (layer.name, *layer.fused))
         for pattern in keep
     )
 
@@ -192,6 +209,9 @@ def summarize(
     missed = [layer for layer in judged if layer.precision not in WANTED[asked]]
     achieved = 1.0 - len(missed) / len(judged) if judged else 1.0
     notes = _notes(judged, missed, asked, source)
+    overruled = [layer.name for layer in kept if layer.precision == "int8"]
+    if overruled:
+        notes += (f"kept on request, yet they run in INT8: {', '.join(overruled)}",)
     return Audit(
         source=source,
         asked=asked,
@@ -201,7 +221,7 @@ def summarize(
             AuditedLayer(name=layer.name, operator=layer.operator, precision=layer.precision) for layer in missed
         ),
         kept=tuple(dict.fromkeys(layer.name for layer in kept)),
-        reformats=sum(layer.reformat for layer in layers),
+        reformats=sum(layer.reformat for layer in layers) if source == "engine" else None,
         notes=notes,
     )
 

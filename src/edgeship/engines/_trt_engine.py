@@ -7,12 +7,15 @@ from typing import Any
 
 from edgeship.config import EngineName, Precision
 from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, _host, _trt_audit, _trt_build
+from edgeship.engines._onnx_nodes import WEIGHTED, read_nodes
 from edgeship.engines._plan import TITLES
 from edgeship.engines._trt import Flavour, Log, identity, load, quiet, supported_capabilities
 from edgeship.engines._trt_network import parse
 from edgeship.engines._trt_open import same_version
-from edgeship.errors import DeviceError, MissingExtra
+from edgeship.errors import DeviceError, EngineError, MissingExtra
 from edgeship.results import Audit, Build, Identity
+
+UNNAMED = "the engine's own report names no convolution or matrix product, and the model has some"
 
 
 def probe(engine: EngineName) -> Probe:
@@ -54,18 +57,30 @@ def audit_network(engine: EngineName, request: BuildRequest) -> Audit:
 
 
 def audit_engine(engine: EngineName, path: Path, request: BuildRequest, options: OpenOptions) -> Audit:
-    """Audit the built engine; where it cannot be opened here, the network, unless the network has no types."""
+    """Audit the built engine; where it does not open here or its report names no product, the typed network.
+
+    The network of an implicit build has no types: its share is then unknown.
+    """
     from edgeship.engines._trt_run import TrtRunner
 
     flavour = load(engine)
+    implicit = request.precision == "implicit"
+    nodes = {node.name: node.operator for node in read_nodes(request.onnx)}
     try:
         with quiet(), TrtRunner(flavour, path, options) as runner:
-            layers = runner.layers()
-    except DeviceError:
-        if request.precision == "implicit":
+            layers = runner.layers(nodes)
+    except EngineError as error:
+        if implicit:
             raise
-        return audit_network(engine, request)
-    return _trt_audit.summarize(layers, request.precision, request.keep, "engine")
+        network = audit_network(engine, request)
+        return network.model_copy(update={"notes": (*network.notes, f"not read from the engine: {error.found}")})
+    found = _trt_audit.summarize(layers, request.precision, request.keep, "engine")
+    if any(layer.operator for layer in layers) or WEIGHTED.isdisjoint(nodes.values()):
+        return found
+    if implicit:
+        return found.model_copy(update={"achieved": None, "notes": (UNNAMED,)})
+    network = audit_network(engine, request)
+    return network.model_copy(update={"reformats": found.reformats, "notes": (UNNAMED, *network.notes)})
 
 
 def open_engine(engine: EngineName, path: Path, options: OpenOptions) -> Runner:

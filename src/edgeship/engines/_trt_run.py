@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -250,9 +251,12 @@ class TrtRunner:
         """Bind ``feeds`` once. Raises DataError for feeds that do not fit, DeviceError."""
         return TrtTimer(self, feeds)
 
-    def layers(self) -> list[_trt_audit.Layer]:
-        """Every layer with the precision it runs in, from the engine inspector. Raises EngineError."""
-        return _trt_audit.read_inspector(self._require_open().engine, self._context, self._flavour.trt)
+    def layers(self, nodes: Mapping[str, str]) -> list[_trt_audit.Layer]:
+        """Every layer with the precision it runs in, from the engine inspector. Raises EngineError.
+
+        ``nodes``: operator by name of the ONNX nodes that the engine was built from.
+        """
+        return _trt_audit.read_inspector(self._require_open().engine, self._context, self._flavour.trt, nodes)
 
     def close(self) -> None:
         """Free the graph, the buffers, the context and the engine, in that order."""

@@ -362,7 +362,7 @@ def _refuse_missing(request: BuildRequest, options: OpenOptions, file: Path, scr
     ran = profile(file, options, request.target, scratch)
     found = audit_of(ran, asked, request.keep, Origins(read_nodes(request.onnx)))
     half = asked in _HALF and not any("fp16" in item.touches for item in ran if item.operator != "Cast")
-    if not half and (found.achieved > 0 or not found.missed):
+    if not half and (found.achieved or not found.missed):
         return
     really = ", ".join(
         f"{sum(item.kind is not None and item.precision == kind for item in ran)} in {kind}"

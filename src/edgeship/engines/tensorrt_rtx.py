@@ -27,9 +27,9 @@ def build(request: BuildRequest) -> Build:
     return _trt_engine.build(NAME, request)
 
 
-def audit(engine: Path, request: BuildRequest, options: OpenOptions) -> Audit:  # noqa: ARG001
-    """Asked-for against achieved precision, from the parsed network: TensorRT-RTX is strongly typed."""
-    return _trt_engine.audit_network(NAME, request)
+def audit(engine: Path, request: BuildRequest, options: OpenOptions) -> Audit:
+    """Asked-for against achieved precision: from the inspector where the engine opens, else from the network."""
+    return _trt_engine.audit_engine(NAME, engine, request, options)
 
 
 def open(engine: Path, options: OpenOptions) -> Runner:

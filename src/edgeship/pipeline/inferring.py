@@ -19,7 +19,7 @@ from edgeship.metrics.paired import change
 from edgeship.metrics.predictions import Detection, Prediction, Segmentation
 from edgeship.pipeline.cache import Run
 from edgeship.results import TrialSpec, read
-from edgeship.trial.run import open_options
+from edgeship.trial.run import built_batch, open_options
 
 MATCH_IOU = 0.5
 
@@ -65,7 +65,7 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
     with engine.open(trial.folder / trial.trial.build.engine.path, open_options(spec)) as runner:
         info = image_input(runner.inputs, preprocess)
         fixed = info.shape[0]
-        rows = fixed if isinstance(fixed, int) else max(1, spec.target.batch.min)
+        rows = fixed if isinstance(fixed, int) else built_batch(spec, trial.trial.build).min
         loader = Loader(
             items, in_dtype(preprocess, info), input_size(info, preprocess), LoadOptions(rows, None, len(items))
         )

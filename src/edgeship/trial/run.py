@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from edgeship import __version__, engines
+from edgeship.config import Batch
 from edgeship.engines import OpenOptions, Runner
 from edgeship.errors import ArtifactError, EdgeshipError, StorageError, TargetError, UserInputError, WorkFolderBusy
 from edgeship.files import lock, sha256_file, storage_errors, write_text
@@ -149,7 +150,6 @@ def open_options(spec: TrialSpec) -> OpenOptions:
         device=target.device,
         threads=target.threads,
         cuda_graph=target.cuda_graph,
-        max_batch=target.batch.max,
         tf32=target.tf32,
         nhwc=target.nhwc,
         plugins=target.plugins,
@@ -257,7 +257,7 @@ def _measured(place: _Place, trial: Trial) -> Trial:
             trial = trial.model_copy(update={"latency": _latency(place, runner, built, load_s)})
             stage = "evaluate"
             place.say("evaluate")
-            trial = trial.model_copy(update={"evaluation": _evaluation(place, runner)})
+            trial = trial.model_copy(update={"evaluation": _evaluation(place, runner, built)})
             stage = "outputs"
             place.say("outputs")
             return trial.model_copy(update={"outputs": _outputs(place, runner, built)})
@@ -271,7 +271,7 @@ def _latency(place: _Place, runner: Runner, built: Build, load_s: float) -> Late
     from edgeship.trial.benchmark import benchmark
 
     settings = place.spec.benchmark
-    batch = settings.batch or place.spec.target.batch.opt
+    batch = settings.batch or built_batch(place.spec, built).opt
 
     def measure() -> Latency:
         feeds = batch_of(_frames(place, built), batch, built)
@@ -281,7 +281,7 @@ def _latency(place: _Place, runner: Runner, built: Build, load_s: float) -> Late
     return place.once("latency.json", Latency, measure)
 
 
-def _evaluation(place: _Place, runner: Runner) -> Evaluated | None:
+def _evaluation(place: _Place, runner: Runner, built: Build) -> Evaluated | None:
     from edgeship.trial.evaluate import evaluate
 
     spec = place.spec
@@ -298,7 +298,7 @@ def _evaluation(place: _Place, runner: Runner) -> Evaluated | None:
             classes=spec.classes,
             folder=place.folder,
             progress=place.progress,
-            batch=spec.target.batch,
+            batch=built_batch(spec, built),
         ),
     )
 
@@ -311,12 +311,23 @@ def _frames(place: _Place, built: Build) -> dict[str, Array]:
     random = np.random.default_rng(0)
     made: dict[str, Array] = {}
     for info in built.inputs:
-        shape = [axis if isinstance(axis, int) else 1 for axis in info.shape]
+        best = built.profiles[info.name][1] if info.name in built.profiles else ()
+        known = best if len(best) == len(info.shape) else (1,) * len(info.shape)
+        shape = [axis if isinstance(axis, int) else known[number] for number, axis in enumerate(info.shape)]
         values = random.standard_normal(shape)
         made[info.name] = (
             np.abs(values).astype(info.dtype) if np.dtype(info.dtype).kind in "iub" else values.astype(info.dtype)
         )
     return made
+
+
+def built_batch(spec: TrialSpec, built: Build) -> Batch:
+    """The batches that the engine was built for, read from its profile; ``target.shapes`` may differ from the batch."""
+    for info in built.inputs:
+        if info.shape and isinstance(info.shape[0], str) and info.name in built.profiles:
+            low, best, high = (shape[0] for shape in built.profiles[info.name])
+            return Batch(min=low, opt=best, max=high)
+    return spec.target.batch
 
 
 def batch_of(frames: dict[str, Array], batch: int, built: Build) -> dict[str, Array]:
@@ -347,7 +358,7 @@ def _outputs(place: _Place, runner: Runner, built: Build) -> Artifact | None:
         )
     rows = max((array.shape[0] for array in frames.values() if array.ndim), default=1)
     fixed = [info.shape[0] for info in built.inputs if info.shape and isinstance(info.shape[0], int)]
-    step = fixed[0] if fixed and isinstance(fixed[0], int) else place.spec.target.batch.min
+    step = fixed[0] if fixed and isinstance(fixed[0], int) else built_batch(place.spec, built).min
     known: dict[str, Array] = {}
     collected: dict[str, list[Array]] = {}
     for start in range(0, max(rows - rows % step, step), step):

@@ -46,10 +46,11 @@ REPORT = {
     ],
     "Bindings": ["images", "logits"],
 }
+NODES = {"/stem/Conv": "Conv", "/stem/Relu": "Relu", "/late/Conv": "Conv", "/head/MatMul": "MatMul"}
 
 
 def test_the_inspectors_report() -> None:
-    layers = parse_inspector(json.dumps(REPORT))
+    layers = parse_inspector(json.dumps(REPORT), NODES)
     assert [(layer.name, layer.operator, layer.precision) for layer in layers if layer.operator] == [
         ("/stem/Conv", "Conv", "int8"),
         ("/late/Conv", "Conv", "fp16"),
@@ -63,11 +64,38 @@ def test_the_inspectors_report() -> None:
 
 
 def test_kept_nodes_are_left_out_of_the_share() -> None:
-    layers = parse_inspector(json.dumps(REPORT))
+    layers = parse_inspector(json.dumps(REPORT), NODES)
     audit = summarize(layers, "int8", ("/late/*", "op:MatMul"), "engine")
     assert audit.achieved == 1.0
     assert audit.kept == ("/late/Conv", "/head/MatMul")
     assert audit.missed == ()
+
+
+def test_a_fused_layer_is_called_after_its_product_and_kept_by_any_of_its_nodes() -> None:
+    """Q/DQ nodes come first in the metadata of a quantized layer."""
+    report = {
+        "Layers": [
+            {
+                "Name": "/w/DequantizeLinear + /head/Conv",
+                "LayerType": "CaskConvolution",
+                "ParameterType": "Convolution",
+                "Inputs": [{"Format/Datatype": "Row major Int8 format"}],
+                "Metadata": "[ONNX Layer: /w/DequantizeLinear]\x1e[ONNX Layer: /head/Conv]\x1e[ONNX Layer: /head/Relu]",
+            }
+        ]
+    }
+    nodes = {"/w/DequantizeLinear": "DequantizeLinear", "/head/Conv": "Conv", "/head/Relu": "Relu"}
+    (layer,) = parse_inspector(json.dumps(report), nodes)
+    assert layer.name == "/head/Conv"
+    assert is_kept(layer, ("/head/Relu",))
+    assert summarize([layer], "fp16", (), "engine").missed[0].name == "/head/Conv"
+    kept = summarize([layer], "int8", ("/head/Conv",), "engine")
+    assert kept.kept == ("/head/Conv",)
+    assert "kept on request, yet they run in INT8: /head/Conv" in kept.notes
+
+
+def test_the_network_does_not_tell_reformats() -> None:
+    assert summarize([Layer("conv", "CONVOLUTION", "fp32", "Conv")], "fp32", (), "network").reformats is None
 
 
 def test_asked_for_fp16_got_fp32_is_said() -> None:
@@ -85,9 +113,9 @@ def test_a_network_without_products_says_so() -> None:
 
 def test_names_alone_are_refused() -> None:
     with pytest.raises(EngineError, match="only the names of its layers"):
-        parse_inspector(json.dumps({"Layers": ["conv1", "conv2"]}))
+        parse_inspector(json.dumps({"Layers": ["conv1", "conv2"]}), {})
     with pytest.raises(EngineError, match="cannot be read"):
-        parse_inspector("not JSON")
+        parse_inspector("not JSON", {})
 
 
 @pytest.mark.parametrize(

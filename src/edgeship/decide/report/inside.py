@@ -78,7 +78,7 @@ def _summary(known: Sequence[tuple[CandidateView, Audit]]) -> Table:
             Cell(numbers.percent(audit.achieved, 0)),
             _bar(total),
             *counts,
-            Cell(str(audit.reformats)),
+            Cell(numbers.ABSENT if audit.reformats is None else str(audit.reformats)),
         )
         rows.append(Row(cells, emphasis=candidate.chosen))
     caption = (
