@@ -66,6 +66,12 @@ def test_int8_without_frames_is_refused(tmp_path: Path) -> None:
     assert "never used" in problems(tmp_path, MINIMAL)[0]
 
 
+def test_a_gpu_engine_on_the_processor_is_refused(tmp_path: Path) -> None:
+    assert "target.device: tensorrt runs on a GPU, found 'cpu'; use \"cuda:0\"" in problems(
+        tmp_path, MINIMAL + '[target]\nengine = "tensorrt"\n'
+    )
+
+
 def test_gate_on_accuracy_needs_labelled_images(tmp_path: Path) -> None:
     text = MINIMAL + '[candidates]\nprecisions = ["fp32"]\n[gate]\nmax_drop = { top1 = 0.01 }\n'
     assert "evaluation.images: missing" in problems(tmp_path, text)[0]

@@ -219,6 +219,8 @@ def test_precision_that_was_not_achieved_fails_and_an_absent_audit_is_inconclusi
     gate = Gate(latency_p50_ms=5)
     assert only(gate, measured(audit=audit), "audit").outcome == "fail"
     assert only(gate, measured(audit=None), "audit").outcome == "inconclusive"
+    unknown = item.trial.audit.model_copy(update={"achieved": None})
+    assert only(gate, measured(audit=unknown), "audit").outcome == "inconclusive"
 
 
 def test_a_trial_that_crashed_fails_its_candidate_and_not_the_run():

@@ -9,11 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeship.config import Batch, Benchmark, Target
+from edgeship.config import Batch, Benchmark, ShapeRange, Target
 from edgeship.errors import PrecisionError
-from edgeship.results import Artifact, Candidate, TrialSpec
+from edgeship.results import Artifact, Candidate, TrialSpec, write
 from edgeship.trial.audit import audit
 from edgeship.trial.build import build, request_of
+from edgeship.trial.run import built_batch, open_options, run_trial
 
 
 @pytest.fixture
@@ -63,3 +64,22 @@ def test_the_implicit_calibrator_gets_the_frames_one_row_at_a_time(folder: Path)
     rows = [feeds["x"].shape for feeds in request.frames]
     assert rows == [(1, 8)] * 3
     assert request_of(spec_for(folder, "int8"), folder).frames is None
+
+
+def test_a_trial_takes_its_batches_from_the_profile_that_was_built(folder: Path) -> None:
+    """The input's own range, where ``target.batch`` stays at its default of one."""
+    range_ = ShapeRange(min=(4, 8), opt=(8, 8), max=(16, 8))
+    spec = spec_for(folder, "fp32", shapes={"x": range_}).model_copy(
+        update={"benchmark": Benchmark(warmup_s=0.01, min_s=0.02, min_samples=10, precision=0.5)}
+    )
+    spec = spec.model_copy(update={"target": spec.target.model_copy(update={"batch": Batch()})})
+    write(spec, folder / "spec.json")
+    trial = run_trial(folder)
+    assert trial.failure is None
+    assert trial.build is not None
+    assert built_batch(spec, trial.build) == Batch(min=4, opt=8, max=16)
+    assert trial.latency is not None
+    assert trial.latency.batch == 8
+    assert open_options(spec).max_batch is None, "the profile's own maximum"
+    with np.load(folder / "known.npz") as known:
+        assert known["in:x"].shape == (4, 8)
