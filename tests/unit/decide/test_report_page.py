@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import report_samples as samples
-from edgeship.decide.report import ChangedImage, Evidence, render, write_report
+from edgeship.decide.report import ChangedImage, Evidence, judgement, render, write_report
+from edgeship.decide.report.blocks import Table
 from edgeship.decide.report.view import targets
 from edgeship.errors import StorageError
 
@@ -72,6 +73,7 @@ def page(evidence: Evidence) -> Parsed:
 def test_every_part_is_shown(page: Parsed) -> None:
     sections = {attributes["id"] for attributes in page.all("section") if "id" in attributes}
     shared = {
+        "targets",
         "images",
         "sensitivity",
         "search",
@@ -88,6 +90,18 @@ def test_every_part_is_shown(page: Parsed) -> None:
     assert sections == shared | per_target
     for words in ("SHIP", "NO-SHIP", "8 of 113 nodes", "the clock fell", "torch.compile", "First to diverge: Resize"):
         assert words in page.text
+
+
+def test_several_targets_stand_side_by_side_in_one_table(evidence: Evidence) -> None:
+    section = judgement.targets_section(targets(evidence))
+    (table,) = section.blocks
+    assert isinstance(table, Table)
+    assert [row.cells[0].text for row in table.rows] == ["workstation", "orin <nano>"]
+    assert [row.cells[1].text for row in table.rows] == ["SHIP", "NO-SHIP"]
+    assert all(len(row.cells) == len(table.columns) for row in table.rows)
+    assert table.rows[0].cells[2].text == "int8" and table.rows[0].emphasis
+    one = dataclasses.replace(evidence, decisions=evidence.decisions[:1])
+    assert "Targets side by side" not in render(one) and "Targets side by side" in render(evidence)
 
 
 def test_hostile_names_stay_text(page: Parsed) -> None:

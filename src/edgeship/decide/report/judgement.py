@@ -202,39 +202,62 @@ def device(trial: Trial) -> str:
 
 
 def _candidates_table(view: TargetView) -> Table:
-    metric, share = view.metric, view.share(view.metric)
+    rows = [Row(_cells(view, item, view.metric), emphasis=item.chosen) for item in view.candidates]
+    words = f"bound at {confidence_words(view)} confidence" if view.evidence.confidence else "statistics off"
+    caption = f"All candidates. Drop: reference minus candidate, positive is worse; {words}"
+    return Table(caption, _columns(view.metric), tuple(rows), sortable=True)
+
+
+def targets_section(views: tuple[TargetView, ...]) -> Section:
+    """The chosen candidate of every target, or the one nearest to passing, side by side."""
+    metric = views[0].metric
+    rows = []
+    for view in views:
+        focus = view.focus
+        first = (
+            Cell(view.name, strong=True, sub=f"{view.clock} time", sort=view.name),
+            Cell(view.decision.verdict, outcome=VERDICT_OUTCOME[view.decision.verdict]),
+        )
+        rest = _cells(view, focus, metric) if focus is not None else (Cell(numbers.ABSENT),) * len(_columns(metric))
+        rows.append(Row((*first, *rest), emphasis=focus is not None and focus.chosen))
+    caption = "The chosen candidate of each target, or the one nearest to passing. Drop: reference minus candidate"
+    columns = (Column("Target"), Column("Verdict"), *_columns(metric))
+    return Section("targets", "Targets side by side", (Table(caption, columns, tuple(rows), sortable=True),), "Targets")
+
+
+def _columns(metric: str | None) -> tuple[Column, ...]:
+    """What :func:`_cells` fills."""
     columns = [Column("Candidate"), Column("Outcome"), Column("p50", number=True), Column("p99", number=True)]
     columns.append(Column("Images/s", number=True))
     if metric is not None:
         columns += [Column(numbers.metric_title(metric), number=True), Column("Drop", number=True)]
     columns += [Column("Agreement", number=True), Column("Achieved", number=True), Column("Engine", number=True)]
-    rows = []
-    for candidate in view.candidates:
-        latency, trial, judged = view.latency(candidate), candidate.trial, candidate.judged
-        cells = [
-            Cell(candidate.name, code=True, sub=_candidate_note(candidate), sort=candidate.name),
-            Cell(candidate.outcome_word, outcome=candidate.outcome),
-            Cell(numbers.milliseconds(latency.p50 if latency else None), sort=latency.p50 if latency else None),
-            Cell(numbers.milliseconds(latency.p99 if latency else None), sort=latency.p99 if latency else None),
-            _throughput(trial),
-        ]
-        if metric is not None:
-            value, drop, bound = candidate.metric(metric), candidate.drop(metric), candidate.drop_bound(metric)
-            sub = (
-                f"≤ {numbers.drop_value(bound, share=share)}" if bound is not None and view.evidence.confidence else ""
-            )
-            cells.append(Cell(numbers.metric_value(value, share=share), sort=value))
-            cells.append(Cell(numbers.drop_value(drop, share=share), sub=sub, sort=drop))
-        agreement = judged.agreement if judged is not None else None
-        cells.append(Cell(numbers.percent(agreement, 1), sort=agreement))
-        achieved = trial.audit.achieved if trial is not None and trial.audit is not None else None
-        cells.append(Cell(numbers.percent(achieved, 0), sort=achieved))
-        size = trial.build.engine.size_bytes if trial is not None and trial.build is not None else None
-        cells.append(Cell(numbers.size(size), sort=size))
-        rows.append(Row(tuple(cells), emphasis=candidate.chosen))
-    words = f"bound at {confidence_words(view)} confidence" if view.evidence.confidence else "statistics off"
-    caption = f"All candidates. Drop: reference minus candidate, positive is worse; {words}"
-    return Table(caption, tuple(columns), tuple(rows), sortable=True)
+    return tuple(columns)
+
+
+def _cells(view: TargetView, candidate: CandidateView, metric: str | None) -> tuple[Cell, ...]:
+    """A candidate's figures in a row."""
+    latency, trial, judged = view.latency(candidate), candidate.trial, candidate.judged
+    share = view.share(metric)
+    cells = [
+        Cell(candidate.name, code=True, sub=_candidate_note(candidate), sort=candidate.name),
+        Cell(candidate.outcome_word, outcome=candidate.outcome),
+        Cell(numbers.milliseconds(latency.p50 if latency else None), sort=latency.p50 if latency else None),
+        Cell(numbers.milliseconds(latency.p99 if latency else None), sort=latency.p99 if latency else None),
+        _throughput(trial),
+    ]
+    if metric is not None:
+        value, drop, bound = candidate.metric(metric), candidate.drop(metric), candidate.drop_bound(metric)
+        sub = f"≤ {numbers.drop_value(bound, share=share)}" if bound is not None and view.evidence.confidence else ""
+        cells.append(Cell(numbers.metric_value(value, share=share), sort=value))
+        cells.append(Cell(numbers.drop_value(drop, share=share), sub=sub, sort=drop))
+    agreement = judged.agreement if judged is not None else None
+    cells.append(Cell(numbers.percent(agreement, 1), sort=agreement))
+    achieved = trial.audit.achieved if trial is not None and trial.audit is not None else None
+    cells.append(Cell(numbers.percent(achieved, 0), sort=achieved))
+    size = trial.build.engine.size_bytes if trial is not None and trial.build is not None else None
+    cells.append(Cell(numbers.size(size), sort=size))
+    return tuple(cells)
 
 
 def _candidate_note(candidate: CandidateView) -> str:

@@ -23,7 +23,7 @@ def assemble(evidence: Evidence) -> Page:
     """The whole page from the evidence."""
     views = targets(evidence)
     several = len(views) > 1
-    sections: list[Section | None] = []
+    sections: list[Section | None] = [judgement.targets_section(views)] if several else []
     images = pictures.changed_section(evidence)
     for view in views:
         prefix = f"target-{view.number}-" if several else ""
