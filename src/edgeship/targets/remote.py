@@ -36,6 +36,8 @@ from edgeship.targets.channel import Channel, Closed
 
 PROTOCOL = 1
 RESTARTS = 5
+FULL = 28
+"""Exit status of a supervisor that could not even write down that the disk is full."""
 POLL_S = 0.05
 OURS = frozenset(
     {
@@ -206,13 +208,17 @@ class Agent:
                 if (place / "stopped").is_file():
                     self._channel.send({"stopped": True})
                     return
+                if process is not None and process.returncode == FULL:
+                    self._channel.send(wire.describe(_full(place)))
+                    return
                 if starts > RESTARTS:
                     self._channel.send(wire.describe(_gave_up(place)))
                     return
                 starts += 1
                 position = 0
-                (place / "progress.jsonl").unlink(missing_ok=True)
-                process = _start(place, request.get("timeout_s"))
+                with storage_errors(place):
+                    (place / "progress.jsonl").unlink(missing_ok=True)
+                    process = _start(place, request.get("timeout_s"))
             self._channel.receive(POLL_S)
 
     def _pass_on(self, path: Path, position: int) -> int:
@@ -332,6 +338,18 @@ def _start(place: Path, timeout_s: float | None) -> subprocess.Popen[bytes]:
 
 def supervise(place: Path, timeout_s: float | None) -> int:
     """Run the trial in ``place`` to its end. At most one process does so at a time; the kernel holds the lock."""
+    try:
+        with storage_errors(place):
+            return _supervised(place, timeout_s)
+    except StorageError as error:
+        try:
+            write_json(place / "error.json", wire.describe(error))
+        except StorageError:
+            return FULL
+    return 0
+
+
+def _supervised(place: Path, timeout_s: float | None) -> int:
     from edgeship.targets import local
 
     with (place / "supervisor.lock").open("a+") as lock:
@@ -347,6 +365,8 @@ def supervise(place: Path, timeout_s: float | None) -> int:
         with (place / "progress.jsonl").open("w", encoding="utf-8") as lines:
             try:
                 local.run(place, wire.speaker(lines), timeout_s=timeout_s)
+            except StorageError:
+                raise
             except EdgeshipError as error:
                 write_json(place / "error.json", wire.describe(error))
             except KeyboardInterrupt:
@@ -419,6 +439,14 @@ def _ended(place: Path) -> dict[str, Any] | None:
     if (place / "error.json").is_file():
         return wire.hear((place / "error.json").read_text(encoding="utf-8"))
     return None
+
+
+def _full(place: Path) -> StorageError:
+    free = shutil.disk_usage(place).free
+    return StorageError(
+        f"the device has no space left for the trial: {free / 2**20:.1f} MiB are free at {place}",
+        do="free some space there, then run the same command again: it continues",
+    )
 
 
 def _gave_up(place: Path) -> TargetError:

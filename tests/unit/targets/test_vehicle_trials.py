@@ -19,7 +19,7 @@ from edgeship.data.reference import importable
 from edgeship.errors import ArtifactError, DataError, EngineMismatch, MissingExtra, StorageError, WorkFolderBusy
 from edgeship.files import lock, sha256_file
 from edgeship.results import Artifact, Build, Trial, TrialSpec, read, write
-from edgeship.targets import local, wire
+from edgeship.targets import local, remote, wire
 from edgeship.trial.run import run_trial
 from vehicle_support import Ground, ground, make_trial
 
@@ -246,3 +246,31 @@ def test_errors_cross_the_pipe_as_their_own_class() -> None:
     unknown = wire.revive({"error": {"kind": "OSError", "found": "x", "expected": None, "do": None}})
     assert type(unknown).__name__ == "TargetError"
     assert wire.hear("a library's own print") == {} and wire.hear("[1]") == {}
+
+
+def test_a_full_disk_on_the_device_is_said_and_the_trial_is_not_repeated(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "trial", made)
+    (folder / "progress.jsonl").symlink_to("/dev/full")
+    assert remote.supervise(folder, None) == 0
+    told = wire.revive(wire.hear((folder / "error.json").read_text()))
+    assert isinstance(told, StorageError) and "no space left" in str(told)
+
+
+def test_a_device_too_full_to_note_an_error_ends_the_trial_after_one_attempt(made: Ground, tmp_path: Path) -> None:
+    """The ballast leaves room for the process number that stood there before, and for nothing else."""
+    trial = make_trial(tmp_path / "base" / "trials" / "t", made)
+    (trial / "supervisor.pid").write_text("none")
+    (tmp_path / "there").mkdir()
+    script = (
+        'mount -t tmpfs -o size=1m tmpfs "$1" && cp -r "$2/." "$1" && '
+        '{ head -c 2m /dev/zero > "$1/ballast" 2>/dev/null; exec "$3" -m edgeship.targets.remote serve "$1"; }'
+    )
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", tmp_path / "there", tmp_path / "base", sys.executable]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent:
+        assert agent.stdin is not None and agent.stdout is not None
+        agent.stdin.write('{"do": "follow", "trial": "t"}\n')
+        agent.stdin.flush()
+        told = wire.revive(wire.hear(agent.stdout.readline()))
+        agent.stdin.close()
+    assert isinstance(told, StorageError), told
+    assert "the device has no space left" in str(told)
