@@ -335,6 +335,9 @@ def _gone() -> EngineError:
 def as_array(name: str, value: Any) -> Array:
     """A numpy view of anything that speaks DLPack from host memory, without a copy.
 
+    A tensor in device memory is refused, not copied in silence: numpy cannot see it, the runtime has no library of its
+    own that could hand it to an engine, and the engine would have to be ordered after the stream that fills it.
+
     Raises:
         DataError: No array, or memory of a device.
     """
