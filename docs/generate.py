@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from edgeship import config, results
+from edgeship.bundle import manifest
 from edgeship.cli import COMMANDS
 
 HERE = Path(__file__).parent
@@ -43,7 +45,8 @@ def type_name(annotation: Any) -> str:
     """A type as a reader of TOML or JSON would say it."""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     for old, new in (
-        ("typing.", ""), ("edgeship.config.", ""), ("edgeship.results.", ""), ("pathlib._local.", ""),
+        ("typing.", ""), ("edgeship.config.", ""), ("edgeship.results.", ""),
+        ("edgeship.bundle.manifest.", ""), ("pathlib._local.", ""),
         ("pathlib.", ""), ("NoneType", "None"), ("Annotated[", ""), ("Literal", "one of "),
     ):  # fmt: skip
         text = text.replace(old, new)
@@ -89,7 +92,7 @@ def sections(module: Any, base: type[BaseModel]) -> list[str]:
             and model is not base
             and model.__module__ == module.__name__
         ):
-            lines += ["", f"## {model.__name__}", "", (model.__doc__ or "").strip(), "", *table(model, notes)]
+            lines += ["", f"## {model.__name__}", "", inspect.cleandoc(model.__doc__ or ""), "", *table(model, notes)]
     return lines
 
 
@@ -113,10 +116,17 @@ def pages() -> dict[str, str]:
     head = "The tables of edgeship.toml. Unknown keys are refused, all at once, with the nearest valid one."
     codes = "Exit codes: 0 ship or success, 1 no-ship, 2 wrong input or config, 3 inconclusive, 4 a stage failed."
     told = f"`RunResult` is the whole of result.json, schema version {results.SCHEMA_VERSION}; the rest are its parts."
+    bundle = (
+        f"`Manifest` is the whole of a bundle's manifest.json, schema version {manifest.BUNDLE_SCHEMA_VERSION}; "
+        "the rest are its parts. The same as a JSON schema stands in the package, for checkers in other languages:\n\n"
+        "```console\n$ python -c 'from importlib.resources import files; "
+        'print(files("edgeship.bundle") / "manifest.schema.json")\'\n```'
+    )
     texts = {
         "config.md": ["# edgeship.toml", "", head, *sections(config, config.Section)],
         "commands.md": ["# Commands", "", codes, *commands()],
         "result.md": ["# Results", "", told, *sections(results, results.Result)],
+        "manifest.md": ["# The manifest of a bundle", "", bundle, *sections(manifest, results.Result)],
     }
     return {name: NOTE + "\n".join(lines) + "\n" for name, lines in texts.items()}
 

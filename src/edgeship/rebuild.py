@@ -102,17 +102,27 @@ def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress
                 name=manifest.name,
                 reference=reference,
                 gate=manifest.gate,
-                evidence={
-                    f"rebuilt-from/{name.removeprefix('evidence/candidate/')}": verified.folder / name
-                    for name in manifest.files
-                    if name.startswith("evidence/candidate/")
-                },
+                calibration=manifest.calibration,
+                cache=verified.folder / manifest.cache if manifest.cache is not None else None,
+                prepared=manifest.prepared,
+                evidence=_earlier(verified),
                 licences=_licences(verified),
                 key=options.sign_with,
                 password=options.password,
             )
             write(contents, written)
         return Rebuilt(decision, tuple(trials), written)
+
+
+def _earlier(verified: Verified) -> dict[str, Path]:
+    """What the first engine's verdict rested on; the reference stays where it is."""
+    names = [name for name, entry in verified.manifest.files.items() if entry.role == "evidence"]
+    kept = [name for name in names if name.startswith("evidence/")]
+    kept = [name for name in kept if not name.startswith(("evidence/reference/", "evidence/rebuilt-from/"))]
+    return {
+        f"rebuilt-from/{name.removeprefix('evidence/').removeprefix('candidate/')}": verified.folder / name
+        for name in kept
+    }
 
 
 def _licences(verified: Verified) -> dict[str, Path]:
@@ -126,7 +136,8 @@ def _lay_out(verified: Verified, folder: Path, options: RebuildOptions, number: 
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(verified.folder / manifest.model, folder / "model.onnx")
-        cache = _optional(folder, "calibration.cache", manifest.cache, lambda: verified.folder / str(manifest.cache))
+        taken = manifest.cache if manifest.candidate.precision == "implicit" else None
+        cache = _optional(folder, "calibration.cache", taken, lambda: verified.folder / str(taken))
         known = manifest.known_answer
         frames = None
         if known is not None:

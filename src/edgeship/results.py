@@ -574,7 +574,7 @@ class RunResult(Result):
     stages: tuple[StageRun, ...]
     environment: dict[str, Any]
     config: dict[str, Any]
-    """The config as read, with every default filled in."""
+    """The config as read, with every default filled in; paths below its folder are relative to it."""
     notes: tuple[str, ...] = ()
     search: dict[str, Any] = {}
     report: str = "report.html"

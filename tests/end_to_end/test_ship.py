@@ -40,6 +40,14 @@ def test_a_run_writes_everything_that_the_verdict_rests_on(shipped: Project) -> 
     assert result["environment"]["packages"]["onnxruntime"]
     for name in ("report.html", "summary.md", "junit.xml", "bundle/manifest.json"):
         assert (shipped.out / name).stat().st_size > 0
+    manifest = json.loads((shipped.out / "bundle" / "manifest.json").read_text())
+    assert {f"evidence/{name}" for name in ("report.html", "result.json", "summary.md")} <= set(manifest["files"])
+    assert {"torch", "onnx", "exporter"} <= set(manifest["prepared"])
+    calibrated = result["chosen"] == "int8"
+    assert (manifest["cache"] is not None) == (manifest["calibration"] is not None) == calibrated
+    told = json.loads((shipped.out / "bundle" / "evidence" / "result.json").read_text())
+    assert told == result
+    assert str(shipped.folder) not in json.dumps(told["config"])
 
 
 def test_every_calibration_frame_is_seen(shipped: Project) -> None:

@@ -14,15 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeship.bundle import MANIFEST, SIGNATURE, Contents, opened, verify, write, zip_bundle
-from edgeship.bundle.manifest import check_path, parse, schema
+from edgeship.bundle.manifest import CalibrationProvenance, Manifest, check_path, parse, schema
 from edgeship.bundle.sign import make_keys
 from edgeship.bundle.write import sign_bundle
+from edgeship.config import Gate
 from edgeship.errors import ArtifactError, BundleError, EdgeshipError, UserInputError
+from edgeship.rebuild import RebuildOptions, rebuild
 from edgeship.results import Failure, Trial
 from edgeship.results import read as read_result
 from edgeship.results import write as write_result
 from edgeship.trial.run import run_trial
-from vehicle_support import decision, ground, make_trial
+from vehicle_support import QUICK, decision, ground, make_trial
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,50 @@ def test_writing_the_same_bundle_again_keeps_its_signature(
     sign_bundle(tmp_path / "b", keys[0])
     write(contents, tmp_path / "b")
     assert verify(tmp_path / "b", keys[1]).verdict == "SHIP"
+
+
+def test_a_bundle_holds_its_calibration_and_the_evidence_and_keeps_them_when_rebuilt(
+    trial: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "calib.cache").write_text("TRT-8601-EntropyCalibration2\nimages: 3c010a14\n")
+    (tmp_path / "calib.cache.json").write_text("{}")
+    (tmp_path / "report.html").write_text("12:00")
+    contents = Contents(
+        trial,
+        decision(),
+        reference=trial,
+        gate=Gate(latency_p50_ms=1000.0),
+        calibration=CalibrationProvenance(
+            method="entropy", frames=4, frames_sha256="f", graph_sha256="g", preprocess_sha256="p"
+        ),
+        cache=tmp_path / "calib.cache",
+        prepared={"torch": "2.9.0", "exporter": "torch.onnx 2.9.0"},
+        evidence={"report.html": tmp_path / "report.html"},
+    )
+    place = tmp_path / "bundle"
+    write(contents, place)
+    made = verify(place)
+    assert made.cache == "calibration.cache" and made.files[made.cache].role == "cache"
+    assert {"calibration.cache.json", "evidence/report.html"} <= set(made.files)
+
+    sign_bundle(place, keys[0])
+    (tmp_path / "report.html").write_text("12:01, every stage reused")
+    write(contents, place)
+    assert verify(place, keys[1]) == made
+    assert (place / "evidence" / "report.html").read_text() == "12:00"
+
+    done = rebuild(place, tmp_path / "again", RebuildOptions(benchmark=QUICK))
+    assert done.bundle is not None
+    again = verify(done.bundle)
+    assert (again.calibration, again.prepared, again.cache) == (made.calibration, made.prepared, made.cache)
+    assert "evidence/rebuilt-from/report.html" in again.files
+    assert not (tmp_path / "again" / "trial" / "calibration.cache").exists()
+
+
+def test_the_docs_name_the_schema_and_its_keys() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "manifest.md").read_text()
+    assert "manifest.schema.json" in page
+    assert all(f"| `{name}` |" in page for name in Manifest.model_fields)
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(trial: Path, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@
       manifest.sig       optional: 64 raw bytes, Ed25519 over the bytes of manifest.json
       engine<SUFFIX>     the engine as its library wrote it, with no header of ours
       model.onnx         what the engine can be rebuilt from
-      calibration.cache  known.npz  plugins/  evidence/  licences/
+      calibration.cache  where the candidate is INT8, with calibration.cache.json, what the cache is bound to
+      known.npz  plugins/  licences/
+      evidence/          report.html, result.json, summary.md; the trials of the candidate and of the reference
 
 :func:`verify` reads it as hostile input, in plain Python, before any engine parses a byte of it.
 """

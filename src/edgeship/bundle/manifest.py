@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from edgeship.config import Evaluation, Gate, Preprocess, Target
 from edgeship.errors import BundleError
-from edgeship.results import Candidate, Identity, Quantiles, Result, TensorInfo, VerdictWord
+from edgeship.results import Calibrated, Candidate, Identity, Quantiles, Result, TensorInfo, VerdictWord
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
@@ -56,6 +56,11 @@ class CalibrationProvenance(Result):
     preprocess_sha256: str
     trusted_cache: bool = False
 
+    @classmethod
+    def of(cls, calibrated: Calibrated) -> CalibrationProvenance:
+        """The provenance in a calibration's result."""
+        return cls.model_validate(calibrated.model_dump(include=set(cls.model_fields)))
+
 
 class Manifest(Result):
     """What a bundle is and what it holds.
@@ -86,6 +91,7 @@ class Manifest(Result):
     model: str
     """The ONNX the engine was built from."""
     cache: str | None = None
+    """The calibration cache that an INT8 candidate's ranges stand in."""
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     profiles: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = Field(default_factory=dict)
@@ -101,6 +107,9 @@ class Manifest(Result):
     latency_clock: Literal["device", "wall"] | None = None
     latency_batch: int | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+    """Of the machine that the engine was tried on."""
+    prepared: dict[str, str] = Field(default_factory=dict)
+    """Versions of what made the ONNX: the exporter, torch, onnx and the rest. A rebuilt bundle keeps them."""
     files: dict[str, BundledFile]
 
     @field_validator("files")

@@ -29,12 +29,15 @@ from edgeship.results import Build, Trial, TrialSpec, read
 
 if TYPE_CHECKING:
     from edgeship.config import Evaluation, Gate, Precision, Target
-    from edgeship.results import Calibrated, Decision
+    from edgeship.results import Decision
 
 MIN_SNR_DB: dict[Precision, float] = {"fp32": 50.0, "fp16": 30.0}
 """How close a vehicle's answer must come to the recorded one; quantized engines 15 dB. Nonsense is near 0 dB."""
 QUANTIZED_SNR_DB = 15.0
+CACHE = "calibration.cache"
 EVIDENCE_OF_TRIAL = ("trial.json", "latency.npz", "records.npz", "outputs.npz")
+EVIDENCE_OF_RUN = ("report.html", "result.json", "summary.md")
+"""What a run writes anew each time, with its times: the same bundle keeps what it was made with."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class Contents:
         name: Name of the model.
         reference: The folder of the reference's trial, so that a rebuilt engine can be gated again.
         gate: The rules of the verdict, for the same purpose.
-        calibrated: Provenance of the INT8 ranges.
+        calibration: Provenance of the INT8 ranges.
+        cache: The calibration cache, and its binding beside it; default: the trial's own, where its engine took one.
+        prepared: Versions of what made the ONNX.
         evidence: Further files by their name under ``evidence/``: ``{"report.html": path}``.
         licences: Licence texts by their name under ``licences/``.
         key: Ed25519 private key that signs the manifest.
@@ -59,7 +64,9 @@ class Contents:
     name: str = "model"
     reference: Path | None = None
     gate: Gate | None = None
-    calibrated: Calibrated | None = None
+    calibration: CalibrationProvenance | None = None
+    cache: Path | None = None
+    prepared: Mapping[str, str] = field(default_factory=dict)
     evidence: Mapping[str, Path] = field(default_factory=dict)
     licences: Mapping[str, Path] = field(default_factory=dict)
     key: Path | None = None
@@ -69,7 +76,8 @@ class Contents:
 def write(contents: Contents, place: Path) -> Manifest:
     """Write the bundle folder ``place``, atomically; an existing bundle there is replaced.
 
-    The same contents give the same bytes apart from ``created`` (which SOURCE_DATE_EPOCH fixes).
+    The same contents give the same bytes apart from ``created`` (which SOURCE_DATE_EPOCH fixes). A bundle that is
+    there already and differs only in when its run was reported is left as it is, with its signature.
 
     Raises:
         ArtifactError: The trial is not finished, or was never run, or one of its files has changed.
@@ -86,7 +94,7 @@ def write(contents: Contents, place: Path) -> Manifest:
     with finished_folder(place) as folder:
         files = _Files(folder)
         made = _fill(files, contents, spec, trial, trial.build)
-        made, signature = _kept(place, made)
+        made, signature = _kept(place, made, folder)
         data = (made.model_dump_json(indent=2) + "\n").encode()
         (folder / MANIFEST).write_bytes(data)
         if contents.key is not None:
@@ -111,14 +119,23 @@ def sign_bundle(folder: Path, key: Path, *, password: bytes | None = None) -> No
     write_bytes(folder / SIGNATURE, signing.sign((folder / MANIFEST).read_bytes(), key, password=password))
 
 
-def _kept(place: Path, made: Manifest) -> tuple[Manifest, bytes | None]:
-    """Where ``place`` holds this very bundle already: its own time, and the signature that someone gave it."""
+def _kept(place: Path, made: Manifest, folder: Path) -> tuple[Manifest, bytes | None]:
+    """Where ``place`` holds this very bundle already: its own time and report, and the signature that someone gave it.
+
+    ``folder`` is the new one; the report that it replaces is copied there.
+    """
     try:
         before = parse((place / MANIFEST).read_bytes(), str(place))
     except (FileNotFoundError, BundleError):
         return made, None
-    if before != made.model_copy(update={"created": before.created}):
+    of_run = {f"evidence/{name}" for name in EVIDENCE_OF_RUN}
+    told = {name: entry for name, entry in before.files.items() if name in of_run}
+    same = made.model_copy(update={"created": before.created, "files": made.files | told})
+    whole = all((place / name).is_file() and sha256_file(place / name) == told[name].sha256 for name in told)
+    if before != same or not whole:
         return made, None
+    for name in told:
+        shutil.copyfile(place / name, folder / name)
     signature = place / SIGNATURE
     return before, signature.read_bytes() if signature.is_file() else None
 
@@ -155,8 +172,13 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
     engine = files.add(source / build.engine.path, f"engine{suffix}", "engine", build.engine.sha256)
     model = files.add(source / spec.model.path, "model.onnx", "model", spec.model.sha256)
     cache = None
-    if spec.cache is not None:
-        cache = files.add(source / spec.cache.path, "calibration.cache", "cache", spec.cache.sha256)
+    if contents.cache is not None:
+        cache = files.add(contents.cache, CACHE, "cache", spec.cache.sha256 if spec.cache is not None else None)
+        binding = contents.cache.with_name(contents.cache.name + ".json")
+        if binding.is_file():
+            files.add(binding, f"{CACHE}.json", "evidence")
+    elif spec.cache is not None:
+        cache = files.add(source / spec.cache.path, CACHE, "cache", spec.cache.sha256)
     known = None
     if (source / "known.npz").is_file():
         snr = MIN_SNR_DB.get(spec.candidate.precision, QUANTIZED_SNR_DB)
@@ -188,13 +210,14 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
         evaluation=_portable_evaluation(spec.evaluation),
         classes=_classes(spec, source),
         gate=contents.gate,
-        calibration=_provenance(contents.calibrated),
+        calibration=contents.calibration,
         known_answer=known,
         metrics=trial.evaluation.metrics if trial.evaluation else {},
         latency_ms=timed,
         latency_clock=clock,
         latency_batch=latency.batch if latency else None,
         versions={str(key): str(value) for key, value in sorted(trial.environment.items())},
+        prepared=dict(sorted(contents.prepared.items())),
         files=dict(sorted(files.listed.items())),
     )
 
@@ -218,19 +241,6 @@ def _evidence(files: _Files, contents: Contents) -> None:
         files.add(path, f"evidence/{name}", "evidence")
     for name, path in sorted(contents.licences.items()):
         files.add(path, f"licences/{name}", "licence")
-
-
-def _provenance(calibrated: Calibrated | None) -> CalibrationProvenance | None:
-    if calibrated is None:
-        return None
-    return CalibrationProvenance(
-        method=calibrated.method,
-        frames=calibrated.frames,
-        frames_sha256=calibrated.frames_sha256,
-        graph_sha256=calibrated.graph_sha256,
-        preprocess_sha256=calibrated.preprocess_sha256,
-        trusted_cache=calibrated.trusted_cache,
-    )
 
 
 def _portable_target(target: Target, plugins: tuple[Path, ...]) -> Target:

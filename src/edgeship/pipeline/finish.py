@@ -11,7 +11,7 @@ from typing import Any
 from edgeship import __version__
 from edgeship.files import storage_errors
 from edgeship.pipeline.cache import Run, Stage, execute_one, source_digest, versions
-from edgeship.pipeline.trials import REFERENCE, Tries
+from edgeship.pipeline.trials import REFERENCE, Tries, needs_calibration
 from edgeship.results import (
     Calibrated,
     Decision,
@@ -29,6 +29,8 @@ from edgeship.results import (
 )
 
 WORST_FIRST: tuple[VerdictWord, ...] = ("NO-SHIP", "INCONCLUSIVE", "SHIP")
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "onnxslim", "nvidia-modelopt", "tensorrt",
+            "tensorrt-rtx", "numpy", "pillow")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,29 @@ class Outcome:
 
 
 def finish(run: Run, reference: Tries, tries: list[Tries]) -> Outcome:
-    """Judge every target, write what people and machines read, and pack what ships."""
+    """Judge every target, write what people and machines read, and pack what ships.
+
+    The bundles hold the result and the report. result.json gets its name when the bundles that it tells of are there.
+    """
     decisions = tuple(execute_one(run, decide_stage(target, reference)) for target in tries)
-    bundle = _bundle(run, reference, tries, decisions)
+    bundle = {
+        target.name: run.folder / _bundle_name(target, tries)
+        for target, decision in zip(tries, decisions, strict=True)
+        if decision.verdict == "SHIP" and decision.chosen is not None
+    }
     result = _result(run, reference, tries, decisions, bundle)
-    write(result, run.folder / "result.json")
-    return Outcome(result, _tell(run, reference, tries, decisions, bundle))
+    draft = run.folder / "stages" / "result.json"
+    write(result, draft)
+    summary = _tell(run, reference, tries, decisions, bundle)
+    for target, decision in zip(tries, decisions, strict=True):
+        _bundle(run, reference, target, decision, run.folder / _bundle_name(target, tries))
+    with storage_errors(draft):
+        draft.replace(run.folder / "result.json")
+    return Outcome(result, summary)
+
+
+def _bundle_name(target: Tries, tries: list[Tries]) -> str:
+    return "bundle" if len(tries) == 1 else f"bundle-{target.name}"
 
 
 def decide_stage(tries: Tries, reference: Tries) -> Stage[Decision]:
@@ -68,35 +87,38 @@ def decide_stage(tries: Tries, reference: Tries) -> Stage[Decision]:
     return Stage(f"decide:{tries.name}", Decision, key, work)
 
 
-def _bundle(run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...]) -> dict[str, Path]:
-    """One bundle for each target that ships; a bundle of an earlier verdict is removed where this one does not."""
+def _bundle(run: Run, reference: Tries, target: Tries, decision: Decision, place: Path) -> None:
+    """The bundle of a target that ships; a bundle of an earlier verdict is removed where this one does not."""
     import shutil
 
+    from edgeship.bundle.manifest import CalibrationProvenance
     from edgeship.bundle.write import Contents
     from edgeship.bundle.write import write as write_bundle
 
-    written = {}
-    for target, decision in zip(tries, decisions, strict=True):
-        place = run.folder / ("bundle" if len(tries) == 1 else f"bundle-{target.name}")
-        if decision.verdict != "SHIP" or decision.chosen is None:
-            if (place / "manifest.json").is_file():
-                with storage_errors(place):
-                    shutil.rmtree(place)
-            continue
-        folder = next(item[2] for item in target.trials if item[0].name == decision.chosen)
-        calibrated = run.results.get("calibrate")
-        contents = Contents(
-            trial=folder,
-            decision=decision,
-            name=_title(run),
-            reference=reference.folders()[0],
-            gate=run.config.gate,
-            calibrated=calibrated if isinstance(calibrated, Calibrated) else None,
-            licences=_licences(run),
-        )
-        write_bundle(contents, place)
-        written[target.name] = place
-    return written
+    if decision.verdict != "SHIP" or decision.chosen is None:
+        if (place / "manifest.json").is_file():
+            with storage_errors(place):
+                shutil.rmtree(place)
+        return
+    candidate, _, folder = next(item for item in target.trials if item[0].name == decision.chosen)
+    calibrated = run.result("calibrate", Calibrated) if needs_calibration(candidate) else None
+    contents = Contents(
+        trial=folder,
+        decision=decision,
+        name=_title(run),
+        reference=reference.folders()[0],
+        gate=run.config.gate,
+        calibration=CalibrationProvenance.of(calibrated) if calibrated is not None else None,
+        cache=run.path("calibrate", calibrated.cache.path) if calibrated is not None else None,
+        prepared={**versions(*PACKAGES), "exporter": run.result("export", Exported).exporter},
+        evidence={
+            "report.html": run.folder / "report.html",
+            "result.json": run.folder / "stages" / "result.json",
+            "summary.md": run.folder / "summary.md",
+        },
+        licences=_licences(run),
+    )
+    write_bundle(contents, place)
 
 
 def _licences(run: Run) -> dict[str, Path]:
@@ -133,9 +155,18 @@ def _result(
         stages=tuple(run.stages),
         search={target.name: target.search.found.model_dump() for target in tries if target.search is not None},
         environment=environment(),
-        config=run.config.model_dump(mode="json"),
+        config=_below(run.config.model_dump(mode="json"), f"{run.config.root}/"),
         bundle=first.name if first is not None else None,
     )
+
+
+def _below(value: Any, root: str) -> Any:
+    """The same with paths below ``root`` written relative to it: equal runs in two places give equal results."""
+    if isinstance(value, dict):
+        return {key: _below(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_below(item, root) for item in value]
+    return value.removeprefix(root) if isinstance(value, str) else value
 
 
 def _judged(decision: Decision, candidate: str) -> Judged:
@@ -177,14 +208,12 @@ def summarize(run: Run, tries: Tries, name: str, trial: Trial, folder: Path, jud
 
 def environment() -> dict[str, Any]:
     """Versions and hardware of this machine, read without importing heavy packages."""
-    packages = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxslim", "nvidia-modelopt", "tensorrt",
-                "tensorrt-rtx", "numpy", "pillow")  # fmt: skip
     return {
         "edgeship": source_digest(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
-        "packages": versions(*packages),
+        "packages": versions(*PACKAGES),
     }
 
 
