@@ -227,6 +227,8 @@ class Candidates(Section):
 
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     search: bool = False
+    """Look for the fastest mixed-precision engine that passes. Without it a search begins only when INT8 loses too much
+    and every more precise candidate is too slow."""
     max_trials: Count = 24
     keep: tuple[str, ...] = ()
     """Patterns for one more candidate: INT8 with these nodes kept in high precision."""

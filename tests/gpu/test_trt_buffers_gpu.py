@@ -7,7 +7,7 @@ import pytest
 
 from edgeship.engines import cuda
 from edgeship.engines._trt_memory import make_slot
-from edgeship.engines._trt_upload import uploader
+from edgeship.engines._trt_upload import Uploader
 from edgeship.errors import DataError, DeviceError
 from edgeship.results import TensorInfo
 
@@ -42,7 +42,7 @@ def feeds(rows: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def test_a_calibration_batch_lies_on_the_device_and_its_buffer_grows_once(stream) -> None:
-    upload = uploader([IMAGES, SIZES])
+    upload = Uploader([IMAGES, SIZES])
     used = []
     for seed, rows in enumerate((2, 8, 8, 3)):
         batch = feeds(rows, seed)
@@ -55,7 +55,7 @@ def test_a_calibration_batch_lies_on_the_device_and_its_buffer_grows_once(stream
 
 
 def test_calibration_frames_of_a_wrong_type_or_without_an_input_are_refused(stream) -> None:
-    upload = uploader([IMAGES, SIZES])
+    upload = Uploader([IMAGES, SIZES])
     batch = feeds(2, 0)
     with pytest.raises(DataError, match="'images' is float64"):
         upload(batch | {"images": batch["images"].astype(np.float64)})

@@ -73,7 +73,13 @@ class Reference:
         return len(self.records["ids"])
 
     def support(self, name: str) -> int:
-        """Images that can tell about a metric: for one of a class, at most as many as it has examples."""
+        """Images that can tell about a metric: those with a labelled object of its class and size.
+
+        Where the task does not know which, at most as many as the class has examples.
+        """
+        images_with = getattr(metrics.task_of(self.records), "images_with", None)
+        if images_with is not None:
+            return int(images_with(self.records, name))
         _, _, class_name = name.partition("/")
         return min(self.images, self.examples.get(class_name, 0)) if class_name else self.images
 
@@ -127,12 +133,16 @@ def measure(reference: Reference, candidate: Arrays, names: Sequence[str], exact
             only shown, get the score bound.
 
     Returns:
-        Name → drop. A name whose metric has no value on either side is absent.
+        Name → drop. A name whose metric has no value on either side is absent, and so is one that the candidate has NaN
+        for where the reference has a number.
     """
     task = metrics.task_of(reference.records)
+    candidate, spoiled = paired.comparable(reference.records, candidate)
     found: dict[str, Drop] = {}
     others = []
     for name in names:
+        if name in spoiled:
+            continue
         metric, _, class_name = name.partition("/")
         before = task.successes(reference.records, metric, class_name or None)
         after = task.successes(candidate, metric, class_name or None)

@@ -67,6 +67,8 @@ class _Context:
     fp32: Measured | None
     missing: str
     """Why accuracy cannot be judged; empty when it can."""
+    absent: frozenset[str] = frozenset()
+    """Metrics of the task that no evaluation image holds an example for."""
 
     @classmethod
     def of(cls, gate: Gate, candidates: Sequence[Measured], reference: Measured) -> _Context:
@@ -81,10 +83,12 @@ class _Context:
         if gate.critical_metric != "auto":
             class_metric = gate.critical_metric
         classes = [str(name) for name in reference.records.get("classes", ())]
-        wanted = _resolve(gate, sorted(evaluation.metrics), classes, class_metric)
+        possible = getattr(metrics.task_of(reference.records), "METRICS", ()) if reference.records else ()
+        wanted = _resolve(gate, sorted(evaluation.metrics), possible, classes, class_metric)
         per_class = [f"{class_metric}/{name}" for name in evaluation.per_class.get(class_metric, {})]
         shown = dict.fromkeys([*evaluation.metrics, *per_class, *(what for what, _ in wanted.values())])
-        return cls(gate, reference, paired, tuple(shown), wanted, fp32, "")
+        absent = frozenset(possible) - evaluation.metrics.keys()
+        return cls(gate, reference, paired, tuple(shown), wanted, fp32, "", absent)
 
 
 def _runs_fp32(item: Measured) -> bool:
@@ -97,12 +101,15 @@ def _unresolved(gate: Gate) -> dict[str, tuple[str, float]]:
 
 
 def _resolve(
-    gate: Gate, known: Sequence[str], classes: Sequence[str], class_metric: str
+    gate: Gate, known: Sequence[str], possible: Sequence[str], classes: Sequence[str], class_metric: str
 ) -> dict[str, tuple[str, float]]:
-    """The accuracy rules by name. Every unknown metric and class is named at once."""
+    """The accuracy rules by name. Every unknown metric and class is named at once.
+
+    ``known`` were measured; ``possible`` are the task's own, some without an example here.
+    """
     problems = []
     for name in gate.max_drop:
-        if name not in known:
+        if name not in known and name not in possible:
             problems.append(f"gate.max_drop.{name}: no such metric; {_nearest(name, known)}")
     for name in gate.critical:
         if name not in classes:
@@ -213,6 +220,9 @@ def _accuracy(context: _Context, item: Measured, found: _Findings) -> None:
         class_name = what.partition("/")[2]
         if class_name and not reference.examples.get(class_name):
             why = f"the evaluation images hold no example of {class_name!r}; add some"
+            found.rules.append(rules.unmeasured(name, limit, why))
+        elif what in context.absent:
+            why = f"the evaluation images hold no example that {what} counts; add some"
             found.rules.append(rules.unmeasured(name, limit, why))
         else:
             found.rules.append(rules.drop_rule(gate, name, limit, found.drops.get(what), reference.images))

@@ -34,6 +34,23 @@ def require_same_images(reference: RecordsLike, candidate: RecordsLike) -> None:
             raise DataError("the two evaluations were made with different labels and cannot be paired")
 
 
+def comparable(reference: RecordsLike, candidate: RecordsLike) -> tuple[RecordsLike, frozenset[str]]:
+    """A candidate's records over the images that its reference has numbers for, and the metrics it spoiled.
+
+    For a task of one's own (``value/NAME``): an image without a number in the reference counts in neither mean; a
+    number that only the candidate failed to give is no image to leave out, but a failure of that metric.
+    """
+    masked = dict(candidate)
+    spoiled = set()
+    for name in reference:
+        if name.startswith("value/") and name in candidate:
+            known = np.isfinite(reference[name])
+            if (known & ~np.isfinite(candidate[name])).any():
+                spoiled.add(name.removeprefix("value/"))
+            masked[name] = np.where(known, candidate[name], np.nan)
+    return masked, frozenset(spoiled)
+
+
 def agreement(reference: RecordsLike, candidate: RecordsLike) -> float:
     """Share of answers that are the same, 0 to 1.
 

@@ -27,8 +27,11 @@ MATCH_IOU = 0.5
 def compare_predictions(run: Run, base: Measured, other: Measured, count: int) -> list[ChangedImage]:
     """The ``count`` images that changed most by their records, inferred again by both engines.
 
-    Empty when an engine of the two cannot run here (it was tried on another host).
+    Empty when an engine of the two cannot run here (it was tried on another host), and for a task of one's own: nobody
+    but its author knows how to draw its answers.
     """
+    if str(base.records["task"]) not in ("detection", "segmentation"):
+        return []
     moved = change(base.records, other.records)
     rows = [int(row) for row in np.argsort(-moved, kind="stable")[:count] if moved[row] > 0]
     wanted = [str(base.records["ids"][row]) for row in rows]

@@ -11,7 +11,6 @@ from edgeship.decide import gate, measured
 from edgeship.decide.measured import Measured
 from edgeship.decide.report import SearchStep
 from edgeship.decide.search import SearchOptions, Tried, search
-from edgeship.errors import DataError
 from edgeship.pipeline.cache import Run, Stage, execute_one, versions
 from edgeship.pipeline.calibration import frames_of
 from edgeship.pipeline.trials import Tries, style_of, try_one
@@ -52,6 +51,31 @@ class Search:
             for node in group.nodes[:1]
         )
         return {"search": steps, "search_sentence": self.found.sentence, "sensitivity": noise}
+
+
+def called_for(run: Run, tries: Tries, reference: Tries) -> bool:
+    """Whether a search is needed though none was asked for: INT8 loses too much and what is more precise is too slow.
+
+    Only what is known to fail counts: a rule that more images could decide is no reason to search.
+    """
+    if not any(candidate.precision.startswith("int8") for candidate, _, _ in tries.trials):
+        return False
+    base = measured.load(reference.folders()[0])
+    decision = gate.judge(run.config.gate, [measured.load(folder) for folder in tries.folders()], base)
+    if any(item.outcome == "pass" for item in decision.judged):
+        return False
+    broken = {item.candidate: {rule.name for rule in item.rules if rule.outcome == "fail"} for item in decision.judged}
+    precisions = {candidate.name: candidate.precision for candidate, _, _ in tries.trials}
+
+    def fails(low: bool, *kinds: str) -> bool:
+        return any(
+            name.startswith(kinds)
+            for candidate, rules in broken.items()
+            if precisions[candidate].startswith("int8") == low
+            for name in rules
+        )
+
+    return fails(True, "max_drop.", "critical.") and fails(False, "latency_", "speedup_", "throughput_")
 
 
 def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = True) -> Search | None:
@@ -186,6 +210,4 @@ def _preview(run: Run, base: Measured, candidate: Candidate) -> tuple[Judged, Me
         }
     )
     found = measured.load(folder)
-    if found.trial.failure is not None:
-        raise DataError(f"the preview of {candidate.name} failed: {found.trial.failure.message}")
     return gate.judge(rules, [found], base).judged[0], found

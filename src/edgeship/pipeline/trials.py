@@ -195,10 +195,11 @@ def try_candidates(
     tries = Tries(name, target)
     for candidate in plans:
         try_one(run, tries, candidate)
-    if reference is not None and run.config.candidates.search:
-        from edgeship.pipeline.searching import search_target
+    if reference is not None:
+        from edgeship.pipeline.searching import called_for, search_target
 
-        tries.search = search_target(run, tries, reference)
+        if run.config.candidates.search or called_for(run, tries, reference):
+            tries.search = search_target(run, tries, reference)
     return tries
 
 

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from made_trials import CLASSES, evaluated, failed, latency, measured, records
 
-from edgeship.config import Gate
+from edgeship.config import Evaluation, Gate
+from edgeship.data.coco import Boxes
+from edgeship.decide.drops import Reference
 from edgeship.decide.gate import judge
 from edgeship.errors import DataError, UserInputError
+from edgeship.metrics import detection, get
+from edgeship.metrics.predictions import Detection
 from edgeship.results import Conditions
 
 
@@ -145,6 +149,56 @@ def test_a_metric_that_is_not_a_number_fails():
     found = only(Gate(max_drop={"psnr": 1.0}), broken, "max_drop.psnr", base)
     assert found.outcome == "fail"
     assert "not a number" in found.reason
+
+
+def test_a_number_that_only_the_candidate_failed_to_give_is_no_image_to_leave_out():
+    values = np.linspace(20.0, 40.0, 50)
+    arrays = {
+        "task": np.array("tests.unit:psnr"),
+        "classes": np.array([], dtype=np.str_),
+        "value/psnr": values,
+        "ids": np.array([str(i) for i in range(50)]),
+        "digests": np.array([str(i) for i in range(50)]),
+    }
+    gate = Gate(max_drop={"psnr": 1.0})
+    worst_gone = measured(arrays={**arrays, "value/psnr": np.where(values < 30.0, np.nan, values)})
+    assert only(gate, worst_gone, "max_drop.psnr", reference(arrays=arrays)).outcome == "fail"
+    holed = {**arrays, "value/psnr": np.where(np.arange(50) == 7, np.nan, values)}
+    whole = measured(arrays={**arrays, "value/psnr": values - 0.1})
+    found = only(gate, whole, "max_drop.psnr", reference(arrays=holed))
+    assert found.measured == pytest.approx(0.1)
+
+
+def detections(images: int, shown: int, side: float = 200.0) -> dict:
+    """Records of a detector that finds all: a person of ``side`` pixels on each of the first ``shown`` images."""
+    kept = detection.collector(("car", "person"), Evaluation(task="detection"))
+    for number in range(images):
+        boxes = np.array([[10.0, 10.0, 10.0 + side, 10.0 + side]])[: number < shown]
+        labels = np.ones(len(boxes), np.int64)
+        truth = Boxes(boxes, labels, np.zeros(len(boxes), bool), np.full(len(boxes), side**2))
+        scores = np.full(len(boxes), 0.9, np.float32)
+        kept.add(Detection(boxes.astype(np.float32), scores, labels, ("car", "person")), truth)
+    names = np.array([str(number) for number in range(images)])
+    return kept.records() | {"ids": names, "digests": names}
+
+
+def test_a_class_is_known_from_the_images_that_show_it():
+    arrays = detections(images=40, shown=5)
+    known = Reference(arrays, 0.95, 200, get("detection").summarize(arrays).examples)
+    assert [known.support(name) for name in ("ap/person", "map", "map_large", "map_small")] == [5, 5, 5, 0]
+    others = {**arrays, "det_score": arrays["det_score"] * np.float32(0.99)}
+    found = only(Gate(critical={"person": 0.05}), measured(arrays=others), "critical.person", reference(arrays=arrays))
+    assert found.outcome == "inconclusive"  # five images, all right in both, leave 45 % possible
+    assert found.bound == pytest.approx(1 - 0.05 ** (1 / 5))
+
+
+def test_a_metric_that_no_image_counts_is_inconclusive():
+    arrays = detections(images=20, shown=20)
+    found = only(
+        Gate(max_drop={"map_small": 0.1}), measured(arrays=arrays), "max_drop.map_small", reference(arrays=arrays)
+    )
+    assert found.outcome == "inconclusive"
+    assert "no example that map_small counts" in found.reason
 
 
 def test_latency_over_budget_fails_and_a_bound_over_budget_is_inconclusive():
