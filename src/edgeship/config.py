@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -289,6 +290,16 @@ class Config(Section):
     gate: Gate = Gate()
     root: Path = Field(default=Path(), exclude=True)
     """The folder of the file: module sources are imported from here."""
+    file: Path = Field(default=Path("edgeship.toml"), exclude=True)
+    """The file itself."""
+
+    @field_validator("targets")
+    @classmethod
+    def _plain_names(cls, targets: dict[str, Target]) -> dict[str, Target]:
+        for name in targets:
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise ValueError(f"the target name {name!r} must be letters, digits, '_', '-' or '.', as in 'orin-1'")
+        return targets
 
     def all_targets(self) -> dict[str, Target]:
         """The targets by name; a single ``[target]`` is called ``default``."""
@@ -308,11 +319,12 @@ def load(path: Path) -> Config:
         raise UserInputError(f"no config file at {path}", do="edgeship init") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserInputError(f"{path} is not valid TOML: {error}", do="mend that line and run again") from None
-    if "root" in raw:
-        raise ConfigError(["root: unknown key"], where=str(path))
+    reserved = [f"{key}: unknown key" for key in ("root", "file") if key in raw]
+    if reserved:
+        raise ConfigError(reserved, where=str(path))
     root = path.resolve().parent
     try:
-        config = Config.model_validate({**raw, "root": root})
+        config = Config.model_validate({**raw, "root": root, "file": path.resolve()})
     except ValidationError as error:
         raise ConfigError(_problems(error), where=str(path)) from None
     problems = _cross_checks(config, raw)
@@ -359,7 +371,7 @@ def _siblings(location: list[str]) -> list[str]:
         if inner is None:
             return []
         model = inner
-    return [name for name in model.model_fields if name != "root"]
+    return [name for name in model.model_fields if name not in ("root", "file")]
 
 
 def _section_type(annotation: Any) -> type[Section] | None:

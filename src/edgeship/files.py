@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from edgeship.errors import StorageError, WorkFolderBusy
@@ -83,13 +84,13 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn a failing file system into one sentence.
 
     Raises:
-        StorageError: On ENOSPC, EROFS, EACCES, EPERM or EDQUOT below ``path``.
+        StorageError: No space left, read-only, not permitted, or something else stands in the way of ``path``.
     """
     try:
         yield
     except OSError as error:
         full = {errno.ENOSPC, errno.EDQUOT}
-        denied = {errno.EROFS, errno.EACCES, errno.EPERM}
+        denied = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
         if error.errno in full:
             raise StorageError(
                 f"no space left while writing {path}", do="free some space and run the same command again: it continues"
@@ -173,8 +174,19 @@ def peak_resident_mib() -> float | None:
     return next((int(line.split()[1]) / 1024 for line in lines), None)
 
 
+def _remembered(memory: Path) -> dict[str, list[Any]]:
+    """What a hasher wrote: path → size, modification time, inode, hash. A damaged file is worth nothing."""
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(known, dict):
+        return {}
+    return {path: entry for path, entry in known.items() if isinstance(entry, list) and len(entry) == 4}
+
+
 class Hasher:
-    """SHA-256 of many files, remembered by path, size and modification time between runs.
+    """SHA-256 of many files, remembered by path, size and modification time between runs. Safe from several threads.
 
     Args:
         memory: The JSON file that remembers; absent: nothing is remembered.
@@ -184,12 +196,10 @@ class Hasher:
         self._memory = memory
         self._known: dict[str, list[Any]] = {}
         self._changed = False
+        self._lock = Lock()
         self._trees: dict[Path, str] = {}
         if memory is not None and memory.is_file():
-            try:
-                self._known = json.loads(memory.read_text(encoding="utf-8"))
-            except (json.JSONDecodeError, UnicodeDecodeError):
-                self._known = {}
+            self._known = _remembered(memory)
 
     def file(self, path: Path) -> str:
         """Hexadecimal SHA-256 of a file."""
@@ -199,8 +209,9 @@ class Hasher:
         if known is not None and known[:3] == stamp:
             return str(known[3])
         digest = sha256_file(path)
-        self._known[str(path)] = [*stamp, digest]
-        self._changed = True
+        with self._lock:
+            self._known[str(path)] = [*stamp, digest]
+            self._changed = True
         return digest
 
     def tree(self, path: Path) -> str:
@@ -222,6 +233,7 @@ class Hasher:
 
     def save(self) -> None:
         """Write what was learned."""
-        if self._memory is not None and self._changed:
-            write_text(self._memory, json.dumps(self._known))
-            self._changed = False
+        with self._lock:
+            if self._memory is not None and self._changed:
+                write_text(self._memory, json.dumps(self._known))
+                self._changed = False

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship import engines
+from edgeship.bundle.pack import GET_AGAIN
 from edgeship.bundle.verify import opened
+from edgeship.data.npz import open_npz
 from edgeship.engines import OpenOptions
 from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch
 from edgeship.timekeeping import FrameTiming, Statistics, Timekeeper
@@ -133,10 +135,18 @@ def check_answer(runner: Runner, path: Path, known: KnownAnswer) -> None:
     Raises:
         BundleError: An output is too far off: the engine loads and computes something else.
     """
-    with np.load(path, allow_pickle=False) as stored:
-        arrays: dict[str, Array] = {name: stored[name] for name in stored.files}
+    try:
+        arrays = open_npz(path)
+    except DataError as error:
+        raise BundleError(f"the known input {path.name} is damaged: {error.found}", do=GET_AGAIN) from None
     feeds = {name[3:]: array for name, array in arrays.items() if name.startswith("in:")}
     wanted = {name[4:]: array for name, array in arrays.items() if name.startswith("out:")}
+    if not feeds or not wanted:
+        raise BundleError(
+            f"the known input {path.name} holds {', '.join(arrays) or 'nothing'}",
+            expected="in:NAME for each input and out:NAME for each output",
+            do=GET_AGAIN,
+        )
     found = runner.infer(feeds)
     for name, expected in wanted.items():
         problem = _difference(expected, found.get(name), known)

@@ -92,7 +92,7 @@ class Manifest(Result):
     """The ONNX the engine was built from."""
     cache: str | None = None
     """The calibration cache that an INT8 candidate's ranges stand in."""
-    inputs: tuple[TensorInfo, ...]
+    inputs: tuple[TensorInfo, ...] = Field(min_length=1)
     outputs: tuple[TensorInfo, ...]
     profiles: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = Field(default_factory=dict)
     preprocess: Preprocess | None = None

@@ -45,6 +45,7 @@ def bench(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure an engine: median, p90, p99 of device and wall time, throughput, clocks."""
+    from edgeship.cli.settings import checked
     from edgeship.config import Benchmark
     from edgeship.engines import OpenOptions
     from edgeship.errors import UserInputError
@@ -57,9 +58,8 @@ def bench(
         raise UserInputError("--baseline torch needs the model", do="--config edgeship.toml")
     name = engine_of(engine)
     place = device or ("cpu" if name == "onnxruntime" else "cuda:0")
-    settings = Benchmark(
-        warmup_s=warmup, min_s=min(seconds, max_seconds), max_s=max_seconds, precision=precision, min_samples=50
-    )
+    span = {"warmup_s": warmup, "min_s": min(seconds, max_seconds), "max_s": max_seconds}
+    settings = checked(Benchmark, {**span, "precision": precision, "min_samples": 50}, "the options")
     sizes = batch_sizes(batches)
     options = OpenOptions(place, threads, cuda_graph and place != "cpu", max(sizes), tf32, nhwc)
     job = Job(engine, name, options, settings, sizes, _frames(frames), _shapes(shapes), out)

@@ -116,7 +116,7 @@ def run(
     path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
     images: list[Path] = typer.Argument(..., help="Images to predict."),
     key: Path | None = KEY_OPTION,
-    budget: float | None = typer.Option(None, "--budget-ms", help="Longest time for a frame, in milliseconds."),
+    budget: float | None = typer.Option(None, "--budget-ms", min=0, help="Longest time for a frame, in milliseconds."),
     device: str | None = typer.Option(None, "--device", help="Default: the one it was built for."),
     allow_misfit: bool = typer.Option(False, "--allow-misfit", help="Try an engine built for another machine."),
     as_json: bool = JSON_OPTION,

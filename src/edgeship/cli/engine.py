@@ -236,13 +236,13 @@ def preflight(
 
 @app.command()
 def inspect(
-    file: Path = typer.Argument(help="An .onnx file, an engine, or a bundle's folder."),
+    file: Path = typer.Argument(help="An .onnx file, an engine, or a bundle (a folder or a zip)."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Names, shapes, types and profiles of an ONNX file, an engine or a bundle."""
     from edgeship.engines.inspect import Described, describe
 
-    if file.is_dir():
+    if file.is_dir() or file.suffix == ".zip":
         from edgeship.bundle.verify import verify
 
         manifest = verify(file)

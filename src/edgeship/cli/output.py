@@ -24,7 +24,7 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 120
-    return Console(stderr=stderr, highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
+    return Console(stderr=stderr, highlight=False, emoji=False, width=width, soft_wrap=not sys.stdout.isatty())
 
 
 def emit(result: BaseModel | dict[str, Any], *, as_json: bool, text: Callable[[Console], None]) -> None:
@@ -38,7 +38,7 @@ def emit(result: BaseModel | dict[str, Any], *, as_json: bool, text: Callable[[C
 
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
-    """A progress bar on standard error for anything longer than a second; plain lines when it is no terminal."""
+    """A progress bar on standard error for anything longer than a second; nothing when it is no terminal."""
     from edgeship.progress import silent
 
     if quiet or not sys.stderr.isatty():

@@ -29,6 +29,7 @@ WEIGHTS = typer.Option(None, help="Weights: .safetensors, or a checkpoint that l
 def _model_settings(source: str, inputs: list[str], weights: Path | None, opset: int = 18) -> Model:
     from pydantic import ValidationError
 
+    from edgeship.cli.settings import checked
     from edgeship.config import InputSpec, Model
     from edgeship.errors import UserInputError
 
@@ -43,7 +44,7 @@ def _model_settings(source: str, inputs: list[str], weights: Path | None, opset:
             specs[name] = InputSpec.model_validate({"shape": shape, "dtype": dtype or "float32"})
         except ValidationError as error:
             raise UserInputError(f"--input {text!r}: {error.errors()[0]['msg']}") from None
-    return Model(source=source, inputs=specs, weights=weights, opset=opset)
+    return checked(Model, {"source": source, "inputs": specs, "weights": weights, "opset": opset}, "the options")
 
 
 @app.command()
@@ -62,7 +63,7 @@ def init(
     if out.exists() and not force:
         raise UserInputError(f"{out} exists already", do="give another name with --out, or --force to replace it")
     write_text(out, starter(source, task, engine))
-    print(f"wrote {out}; fill in the places marked <…>, then: edgeship ship {out}")
+    print(f"wrote {out}; put in your own paths, shapes and limits, then: edgeship ship {out}")
 
 
 @app.command()
@@ -135,12 +136,14 @@ def parity(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """PyTorch against ONNX; names the first operator that diverges."""
+    from edgeship.cli.settings import checked
     from edgeship.config import Parity
     from edgeship.prepare.parity import Request, require
     from edgeship.prepare.parity import parity as run
 
     settings = _model_settings(source, inputs, weights)
-    tolerances = Parity(rtol=rtol, atol=atol, seeds=seeds, images=0, device=device)
+    values = {"rtol": rtol, "atol": atol, "seeds": seeds, "images": 0, "device": device}
+    tolerances = checked(Parity, values, "the options")
     exported = Path(source) if source.endswith(".onnx") else onnx
     result = run(Request(settings, Path.cwd(), exported, onnx, tolerances))
     if not as_json:

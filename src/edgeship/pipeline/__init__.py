@@ -15,7 +15,7 @@ from edgeship.data.reference import importable
 from edgeship.files import Hasher, lock, sweep
 from edgeship.pipeline import steps
 from edgeship.pipeline.cache import Run, Stage, execute, execute_one
-from edgeship.pipeline.finish import Outcome, finish
+from edgeship.pipeline.finish import Outcome, finish, forget
 from edgeship.pipeline.trials import Tries, candidates, needs_calibration, reference_target, try_candidates
 from edgeship.progress import Progress, silent
 from edgeship.results import Calibrated, Candidate, Exported, Parity, Preflight, Slimmed, StageRun
@@ -55,6 +55,7 @@ def ship(
     with lock(folder), importable(config.root):
         sweep(folder)
         sweep(folder / "stages")
+        forget(folder)
         run = Run(config, folder, progress, on_stage or (lambda _name, _run: None), Hasher(folder / "hashes.json"))
         steps.check_data(config)
         execute(run, PREPARE)

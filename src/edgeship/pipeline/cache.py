@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from edgeship import __version__
@@ -18,7 +20,7 @@ from edgeship.config import Config
 from edgeship.errors import ArtifactError, EdgeshipError
 from edgeship.files import Hasher, finished_folder, sha256_file, sha256_json
 from edgeship.progress import Progress, silent
-from edgeship.results import Result, StageRun, read, write
+from edgeship.results import Artifact, Result, StageRun, read, write
 
 R = TypeVar("R", bound=Result)
 KEY_LENGTH = 16
@@ -55,6 +57,8 @@ class Run:
     results: dict[str, Result] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
     stages: list[StageRun] = field(default_factory=list)
+    locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    """By stage: targets that are tried side by side share the stages that make graphs."""
 
     def result(self, name: str, kind: type[R]) -> R:
         """The result of an earlier stage."""
@@ -79,6 +83,11 @@ def execute_one(run: Run, stage: Stage[R]) -> R:
     Raises:
         EdgeshipError: What the stage raised, with the stage and the finished ones before it noted.
     """
+    with run.locks[stage.name]:
+        return _execute(run, stage)
+
+
+def _execute(run: Run, stage: Stage[R]) -> R:
     start = time.perf_counter()
     run.on_stage(stage.name, None)
     try:
@@ -86,7 +95,7 @@ def execute_one(run: Run, stage: Stage[R]) -> R:
         folder = run.folder / "stages" / f"{stage.name.replace('/', '-').replace(':', '-')}-{key}"
         if run.folders.get(stage.name) == folder:
             return run.result(stage.name, stage.result)
-        result = _stored(folder / stage.file, stage.result)
+        result = _stored(run, folder / stage.file, stage.result)
         if result is not None and not stage.keep(result):
             (folder / stage.file).unlink()
             result = None
@@ -106,13 +115,23 @@ def execute_one(run: Run, stage: Stage[R]) -> R:
     return result
 
 
-def _stored(path: Path, kind: type[R]) -> R | None:
+def _stored(run: Run, path: Path, kind: type[R]) -> R | None:
+    """A stage's finished result; None where there is none, or where it or a file that it names is damaged."""
     if not path.is_file():
         return None
     try:
-        return read(kind, path)
+        result = read(kind, path)
     except ArtifactError:
         return None
+    return result if all(_whole(run, path.parent / item.path, item) for item in _artifacts(result)) else None
+
+
+def _artifacts(result: Result) -> list[Artifact]:
+    return [value for _, value in result if isinstance(value, Artifact)]
+
+
+def _whole(run: Run, path: Path, said: Artifact) -> bool:
+    return path.is_file() and path.stat().st_size == said.size_bytes and run.hasher.file(path) == said.sha256
 
 
 def _work(run: Run, stage: Stage[R], folder: Path) -> R:

@@ -162,4 +162,5 @@ def frames_of(run: Run, count: int) -> Frames:
     source = steps.frame_source(run.config)
     if source is None:
         raise DataError("no real frames", do="name calibration.images")
-    return steps.choose_frames(run, source, FrameChoice(count, _batch(run, 8)))
+    choice = FrameChoice(count, _batch(run, 8), allow_corrupt=steps.allow_corrupt(run.config))
+    return steps.choose_frames(run, source, choice)

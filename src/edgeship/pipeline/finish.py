@@ -41,6 +41,13 @@ class Outcome:
     summary: tuple[Any, ...]
 
 
+def forget(folder: Path) -> None:
+    """Remove an earlier run's verdict: a run that fails must not leave it for this one's."""
+    with storage_errors(folder):
+        for name in ("result.json", "report.html", "summary.md", "junit.xml"):
+            (folder / name).unlink(missing_ok=True)
+
+
 def finish(run: Run, reference: Tries, tries: list[Tries]) -> Outcome:
     """Judge every target, write what people and machines read, and pack what ships.
 
@@ -235,7 +242,7 @@ def _tell(
 
     _, base, base_folder = reference.trials[0]
     calibrated = run.results.get("calibrate")
-    source = run.config.root / "edgeship.toml"
+    source = run.config.file
     evidence = Evidence(
         title=_title(run),
         decisions=decisions,
@@ -254,7 +261,7 @@ def _tell(
         quantized={name: graph for target in tries for name, graph in target.quantized.items()},
         stages=tuple(run.stages),
         environment=environment(),
-        reproduce=("edgeship ship edgeship.toml",),
+        reproduce=(f"edgeship ship {source.name}",),
         finished=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         **_extras(run, reference, tries, decisions),
     )

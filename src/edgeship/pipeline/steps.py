@@ -32,9 +32,12 @@ def check_data(config: Config) -> None:
     Raises:
         DataError: Absent, empty, unreadable or mislabelled.
         ConfigError: INT8 without frames.
+        UserInputError: No such task.
     """
+    from edgeship import metrics
     from edgeship.data import datasets
 
+    metrics.get(config.evaluation.task)
     settings = config.calibration
     source = settings.images
     if source is not None and not is_reference(source):
@@ -54,11 +57,12 @@ def export_key(run: Run) -> Any:
     source = Path(settings.source)
     if source.suffix in (".onnx", ".pt2"):
         files["source"] = run.hasher.file(source) if source.is_file() else ""
-        for data in sorted(source.parent.glob(f"{source.name}.data")):
-            files[data.name] = run.hasher.file(data)
+        if source.suffix == ".onnx" and source.is_file():
+            from edgeship.prepare.graph import external_files, read_onnx
+
+            files |= {name: run.hasher.file(source.parent / name) for name in external_files(read_onnx(source))}
     else:
-        for path in _sources(run.config):
-            files[path.relative_to(run.config.root).as_posix()] = run.hasher.file(path)
+        files |= source_hashes(run)
     if settings.weights is not None and settings.weights.is_file():
         files["weights"] = run.hasher.file(settings.weights)
     return {
@@ -68,12 +72,18 @@ def export_key(run: Run) -> Any:
     }
 
 
-def _sources(config: Config) -> list[Path]:
-    """The Python files beside the config, and those of packages there."""
-    found = sorted(config.root.glob("*.py"))
-    for package in sorted(config.root.glob("*/__init__.py")):
-        found += sorted(package.parent.rglob("*.py"))
-    return found
+def source_hashes(run: Run) -> dict[str, str]:
+    """The Python files beside the config, and those of packages there, with their hashes."""
+    root = run.config.root
+    found = sorted(root.glob("*.py"))
+    for package in sorted({path.parent for path in root.glob("*/*.py")}):
+        found += sorted(package.rglob("*.py"))
+    return {path.relative_to(root).as_posix(): run.hasher.file(path) for path in found}
+
+
+def code_hashes(run: Run, *values: str | Path | None) -> dict[str, str]:
+    """The user's code that ``module:callable`` values may run; empty when none of the values is one."""
+    return source_hashes(run) if any(value is not None and is_reference(value) for value in values) else {}
 
 
 def export_work(run: Run, folder: Path) -> Exported:
@@ -122,6 +132,7 @@ def frames_key(run: Run) -> Any:
         "preprocess": _dump(run.config.preprocess),
         "inputs": [item.model_dump() for item in run.result("slim", Slimmed).inputs],
         "count": KNOWN_FRAMES,
+        "allow_corrupt": allow_corrupt(run.config),
     }
 
 
@@ -130,12 +141,16 @@ def frames_work(run: Run, folder: Path) -> KnownFrames:
     source = frame_source(run.config)
     if source is None:
         return KnownFrames(arrays=None)
-    chosen = choose_frames(run, source, FrameChoice(KNOWN_FRAMES, batch=KNOWN_FRAMES, workers=1))
+    allowed = allow_corrupt(run.config)
+    choice = FrameChoice(KNOWN_FRAMES, batch=KNOWN_FRAMES, allow_corrupt=allowed, workers=1)
+    chosen = choose_frames(run, source, choice)
     ids: list[str] = []
     parts: list[dict[str, Any]] = []
     for names, feeds in chosen:
         ids += names
         parts.append(feeds)
+    if not parts:
+        raise DataError(f"none of the {len(chosen)} frames taken from {source} can be read", do="replace the images")
     path = folder / "frames.npz"
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     with storage_errors(path):
@@ -148,14 +163,20 @@ def frame_source(config: Config) -> Path | None:
     return config.calibration.images or config.calibration.npz or config.evaluation.images
 
 
+def allow_corrupt(config: Config) -> int:
+    """How many images of :func:`frame_source` may be corrupt."""
+    own = config.calibration.images is not None or config.calibration.npz is not None
+    return config.calibration.allow_corrupt if own else config.evaluation.allow_corrupt
+
+
 def choose_frames(run: Run, source: Path, choice: FrameChoice) -> Frames:
     """Frames from a source of the config, for the inputs of the simplified graph."""
     return frames(source, run.config.preprocess, run.result("slim", Slimmed).inputs, choice)
 
 
-def data_hash(run: Run, source: Path) -> str:
-    """One hash for a folder, a file, or the text of ``module:callable``."""
-    return run.hasher.tree(source) if source.exists() else str(source)
+def data_hash(run: Run, source: Path) -> Any:
+    """One hash for a folder or a file; for ``module:callable`` its text and the code that it may run."""
+    return run.hasher.tree(source) if source.exists() else [str(source), code_hashes(run, source)]
 
 
 def parity_key(run: Run) -> Any:

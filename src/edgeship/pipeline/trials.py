@@ -12,7 +12,7 @@ from edgeship.config import Config, Precision, Target
 from edgeship.errors import EdgeshipError, UserInputError
 from edgeship.files import storage_errors
 from edgeship.pipeline.cache import Run, Stage, execute_one, versions
-from edgeship.pipeline.steps import KnownFrames, data_hash
+from edgeship.pipeline.steps import KnownFrames, code_hashes, data_hash
 from edgeship.results import Artifact, Calibrated, Candidate, Failure, Quantized, Slimmed, Trial, TrialSpec, write
 
 REFERENCE = "reference"
@@ -101,6 +101,7 @@ def trial_stage(candidate: Candidate, tries: Tries, rebuild: int = 0) -> Stage[T
             "cache": run.result("calibrate", Calibrated).cache.sha256 if candidate.precision == "implicit" else None,
             "spec": _spec(run, candidate, tries, rebuild).model_dump(mode="json"),
             "images": _evaluation_hash(run),
+            "code": code_hashes(run, run.config.evaluation.task, run.config.evaluation.decoder),
             "machine": _machine(target),
         }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from edgeship import config
 from edgeship.config import InputSpec
 from edgeship.errors import ExportError, ModelError
-from edgeship.files import storage_errors
 from edgeship.prepare import graph, model
 from edgeship.results import Artifact, Exported
 
@@ -92,10 +90,7 @@ def _adopt(source: Path, settings: config.Model, target: Path) -> Exported:
             expected=f"opset {settings.opset} or later",
             do="export it again with opset_version=18, or convert it with onnx.version_converter",
         )
-    with storage_errors(target):
-        shutil.copyfile(source, target)
-        for name in graph.external_files(proto):
-            shutil.copyfile(source.parent / name, target.parent / name)
+    graph.save_onnx(proto, target)
     import math
 
     count = sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)

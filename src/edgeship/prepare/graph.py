@@ -30,8 +30,8 @@ def import_onnx(what: str) -> Any:
     return onnx
 
 
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """Load an ONNX file with its external data.
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file without its external data, which must lie beside it.
 
     Raises:
         ModelError: Absent, truncated, not ONNX, or its external data files are not where they should be.
@@ -60,6 +60,18 @@ def load_onnx(path: Path) -> onnx.ModelProto:
             expected=f"external data files in {path.parent}",
             do="move them back beside the .onnx, or save the model again as one file",
         )
+    return model
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Load an ONNX file with its external data.
+
+    Raises:
+        ModelError: As :func:`read_onnx`, or the external data cannot be read.
+    """
+    model = read_onnx(path)
+    import onnx
+
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:

@@ -97,7 +97,7 @@ def _call_source(settings: config.Model, root: Path) -> torch.nn.Module:
     torch.manual_seed(0)  # a model without weights is the same model in every stage
     try:
         model = build(**settings.arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"{source} raised {type(error).__name__}: {error}", do=f"call {attribute}() in Python and mend it there"
         ) from error
@@ -118,7 +118,7 @@ def _import(name: str, root: Path, source: str) -> Any:
     try:
         importlib.invalidate_caches()
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"model.source = {source!r} does not import: {type(error).__name__}: {error}",
             expected=f"a module {name!r} in {root} or installed here",
@@ -191,8 +191,9 @@ def _read_state(path: Path, key: str | None) -> dict[str, torch.Tensor]:
             expected="safetensors, or a checkpoint that loads with weights_only=True",
             do="save model.state_dict() alone with safetensors.torch.save_file, on a machine that trusts this file",
         ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ModelError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path} is not a readable checkpoint: {words}") from None
     for part in (key or "").split(".") if key else ():
         if not isinstance(state, dict) or part not in state:
             known = ", ".join(map(str, list(state)[:8])) if isinstance(state, dict) else type(state).__name__
@@ -250,9 +251,15 @@ def _refuse_code(path: Path) -> None:
             if "/sample_inputs/" in name or (leaf.endswith(".pt") and "config" not in leaf):
                 pickled.add(name)
             if leaf.endswith("_config.json"):
-                entries = json.loads(archive.read(name)).get("config", {})
                 folder = name.rpartition("/")[0]
-                pickled |= {f"{folder}/{item['path_name']}" for item in entries.values() if item.get("use_pickle")}
+                try:
+                    entries = json.loads(archive.read(name)).get("config", {})
+                    pickled |= {f"{folder}/{item['path_name']}" for item in entries.values() if item.get("use_pickle")}
+                except (ValueError, AttributeError, KeyError, TypeError, zipfile.BadZipFile) as error:
+                    raise ModelError(
+                        f"{path}: {name} is not what torch.export.save writes: {type(error).__name__}: {error}",
+                        do="save it again with torch.export.save",
+                    ) from None
         for name in pickled & set(archive.namelist()):
             data = archive.read(name)
             if not data:
