@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_trials import CLASSES, evaluated, failed, latency, measured, records
 
 from edgeship.config import Evaluation, Gate
 from edgeship.data.coco import Boxes
@@ -16,6 +15,7 @@ from edgeship.errors import DataError, UserInputError
 from edgeship.metrics import detection, get
 from edgeship.metrics.predictions import Detection
 from edgeship.results import Conditions
+from made_trials import CLASSES, evaluated, failed, latency, measured, records
 
 
 def reference(**changes):

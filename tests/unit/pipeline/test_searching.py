@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import made_trials
 import numpy as np
 import pytest
 
+import made_trials
 from edgeship.config import Config, Gate, Model, Target
 from edgeship.decide.measured import Measured
 from edgeship.pipeline.cache import Run
