@@ -22,8 +22,8 @@ weights: the figures are about time. Times are medians in milliseconds; *device*
 transfers excluded, *wall* is the host's from before the upload to after the download.
 """
 HAND = """*Best by hand*: the fastest of the configurations without edgeship in the table further down. Exhaustive
-searches of separate sessions differ by several percent. With `use_tf32 = 1` the provider also lets FP16 convolutions use
-the tensor cores; edgeship sets it for them."""
+searches of separate sessions differ by several percent. With `use_tf32 = 1` the provider also lets FP16 convolutions
+use the tensor cores; edgeship sets it for them."""
 NOT_RUN = """## What has not run on a GPU here
 
 TensorRT and TensorRT-RTX: the registry at hand holds no TensorRT library, and TensorRT-RTX refuses compute capability
