@@ -97,3 +97,16 @@ def test_config_is_frozen(tmp_path: Path) -> None:
     config = load(write(tmp_path, MINIMAL + '[candidates]\nprecisions = ["fp32"]\n'))
     with pytest.raises(ValueError, match="frozen"):
         config.model = Config.model_fields["model"]  # type: ignore[assignment, misc]
+
+
+@pytest.mark.parametrize("name", ["../../../evil", "a/b", "", ".hidden", "a b", "x\\\\y"])
+def test_target_names_stay_in_the_work_folder(tmp_path: Path, name: str) -> None:
+    found = problems(tmp_path, MINIMAL + f'[targets."{name}"]\nengine = "onnxruntime"\n')
+    assert any("the target name" in item for item in found), found
+
+
+def test_the_file_is_known_and_cannot_be_set(tmp_path: Path) -> None:
+    path = tmp_path / "fast.toml"
+    path.write_text(MINIMAL + '[candidates]\nprecisions = ["fp32"]\n[targets.orin-1]\nengine = "onnxruntime"\n')
+    assert load(path).file == path.resolve()
+    assert "file: unknown key" in problems(tmp_path, 'file = "x"\n' + MINIMAL)

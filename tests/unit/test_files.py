@@ -81,3 +81,24 @@ def test_a_tree_hash_depends_on_names_and_content(tmp_path: Path) -> None:
     assert files.Hasher().tree(tmp_path / "y") == same
     (tmp_path / "y" / "1.png").rename(tmp_path / "y" / "2.png")
     assert files.Hasher().tree(tmp_path / "y") != same
+
+
+@pytest.mark.parametrize("text", ["[]", '"x"', '{"PATH": 3}', '{"PATH": [1]}', "\xff", "[" * 100_000])
+def test_damaged_memories_are_worth_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a").write_text("one")
+    memory = tmp_path / "memory.json"
+    memory.write_text(text.replace("PATH", str(tmp_path / "a")), encoding="latin-1")
+    hasher = files.Hasher(memory)
+    assert hasher.file(tmp_path / "a") == files.sha256_bytes(b"one")
+    hasher.save()
+    assert files.Hasher(memory).file(tmp_path / "a") == files.sha256_bytes(b"one")
+
+
+def test_a_file_where_a_folder_should_be_and_the_other_way_round(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(StorageError, match="cannot be written"), files.lock(place):
+            pass
+    with pytest.raises(StorageError), files.storage_errors(tmp_path / "folder"):
+        (tmp_path / "file").replace(tmp_path / "folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -273,3 +274,43 @@ def test_the_runtime_imports_neither_torch_nor_onnx(bundle: Path) -> None:
         "model.close()\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def with_known(bundle: Path, data: bytes) -> None:
+    """Other bytes for the known input, hashes consistent: what anyone can make who may write an unsigned bundle."""
+    (bundle / "known.npz").write_bytes(data)
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["files"]["known.npz"] |= {"sha256": sha256_file(bundle / "known.npz"), "size_bytes": len(data)}
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+
+
+def npz(**arrays: object) -> bytes:
+    sink = io.BytesIO()
+    np.savez(sink, **arrays)  # type: ignore[arg-type]
+    return sink.getvalue()
+
+
+FRAME = np.zeros((1, 3, SIZE, SIZE), np.float32)
+DAMAGED = {
+    "text": (b"hello", "damaged"),
+    "cut": (npz(**{"in:images": FRAME})[:300], "damaged"),
+    "pickled": (npz(**{"in:images": np.array([{}], dtype=object)}), "damaged"),
+    "empty": (npz(), "holds nothing"),
+    "no output": (npz(**{"in:images": FRAME}), "expected: in:NAME"),
+    "no input": (npz(**{"out:logits": FRAME}), "expected: in:NAME"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_known_input_is_refused(copy: Path, name: str) -> None:
+    data, words = DAMAGED[name]
+    with_known(copy, data)
+    with pytest.raises(BundleError, match=words):
+        edgeship.load(copy)
+
+
+def test_an_engine_without_inputs_is_refused(copy: Path) -> None:
+    manifest = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps(manifest | {"inputs": []}))
+    with pytest.raises(BundleError, match="inputs"):
+        edgeship.load(copy)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from edgeship.config import Config
 from edgeship.errors import DataError
-from edgeship.pipeline.cache import Run, Stage, execute
-from edgeship.results import Result
+from edgeship.pipeline.cache import Run, Stage, execute, execute_one
+from edgeship.results import Artifact, Result
 
 
 class Number(Result):
@@ -78,3 +80,43 @@ def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
     (run.folders["first"] / "result.json").write_text('{"value": "x')
     execute(run_in(tmp_path), make(calls))
     assert calls == ["first", "second", "first"]
+
+
+class Kept(Result):
+    """A stage's result that names a file."""
+
+    numbers: Artifact
+
+
+def keeping(calls: list[str], pause: float = 0.0) -> Stage[Kept]:
+    def work(run: Run, folder: Path) -> Kept:
+        calls.append("kept")
+        time.sleep(pause)
+        (folder / "numbers.txt").write_text("1 2")
+        return Kept(numbers=Artifact.of(folder / "numbers.txt", folder))
+
+    return Stage("kept", Kept, lambda run: run.config.model.source, work)
+
+
+@pytest.mark.parametrize("damage", ["1", "1 3", None])
+def test_a_damaged_file_of_a_result_is_made_again(tmp_path: Path, damage: str | None) -> None:
+    calls: list[str] = []
+    run = run_in(tmp_path)
+    execute_one(run, keeping(calls))
+    path = run.path("kept", "numbers.txt")
+    path.unlink()
+    if damage is not None:
+        path.write_text(damage)
+    execute_one(run_in(tmp_path), keeping(calls))
+    assert calls == ["kept", "kept"]
+    assert path.read_text() == "1 2"
+
+
+def test_targets_side_by_side_make_a_shared_graph_once(tmp_path: Path) -> None:
+    calls: list[str] = []
+    run = run_in(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: execute_one(run, keeping(calls, 0.2)), range(4)))
+    assert calls == ["kept"]
+    assert [item.name for item in run.stages] == ["kept"]
+    assert all(item == found[0] for item in found)

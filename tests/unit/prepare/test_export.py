@@ -163,3 +163,40 @@ def test_onnx_sources_are_checked(tmp_path: Path) -> None:
     (tmp_path / "apart.data").unlink()
     with pytest.raises(ModelError, match=r"apart\.data, not found beside it"):
         export(Model(source=str(tmp_path / "apart.onnx")), HERE, tmp_path)
+
+
+def test_external_data_comes_into_the_one_file(tmp_path: Path) -> None:
+    export(settings("Small"), HERE, tmp_path)
+    stored = {item.name: item.raw_data for item in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    whole = onnx.load(tmp_path / "model.onnx")
+    (tmp_path / "mine").mkdir()
+    onnx.save(whole, tmp_path / "mine" / "net.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    (tmp_path / "out").mkdir()
+    export(Model(source=str(tmp_path / "mine" / "net.onnx")), HERE, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
+    found = onnx.load(tmp_path / "out" / "model.onnx").graph.initializer
+    assert {item.name: item.raw_data for item in found} == stored
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit(0)", "def build():\n    raise SystemExit(0)"])
+def test_a_source_that_ends_the_process_is_refused(tmp_path: Path, code: str) -> None:
+    (tmp_path / "quits.py").write_text(code + "\n")
+    with pytest.raises(ModelError, match="SystemExit"):
+        export(Model.model_validate({"source": "quits:build", "inputs": IMAGES}), tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["lr = 0.1\n", "hello", "", "{}", "\x80\x02}q"])
+def test_weights_that_are_text(tmp_path: Path, text: str) -> None:
+    (tmp_path / "w.pt").write_text(text, encoding="latin-1")
+    with pytest.raises(ModelError):
+        export(settings("Small", weights=tmp_path / "w.pt"), HERE, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"config": []}', '{"config": {"w": {"use_pickle": true}}}'])
+def test_a_pt2_whose_index_is_damaged(tmp_path: Path, text: str) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "bad.pt2", "w") as archive:
+        archive.writestr("bad/data/weights/model_weights_config.json", text)
+    with pytest.raises(ModelError, match=r"not what torch\.export\.save writes"):
+        export(Model(source=str(tmp_path / "bad.pt2")), HERE, tmp_path)

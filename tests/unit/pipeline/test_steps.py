@@ -1,0 +1,103 @@
+"""What goes into the stages of prepare: keys that see every input, and frames with a corrupt one among them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from edgeship.config import Config, load
+from edgeship.errors import DataError, UserInputError
+from edgeship.pipeline import steps
+from edgeship.pipeline.cache import Run
+from edgeship.pipeline.trials import Tries, trial_stage
+from edgeship.results import Artifact, Candidate, Slimmed, TensorInfo
+from vehicle_support import network
+
+IMAGES = TensorInfo(name="images", shape=("batch", 3, 8, 8), dtype="float32")
+CANDIDATE = Candidate(name="fp32", precision="fp32")
+
+
+def run_in(folder: Path, text: str) -> Run:
+    """A run whose slim stage is done."""
+    path = folder / "edgeship.toml"
+    path.write_text('[model]\nsource = "model:build"\n[preprocess]\nfit = "stretch"\n' + text)
+    run = Run(load(path), folder / "out")
+    model = Artifact(path="model.onnx", sha256="0", size_bytes=1)
+    run.results["slim"] = Slimmed(model=model, inputs=(IMAGES,), outputs=(), nodes_before=1, nodes_after=1)
+    run.results["frames"] = steps.KnownFrames(arrays=None)
+    return run
+
+
+def keys(folder: Path, text: str) -> list[object]:
+    run = run_in(folder, text)
+    trial = trial_stage(CANDIDATE, Tries("default", run.config.target))
+    return [steps.frames_key(run), steps.calibrate_key(run), trial.key(run)]
+
+
+def test_code_that_gives_the_images_belongs_to_what_they_are(tmp_path: Path) -> None:
+    config = '[evaluation]\nimages = "data:labelled"\n[candidates]\nprecisions = ["fp32"]\n'
+    (tmp_path / "data.py").write_text("LABEL = 'Bag'\n")
+    before = keys(tmp_path, config)
+    assert keys(tmp_path, config) == before
+    (tmp_path / "data.py").write_text("LABEL = 'Dress'\n")
+    assert all(new != old for new, old in zip(keys(tmp_path, config), before, strict=True))
+
+
+@pytest.mark.parametrize("key", ["task", "decoder"])
+def test_code_that_scores_or_decodes_belongs_to_the_trial(tmp_path: Path, key: str) -> None:
+    config = f'[evaluation]\n{key} = "own.code:score"\n[candidates]\nprecisions = ["fp32"]\n'
+    (tmp_path / "own").mkdir()  # a folder without __init__.py is a package too
+    (tmp_path / "own" / "code.py").write_text("score = 1\n")
+    before = keys(tmp_path, config)
+    (tmp_path / "own" / "code.py").write_text("score = 22\n")
+    after = keys(tmp_path, config)
+    assert after[2] != before[2]
+    assert after[:2] == before[:2], "frames and ranges do not depend on it"
+
+
+def test_external_data_belongs_to_the_export(tmp_path: Path) -> None:
+    proto = onnx.load(network(tmp_path / "whole.onnx"))
+    onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    config = Config.model_validate({"model": {"source": str(tmp_path / "net.onnx")}})
+    before = steps.export_key(Run(config, tmp_path))
+    data = bytearray((tmp_path / "weights.bin").read_bytes())
+    data[0] ^= 1
+    (tmp_path / "weights.bin").write_bytes(data)
+    assert steps.export_key(Run(config, tmp_path)) != before
+
+
+def corrupt_among(folder: Path) -> None:
+    (folder / "calib").mkdir()
+    for number in range(8):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(folder / "calib" / f"{number}.png")
+    (folder / "calib" / "2.png").write_bytes((folder / "calib" / "2.png").read_bytes()[:40])
+
+
+def test_a_corrupt_known_frame_is_allowed_where_the_config_says_so(tmp_path: Path) -> None:
+    corrupt_among(tmp_path)
+    out = tmp_path / "stage"
+    out.mkdir()
+    text = '[calibration]\nimages = "calib/"\nallow_corrupt = '
+    with pytest.raises(DataError, match="corrupt"):
+        steps.frames_work(run_in(tmp_path, text + "0"), out)
+    found = steps.frames_work(run_in(tmp_path, text + "1"), out)
+    assert found.ids == tuple(f"{number}.png" for number in (0, 1, 3, 4, 5, 6, 7))
+
+
+def test_no_readable_frame_at_all_is_said(tmp_path: Path) -> None:
+    corrupt_among(tmp_path)
+    for path in (tmp_path / "calib").iterdir():
+        shutil.copyfile(tmp_path / "calib" / "2.png", path) if path.name != "2.png" else None
+    with pytest.raises(DataError, match="none of the 8 frames"):
+        steps.frames_work(run_in(tmp_path, '[calibration]\nimages = "calib/"\nallow_corrupt = 8'), tmp_path)
+
+
+def test_a_misspelt_task_is_refused_before_anything_long(tmp_path: Path) -> None:
+    text = '[evaluation]\ntask = "segmentaton"\n[candidates]\nprecisions = ["fp32"]\n'
+    with pytest.raises(UserInputError, match="did you mean 'segmentation'"):
+        steps.check_data(run_in(tmp_path, text).config)
