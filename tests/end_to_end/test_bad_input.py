@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import pty
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from conftest import ROOT, Edgeship, Project
+from safetensors.numpy import save_file
+
+from edgeship.config import load
+from vehicle_support import network, photographs
 
 
 def refused(project: Project, edgeship: Edgeship, code: int = 2) -> str:
@@ -204,3 +211,126 @@ def test_images_that_are_not_there(tmp_path: Path, edgeship: Edgeship) -> None:
     assert done.code == 2
     assert f"no image at {tmp_path / 'none.png'}" in done.err
     assert "check the path" in done.err
+
+
+def test_a_work_folder_that_is_a_file(project: Project, edgeship: Edgeship) -> None:
+    (project.folder / "file").write_text("x")
+    for place in (project.folder / "file", project.folder / "file" / "deeper"):
+        done = edgeship("ship", project.config, "--out", place)
+        assert done.code == 4, done.err
+        assert f"{place} cannot be written" in done.err
+
+
+def test_outputs_where_something_else_stands(tmp_path: Path, edgeship: Edgeship) -> None:
+    network(tmp_path / "net.onnx")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    for arguments in (
+        ("init", "--out", "file/edgeship.toml"),
+        ("slim", "net.onnx", "-o", "folder"),
+        ("build", "net.onnx", "-e", "onnxruntime", "-o", "file/net.engine"),
+        ("bench", "net.onnx", "--seconds", "0.1", "-o", "file"),
+    ):
+        done = edgeship(*arguments)
+        assert done.code == 4, (arguments, done.err)
+        assert done.err.count("error: ") == 1
+        assert "itself failed" not in done.err, (arguments, done.err)
+        assert (tmp_path / "file").read_text() == "x"
+        assert not list((tmp_path / "folder").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("export", "model:build", "--opset", "17"), "opset: Input should be greater than or equal to 18"),
+        (("parity", "model:build", "--onnx", "net.onnx", "--seeds", "0"), "seeds: Input should be greater"),
+        (("bench", "net.onnx", "--seconds", "0"), "min_s: Input should be greater than 0"),
+        (("run", "bundle", "net.onnx", "--budget-ms", "-1"), "--budget-ms"),
+    ],
+)
+def test_options_out_of_range(tmp_path: Path, edgeship: Edgeship, arguments: tuple[str, ...], words: str) -> None:
+    network(tmp_path / "net.onnx")
+    done = edgeship(*arguments)
+    assert done.code == 2, done.err
+    assert words in done.err
+    assert "pydantic" not in done.err
+
+
+def test_a_source_that_ends_the_process_is_no_ship(project: Project, edgeship: Edgeship) -> None:
+    (project.folder / "model.py").write_text("import sys\nsys.exit(0)\n")
+    assert "SystemExit" in refused(project, edgeship)
+
+
+def test_a_target_name_that_leaves_the_work_folder(project: Project, edgeship: Edgeship) -> None:
+    project.change("[target]", '[targets."../../../evil"]')
+    assert "the target name '../../../evil'" in refused(project, edgeship)
+
+
+def test_a_failed_run_keeps_no_earlier_verdict(project: Project, edgeship: Edgeship) -> None:
+    project.out.mkdir()
+    for name in ("result.json", "report.html", "summary.md", "junit.xml"):
+        (project.out / name).write_text("SHIP")
+    shutil.rmtree(project.folder / "val")
+    refused(project, edgeship)
+    assert [path.name for path in project.out.iterdir()] == ["lock"]
+
+
+@pytest.mark.slow
+def test_weights_of_another_model(project: Project, edgeship: Edgeship) -> None:
+    save_file({"conv.weight": np.zeros((2, 2), np.float32)}, project.folder / "weights.safetensors")
+    text = refused(project, edgeship)
+    assert "do not fit the model" in text
+    assert "not in the model: conv.weight" in text
+
+
+def test_an_image_folder_that_cannot_be_read(project: Project) -> None:
+    place = project.folder / "val" / "Bag"
+    place.chmod(0)
+    # Root reads everything, unless in a namespace where it owns nothing.
+    command = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-B", "-m", "edgeship", "ship"]
+    done = subprocess.run(
+        [*command, str(project.config), "--out", str(project.out)], capture_output=True, text=True, check=False
+    )
+    place.chmod(0o755)
+    assert done.returncode == 2, done.stderr
+    assert f"{place} cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+def test_the_starter_loads(tmp_path: Path, edgeship: Edgeship, task: str) -> None:
+    done = edgeship("init", "--task", task)
+    assert done.code == 0, done.err
+    assert load(tmp_path / "edgeship.toml").evaluation.task == task
+    assert "<" not in done.out, "the starter has no marked places"
+    again = edgeship("init", "--task", task)
+    assert again.code == 2
+    assert "--force" in again.err
+
+
+def test_the_doctor_answers(edgeship: Edgeship) -> None:
+    done = edgeship("doctor", "--json")
+    assert done.code == 0, done.err
+    assert "onnxruntime" in done.out
+
+
+def test_parity_on_frames_that_do_not_fit(tmp_path: Path, edgeship: Edgeship) -> None:
+    network(tmp_path / "net.onnx")
+    done = edgeship("parity", "net.onnx", "--onnx", "net.onnx", "--images", photographs(tmp_path / "val"))
+    assert done.code == 2, done.err
+    assert "[preprocess]" in done.err
+    done = edgeship(
+        "parity", "net.onnx", "--onnx", "net.onnx", "--images", tmp_path / "val", "-p", "fit=stretch", "--json"
+    )
+    assert done.code == 0, done.err
+    assert done.json["real_images"] == 4
+
+
+def test_what_works_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    network(tmp_path / "net.onnx")
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "edgeship", "slim", "net.onnx"]
+    done = subprocess.run(command, cwd=tmp_path, stderr=follower, stdout=subprocess.PIPE, timeout=60, check=False)
+    os.close(follower)
+    assert done.returncode == 0
+    assert b"simplifying" in os.read(leader, 65536)
+    os.close(leader)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit, progress_bar
+from edgeship.cli.output import JSON_OPTION, emit, progress_bar, working
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,22 +74,37 @@ def bundle(
     """Verify a bundle, sign it, pack it as one file."""
     from edgeship.bundle import MANIFEST, verify, zip_bundle
     from edgeship.bundle.write import sign_bundle
-    from edgeship.errors import BundleError
 
-    folder = source if (source / MANIFEST).is_file() else source / "bundle"
-    if not (folder / MANIFEST).is_file():
-        raise BundleError(
-            f"there is no bundle in {source}",
-            expected="a bundle folder, or the work folder of a run whose verdict was SHIP",
-            do="edgeship ship edgeship.toml",
-        )
-    manifest = verify(folder)
-    if sign is not None:
-        sign_bundle(folder, sign, password=_password())
-    if pack is not None:
-        zip_bundle(folder, pack)
+    folder = source if (source / MANIFEST).is_file() else _bundle_of_run(source)
+    with working("verifying and packing", quiet=as_json):
+        manifest = verify(folder)
+        if sign is not None:
+            sign_bundle(folder, sign, password=_password())
+        if pack is not None:
+            zip_bundle(folder, pack)
     told = {"bundle": str(folder), "signed": sign is not None, "zip": str(pack) if pack else None}
     emit({**told, **_facts(manifest)}, as_json=as_json, text=lambda out: _tell(out, manifest, told))
+
+
+def _bundle_of_run(folder: Path) -> Path:
+    """The bundle in a work folder: ``bundle``, or ``bundle-TARGET`` where one of several targets shipped."""
+    from edgeship.bundle import MANIFEST
+    from edgeship.errors import BundleError
+
+    found = sorted(path.parent for path in folder.glob(f"bundle*/{MANIFEST}"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BundleError(
+            f"{folder} holds a bundle for each of {len(found)} targets: {', '.join(path.name for path in found)}",
+            expected="one bundle",
+            do=f"edgeship bundle {found[0]}",
+        )
+    raise BundleError(
+        f"there is no bundle in {folder}",
+        expected="a bundle folder, or the work folder of a run whose verdict was SHIP",
+        do="edgeship ship edgeship.toml",
+    )
 
 
 @app.command()
@@ -104,9 +119,10 @@ def verify(
     from edgeship.bundle import verify as verify_bundle
     from edgeship.runtime import check_fit
 
-    manifest = verify_bundle(path, key)
-    if fit:
-        check_fit(manifest, device or manifest.target.device, path)
+    with working("verifying", quiet=as_json):
+        manifest = verify_bundle(path, key)
+        if fit:
+            check_fit(manifest, device or manifest.target.device, path)
     told = {"bundle": str(path), "signature": "matches" if key else "not asked for", "fits": fit or None}
     emit({**told, **_facts(manifest)}, as_json=as_json, text=lambda out: _tell(out, manifest, told))
 
@@ -133,8 +149,14 @@ def run(
     from edgeship.cli.predictions import frame_json, show_frames
     from edgeship.runtime import load
 
-    with load(path, key=key, budget_ms=budget, device=device, allow_misfit=allow_misfit) as model:
-        frames = [(image, model.predict(image)) for image in images]
+    with (
+        progress_bar(quiet=as_json) as progress,
+        load(path, key=key, budget_ms=budget, device=device, allow_misfit=allow_misfit) as model,
+    ):
+        frames = []
+        for number, image in enumerate(images):
+            progress(number, len(images), "predicting")
+            frames.append((image, model.predict(image)))
         seen = model.statistics()
         confidence = model.manifest.evaluation.operating_confidence if model.manifest.evaluation else 0.0
     told: dict[str, Any] = {

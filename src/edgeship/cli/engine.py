@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit, progress_bar
+from edgeship.cli.output import JSON_OPTION, emit, progress_bar, working
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -218,7 +218,8 @@ def preflight(
     from edgeship.prepare.preflight import describe
     from edgeship.prepare.preflight import preflight as run
 
-    result = run(model, engine=engine_name(engine) if engine else None, plugins=tuple(plugins))
+    with working("asking the parser", quiet=as_json):
+        result = run(model, engine=engine_name(engine) if engine else None, plugins=tuple(plugins))
 
     def text(console: Console) -> None:
         console.print(f"asked     {result.parser or 'no parser of TensorRT: none is installed here'}")

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -49,13 +50,24 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
+        shown: dict[str, Any] = {}
+        turn = Lock()
 
         def report(done: int, total: int | None, what: str) -> None:
-            if what not in tasks:
-                for old in tasks.values():
-                    bar.update(old, visible=False)
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
+            with turn:
+                if what not in shown:
+                    for old in shown.values():
+                        bar.remove_task(old)
+                    shown.clear()
+                    shown[what] = bar.add_task(what, total=total)
+                bar.update(shown[what], completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def working(what: str, *, quiet: bool = False) -> Iterator[None]:
+    """A moving bar on standard error for a step that cannot tell how far it is."""
+    with progress_bar(quiet=quiet) as progress:
+        progress(0, None, what)
+        yield

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit
+from edgeship.cli.output import JSON_OPTION, emit, working
+from edgeship.cli.quantize import IMAGES, NPZ, PREPROCESS, given_frames
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,9 @@ INPUT = typer.Option(
     help="An input as name=batch,3,224,224[:dtype]; a word makes the axis dynamic. Repeat for more.",
 )
 WEIGHTS = typer.Option(None, help="Weights: .safetensors, or a checkpoint that loads with weights_only=True.")
+
+PARITY_FRAMES = 4
+"""Real frames that ``parity`` compares on, where the graph's batch axis is dynamic."""
 
 
 def _model_settings(source: str, inputs: list[str], weights: Path | None, opset: int = 18) -> Model:
@@ -83,7 +87,8 @@ def export(
 
     settings = _model_settings(source, inputs, weights, opset)
     with tempfile.TemporaryDirectory() as folder:
-        result = run(settings, Path.cwd(), Path(folder))
+        with working("exporting", quiet=as_json):
+            result = run(settings, Path.cwd(), Path(folder))
         write_bytes(out, (Path(folder) / result.model.path).read_bytes())
     result = result.model_copy(update={"model": result.model.model_copy(update={"path": out.name})})
 
@@ -111,7 +116,8 @@ def slim(
     """Simplify an ONNX graph with onnxslim, checked before and after."""
     from edgeship.prepare.slim import slim as run
 
-    result = run(model, out)
+    with working("simplifying", quiet=as_json):
+        result = run(model, out)
 
     def text(screen: Console) -> None:
         screen.print(
@@ -123,6 +129,19 @@ def slim(
     emit(result, as_json=as_json, text=text)
 
 
+def _real_feeds(onnx: Path, images: Path | None, npz: Path | None, preprocess: list[str]) -> list[dict[str, Any]]:
+    """A batch of real frames for the graph; none when none were named."""
+    from edgeship.pipeline.steps import fit_batch
+    from edgeship.prepare.graph import inputs_of, load_onnx
+
+    if images is None and npz is None:
+        return []
+    inputs = inputs_of(load_onnx(onnx))
+    axis = inputs[0].shape[0] if inputs and inputs[0].shape else PARITY_FRAMES
+    size = axis if isinstance(axis, int) else PARITY_FRAMES
+    return [fit_batch(feeds, inputs) for _, feeds in given_frames(onnx, (images, npz), preprocess, size, size)]
+
+
 @app.command()
 def parity(
     source: str = SOURCE,
@@ -132,10 +151,13 @@ def parity(
     rtol: float = typer.Option(1e-3, help="Relative tolerance."),
     atol: float = typer.Option(1e-3, help="Absolute tolerance."),
     seeds: int = typer.Option(3, help="How many seeded random inputs."),
+    images: Path | None = IMAGES,
+    npz: Path | None = NPZ,
+    preprocess: list[str] = PREPROCESS,
     device: str = typer.Option("cpu", help="cpu or cuda:0; TF32 is off on both sides."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """PyTorch against ONNX; names the first operator that diverges."""
+    """PyTorch against ONNX, on seeded inputs and on real frames; names the first operator that diverges."""
     from edgeship.cli.settings import checked
     from edgeship.config import Parity
     from edgeship.prepare.parity import Request, require
@@ -145,12 +167,15 @@ def parity(
     values = {"rtol": rtol, "atol": atol, "seeds": seeds, "images": 0, "device": device}
     tolerances = checked(Parity, values, "the options")
     exported = Path(source) if source.endswith(".onnx") else onnx
-    result = run(Request(settings, Path.cwd(), exported, onnx, tolerances))
+    with working("comparing", quiet=as_json):
+        real = _real_feeds(onnx, images, npz, preprocess)
+        result = run(Request(settings, Path.cwd(), exported, onnx, tolerances, real))
     if not as_json:
         require(result)
 
     def text(screen: Console) -> None:
-        screen.print(f"parity OK on {result.random_inputs} seeded inputs (rtol {rtol:g}, atol {atol:g})")
+        real = f" and {result.real_images} real frames" if result.real_images else ""
+        screen.print(f"parity OK on {result.random_inputs} seeded inputs{real} (rtol {rtol:g}, atol {atol:g})")
         for item in result.outputs:
             screen.print(f"  {item.name}: max {item.max_abs:.3g}, mean {item.mean_abs:.3g}", markup=False)
 

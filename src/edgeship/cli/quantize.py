@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit, progress_bar
+from edgeship.cli.output import JSON_OPTION, emit, progress_bar, working
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,9 +29,14 @@ COUNT = typer.Option(512, help="How many frames to take, spread evenly over the 
 BATCH = typer.Option(8, help="Frames in a batch.")
 
 
-def _frames(
+def given_frames(
     model: Path, source: tuple[Path | None, Path | None], settings: list[str], count: int, batch: int
 ) -> Frames:
+    """The frames that ``--images`` or ``--npz`` names, for the inputs of an ONNX file.
+
+    Raises:
+        DataError: None or both were given, or they cannot be used.
+    """
     from edgeship.cli.settings import preprocess_of
     from edgeship.data.frames import FrameChoice, frames
     from edgeship.errors import DataError
@@ -69,7 +74,7 @@ def calibrate(
     from edgeship.prepare.calibrate import Options, method_named
     from edgeship.prepare.calibrate import calibrate as run
 
-    chosen = _frames(model, (images, npz), preprocess, count, batch)
+    chosen = given_frames(model, (images, npz), preprocess, count, batch)
     held = None
     if evaluation is not None:
         held = choose(evaluation, chosen.preprocess, chosen.inputs, FrameChoice(count=256, batch=batch))
@@ -131,8 +136,9 @@ def quantize(
         calibration = caches.load(cache, expected, trust=trust_cache)
     frames: Any = caches.samples(calibration) if calibration is not None else []
     if images or npz or not frames:
-        frames = _frames(model, (images, npz), preprocess, 8, 1)
-    result = run(model, style, calibration, out, frames, Plan(keep=tuple(keep), precision=asked))
+        frames = given_frames(model, (images, npz), preprocess, 8, 1)
+    with working("quantizing", quiet=as_json):
+        result = run(model, style, calibration, out, frames, Plan(keep=tuple(keep), precision=asked))
 
     def text(screen: Console) -> None:
         screen.print(f"wrote {out}: {result.precision} for {engine}, {result.quantized_nodes} quantized nodes")

@@ -36,7 +36,9 @@ def ship(
         screen = console(stderr=True)
 
         def on_stage(name: str, run: StageRun | None) -> None:
-            if run is not None and not as_json:
+            if run is None:
+                progress(0, None, name)
+            elif not as_json:
                 how = "reused" if run.cached else f"{run.seconds:.1f} s"
                 screen.print(f"  {name:<40} {how}", markup=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -65,6 +66,7 @@ def finish(run: Run, reference: Tries, tries: list[Tries]) -> Outcome:
     summary = _tell(run, reference, tries, decisions, bundle)
     for target, decision in zip(tries, decisions, strict=True):
         _bundle(run, reference, target, decision, run.folder / _bundle_name(target, tries))
+    remove_bundles(run.folder, set(bundle.values()))
     with storage_errors(draft):
         draft.replace(run.folder / "result.json")
     return Outcome(result, summary)
@@ -95,17 +97,12 @@ def decide_stage(tries: Tries, reference: Tries) -> Stage[Decision]:
 
 
 def _bundle(run: Run, reference: Tries, target: Tries, decision: Decision, place: Path) -> None:
-    """The bundle of a target that ships; a bundle of an earlier verdict is removed where this one does not."""
-    import shutil
-
+    """The bundle of a target that ships."""
     from edgeship.bundle.manifest import CalibrationProvenance
     from edgeship.bundle.write import Contents
     from edgeship.bundle.write import write as write_bundle
 
     if decision.verdict != "SHIP" or decision.chosen is None:
-        if (place / "manifest.json").is_file():
-            with storage_errors(place):
-                shutil.rmtree(place)
         return
     candidate, _, folder = next(item for item in target.trials if item[0].name == decision.chosen)
     calibrated = run.result("calibrate", Calibrated) if needs_calibration(candidate) else None
@@ -126,6 +123,14 @@ def _bundle(run: Run, reference: Tries, target: Tries, decision: Decision, place
         licences=_licences(run),
     )
     write_bundle(contents, place)
+
+
+def remove_bundles(folder: Path, written: set[Path]) -> None:
+    """Remove bundles of an earlier verdict, such as that of a target which the config names no more."""
+    for manifest in (folder / "bundle" / "manifest.json", *folder.glob("bundle-*/manifest.json")):
+        if manifest.is_file() and manifest.parent not in written:
+            with storage_errors(manifest.parent):
+                shutil.rmtree(manifest.parent)
 
 
 def _licences(run: Run) -> dict[str, Path]:

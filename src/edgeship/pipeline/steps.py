@@ -13,7 +13,7 @@ from edgeship.data.reference import is_reference
 from edgeship.errors import ConfigError, DataError, ModelError
 from edgeship.files import storage_errors
 from edgeship.pipeline.cache import Run, versions
-from edgeship.results import Artifact, Calibrated, Exported, Parity, Preflight, Result, Slimmed
+from edgeship.results import Artifact, Calibrated, Exported, Parity, Preflight, Result, Slimmed, TensorInfo
 
 KNOWN_FRAMES = 8
 """Real frames that every trial gets: feeds of the benchmark and the known input of the bundle."""
@@ -68,8 +68,19 @@ def export_key(run: Run) -> Any:
     return {
         "model": settings.model_dump(mode="json", exclude={"weights"}),
         "files": files,
-        "versions": versions("torch", "onnx", "onnxscript"),
+        "versions": versions("torch", "onnx", "onnxscript", *_distributions(run.config)),
     }
+
+
+def _distributions(config: Config) -> tuple[str, ...]:
+    """The installed packages that bring an installed source such as ``torchvision.models:resnet50``."""
+    from importlib.metadata import packages_distributions
+
+    module, separator, _ = config.model.source.partition(":")
+    top = module.partition(".")[0]
+    if not separator or (config.root / f"{top}.py").is_file() or (config.root / top).is_dir():
+        return ()
+    return tuple(packages_distributions().get(top, ()))
 
 
 def source_hashes(run: Run) -> dict[str, str]:
@@ -199,7 +210,7 @@ def parity_work(run: Run, folder: Path) -> Parity:
     if known.arrays is not None and run.config.parity.images:
         with np.load(run.path("frames", known.arrays.path), allow_pickle=False) as stored:
             feeds = {name: stored[name][: run.config.parity.images] for name in stored.files}
-        images.append(_fit_batch(feeds, run.result("slim", Slimmed)))
+        images.append(fit_batch(feeds, run.result("slim", Slimmed).inputs))
     request = Request(
         run.config.model,
         run.config.root,
@@ -213,10 +224,10 @@ def parity_work(run: Run, folder: Path) -> Parity:
     return result
 
 
-def _fit_batch(feeds: dict[str, Any], slimmed: Slimmed) -> dict[str, Any]:
+def fit_batch(feeds: dict[str, Any], inputs: tuple[TensorInfo, ...]) -> dict[str, Any]:
     """Cut or repeat frames to a fixed batch axis; feeds in the graph's input order."""
     fitted = {}
-    for info in slimmed.inputs:
+    for info in inputs:
         if info.name not in feeds:
             raise ModelError(
                 f"the frames give {', '.join(feeds)}, and the graph also needs {info.name!r}",
