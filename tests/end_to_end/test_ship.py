@@ -115,7 +115,10 @@ def test_killed_in_a_stage_the_next_run_ends_in_the_same_verdict(
 def test_ctrl_c_ends_cleanly(project: Project) -> None:
     command = [sys.executable, "-m", "edgeship", "ship", str(project.config)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        time.sleep(3)
+        deadline = time.monotonic() + 30
+        while not (project.out / "stages").is_dir() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(2)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
