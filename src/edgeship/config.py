@@ -222,6 +222,14 @@ class Target(Section):
     nhwc: bool = True
     """onnxruntime on CUDA: prefer channels-last kernels."""
 
+    @model_validator(mode="after")
+    def _trtexec_is_tensorrts(self) -> Target:
+        if self.via == "trtexec" and self.engine != "tensorrt":
+            raise ValueError(f'via = "trtexec" builds engine = "tensorrt", found {self.engine!r}')
+        if self.via == "trtexec" and self.compute_capability:
+            raise ValueError('via = "trtexec" builds for the GPU it runs on; compute_capability is TensorRT-RTX\'s')
+        return self
+
 
 class Candidates(Section):
     """The precision plans to try."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgeship.cli import app
+from edgeship.cli.engine import PLUGIN
 from edgeship.cli.output import JSON_OPTION, emit, progress_bar
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def bench(
     shapes: list[str] = typer.Option(
         [], "--shape", help="name=1x3x480x640 for an input with other dynamic axes. Repeat for more."
     ),
+    plugins: list[Path] = PLUGIN,
     threads: int = typer.Option(0, help="CPU threads (0: the engine's own choice)."),
     cuda_graph: bool = typer.Option(True, help="Replay a CUDA graph."),
     tf32: bool = typer.Option(False, help="Let FP32 round to TF32 on CUDA."),
@@ -61,7 +63,7 @@ def bench(
     span = {"warmup_s": warmup, "min_s": min(seconds, max_seconds), "max_s": max_seconds}
     settings = checked(Benchmark, {**span, "precision": precision, "min_samples": 50}, "the options")
     sizes = batch_sizes(batches)
-    options = OpenOptions(place, threads, cuda_graph and place != "cpu", max(sizes), tf32, nhwc)
+    options = OpenOptions(place, threads, cuda_graph and place != "cpu", max(sizes), tf32, nhwc, tuple(plugins))
     job = Job(engine, name, options, settings, sizes, _frames(frames), _shapes(shapes), out)
     with progress_bar(quiet=as_json) as progress:
         found = job.by_trtexec(progress) if via == "trtexec" else job.by_api(progress)
@@ -117,8 +119,11 @@ class Job:
         import time
 
         from edgeship import engines
+        from edgeship.engines.inspect import require_fit
         from edgeship.trial.sweep import Sweep, sweep
 
+        if self.name != "onnxruntime":
+            require_fit(self.path, self.options.device)
         begin = time.perf_counter()
         with engines.get(self.name).open(self.path, self.options) as runner:
             load_s = time.perf_counter() - begin
@@ -135,26 +140,47 @@ class Job:
         return Sweep(latencies=rows, stopped=found.stopped, feeds=found.feeds)
 
     def by_trtexec(self, progress: Progress) -> Sweep:
-        """Let trtexec measure. Raises TargetError where there is none, UserInputError for another engine."""
+        """Let trtexec measure.
+
+        Raises:
+            TargetError: There is none here.
+            UserInputError: Another engine, or a batch that it does not have.
+        """
         import tempfile
 
         from edgeship.engines import trtexec
+        from edgeship.engines.inspect import describe
         from edgeship.errors import UserInputError
         from edgeship.trial.benchmark import quantiles
-        from edgeship.trial.sweep import Sweep
+        from edgeship.trial.sweep import Sweep, batches_for, folder_of, samples_below, shapes_for
 
         if self.name != "tensorrt":
             raise UserInputError(f"--via trtexec measures TensorRT engines, {self.path} is one of {self.name}")
+        inputs = describe(self.path, self.options.plugins).inputs
+        if not inputs:
+            raise UserInputError(
+                f"the inputs of {self.path} are not known here, so no batch can be asked of it",
+                expected=f"{self.path.name}.json beside it, as edgeship build writes, or an engine that opens here",
+                do="edgeship build MODEL.onnx --engine tensorrt --via trtexec, then bench what it writes",
+            )
+        wanted = batches_for(inputs, self.batches)
         rows = []
         with tempfile.TemporaryDirectory() as scratch:
-            for number, batch in enumerate(self.batches):
-                progress(number, len(self.batches), f"trtexec, batch {batch}")
-                shapes = {name: (batch, *shape[1:]) for name, shape in self.shapes.items()}
+            for number, batch in enumerate(wanted):
+                progress(number, len(wanted), f"trtexec, batch {batch}")
+                shapes = shapes_for(inputs, batch, self.shapes)
+                dynamic = {info.name for info in inputs if any(isinstance(axis, str) for axis in info.shape)}
                 measure = trtexec.Measure(
-                    shapes, self.settings, cuda_graph=self.options.cuda_graph, device=self.options.device
+                    {name: shape for name, shape in shapes.items() if name in dynamic},
+                    self.settings,
+                    batch=batch,
+                    cuda_graph=self.options.cuda_graph,
+                    device=self.options.device,
+                    plugins=self.options.plugins,
                 )
-                found = trtexec.benchmark(self.path, measure, quantiles, self.folder or Path(scratch))
-                rows.append(found if shapes else found.model_copy(update={"batch": batch}))
+                place = folder_of(self.folder, batch, wanted) or Path(scratch)
+                found = trtexec.benchmark(self.path, measure, quantiles, place)
+                rows.append(samples_below(found, place, self.folder))
         return Sweep(latencies=tuple(rows), feeds="trtexec's own random inputs")
 
     def torch(self, config: Path, progress: Progress) -> list[dict[str, Any]]:
@@ -209,6 +235,8 @@ def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
         sizes = rest.split("x")
         if not separator or not all(size.isdecimal() and int(size) > 0 for size in sizes):
             raise UserInputError(f"--shape {text!r} is no shape", expected="--shape name=1x3x480x640")
+        if name in found:
+            raise UserInputError(f"--shape names {name!r} twice", expected="one shape for an input; one call for each")
         found[name] = tuple(int(size) for size in sizes)
     return found
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgeship.config import EngineName
     from edgeship.engines import BuildRequest
-    from edgeship.results import Build
+    from edgeship.results import Audit, Build
 
 ENGINE = typer.Option("tensorrt-rtx", "--engine", "-e", help="onnxruntime | tensorrt | tensorrt-rtx")
 PLUGIN = typer.Option([], "--plugin", help="A shared library of TensorRT plugins to load. Repeat for more.")
@@ -103,11 +103,11 @@ def build(
         "tf32": tf32,
         "via": via,
     }
-    request = _request(model, out, precision, options, (tuple(keep), cache, dry_run))
-    if via == "trtexec" or dry_run:
-        _via_trtexec(request, dry_run=dry_run, as_json=as_json)
+    request = _request(model, out, precision, options, (tuple(keep), cache))
+    if dry_run:
+        _dry_run(request, as_json=as_json)
         return
-    _build(request, as_json=as_json)
+    _build(request, stated=bool(precision), as_json=as_json)
 
 
 def _request(
@@ -115,7 +115,7 @@ def _request(
     out: Path | None,
     precision: str,
     options: dict[str, Any],
-    extras: tuple[tuple[str, ...], Path | None, bool],
+    extras: tuple[tuple[str, ...], Path | None],
 ) -> BuildRequest:
     """Check the options all at once and make the request."""
     from pydantic import TypeAdapter, ValidationError
@@ -125,7 +125,7 @@ def _request(
     from edgeship.engines import BuildRequest
     from edgeship.errors import ConfigError, ModelError
 
-    keep, cache, dry_run = extras
+    keep, cache = extras
     if not model.is_file():
         raise ModelError(f"{model} does not exist", expected="an .onnx file", do="edgeship export")
     try:
@@ -134,7 +134,7 @@ def _request(
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc'])) or 'precision'}: {item['msg']}" for item in error.errors()]
         raise ConfigError(problems, where="the options") from None
-    if not precision and target.engine != "onnxruntime" and target.via == "api" and not dry_run:
+    if not precision and target.engine != "onnxruntime" and target.via == "api":
         from edgeship.engines._trt_engine import declared_precision
 
         asked = declared_precision(target.engine, model, target.plugins)
@@ -146,12 +146,14 @@ def _request(
     return BuildRequest(model, output, asked, target, keep=keep, cache=cache, log=log)
 
 
-def _build(request: BuildRequest, *, as_json: bool) -> None:
+def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
+    """Build and audit. ``stated``: the user named the precision, so an engine that misses it is a failure."""
     from dataclasses import replace
 
     from edgeship import engines
-    from edgeship.engines import OpenOptions
+    from edgeship.config import Gate
     from edgeship.engines.inspect import sidecar
+    from edgeship.errors import PrecisionError
     from edgeship.results import write
 
     module = engines.get(request.target.engine)
@@ -159,13 +161,18 @@ def _build(request: BuildRequest, *, as_json: bool) -> None:
         request = replace(request, progress=progress)
         done = module.build(request)
     write(done, sidecar(request.output))
-    device = request.target.device
-    options = OpenOptions(device=device, plugins=request.target.plugins, tf32=request.target.tf32)
-    audit = module.audit(request.output, request, options)
-    payload = {"build": done.model_dump(mode="json"), "audit": audit.model_dump(mode="json")}
+    audit, reason = _audit(request, stated=stated)
+    payload = {
+        "build": done.model_dump(mode="json"),
+        "audit": audit.model_dump(mode="json") if audit is not None else None,
+        "not_audited": reason,
+    }
 
     def text(console: Console) -> None:
         _show_build(console, request.output, done)
+        if audit is None:
+            console.print(f"audit     not possible here: {reason}")
+            return
         share = "an unknown share" if audit.achieved is None else f"{audit.achieved:.0%}"
         said = f"{share} of the convolutions and matrix products are {audit.asked}"
         console.print(f"audit     {said} (read from the {audit.source})")
@@ -175,6 +182,35 @@ def _build(request: BuildRequest, *, as_json: bool) -> None:
             console.print(f"          and {len(audit.missed) - 10} more (--json names all)")
 
     emit(payload, as_json=as_json, text=text)
+    least = Gate().min_achieved
+    if stated and audit is not None and audit.achieved < least:
+        raise PrecisionError(
+            f"asked for {audit.asked}, and {audit.achieved:.0%} of the convolutions and matrix products have it",
+            expected=f"{least:.0%} or more, as the gate's min_achieved has it",
+            do=f"edgeship quantize {request.onnx}, then build what it writes",
+        )
+
+
+def _audit(request: BuildRequest, *, stated: bool) -> tuple[Audit | None, str]:
+    """The audit of what was built; or None and why: trtexec builds where TensorRT's Python module may be missing."""
+    from dataclasses import replace
+
+    from edgeship import engines
+    from edgeship.engines import OpenOptions
+    from edgeship.errors import MissingExtra
+
+    target = request.target
+    options = OpenOptions(device=target.device, plugins=target.plugins, tf32=target.tf32)
+    try:
+        if target.via == "trtexec" and not stated:
+            from edgeship.engines._trt_engine import declared_precision
+
+            request = replace(request, precision=declared_precision(target.engine, request.onnx, target.plugins))
+        return engines.get(target.engine).audit(request.output, request, options), ""
+    except MissingExtra as error:
+        if target.via != "trtexec":
+            raise
+        return None, error.found
 
 
 def _show_build(console: Console, output: Path, done: Build) -> None:
@@ -191,20 +227,17 @@ def _show_build(console: Console, output: Path, done: Build) -> None:
         console.print(f"command   {done.command}", soft_wrap=True)
 
 
-def _via_trtexec(request: BuildRequest, *, dry_run: bool, as_json: bool) -> None:
+def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
     from edgeship.engines import trtexec
-    from edgeship.engines.inspect import sidecar
-    from edgeship.results import write
+    from edgeship.errors import UserInputError
 
-    if dry_run:
-        command = trtexec.shown(trtexec.build_command(request))
-        emit({"command": command}, as_json=as_json, text=lambda console: console.print(command, soft_wrap=True))
-        return
-    with progress_bar(quiet=as_json) as progress:
-        progress(0, None, "trtexec")
-        done = trtexec.build(request)
-    write(done, sidecar(request.output))
-    emit(done, as_json=as_json, text=lambda console: _show_build(console, request.output, done))
+    if request.target.via != "trtexec":
+        raise UserInputError("--dry-run prints trtexec's command line", do="add --engine tensorrt --via trtexec")
+    tool = trtexec.here_or_assumed()
+    if tool.flags is not None:
+        request = trtexec.with_own_cache(request, tool)
+    command = trtexec.shown(trtexec.build_command(request, tool))
+    emit({"command": command}, as_json=as_json, text=lambda console: console.print(command, soft_wrap=True))
 
 
 @app.command()
@@ -238,6 +271,7 @@ def preflight(
 @app.command()
 def inspect(
     file: Path = typer.Argument(help="An .onnx file, an engine, or a bundle (a folder or a zip)."),
+    plugins: list[Path] = PLUGIN,
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Names, shapes, types and profiles of an ONNX file, an engine or a bundle."""
@@ -256,7 +290,7 @@ def inspect(
             facts={"created": manifest.created, "engine": f"{manifest.identity.engine} {manifest.identity.version}"},
         )
     else:
-        found = describe(file)
+        found = describe(file, tuple(plugins))
 
     def text(console: Console) -> None:
         console.print(f"{found.kind:<9} {found.what}")

@@ -15,7 +15,7 @@ from edgeship.errors import ModelError
 
 GRAPH, NODE, INPUT, OUTPUT, NAME, OP_TYPE = 7, 1, 1, 2, 3, 4
 INITIALIZER, DATA_TYPE, TENSOR_NAME = 5, 2, 8
-FLOAT16 = 10
+FLOAT, FLOAT16 = 1, 10
 WEIGHTED = frozenset(("Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"))
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -55,9 +55,13 @@ def weights_are_half(path: Path) -> bool:
     Raises:
         ModelError: The file is absent, empty or cut short.
     """
+    return weight_types(path) == {FLOAT16}
+
+
+def weight_types(path: Path) -> set[int]:
+    """TensorProto.DataType of the stored weights of convolutions and matrix products. Raises ModelError."""
     used = {name for node in read_nodes(path) if node.operator in WEIGHTED for name in node.inputs[1:2]}
-    kinds = {kind for name, kind in _initializers(path) if name in used}
-    return kinds == {FLOAT16}
+    return {kind for name, kind in _initializers(path) if name in used}
 
 
 def _initializers(path: Path) -> list[tuple[str, int]]:

@@ -74,7 +74,7 @@ def load(engine: EngineName) -> Flavour:
     """
     module, extra = MODULES[engine]
     try:
-        return Flavour(importlib.import_module(module), engine)
+        flavour = Flavour(importlib.import_module(module), engine)
     except ModuleNotFoundError as error:
         if error.name != module:
             raise DeviceError(
@@ -87,6 +87,12 @@ def load(engine: EngineName) -> Flavour:
             f"{module} is installed and its libraries do not load: {error}",
             do="install TensorRT's libraries of the same version (Jetson: apt install tensorrt), then edgeship doctor",
         ) from error
+    if engine == "tensorrt" and int(flavour.version.partition(".")[0]) < 10:
+        raise DeviceError(
+            f"TensorRT {flavour.version} is installed here, and edgeship needs TensorRT 10 or later",
+            do="on a Jetson: JetPack 6 or later; elsewhere: pip install 'tensorrt>=10'",
+        )
+    return flavour
 
 
 @dataclass

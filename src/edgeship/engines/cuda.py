@@ -1,8 +1,8 @@
 """The CUDA parts every GPU engine shares: streams, events, buffers, copies and graphs, on cuda-python.
 
-Runs on ``cuda.bindings`` 12.8 and later. Importing this module loads nothing; the first call does. Every return
-code is checked. The runtime API works in the device's primary context, the one onnxruntime, TensorRT and PyTorch
-use as well, so handles and pointers may be passed between them as integers.
+Runs on ``cuda.bindings`` 12.6 and later; the oldest one tested is 12.8.0. Importing this module loads nothing; the
+first call does. Every return code is checked. The runtime API works in the device's primary context, the one
+onnxruntime, TensorRT and PyTorch use as well, so handles and pointers may be passed between them as integers.
 """
 
 from __future__ import annotations
@@ -43,11 +43,16 @@ def runtime() -> Any:
 
     Raises:
         MissingExtra: cuda-bindings is not installed.
+        DeviceError: There is no driver, and these bindings do not load without one: those of CUDA 12.
     """
     try:
         from cuda.bindings import runtime as module
     except ImportError:
         raise MissingExtra("working on a CUDA device", "cuda-bindings", "tensorrt") from None
+    try:
+        module.cudaDriverGetVersion()
+    except RuntimeError as error:
+        raise _no_driver() from error
     return module
 
 
@@ -89,15 +94,19 @@ def _failure(status: Any, doing: str) -> DeviceError:
 def _driver_failure(driver: str, wanted: str) -> DeviceError:
     """The error for a driver that supports CUDA ``driver`` under a runtime of CUDA ``wanted``."""
     if driver == "0.0":
-        return DeviceError(
-            "no CUDA driver is installed here",
-            expected="an NVIDIA driver (nvidia-smi lists the device)",
-            do="use device = 'cpu', or run on a machine with a GPU",
-        )
+        return _no_driver()
     return DeviceError(
         f"the NVIDIA driver supports CUDA {driver}, older than the CUDA runtime {wanted} that is installed",
         expected=f"a driver for CUDA {wanted} or later",
         do=f"update the NVIDIA driver, or pip install 'cuda-bindings=={driver.split('.', maxsplit=1)[0]}.*'",
+    )
+
+
+def _no_driver() -> DeviceError:
+    return DeviceError(
+        "no CUDA driver is installed here",
+        expected="an NVIDIA driver (nvidia-smi lists the device)",
+        do="use device = 'cpu', or run on a machine with a GPU",
     )
 
 

@@ -10,7 +10,7 @@ from edgeship.engines import OpenOptions, _host
 from edgeship.engines._onnx_inputs import read_inputs
 from edgeship.engines._onnx_nodes import read_nodes
 from edgeship.engines._plan import TAGS, TITLES, Plan, read_plan
-from edgeship.errors import ArtifactError, EdgeshipError, ModelError
+from edgeship.errors import ArtifactError, EdgeshipError, EngineMismatch, ModelError
 from edgeship.files import sha256_file
 from edgeship.results import Build, Result, TensorInfo, read
 
@@ -34,8 +34,34 @@ def sidecar(engine: Path) -> Path:
     return engine.with_name(f"{engine.name}.json")
 
 
-def describe(path: Path) -> Described:
-    """Describe an ONNX file or an engine.
+def require_fit(path: Path, device: str) -> None:
+    """Refuse an engine that the record beside it, if there is one, does not allow to be opened on ``device``.
+
+    Raises:
+        ArtifactError: The record is about another file.
+        EngineMismatch: It was built for another flavour, version, GPU, driver or CUDA.
+    """
+    from edgeship.engines import get
+
+    place = sidecar(path)
+    if not place.is_file():
+        return
+    built = read(Build, place)
+    if built.engine.sha256 != sha256_file(path):
+        raise ArtifactError(
+            f"{path} is not the file that {place.name} describes: its hash differs",
+            expected="the engine as edgeship build wrote it",
+            do=f"build it again, or remove {place} if the engine comes from elsewhere",
+        )
+    misfits = get(built.identity.engine).misfits(built.identity, device)
+    if misfits:
+        raise EngineMismatch(
+            misfits, do=f"build it here again: edgeship build MODEL.onnx --engine {built.identity.engine} --out {path}"
+        )
+
+
+def describe(path: Path, plugins: tuple[Path, ...] = ()) -> Described:
+    """Describe an ONNX file or an engine. ``plugins`` are loaded where the engine must be opened for it.
 
     Raises:
         ArtifactError: Neither of the two, damaged, or behind a foreign header.
@@ -47,7 +73,7 @@ def describe(path: Path) -> Described:
     if path.suffix == ".onnx" and head not in TAGS:
         return _onnx(path)
     try:
-        return _engine(path, read_plan(path))
+        return _engine(path, read_plan(path), plugins)
     except ArtifactError:
         if head[:1] != b"\x08":
             raise
@@ -74,7 +100,7 @@ def _onnx(path: Path) -> Described:
     )
 
 
-def _engine(path: Path, plan: Plan) -> Described:
+def _engine(path: Path, plan: Plan, plugins: tuple[Path, ...]) -> Described:
     what = f"{TITLES[plan.engine]} {plan.version}, {plan.size_bytes / 2**20:.1f} MiB"
     beside = _beside(path)
     if beside is not None:
@@ -93,14 +119,14 @@ def _engine(path: Path, plan: Plan) -> Described:
     if not _host.cuda().gpus:
         why = f"its names and profiles can be read only where it runs ({_host.cuda().reason})"
         return Described(kind="engine", what=what, facts={"note": why})
-    return _opened(path, plan, what)
+    return _opened(path, plan, what, plugins)
 
 
-def _opened(path: Path, plan: Plan, what: str) -> Described:
+def _opened(path: Path, plan: Plan, what: str, plugins: tuple[Path, ...]) -> Described:
     from edgeship.engines import get
 
     try:
-        with get(plan.engine).open(path, OpenOptions(device="cuda:0")) as runner:
+        with get(plan.engine).open(path, OpenOptions(device="cuda:0", plugins=plugins)) as runner:
             return Described(kind="engine", what=what, inputs=runner.inputs, outputs=runner.outputs)
     except EdgeshipError as error:
         return Described(kind="engine", what=what, facts={"does not open here": str(error)})

@@ -10,17 +10,27 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeship.config import Benchmark, Target
-from edgeship.engines import BuildRequest
+from edgeship.engines import BuildRequest, _trt_audit, _trt_implicit
 from edgeship.engines._host import cuda, device_index, platform_name
 from edgeship.engines._onnx_inputs import read_inputs
+from edgeship.engines._onnx_nodes import FLOAT, read_nodes, weight_types
 from edgeship.engines._plan import read_plan
 from edgeship.engines._trt import remedy
-from edgeship.errors import ArtifactError, BuildError, EngineError, PrecisionError, TargetError
-from edgeship.files import write_text
+from edgeship.errors import (
+    ArtifactError,
+    BuildError,
+    CacheError,
+    ConfigError,
+    DataError,
+    EngineError,
+    PrecisionError,
+    TargetError,
+)
+from edgeship.files import write_bytes, write_text
 from edgeship.results import Artifact, Build, Identity, Latency, Quantiles, TensorInfo
 
 JETPACK = (
@@ -116,7 +126,10 @@ def build_command(request: BuildRequest, tool: Trtexec | None = None) -> list[st
         tool: Whose flags to use; None: this machine's, or TensorRT 10's where there is none.
 
     Raises:
-        PrecisionError: ``implicit`` on TensorRT 11, whose trtexec has no calibration.
+        PrecisionError: ``implicit`` on TensorRT 11, whose trtexec has no calibration; or a graph in which nothing has
+            the asked-for precision.
+        DataError: ``implicit`` without a calibration cache.
+        ConfigError: A pattern to keep that matches no node.
     """
     tool = tool or here_or_assumed()
     target = request.target
@@ -160,6 +173,7 @@ def _dynamic_inputs(onnx: Path) -> list[TensorInfo]:
 
 def _precision_flags(request: BuildRequest, tool: Trtexec) -> list[str]:
     if request.precision != "implicit":
+        refuse_untyped(request)
         return ["--stronglyTyped"] if tool.knows("--stronglyTyped") else []
     if not tool.knows("--calib"):
         raise PrecisionError(
@@ -167,13 +181,56 @@ def _precision_flags(request: BuildRequest, tool: Trtexec) -> list[str]:
             expected="a graph with QuantizeLinear and DequantizeLinear nodes",
             do=f"edgeship quantize {request.onnx} --precision int8, then build what it writes",
         )
-    flags = ["--fp16", "--int8"]
-    if request.cache is not None:
-        flags.append(f"--calib={request.cache}")
+    if request.cache is None:
+        raise DataError(
+            "trtexec calibrates INT8 from a cache alone, and none was given: it would take random data",
+            expected="a cache from edgeship calibrate",
+            do="edgeship calibrate MODEL --images FOLDER, then build with --cache",
+        )
+    flags = ["--fp16", "--int8", f"--calib={request.cache}"]
     if request.keep:
-        names = ",".join(f"{pattern}:fp16" for pattern in request.keep)
+        names = ",".join(f"{name}:fp16" for name in _kept_names(request))
         flags += ["--precisionConstraints=obey", f"--layerPrecisions={names}"]
     return flags
+
+
+def refuse_untyped(request: BuildRequest) -> None:
+    """Refuse a graph whose file shows that nothing in it has the asked-for precision.
+
+    Raises:
+        PrecisionError: FP16 asked and every stored weight is FP32, or INT8 asked and nothing is quantized.
+    """
+    asked = request.precision
+    if asked == "fp16":
+        missing = weight_types(request.onnx) == {FLOAT}
+    elif asked == "fp32":
+        missing = False
+    else:
+        missing = not any(node.operator == "DequantizeLinear" for node in read_nodes(request.onnx))
+    if missing:
+        found = "every weight of it is FP32" if asked == "fp16" else "it has no DequantizeLinear node"
+        raise PrecisionError(
+            f"asked for {asked}, and {request.onnx.name} is not: {found}; TensorRT computes in the types that the "
+            "ONNX names",
+            expected=f"an ONNX converted to {asked}",
+            do=f"edgeship quantize {request.onnx} --precision {asked.partition('-')[0]}, then build what it writes",
+        )
+
+
+def _kept_names(request: BuildRequest) -> list[str]:
+    """The names of the nodes that the user's patterns keep: trtexec knows neither ``op:`` nor our patterns."""
+    layers = [_trt_audit.Layer(node.name, node.operator, "", node.operator) for node in read_nodes(request.onnx)]
+    hits = {
+        pattern: [layer.name for layer in layers if _trt_audit.is_kept(layer, (pattern,))] for pattern in request.keep
+    }
+    problems = [
+        f"keep: {pattern!r} matches no node of {request.onnx.name}" for pattern, names in hits.items() if not names
+    ]
+    found = list(dict.fromkeys(name for names in hits.values() for name in names))
+    problems += [f"keep: trtexec cannot name the node {name!r}" for name in found if not name or set(name) & set(":,*")]
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _option_flags(target: Target) -> list[str]:
@@ -198,10 +255,12 @@ def build(request: BuildRequest) -> Build:
 
     Raises:
         TargetError: No trtexec here.
-        PrecisionError: See :func:`build_command`.
+        PrecisionError, DataError, ConfigError: See :func:`build_command`.
+        CacheError: See :func:`with_own_cache`.
         BuildError: It failed; its first error and a remedy are in the message.
     """
     tool = ask(find())
+    request = with_own_cache(request, tool)
     command = build_command(request, tool)
     start = time.perf_counter()
     output = run(command, BUILD_LIMIT_S)
@@ -222,6 +281,28 @@ def build(request: BuildRequest) -> Build:
         log=Artifact.of(request.log, folder) if request.log is not None and request.log.parent == folder else None,
         command=shown(command),
     )
+
+
+def with_own_cache(request: BuildRequest, tool: Trtexec) -> BuildRequest:
+    """The request with a copy of the calibration cache beside the engine, under the header that this version accepts.
+
+    A cache under another version's header is not an error to trtexec: it calibrates on random data instead.
+
+    Raises:
+        CacheError: No TensorRT calibration cache, or one for the MinMax calibrator, which trtexec has not.
+    """
+    if request.precision != "implicit" or request.cache is None:
+        return request
+    text = _trt_implicit.read_cache(request.cache)
+    algorithm, data = _trt_implicit.cache_for(tool.version, text, str(request.cache))
+    if algorithm != "EntropyCalibration2":
+        raise CacheError(
+            f"{request.cache} is a cache of {algorithm}, and trtexec's calibrator takes EntropyCalibration2 alone",
+            do="edgeship calibrate writes such a cache; or build with --via api",
+        )
+    copy = request.output.with_name(f"{request.output.name}.calib")
+    write_bytes(copy, data)
+    return replace(request, cache=copy)
 
 
 def _identity(version: str, target: Target) -> Identity:
@@ -252,13 +333,15 @@ def _profiles(command: Sequence[str]) -> dict[str, tuple[tuple[int, ...], tuple[
 
 @dataclass(frozen=True)
 class Measure:
-    """What to measure with trtexec: shapes by input, and the conditions said aloud."""
+    """What to measure with trtexec: shapes of the dynamic inputs, and the conditions said aloud."""
 
     shapes: dict[str, tuple[int, ...]]
     settings: Benchmark
+    batch: int = 1
     cuda_graph: bool = True
     transfers: bool = False
     device: str = "cuda:0"
+    plugins: tuple[Path, ...] = ()
 
 
 def bench_command(engine: Path, measure: Measure, times: Path, tool: Trtexec | None = None) -> list[str]:
@@ -281,6 +364,7 @@ def bench_command(engine: Path, measure: Measure, times: Path, tool: Trtexec | N
         "--percentile=50,90,99",
         f"--exportTimes={times}",
         f"--device={device_index(measure.device)}",
+        *(f"--staticPlugins={path}" for path in measure.plugins),
     ]
     wishes = (
         "--useCudaGraph" if measure.cuda_graph else "--noCudaGraph",
@@ -332,15 +416,14 @@ def benchmark(
         samples = read_times(times.read_text(encoding="utf-8"))
     path = folder / "latency.npz"
     np.savez(path, wall_ms=np.array(samples.wall), device_ms=np.array(samples.device))
-    batch = next((shape[0] for shape in measure.shapes.values() if shape), 1)
     wall = quantiles(samples.wall)
     return Latency(
-        batch=batch,
+        batch=measure.batch,
         wall_ms=wall,
         device_ms=quantiles(samples.device),
         upload_ms=quantiles(samples.upload) if measure.transfers else None,
         download_ms=quantiles(samples.download) if measure.transfers else None,
-        throughput=1000.0 * batch / wall.p50,
+        throughput=1000.0 * measure.batch / wall.p50,
         warmup_s=measure.settings.warmup_s,
         seconds=time.perf_counter() - start,
         settled=len(samples.device) >= measure.settings.min_samples,

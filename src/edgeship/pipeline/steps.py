@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeship.config import Config
+from edgeship.config import Config, Target
 from edgeship.data.frames import FrameChoice, Frames, frames, image_files
 from edgeship.data.reference import is_reference
 from edgeship.errors import ConfigError, DataError, ModelError
@@ -117,22 +117,38 @@ def slim_work(run: Run, folder: Path) -> Slimmed:
 
 
 def preflight_key(run: Run) -> Any:
-    """The simplified graph and the parsers that are installed."""
+    """The simplified graph, the targets' engines and plugins, and the parsers that are installed."""
+    targets = _tensorrt_targets(run.config)
     return {
         "model": run.result("slim", Slimmed).model.sha256,
-        "engines": sorted({target.engine for target in run.config.all_targets().values()}),
+        "engines": [[target.engine, target.host is None, bool(target.plugins)] for target in targets],
+        "plugins": [run.hasher.file(path) for path in _plugins_here(targets) if path.is_file()],
         "versions": versions("tensorrt", "tensorrt-rtx", "tensorrt_cu12", "tensorrt_cu13"),
     }
 
 
 def preflight_work(run: Run, folder: Path) -> Preflight:
-    """Ask TensorRT's parser about every node; stop only where a target needs TensorRT."""
+    """Ask TensorRT's parser about every node; stop only where a target needs TensorRT.
+
+    Plugins of a target on another machine do not load here, so what the parser rejects does not stop for its sake.
+    """
     from edgeship.prepare.preflight import preflight, require
 
-    result = preflight(run.path("slim", "model.onnx"))
-    if any(target.engine != "onnxruntime" for target in run.config.all_targets().values()):
+    targets = _tensorrt_targets(run.config)
+    prefer = targets[0].engine if targets else None
+    result = preflight(run.path("slim", "model.onnx"), prefer=prefer, plugins=_plugins_here(targets))
+    if any(target.host is None or not target.plugins for target in targets):
         require(result)
     return result
+
+
+def _tensorrt_targets(config: Config) -> list[Target]:
+    return [target for target in config.all_targets().values() if target.engine != "onnxruntime"]
+
+
+def _plugins_here(targets: list[Target]) -> tuple[Path, ...]:
+    """The plugins of targets on this machine, each once."""
+    return tuple(dict.fromkeys(path for target in targets if target.host is None for path in target.plugins))
 
 
 def frames_key(run: Run) -> Any:

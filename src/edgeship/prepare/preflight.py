@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeship.config import EngineName
 from edgeship.engines import _trt, _trt_network
-from edgeship.errors import DeviceError, MissingExtra, StageError
+from edgeship.errors import BuildError, DeviceError, MissingExtra, StageError
 from edgeship.prepare import graph
 from edgeship.results import Preflight, Problem
 
@@ -21,6 +21,8 @@ REMEDIES = (
     "write a TensorRT plugin (last resort: real work, on every target)",
 )
 """For a node that the parser rejects, in the order to try."""
+FLAVOURS: tuple[EngineName, ...] = ("tensorrt", "tensorrt-rtx")
+NO_PARSER = "no TensorRT of any kind works here; pip install 'edgeship[rtx]' brings one that needs no GPU"
 STANDARD_DOMAINS = ("", "ai.onnx")
 SPATIAL_COST = (
     "a range of heights or widths makes TensorRT build for all of them, which is slower and can pick worse kernels"
@@ -35,31 +37,43 @@ AWKWARD = {
 }
 
 
-def preflight(model: Path, *, engine: EngineName | None = None, plugins: tuple[Path, ...] = ()) -> Preflight:
+def preflight(
+    model: Path,
+    *,
+    engine: EngineName | None = None,
+    prefer: EngineName | None = None,
+    plugins: tuple[Path, ...] = (),
+) -> Preflight:
     """Check an ONNX file against TensorRT's parser and against what costs at build time.
 
     Args:
         model: The ONNX file.
-        engine: Whose parser to ask; None asks the first that is installed. The two flavours share one parser.
+        engine: Whose parser to ask; None asks the first that works here. The two flavours share one parser.
+        prefer: Without ``engine``: whose parser to ask first.
         plugins: Plugin libraries to load first.
 
     Raises:
         ModelError: Absent or not ONNX.
         MissingExtra: ``engine`` is named and not installed, or onnx is not.
+        DeviceError, BuildError: ``engine`` is named and does not work here.
         UserInputError: A plugin library does not load.
     """
     proto = graph.load_onnx(model)
-    flavour, why = _flavour(engine)
     problems = [*_inputs(proto), *_frozen(proto)]
-    if flavour is None:
-        problems += _custom(proto)
-        problems.append(Problem(level="note", reason=f"TensorRT's own parser was not asked: {why}"))
-        return Preflight(parser=None, problems=tuple(problems))
-    log = _trt.Log()
-    with _trt.quiet():
-        rejected = _trt_network.supported(flavour, model, log, plugins)
-    problems = [*(_rejected(proto, item) for item in rejected), *problems]
-    return Preflight(parser=f"the ONNX parser of {flavour.title}", problems=tuple(problems))
+    named = engine if engine in FLAVOURS else None
+    for name in [named] if named else sorted(FLAVOURS, key=lambda flavour: flavour != prefer):
+        try:
+            flavour = _trt.load(name)
+            with _trt.quiet():
+                rejected = _trt_network.supported(flavour, model, _trt.Log(), plugins)
+        except (MissingExtra, DeviceError, BuildError):  # a TensorRT without a GPU has no builder
+            if named:
+                raise
+            continue
+        problems = [*(_rejected(proto, item) for item in rejected), *problems]
+        return Preflight(parser=f"the ONNX parser of {flavour.title}", problems=tuple(problems))
+    note = f"TensorRT's own parser was not asked: {NO_PARSER}"
+    return Preflight(parser=None, problems=(*problems, *_custom(proto), Problem(level="note", reason=note)))
 
 
 def require(result: Preflight) -> None:
@@ -84,20 +98,6 @@ def describe(problem: Problem) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _flavour(engine: EngineName | None) -> tuple[_trt.Flavour | None, str]:
-    """The flavour to ask, or None and why."""
-    if engine in ("tensorrt", "tensorrt-rtx"):
-        return _trt.load(engine), ""
-    reasons = []
-    candidates: tuple[EngineName, ...] = ("tensorrt", "tensorrt-rtx")
-    for name in candidates:
-        try:
-            return _trt.load(name), ""
-        except (MissingExtra, DeviceError) as error:
-            reasons.append(error.found)
-    return None, "no TensorRT of any kind works here; pip install 'edgeship[rtx]' brings one that needs no GPU"
 
 
 def _rejected(proto: onnx.ModelProto, item: _trt_network.Objection) -> Problem:

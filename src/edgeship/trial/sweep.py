@@ -12,8 +12,9 @@ import numpy as np
 from edgeship.config import Benchmark
 from edgeship.engines import Runner
 from edgeship.errors import DataError, DeviceError, UserInputError
+from edgeship.files import storage_errors
 from edgeship.progress import Progress, silent
-from edgeship.results import Latency, Result, TensorInfo
+from edgeship.results import Artifact, Latency, Result, TensorInfo
 from edgeship.trial.benchmark import benchmark
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def sweep(
         settings: How long to measure each.
         frames: Real inputs, repeated or cut to each batch; None: seeded noise.
         shapes: Whole shapes of inputs with other dynamic axes.
-        folder: Where ``latency.npz`` of the last batch is written.
+        folder: Where ``latency.npz`` is written; for several batches in a folder ``batch-N`` each.
         progress: Told how many batches are done.
 
     Raises:
@@ -57,14 +58,16 @@ def sweep(
         UserInputError: A batch the engine's profile does not have.
         DeviceError: Even the smallest batch does not fit, or the device failed.
     """
-    wanted = _checked(runner.inputs, sorted(set(batches)))
+    wanted = batches_for(runner.inputs, batches)
     done: list[Latency] = []
     stopped = ""
     for number, batch in enumerate(wanted):
         progress(number, len(wanted), f"batch {batch}")
         feeds = feeds_for(runner.inputs, batch, frames, shapes)
         try:
-            done.append(benchmark(runner, feeds, settings, folder=folder))
+            place = folder_of(folder, batch, wanted)
+            found = benchmark(runner, feeds, settings, folder=place)
+            done.append(samples_below(found, place, folder))
         except DeviceError as error:
             if not done or "out of" not in error.found:
                 raise
@@ -75,7 +78,26 @@ def sweep(
     return Sweep(latencies=tuple(done), stopped=stopped, feeds=source)
 
 
-def _checked(inputs: Sequence[TensorInfo], batches: list[int]) -> list[int]:
+def folder_of(folder: Path | None, batch: int, batches: Sequence[int]) -> Path | None:
+    """Where the samples of one batch are written: every one of several has a folder of its own."""
+    if folder is None or len(batches) == 1:
+        return folder
+    place = folder / f"batch-{batch}"
+    with storage_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def samples_below(found: Latency, place: Path | None, folder: Path | None) -> Latency:
+    """A latency whose samples in ``place`` are named from ``folder``."""
+    if found.samples is None or place is None or folder is None or place == folder:
+        return found
+    return found.model_copy(update={"samples": Artifact.of(place / found.samples.path, folder)})
+
+
+def batches_for(inputs: Sequence[TensorInfo], wanted: Sequence[int]) -> list[int]:
+    """The batches to measure, smallest first. Raises UserInputError for one that the engine does not have."""
+    batches = sorted(set(wanted))
     if any(batch < 1 for batch in batches):
         raise UserInputError(f"the batches {batches} hold one below 1", expected="1 or more")
     fixed = {info.shape[0] for info in inputs if info.shape and isinstance(info.shape[0], int)}
@@ -91,6 +113,28 @@ def _checked(inputs: Sequence[TensorInfo], batches: list[int]) -> list[int]:
     return [only]
 
 
+def shapes_for(
+    inputs: Sequence[TensorInfo], batch: int, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The whole shape of every input at a batch.
+
+    Raises:
+        DataError: An axis beside the first has no known size.
+    """
+    found = {}
+    for info in inputs:
+        rows = info.shape[0] if info.shape and isinstance(info.shape[0], int) else batch
+        rest = (shapes or {}).get(info.name, info.shape)[1:]
+        known = tuple(axis for axis in rest if isinstance(axis, int))
+        if len(known) != len(rest):
+            raise DataError(
+                f"input {info.name!r} has dynamic axes beside the batch: {list(info.shape)}",
+                expected=f"--shape {info.name}=1x3x480x640, or --frames with real inputs",
+            )
+        found[info.name] = (rows, *known) if info.shape else ()
+    return found
+
+
 def feeds_for(
     inputs: Sequence[TensorInfo],
     batch: int,
@@ -102,21 +146,12 @@ def feeds_for(
     Raises:
         DataError: An input has no frames, or an axis beside the first has no known size.
     """
+    if frames is not None:
+        rows = {info.name: info.shape[0] if info.shape and isinstance(info.shape[0], int) else batch for info in inputs}
+        return {info.name: _repeated(info, rows[info.name], frames) for info in inputs}
     random = np.random.default_rng(0)
     made: dict[str, Array] = {}
-    for info in inputs:
-        rows = info.shape[0] if info.shape and isinstance(info.shape[0], int) else batch
-        if frames is not None:
-            made[info.name] = _repeated(info, rows, frames)
-            continue
-        rest = (shapes or {}).get(info.name, info.shape)[1:]
-        known = tuple(axis for axis in rest if isinstance(axis, int))
-        if len(known) != len(rest):
-            raise DataError(
-                f"input {info.name!r} has dynamic axes beside the batch: {list(info.shape)}",
-                expected=f"--shape {info.name}=1x3x480x640, or --frames with real inputs",
-            )
-        shape = (rows, *known) if info.shape else ()
+    for info, shape in zip(inputs, shapes_for(inputs, batch, shapes).values(), strict=True):
         kind = np.dtype(info.dtype)
         made[info.name] = (
             random.standard_normal(shape).astype(kind)

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from edgeship.engines.inspect import sidecar
+from edgeship.results import Artifact, Build, Identity, TensorInfo, write
 
 FAST = ["--warmup", "0.01", "--seconds", "0.02", "--max-seconds", "0.5", "--precision", "0.9"]
 
@@ -36,7 +40,10 @@ def test_json_holds_a_latency_for_each_batch(net: Path, tmp_path: Path) -> None:
     assert [latency["batch"] for latency in found["latencies"]] == [1, 2]
     assert found["latencies"][0]["device_ms"] is None
     assert json.loads((tmp_path / "bench.json").read_text()) == found
-    assert (tmp_path / "latency.npz").is_file()
+    for latency in found["latencies"]:
+        with np.load(tmp_path / latency["samples"]["path"]) as samples:
+            assert len(samples["wall_ms"]) == latency["wall_ms"]["samples"]
+    assert found["latencies"][1]["samples"]["path"] == "batch-2/latency.npz"
     assert (tmp_path / "plot.svg").read_text().startswith("<svg")
 
 
@@ -56,6 +63,7 @@ def test_text_says_which_clock_and_which_inputs(net: Path) -> None:
         (["--via", "trtexec"], "measures TensorRT engines"),
         (["--baseline", "torch"], "--config edgeship.toml"),
         (["--shape", "x=1xtwo"], "is no shape"),
+        (["--shape", "x=1x3x8x8", "--shape", "x=1x3x9x9"], "names 'x' twice"),
         (["--frames", __file__], "is no .npz of plain arrays"),
     ],
 )
@@ -87,3 +95,41 @@ def test_pytorch_beside_the_engine(net: Path, tmp_path: Path) -> None:
     rows = json.loads(done.stdout)["baseline"]
     assert [row["name"] for row in rows] == ["eager", "channels-last", "compile"]
     assert rows[0]["latency"]["wall_ms"]["p50"] > 0
+
+
+def plan(path: Path, axes: list[int | str], profiles: dict[str, object]) -> Path:
+    """The header of a TensorRT 10.3 plan, and the record that `edgeship build` leaves beside one."""
+    path.write_bytes(b"ftrt" + bytes(20) + bytes((10, 3, 0, 26)) + bytes(40))
+    tensor = TensorInfo(name="x", shape=tuple(axes), dtype="float32")
+    bound = Identity(engine="tensorrt", version="10.3.0.26", device="Orin", compute_capability="8.7")
+    built = Build(
+        engine=Artifact.of(path, path.parent), identity=bound, seconds=1.0, inputs=(tensor,), outputs=(tensor,),
+        profiles=profiles,
+    )  # fmt: skip
+    write(built, sidecar(path))
+    return path
+
+
+def test_trtexec_is_asked_for_batches_that_the_engine_has(tmp_path: Path) -> None:
+    fixed = plan(tmp_path / "fixed.engine", [4, 3, 8, 8], {})
+    done = run(fixed, "--via", "trtexec", "--batches", "1,8", *FAST)
+    assert done.returncode == 2
+    assert "the engine's batch is fixed at 4" in done.stderr
+    other = plan(tmp_path / "other.engine", ["batch", 3, "height", 8], {})
+    done = run(other, "--via", "trtexec", "--batches", "1,8", *FAST)
+    assert done.returncode == 2
+    assert "--shape x=1x3x480x640" in done.stderr
+    sidecar(other).unlink()
+    done = run(other, "--via", "trtexec", "--batches", "1,8", *FAST)
+    assert done.returncode == 2
+    assert "are not known here, so no batch can be asked of it" in done.stderr
+
+
+def test_an_engine_is_not_opened_against_the_record_beside_it(tmp_path: Path) -> None:
+    engine = plan(tmp_path / "x.engine", ["batch", 3, 8, 8], {})
+    done = run(engine, *FAST)
+    assert done.returncode == 4
+    assert "10.3.0.26 built it" in done.stderr
+    engine.write_bytes(engine.read_bytes() + b"x")
+    done = run(engine, *FAST)
+    assert "is not the file that x.engine.json describes: its hash differs" in done.stderr

@@ -48,6 +48,12 @@ def troubled(tmp_path: Path) -> Path:
     return save(tmp_path / "troubled.onnx", nodes, inputs, outputs, "my.ops")
 
 
+def test_a_preferred_flavour_that_does_not_work_here_gives_way(troubled: Path) -> None:
+    result = preflight(troubled, prefer="tensorrt")
+    assert result.parser is not None
+    assert result.parser.startswith("the ONNX parser of TensorRT-RTX")
+
+
 def test_every_rejected_node_in_one_pass_with_the_remedies_in_order(troubled: Path) -> None:
     result = preflight(troubled, engine="tensorrt-rtx")
     assert [(problem.operator, problem.node) for problem in result.errors] == [
