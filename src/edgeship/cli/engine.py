@@ -183,7 +183,7 @@ def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
 
     emit(payload, as_json=as_json, text=text)
     least = Gate().min_achieved
-    if stated and audit is not None and audit.achieved < least:
+    if stated and audit is not None and audit.achieved is not None and audit.achieved < least:
         raise PrecisionError(
             f"asked for {audit.asked}, and {audit.achieved:.0%} of the convolutions and matrix products have it",
             expected=f"{least:.0%} or more, as the gate's min_achieved has it",
