@@ -325,6 +325,8 @@ def load(path: Path) -> Config:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise UserInputError(f"no config file at {path}", do="edgeship init") from None
+    except PermissionError:
+        raise UserInputError(f"{path} cannot be read", do="change its permissions") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserInputError(f"{path} is not valid TOML: {error}", do="mend that line and run again") from None
     reserved = [f"{key}: unknown key" for key in ("root", "file") if key in raw]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -150,21 +151,22 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
         raise DataError(f"the image folder {folder} {what}", do="name a folder of images")
-    try:
-        found = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-            and path.is_file()
-        )
-    except PermissionError as error:
-        raise DataError(f"{error.filename or folder} cannot be read", do="change its permissions") from None
+    found = []
+    for place, folders, names in os.walk(folder, onerror=_refuse_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(place, name) for name in names if not name.startswith(".")]
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+    found.sort()
     if not found:
         inside = sorted(path.name for path in folder.iterdir())[:5]
         holds = f"it holds {', '.join(inside)}" if inside else "it is empty"
         raise DataError(f"no images in {folder}: {holds}", expected=f"files ending in {', '.join(sorted(SUFFIXES))}")
     return found
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """A folder that cannot be listed must not quietly take its images out of the set."""
+    raise DataError(f"{error.filename} cannot be read", do="change its permissions") from None
 
 
 def in_dtype(preprocess: Preprocess, info: TensorInfo) -> Preprocess:
