@@ -36,7 +36,9 @@ from edgeship.bundle import MANIFEST, Contents, verify, write, zip_bundle
 from edgeship.bundle.manifest import parse
 from edgeship.config import load as load_config
 from edgeship.errors import EdgeshipError
+from edgeship.files import sha256_bytes
 from edgeship.results import Trial, TrialSpec, read
+from edgeship.runtime import load as load_bundle
 from edgeship.trial.run import run_trial
 from vehicle_support import decision, ground, make_trial
 
@@ -84,6 +86,22 @@ def targets(root: Path) -> dict[str, tuple[bytes, Callable[[bytes], object]]]:
         (bundle / MANIFEST).write_bytes(data)
         return verify(bundle)
 
+    def in_runtime(data: bytes) -> object:
+        (bundle / MANIFEST).write_bytes(data)
+        with load_bundle(bundle) as model:
+            return model.inputs
+
+    known, consistent = bundle / "known.npz", json.loads((bundle / MANIFEST).read_bytes())
+    answer_bytes = known.read_bytes()
+
+    def as_known_input(data: bytes) -> object:
+        known.write_bytes(data)
+        consistent["files"][known.name] |= {"sha256": sha256_bytes(data), "size_bytes": len(data)}
+        try:
+            return in_runtime(json.dumps(consistent).encode())
+        finally:
+            known.write_bytes(answer_bytes)
+
     def in_file(name: str, reader: Callable[[Path], object]) -> Callable[[bytes], object]:
         def work(data: bytes) -> object:
             (scratch / name).write_bytes(data)
@@ -95,6 +113,8 @@ def targets(root: Path) -> dict[str, tuple[bytes, Callable[[bytes], object]]]:
         "zip": (packed, in_file("mutated.zip", verify)),
         "manifest": ((bundle / MANIFEST).read_bytes(), lambda data: parse(data, "mutated")),
         "bundle": ((bundle / MANIFEST).read_bytes(), in_bundle),
+        "runtime": ((bundle / MANIFEST).read_bytes(), in_runtime),
+        "known input": (answer_bytes, as_known_input),
         "config": (config, in_file("edgeship.toml", load_config)),
         "spec": ((trial / "spec.json").read_bytes(), in_file("spec.json", lambda path: read(TrialSpec, path))),
         "trial": ((trial / "trial.json").read_bytes(), in_file("trial.json", lambda path: read(Trial, path))),

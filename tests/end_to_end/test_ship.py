@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 from conftest import Edgeship, Project
 
@@ -137,3 +138,29 @@ def test_a_second_run_in_the_same_folder_is_refused(project: Project, edgeship: 
         process.kill()
     assert done.code == 2
     assert "another edgeship run" in done.err
+
+
+def test_a_config_of_another_name_stands_in_its_report(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
+    project = copy(shipped, tmp_path / "again")
+    fast = project.config.with_name("fast.toml")
+    fast.write_text(project.config.read_text() + "# only in fast.toml\n")
+    project.config.write_text("# the other one\n")
+    assert edgeship("ship", fast).code == 0
+    page = (project.out / "report.html").read_text()
+    assert "edgeship ship fast.toml" in page
+    assert "# only in fast.toml" in page and "# the other one" not in page
+
+
+def test_an_onnx_with_external_data_ships(project: Project, edgeship: Edgeship) -> None:
+    done = edgeship(
+        "export", "model:build", "-i", "images=batch,1,28,28", "--weights", "weights.safetensors",
+        "-o", "whole.onnx", cwd=project.folder,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    proto = onnx.load(project.folder / "whole.onnx")
+    onnx.save(proto, project.folder / "net.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    project.change('source  = "model:build"\nweights = "weights.safetensors"', 'source = "net.onnx"')
+    assert edgeship("ship", project.config).code == 0
+    done = edgeship("export", "net.onnx", "-o", "one.onnx", cwd=project.folder)
+    assert done.code == 0, done.err
+    assert (project.folder / "one.onnx").stat().st_size > (project.folder / "weights.bin").stat().st_size

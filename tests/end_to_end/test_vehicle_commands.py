@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeship.bundle import Contents, write
 from edgeship.bundle.sign import make_keys
+from edgeship.cli.output import console
 from edgeship.config import Gate
 from vehicle_support import decision, ground, make_trial
 
@@ -152,3 +153,36 @@ def test_rebuild_needs_something_to_judge_by(root: Path, tmp_path: Path) -> None
     write(Contents(root / "trial", decision(), name="small"), tmp_path / "bare")
     said = edgeship("rebuild", tmp_path / "bare", "--out", tmp_path / "a", code=2).stderr
     assert "no reference to judge" in said and "make the bundle again" in said
+
+
+def test_a_zip_is_inspected_as_its_folder_is(root: Path, tmp_path: Path) -> None:
+    edgeship("bundle", root / "bundle", "--zip", tmp_path / "small.zip")
+    found = [
+        json.loads(edgeship("inspect", path, "--json").stdout) for path in (root / "bundle", tmp_path / "small.zip")
+    ]
+    assert found[0] == found[1]
+    assert found[0]["kind"] == "bundle"
+
+
+def test_a_place_where_no_zip_can_be_written(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path, tmp_path / "file" / "small.zip"):
+        said = edgeship("bundle", root / "bundle", "--zip", place, code=4).stderr
+        assert "itself failed" not in said and str(place) in said
+    said = edgeship("rebuild", root / "bundle", "--out", tmp_path / "file", code=4).stderr
+    assert "itself failed" not in said and str(tmp_path / "file") in said
+
+
+def test_the_bundle_of_the_one_target_that_shipped_is_found(root: Path, tmp_path: Path) -> None:
+    copied = _copy(root, tmp_path).rename(tmp_path / "bundle-orin")
+    assert json.loads(edgeship("bundle", tmp_path, "--json").stdout)["bundle"] == str(copied)
+    _copy(root, tmp_path).rename(tmp_path / "bundle-desk")
+    said = edgeship("bundle", tmp_path, code=2).stderr
+    assert "bundle-desk, bundle-orin" in said and f"edgeship bundle {tmp_path / 'bundle-desk'}" in said
+
+
+def test_a_stage_name_is_no_emoji() -> None:
+    screen = console()
+    with screen.capture() as caught:
+        screen.print("trial:a:fp32 :b:", markup=False)
+    assert caught.get() == "trial:a:fp32 :b:\n"
