@@ -105,7 +105,7 @@ def commands() -> list[str]:
             capture_output=True,
             text=True,
             check=True,
-            env={"COLUMNS": "100", "PATH": "/usr/bin:/bin"},
+            env={"COLUMNS": "100", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(config.__file__).parents[1])},
         )
         lines += ["", f"## edgeship {command}", "", "```text", done.stdout.strip(), "```"]
     return lines

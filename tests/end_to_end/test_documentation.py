@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from conftest import FASHION, ROOT
 
-from edgeship.cli import COMMANDS, app
+from edgeship.cli import COMMANDS, USAGE_ERROR, _register, app
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -39,6 +41,62 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+PAGES = [
+    *sorted((ROOT / "docs" / "how-to").glob("*.md")),
+    ROOT / "docs" / "tutorial.md",
+    ROOT / "docs" / "troubleshooting.md",
+]
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The arguments of every ``edgeship …`` in a page's blocks of code and between its backticks."""
+    lines = [
+        line
+        for block in re.findall(r"```(?:sh|console|text)\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    lines += re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
+    found = []
+    for line in lines:
+        match = re.search(r"(?:^|[\s/'])edgeship ([a-z]+\b[^'|;&]*(?:'[^' ]*'[^'|;&]*)*)", line)
+        if match and match[1].split()[0] in COMMANDS and not match[1].rstrip().endswith("…"):
+            found.append(shlex.split(match[1].partition(" # ")[0]))
+    return found
+
+
+def check(arguments: list[str]) -> str:
+    """What the real command line says against these arguments; nothing is run."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("edgeship", list(arguments)) as context:
+            name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+            inner.make_context(name, rest, parent=context)
+    except USAGE_ERROR as error:
+        return error.format_message()
+    return ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_every_command_of_the_pages_is_one_that_the_command_line_takes(page: Path) -> None:
+    _register()
+    wrong = []
+    for arguments in commands_of(page.read_text(encoding="utf-8")):
+        full = len(arguments) > 1 or arguments[0] in ("doctor", "init")  # a bare name between backticks is no command
+        if full and (said := check(arguments)):
+            wrong.append(f"edgeship {' '.join(arguments)}: {said}")
+    assert wrong == []
+
+
+def test_a_wrong_option_on_a_page_is_found() -> None:
+    _register()
+    (planted,) = commands_of("    edgeship bench model.engine --engine tensorrt\n")
+    assert "No such option: --engine" in check(planted)
+    assert commands_of("```console\n$ ssh device 'edgeship/bin/edgeship verify a.zip --key pub.pem'\n```") == [
+        ["verify", "a.zip", "--key", "pub.pem"]
+    ]
+    assert len([1 for page in PAGES for _ in commands_of(page.read_text(encoding="utf-8"))]) > 30
 
 
 def test_the_readmes_config_is_valid(tmp_path: Path) -> None:

@@ -132,6 +132,29 @@ def test_exported_quantized_tried_and_built_for_rtx(
     assert seen["tensorrt-rtx", "int8"]["audit"]["achieved"] > 0.5
 
 
+def test_rt_detr_is_quantized_and_built_for_rtx(tmp_path: Path, packages: Path, edgeship: Edgeship) -> None:
+    """Its query selection is a TopK, and with random weights some tensors are zero on every frame."""
+    shutil.copyfile(HERE / "model.py", tmp_path / "model.py")
+    here = {"cwd": tmp_path, "PYTHONPATH": str(packages)}
+    settings = ("fit=stretch", "color=rgb", "mean=123.675,116.28,103.53", "std=58.395,57.12,57.375")
+    preprocess = [part for setting in settings for part in ("-p", setting)]
+    for command in (
+        ["export", "model:rt_detr", "-i", "pixel_values=1,3,96,96", "-o", "net.onnx"],
+        ["slim", "net.onnx", "-o", "slim.onnx"],
+        ["calibrate", "slim.onnx", "--images", PICTURES / "calib", *preprocess, "--count", 16, "--batch", 1],
+        ["quantize", "slim.onnx", "--cache", "calib.cache", "--for", "tensorrt", "--precision", "int8", "-o", "q.onnx"],
+    ):
+        done = edgeship(*command, **here)
+        assert done.code == 0, done.err
+    built = edgeship(
+        "build", "q.onnx", "--engine", "tensorrt-rtx", "--precision", "int8", "--compute-capability", "8.9", "--json",
+        **here,
+    )  # fmt: skip
+    assert built.code == 0, built.err
+    assert built.json["build"]["engine"]["size_bytes"] > 0
+    assert built.json["audit"]["achieved"] >= 0.5
+
+
 def test_rt_detr_exports_with_a_fixed_batch_only(tmp_path: Path, packages: Path, edgeship: Edgeship) -> None:
     shutil.copyfile(HERE / "model.py", tmp_path / "model.py")
     here = {"cwd": tmp_path, "PYTHONPATH": str(packages)}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgeship.errors import DataError, MissingExtra, StageError
 from edgeship.prepare import graph
+from edgeship.prepare.placement import RANKING
 
 if TYPE_CHECKING:
     import onnx
@@ -122,6 +123,7 @@ def quantize(
         raise MissingExtra("quantizing for TensorRT", error.name or "nvidia-modelopt", "host") from error
     import onnx
 
+    left = [*kept, *(node.name for node in reference.graph.node if node.op_type in RANKING)]
     with tempfile.TemporaryDirectory(prefix="edgeship-quantize-") as scratch, contained():
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "quantized.onnx"
         graph.save_onnx(reference, source)
@@ -133,7 +135,7 @@ def quantize(
                 calibration_data_reader=reader,
                 calibration_method="max",
                 calibration_eps=["cpu"],
-                nodes_to_exclude=[f"^{re.escape(name)}$" for name in kept],
+                nodes_to_exclude=[f"^{re.escape(name)}$" for name in left],
                 output_path=str(target),
                 log_level="ERROR",
                 high_precision_dtype=high,

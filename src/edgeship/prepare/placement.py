@@ -38,6 +38,10 @@ COMPUTING = frozenset(
     ]
 )
 """Operators with an integer kernel in onnxruntime or TensorRT, other than those that only move values."""
+NORMALIZING = frozenset(("BatchNormalization", "HardSwish", "LayerNormalization", "LRN"))
+"""Operators whose input ModelOpt quantizes for TensorRT, beside those that compute."""
+RANKING = frozenset(("TopK", "CumSum"))
+"""Operators that ModelOpt would quantize and that stay as they are: 256 levels leave ties in a ranking of thousands."""
 MIN_OPSET = 13
 """The first operator set with a per-channel axis on QuantizeLinear."""
 WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
@@ -69,6 +73,8 @@ def place(model: onnx.ModelProto) -> Placement:
             shared.update({name: node.input[0] for name in node.output if name in floats})
         if node.op_type in COMPUTING:
             touched.update(dict.fromkeys(name for name in [*node.input, *node.output] if name in floats))
+        if node.op_type in NORMALIZING and node.input[0] in floats:
+            touched[node.input[0]] = None
         if node.op_type in FUSED and node.input[0] in floats and node.output[0] in floats:
             source = node.input[0]
             if len(consumers[source]) == 1 and source not in outputs:

@@ -180,12 +180,16 @@ def set_scales(proto: onnx.ModelProto, reference: onnx.ModelProto, calibration: 
 
 
 def _set(scale: onnx.TensorProto, value: float | None) -> None:
-    """Overwrite a scale with ``value``; None: turn ModelOpt's FP8 scale into amax / 448."""
+    """Overwrite a scale with ``value``; None: turn ModelOpt's FP8 scale into amax / 448.
+
+    A tensor that was zero on every frame has a scale that FP16 rounds to zero, which no engine divides by.
+    """
     from onnx import numpy_helper
 
     old = numpy_helper.to_array(scale)
     new = old.astype(np.float64) * (127.0 / 448.0) ** 2 if value is None else np.full(old.shape, value)
-    scale.CopyFrom(numpy_helper.from_array(new.astype(old.dtype), scale.name))
+    least = np.finfo(old.dtype).smallest_subnormal
+    scale.CopyFrom(numpy_helper.from_array(np.maximum(new.astype(old.dtype), least), scale.name))
 
 
 def ort_graph(

@@ -92,6 +92,18 @@ def tiny(kind: str) -> onnx.ModelProto:
     if kind == "shared":
         nodes = [*stem, node("Conv", "r w2", "d", pads=[1, 1, 1, 1]), node("Conv", "d w2", "y", pads=[1, 1, 1, 1])]
         return graph(nodes, conv | {"w2": weight(8, 8, 3, 3)}, image, ["y"])
+    if kind == "ranking":
+        extra = {"w2": weight(8, 8, 1, 1), "dead": -np.ones((8, 8, 1, 1), np.float32), "w3": weight(8, 8, 1, 1),
+                 "shape": np.array([0, 8, -1]), "axis": np.array([1]), "count": np.array([5])}  # fmt: skip
+        nodes = [*stem, node("Conv", "r w2", "d"), node("Reshape", "d shape", "f")]
+        nodes += [node("ReduceMax", "f axis", "m", keepdims=0), node("TopK", "m count", "y i", axis=1)]
+        nodes += [
+            node("Conv", "r dead", "e"),
+            node("Relu", "e", "z"),
+            node("Conv", "z w3", "u"),
+            node("Add", "u d", "v"),
+        ]
+        return graph(nodes, conv | extra, image, ["y", "v"])
     if kind == "attention":
         weights = {name: weight(16, 16) for name in ("wq", "wk", "wv")} | {"scale": np.float32(0.05)}
         nodes = [node("MatMul", f"x w{part}", part) for part in "qkv"]

@@ -14,7 +14,9 @@ import pytest
 from calibration_support import export_fashion, patches, pictures, tiny
 from onnx import numpy_helper
 
-from edgeship.config import Model
+from edgeship import engines
+from edgeship.config import Model, Target
+from edgeship.engines import BuildRequest
 from edgeship.errors import CacheError, DataError, PrecisionError, StageError, UserInputError
 from edgeship.prepare import cache, graph, noise
 from edgeship.prepare.calibrate import Options, calibrate
@@ -26,6 +28,7 @@ from edgeship.prepare.placement import infer, place
 from edgeship.prepare.quantize import Plan, ort_graph, precision_named, quantize, style_named
 from edgeship.prepare.slim import slim
 
+RTX_89 = Target(engine="tensorrt-rtx", compute_capability=("8.9",))
 KINDS = ("residual", "concat", "depthwise", "transposed", "gemm", "shared", "attention")
 
 
@@ -147,6 +150,21 @@ def test_one_cache_for_onnxruntime_and_tensorrt_rtx(
     plan = builder.build_serialized_network(network, config)
     assert plan is not None
     assert plan.nbytes > 100_000
+
+
+def test_a_ranking_and_a_tensor_that_is_always_zero_for_tensorrt(tmp_path: Path) -> None:
+    """RT-DETR's query selection: ReduceMax into TopK; and a branch that no frame excites."""
+    path, known = calibrated("ranking", tmp_path)
+    quantize(path, "tensorrt", known, tmp_path / "q.onnx", patches("ranking"), Plan())
+    proto = onnx.load(tmp_path / "q.onnx")
+    made = {name: node.op_type for node in proto.graph.node for name in node.output}
+    (top,) = (node for node in proto.graph.node if node.op_type == "TopK")
+    assert made[top.input[0]] != "DequantizeLinear"
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    used = [constants[node.input[1]] for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    assert all((scale.astype(np.float32) > 0).all() for scale in used)
+    request = BuildRequest(tmp_path / "q.onnx", tmp_path / "q.engine", "int8", RTX_89)
+    assert engines.get("tensorrt-rtx").build(request).engine.size_bytes > 0
 
 
 def test_kept_nodes_stay_in_high_precision(model: Path, calibration: cache.Calibration, tmp_path: Path) -> None:
