@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import FASHION, ROOT
+from conftest import FASHION, ROOT, Edgeship
 
 from edgeship.cli import COMMANDS, USAGE_ERROR, _register, app
 
+sys.path.insert(0, str(ROOT / "tests" / "unit" / "engines"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -87,6 +88,38 @@ def test_every_command_of_the_pages_is_one_that_the_command_line_takes(page: Pat
         if full and (said := check(arguments)):
             wrong.append(f"edgeship {' '.join(arguments)}: {said}")
     assert wrong == []
+
+
+NOT_RUN = {
+    "--engine tensorrt ": "TensorRT itself cannot be installed here",
+    "--via trtexec": "no wheel brings trtexec",
+    "--keep node_Conv_109": "the names are those of a reader's own network",
+    "--device cuda:0": "needs a GPU",
+}
+"""What is parsed and not run, and why; a dry run is run."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["benchmark", "calibrate-and-quantize", "rtx", "trtexec"])
+def test_the_commands_of_a_page_run(page: str, tmp_path: Path, edgeship: Edgeship) -> None:
+    """In their order, on a small network and real pictures under the names that the page uses."""
+    from small_onnx import convolutions
+
+    convolutions(tmp_path / "model.onnx")
+    shutil.copytree(ROOT / "examples" / "segmentation" / "calib", tmp_path / "calib")
+    ran = 0
+    for arguments in commands_of((ROOT / "docs" / "how-to" / f"{page}.md").read_text(encoding="utf-8")):
+        text = " ".join(arguments)
+        if len(arguments) == 1 and arguments != ["doctor"]:
+            continue
+        if "--dry-run" not in text and any(part in f"{text} " for part in NOT_RUN):
+            continue
+        if "old.cache" in text:
+            shutil.copyfile(tmp_path / "calib.cache", tmp_path / "old.cache")
+        done = edgeship(*arguments)
+        assert done.code == 0, f"edgeship {text}: {done.err}"
+        ran += 1
+    assert ran
 
 
 def test_a_wrong_option_on_a_page_is_found() -> None:
