@@ -227,8 +227,8 @@ def bootstrap_upper(estimate: float, replicates: Floats, influence: Floats, imag
 
     The quantile is bias-corrected and accelerated (Efron, JASA 82:171-185, 1987); in place of the normal quantile
     stands Student's t with degrees of freedom from the kurtosis of the images' influence, because a drop that sits
-    in few images is known from few images. The bound is never below estimate + t · standard error, and never below
-    what images that all agree leave possible.
+    in few images is known from few images. The bound is never below estimate + t · standard error; where no
+    image changed at all it is what images that all agree leave possible.
 
     Args:
         estimate: The observed drop.
