@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit, progress_bar, working
+from edgeship.cli.output import JSON_OPTION, emit, native_output_aside, progress_bar, working
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -159,9 +159,10 @@ def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
     module = engines.get(request.target.engine)
     with progress_bar(quiet=as_json) as progress:
         request = replace(request, progress=progress)
-        done = module.build(request)
-    write(done, sidecar(request.output))
-    audit, reason = _audit(request, stated=stated)
+        with native_output_aside():
+            done = module.build(request)
+            write(done, sidecar(request.output))
+            audit, reason = _audit(request, stated=stated)
     payload = {
         "build": done.model_dump(mode="json"),
         "audit": audit.model_dump(mode="json") if audit is not None else None,
@@ -251,7 +252,7 @@ def preflight(
     from edgeship.prepare.preflight import describe
     from edgeship.prepare.preflight import preflight as run
 
-    with working("asking the parser", quiet=as_json):
+    with working("asking the parser", quiet=as_json), native_output_aside():
         result = run(model, engine=engine_name(engine) if engine else None, plugins=tuple(plugins))
 
     def text(console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,22 @@ def emit(result: BaseModel | dict[str, Any], *, as_json: bool, text: Callable[[C
         print(json.dumps(value, indent=2))
     else:
         text(console())
+
+
+@contextmanager
+def native_output_aside() -> Iterator[None]:
+    """Send what a vendor's library prints from C++ to standard error: standard output carries our result alone."""
+    import ctypes
+
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 @contextmanager
