@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from made_trials import failed, measured, records, save
 from typer.testing import CliRunner
 
 from edgeship.cli import _register, app
@@ -19,6 +18,7 @@ from edgeship.decide.runs import compare, judge_again
 from edgeship.errors import ArtifactError, UserInputError
 from edgeship.files import write_text
 from edgeship.results import LatencyMs, RunResult, TrialSummary
+from made_trials import failed, measured, records, save
 
 GATE = {"latency_p50_ms": 5.0, "max_drop": {"top1": 0.02}}
 
