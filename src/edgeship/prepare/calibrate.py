@@ -93,9 +93,7 @@ def calibrate(
     ranges = _ranges(late, options)
     method, scores = _choose(proto, ranges, frames, options, progress)
     if share:
-        for _ in observer.observe(intake.passing(Held(frames, share, inside=True))):
-            progress(intake.count, len(frames), "calibrating")
-        late = observer.histograms()
+        late = _count(observer, intake, Held(frames, share, inside=True), len(frames), progress)
         ranges = _ranges(late, options)
     ranges = _moved(ranges, early, method, options)
     ranges, clipping = _clipped(proto, ranges, late, method, options)
@@ -110,7 +108,6 @@ def calibrate(
     cache.save(out, cache.Content(_scales(ranges, placement, method), ranges, intake.samples), facts)
     moving = tuple(name for name, entry in ranges.items() if entry.moved > MOVED_LIMIT)
     overlap = intake.overlap(options.evaluation_hashes)
-    silent_tensors = [name for name, entry in ranges.items() if entry.low == entry.high == 0.0]
     return Calibrated(
         cache=Artifact.of(out, out.parent),
         ranges=Artifact.of(cache.ranges_path(out), out.parent),
@@ -125,8 +122,15 @@ def calibrate(
         moving=moving,
         clipping=clipping,
         overlap=overlap,
-        advice=" ".join(_advice(len(ranges), intake.count, (moving, clipping, overlap, silent_tensors))),
+        advice=" ".join(_advice(ranges, intake.count, (moving, clipping, overlap))),
     )
+
+
+def _count(observer: Observer, intake: Intake, frames: Iterable[Batch], total: int, progress: Progress) -> Histograms:
+    """Histograms after these frames too."""
+    for _ in observer.observe(intake.passing(frames)):
+        progress(intake.count, total, "calibrating")
+    return observer.histograms()
 
 
 def _observe(
@@ -236,10 +240,12 @@ def _clipped(
 
 
 def _advice(
-    tensors: int, frames: int, found: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], list[str]]
+    ranges: Mapping[str, TensorRange], frames: int, found: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 ) -> Iterator[str]:
     """Plain sentences; none when all is well."""
-    moving, clipping, overlap, zero = found
+    moving, clipping, overlap = found
+    tensors = len(ranges)
+    zero = [name for name, entry in ranges.items() if entry.low == entry.high == 0.0]
     if len(moving) > MOVING_SHARE * tensors:
         yield (
             f"More frames are needed: after {frames}, {len(moving)} of {tensors} thresholds still moved by more than "
