@@ -164,7 +164,9 @@ class Evaluation(Section):
     operating_confidence: Fraction = 0.5
     """The score at which the vehicle acts: recall of critical classes and score shift are measured there."""
     ignore_index: int | None = None
-    batch: Count = 8
+    batch: Count | None = None
+    """Images inferred at once, where the batch axis is dynamic. Default: on a GPU the profile's ``opt``, whose kernels
+    are the ones that are measured; on the CPU, and where there is no profile, 8."""
     limit: Count | None = None
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=1)] | None = None

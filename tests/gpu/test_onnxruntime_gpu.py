@@ -60,12 +60,36 @@ def test_tf32_is_off_unless_asked_for(fp32: Path, answers: np.ndarray) -> None:
     assert errors[True] >= errors[False]
 
 
-def test_many_batch_sizes_each_with_its_graph(fp32: Path, answers: np.ndarray) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_batch_that_comes_back_is_captured_anew(precision: str, request: pytest.FixtureRequest) -> None:
+    path, kind = request.getfixturevalue(precision), np.float32 if precision == "fp32" else np.float16
+    answers: dict[int, np.ndarray] = {}
+    with opened(path) as runner, opened(path, cuda_graph=False) as plain:
+        first = runner.timer(images(1, dtype=kind))
+        assert first.cuda_graph
+        for rows in (1, 8, 1, 3, 8, 1):
+            feeds = images(rows, dtype=kind)
+            if rows not in answers:
+                answers[rows] = plain.infer(feeds)["logits"]
+            for _ in range(3):
+                np.testing.assert_allclose(runner.infer(feeds)["logits"], answers[rows], rtol=2e-2, atol=2e-2)
+            first()
+            np.testing.assert_allclose(first.outputs()["logits"], answers[1], rtol=2e-2, atol=2e-2)
+        assert first.cuda_graph
+
+
+def test_a_session_that_changes_its_batch_all_the_time_runs_without_graphs_and_says_so(
+    fp32: Path, answers: np.ndarray
+) -> None:
     with opened(fp32) as runner:
         for rows in [1, 2, 3, 4, 3, 2, 1, 4, 5, 6, 7, 8, 9, 10, 11, 4, 11, 1]:
             found = runner.infer(images(rows))["logits"]
             assert found.shape == (rows, 10)
         np.testing.assert_allclose(runner.infer(images(4))["logits"], answers, rtol=1e-3, atol=1e-4)
+        timer = runner.timer(images(5))
+        timer()
+        assert not timer.cuda_graph
+        assert "changed more than 16 times" in timer.no_graph
 
 
 def test_fp16_runs_in_fp16_and_the_profile_shows_it(fp16: Path, tmp_path: Path) -> None:

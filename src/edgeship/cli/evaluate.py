@@ -59,6 +59,7 @@ def evaluate(
     from edgeship.data.reference import importable
     from edgeship.engines import OpenOptions
     from edgeship.results import write
+    from edgeship.trial.evaluate import BATCH
     from edgeship.trial.evaluate import evaluate as run
 
     name = _engine(model, engine)
@@ -68,7 +69,8 @@ def evaluate(
         if config is not None:
             stack.enter_context(importable(config.parent.resolve()))
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeship-")))
-        runner = stack.enter_context(engines.get(name).open(model, OpenOptions(device=device, max_batch=chosen.batch)))
+        options = OpenOptions(device=device, max_batch=chosen.batch or BATCH)
+        runner = stack.enter_context(engines.get(name).open(model, options))
         progress = stack.enter_context(progress_bar(quiet=as_json))
         result = run(runner, chosen, steps, folder=folder, progress=progress)
     if out is None:

@@ -76,8 +76,11 @@ class Timer(Protocol):
     ``cuda_graph`` says whether a call replays a CUDA graph; ``no_graph`` why it does not where one was asked for.
     """
 
-    cuda_graph: bool
-    no_graph: str
+    @property
+    def cuda_graph(self) -> bool: ...
+
+    @property
+    def no_graph(self) -> str: ...
 
     def __call__(self) -> Timing: ...
 

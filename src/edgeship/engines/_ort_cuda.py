@@ -2,6 +2,10 @@
 
 For each set of input shapes the buffers are allocated and bound once; a call copies in, runs and copies out in
 stream order and waits once. Nothing is allocated in the loop.
+
+onnxruntime keeps the plans of its convolutions for one set of input shapes: another set searches and compiles them
+anew, and unloads the kernels that an earlier CUDA graph would replay (seen on an H100: ``cudaErrorLaunchFailure``).
+A graph is therefore replayed only until the shapes change; when they come back, a new one is captured.
 """
 
 from __future__ import annotations
@@ -30,8 +34,10 @@ from edgeship.results import TensorInfo
 if TYPE_CHECKING:
     from edgeship.engines import Array, Feeds
 
-_GRAPHS = 8
-"""Input shapes that get a CUDA graph each; further ones run without."""
+_GRAPHS = 16
+"""CUDA graphs that one session captures, one at each change of the input shapes; later changes run without."""
+_SHAPES = 8
+"""Input shapes whose buffers are kept; those of one further shape come and go."""
 
 
 def open_cuda(engine: Path, options: OpenOptions) -> CudaRunner:
@@ -99,12 +105,13 @@ class _Bound:
     ``graph`` numbers onnxruntime's CUDA graph for these buffers; -1 runs without one.
     """
 
-    def __init__(self, runner: CudaRunner, shapes: Shapes, graph: int) -> None:
-        self._session, self._device = runner.session, runner.device
+    graph = -1
+
+    def __init__(self, runner: CudaRunner, shapes: Shapes) -> None:
+        self._session, self._device, self._plans = runner.session, runner.device, runner.plans
         self._stack = ExitStack()
         wanted = output_shapes(runner.inputs, runner.outputs, shapes)
         self.fixed = wanted is not None
-        self.graph = graph if self.fixed else -1
         try:
             self._inputs = [_Slot(self._stack, info, shapes[info.name]) for info in runner.inputs]
             self._outputs = [] if wanted is None else [_Slot(self._stack, i, wanted[i.name]) for i in runner.outputs]
@@ -121,9 +128,6 @@ class _Bound:
             self.binding.bind_input(slot.name, "cuda", index, slot.dtype, slot.shape, slot.device.pointer)
         for slot in self._outputs:
             self.binding.bind_output(slot.name, "cuda", index, slot.dtype, slot.shape, slot.device.pointer)
-        self.options = library().RunOptions()
-        self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        self.options.add_run_config_entry("gpu_graph_id", str(self.graph))
 
     def fill(self, feeds: Feeds) -> None:
         """Copy feeds into the pinned host arrays."""
@@ -137,6 +141,12 @@ class _Bound:
 
     def run(self) -> None:
         """Queue one inference: a graph launch where one was captured."""
+        if self._plans.of is not self:
+            self._plans.of = self
+            self.graph = self._plans.next_graph() if self.fixed else -1
+            self.options = library().RunOptions()
+            self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+            self.options.add_run_config_entry("gpu_graph_id", str(self.graph))
         if not self._outputs:
             # Sizes that depend on the data: onnxruntime allocates, and keeps a bound value of the last call's size.
             self.binding.clear_binding_outputs()
@@ -161,6 +171,23 @@ class _Bound:
         self._stack.close()
 
 
+class _Plans:
+    """Whose input shapes the session's plans are for, and how many CUDA graphs it may still capture."""
+
+    def __init__(self, graphs: int) -> None:
+        self.of: _Bound | None = None
+        self._left = graphs
+        self._last = 0
+
+    def next_graph(self) -> int:
+        """The number of the next CUDA graph; -1 when no more are captured."""
+        if not self._left:
+            return -1
+        self._left -= 1
+        self._last += 1
+        return self._last
+
+
 class CudaRunner:
     """An open session on the CUDA provider. ``cuda_graph``: whether it replays CUDA graphs; ``no_graph``: why not."""
 
@@ -177,6 +204,7 @@ class CudaRunner:
         self.inputs, self.outputs = described
         self.device = device
         self.cuda_graph = cuda_graph
+        self.plans = _Plans(_GRAPHS if cuda_graph else 0)
         self._bounds: dict[tuple[tuple[int, ...], ...], _Bound] = {}
         self._other: tuple[tuple[tuple[int, ...], ...], _Bound] | None = None
         self._fitted: Fitted = []
@@ -191,7 +219,7 @@ class CudaRunner:
         """Whether one inference with every dynamic axis at 1 works; False says that a kernel could not be planned."""
         shapes = {info.name: tuple(axis if isinstance(axis, int) else 1 for axis in info.shape) for info in self.inputs}
         try:
-            self._tried(shapes, -1).close()
+            self._tried(shapes).close()
         except OutOfMemory:
             raise
         except EngineError:
@@ -227,14 +255,15 @@ class CudaRunner:
         ready = check_feeds(feeds, self.inputs)
         bound = self.bound(shapes_of(ready))
         bound.fill(ready)
-        return CudaTimer(bound, self.device, self._why_no_graph(bound))
+        return CudaTimer(bound, self)
 
-    def _why_no_graph(self, bound: _Bound) -> str:
+    def why_no_graph(self, bound: _Bound) -> str:
+        """Why runs of ``bound`` replay no CUDA graph; empty when they do."""
         if not self.cuda_graph or bound.graph > 0:
             return self.no_graph
         if not bound.fixed:
             return "the size of an output depends on the data"
-        return f"{_GRAPHS} other input shapes have one each, and no more are captured"
+        return f"the input shapes changed more than {_GRAPHS} times, and no more graphs are captured"
 
     def bound(self, shapes: Shapes) -> _Bound:
         """The buffers for these shapes, made and warmed up at their first use. Raises DeviceError."""
@@ -244,27 +273,27 @@ class CudaRunner:
         if self._other is not None and self._other[0] == key:
             return self._other[1]
         cuda.use(self.device.name)
-        full = len(self._bounds) >= _GRAPHS
+        full = len(self._bounds) >= _SHAPES
         if full and self._other is not None:
             self._other[1].close()
             self._other = self._last = None
-        made = self._made(shapes, len(self._bounds) + 1 if self.cuda_graph and not full else -1)
+        made = self._made(shapes)
         if full:
             self._other = (key, made)
         else:
             self._bounds[key] = made
         return made
 
-    def _made(self, shapes: Shapes, graph: int) -> _Bound:
+    def _made(self, shapes: Shapes) -> _Bound:
         try:
-            return self._tried(shapes, graph)
+            return self._tried(shapes)
         except DeviceError as error:
             if not isinstance(error, OutOfMemory) and "out of device memory" not in error.found:
                 raise
             raise self._too_large(shapes, error) from error
 
-    def _tried(self, shapes: Shapes, graph: int) -> _Bound:
-        made = _Bound(self, shapes, graph)
+    def _tried(self, shapes: Shapes) -> _Bound:
+        made = _Bound(self, shapes)
         try:
             with translated(f"running the engine with {_text(shapes)}", self.device.name):
                 made.upload()
@@ -283,7 +312,7 @@ class CudaRunner:
         while loose and tried >= 1:
             smaller = {name: (tried, *shape[1:]) if name in loose else shape for name, shape in shapes.items()}
             try:
-                self._tried(smaller, -1).close()
+                self._tried(smaller).close()
             except EngineError:
                 tried //= 2
                 continue
@@ -298,7 +327,7 @@ class CudaRunner:
             bound._session = None
             bound.close()
         self._bounds.clear()
-        self._other = self._last = None
+        self._other = self._last = self.plans.of = None
         self.device.stream.close()
 
     def __enter__(self) -> CudaRunner:
@@ -311,9 +340,8 @@ class CudaRunner:
 class CudaTimer:
     """One bound inference: device time by events around the run, transfers by events around the copies."""
 
-    def __init__(self, bound: _Bound, device: _Device, no_graph: str = "") -> None:
-        self._bound, self._stream = bound, device.stream
-        self.cuda_graph, self.no_graph = bound.graph > 0, no_graph
+    def __init__(self, bound: _Bound, runner: CudaRunner) -> None:
+        self._bound, self._runner, self._stream = bound, runner, runner.device.stream
         self._start, self._uploaded, self._ran, self._end = (cuda.Event() for _ in range(4))
 
     def __call__(self) -> Timing:
@@ -334,6 +362,16 @@ class CudaTimer:
             upload_ms=self._uploaded.since(self._start),
             download_ms=self._end.since(self._ran),
         )
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether the calls replay a CUDA graph."""
+        return self._bound.graph > 0
+
+    @property
+    def no_graph(self) -> str:
+        """Why not."""
+        return self._runner.why_no_graph(self._bound)
 
     def outputs(self) -> dict[str, Array]:
         """Copies of the last call's outputs."""

@@ -29,12 +29,15 @@ from edgeship.files import sha256_json, write_bytes
 from edgeship.metrics.decoders import decode_predictions, head_classes
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Evaluated, TensorInfo
+from edgeship.trial.conditions import device_of
 
 if TYPE_CHECKING:
     from edgeship.engines import Array
     from edgeship.metrics import Collector, Records, Task
 
 RECORDS = "records.npz"
+BATCH = 8
+"""Images inferred at once where nothing else is said."""
 IN_FLIGHT = 2
 """Batches of outputs that may wait to be decoded."""
 
@@ -58,7 +61,7 @@ def evaluate(
         classes: Class names that stand in for ``settings.classes``.
         folder: Where ``records.npz`` goes.
         progress: Told how many images are done.
-        batch: The engine's profile: batches stay within it. Default: ``settings.batch`` at most.
+        batch: The engine's profile: batches stay within it.
 
     Raises:
         DataError: Images, labels or outputs that do not fit; more corrupt images than allowed.
@@ -67,7 +70,7 @@ def evaluate(
     task = metrics.get(settings.task)
     dataset = open_dataset(settings, classes)
     info = image_input(runner.inputs, preprocess)
-    rows, padded = batch_rows(info, settings.batch, batch)
+    rows, padded = batch_rows(info, settings.batch, batch, gpu=device_of(runner) != "cpu")
     options = LoadOptions(rows, settings.workers, settings.allow_corrupt)
     loader = Loader(dataset.items, in_dtype(preprocess, info), input_size(info, preprocess), options)
     recorder = _Recorder(task, settings, dataset)
@@ -152,19 +155,22 @@ class _Recorder:
         return records
 
 
-def batch_rows(info: TensorInfo, wanted: int, profile: BatchRange | None) -> tuple[int, bool]:
+def batch_rows(
+    info: TensorInfo, wanted: int | None, profile: BatchRange | None, *, gpu: bool = False
+) -> tuple[int, bool]:
     """How many images go in at once, and whether a last partial batch must be padded to that number.
 
     A fixed batch axis is filled; a dynamic one takes ``wanted`` within the profile, and smaller last batches only
-    where the profile starts at one.
+    where the profile starts at one. On a GPU every batch has one size: kernels are chosen, and sometimes compiled,
+    for each.
     """
     axis = info.shape[0] if info.shape else 1
     if isinstance(axis, int):
         return axis, True
     if profile is None:
-        return wanted, False
-    rows = min(max(wanted, profile.min), profile.max)
-    return rows, profile.min > 1
+        return wanted or BATCH, gpu
+    rows = min(max(wanted or (profile.opt if gpu else BATCH), profile.min), profile.max)
+    return rows, gpu or profile.min > 1
 
 
 def identity(records: Records) -> str:

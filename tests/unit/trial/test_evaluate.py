@@ -109,6 +109,15 @@ def test_batches_stay_within_the_profile():
     assert batch_rows(info.model_copy(update={"shape": (3, 1, 8, 8)}), 8, None) == (3, True)
 
 
+def test_a_gpu_evaluates_at_the_batch_that_is_measured_and_never_at_another():
+    info = engines.TensorInfo(name="x", shape=("batch", 1, 8, 8), dtype="float32")
+    profile = Batch(min=1, opt=2, max=16)
+    assert batch_rows(info, None, profile) == (8, False)
+    assert batch_rows(info, None, profile, gpu=True) == (2, True)
+    assert batch_rows(info, 4, profile, gpu=True) == (4, True)
+    assert batch_rows(info, None, None, gpu=True) == (8, True)
+
+
 def test_changed_images_have_another_identity(tmp_path, shades):
     with opened(brightness_net(tmp_path / "m.onnx")) as runner:
         before = evaluate(runner, shades, GRAY, folder=tmp_path)
