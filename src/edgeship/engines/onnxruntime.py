@@ -299,11 +299,11 @@ def _optimized(model: Path, options: OpenOptions, target: Target, scratch: Path)
         raise BuildError(error.found, do="run `edgeship inspect` on the model") from error
     inputs, outputs = _described(plain)
     feeds = example_feeds(inputs, target)
-    with translated("running the candidate", options.device):
-        wanted = plain.run(None, feeds)
-    if options.device != "cpu":
+    if options.device != "cpu":  # a run here would plan every convolution once more: the audit's profile runs it
         note = "the CUDA provider lays the graph out and searches its convolutions at load: the file is the candidate's"
         return _Made(model, inputs, outputs, (note,))
+    with translated("running the candidate", options.device):
+        wanted = plain.run(None, feeds)
     reason = ""
     try:
         again = make_session(file, options).session
