@@ -198,7 +198,7 @@ def test_a_batch_of_one_that_does_not_fit(tmp_path: Path) -> None:
     with opened(path, cuda_graph=False) as runner:
         hog = cuda.DeviceBuffer(cuda.memory()[0] - (32 << 20))
         try:
-            with pytest.raises(DeviceError, match="batch 2: .*; no smaller batch fits either"):
+            with pytest.raises(DeviceError, match=r"batch 2: .*; no smaller batch fits either"):
                 runner.infer({"images": np.zeros((2, 3, 256, 256), np.float32)})
         finally:
             hog.close()
