@@ -155,8 +155,8 @@ def build(request: BuildRequest) -> Build:
         request.progress(2, 3, "writing the engine")
         staged = Path(scratch) / "engine"
         shutil.copyfile(made.file, staged)
+        _check_alone(staged, options, request.onnx)
         staged.replace(request.output)
-    _check_alone(request.output, options)
     log = _write_log(request, made)
     request.progress(3, 3, "writing the engine")
     return Build(
@@ -383,16 +383,15 @@ def _refuse_missing(request: BuildRequest, options: OpenOptions, file: Path, scr
     )
 
 
-def _check_alone(engine: Path, options: OpenOptions) -> None:
-    """Open the written file where it stands: weights left in a file beside the candidate would be missing now."""
+def _check_alone(engine: Path, options: OpenOptions, model: Path) -> None:
+    """Open the written file in a folder of its own: weights left in a file beside the candidate are missing there."""
     try:
         make_session(engine, options)
     except EngineError as error:
-        engine.unlink(missing_ok=True)
         raise BuildError(
             f"the engine file does not open alone: {error.found}",
             expected="a candidate that holds its weights itself",
-            do="save the candidate without external data (onnx.save, save_as_external_data=False)",
+            do=f"edgeship slim {model} -o whole.onnx writes one file without external data; build that",
         ) from error
 
 
