@@ -26,6 +26,8 @@ Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "im
 TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
 EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
+Calibrator = Literal["entropy", "minmax"]
+"""TensorRT 10's own calibrators."""
 Dim = int | str
 """A fixed axis, or the name of a dynamic one."""
 Positive = Annotated[float, Field(gt=0)]
