@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from edgeship.prepare.observe import Batch
 
-CALIBRATION_VERSION = 3
+CALIBRATION_VERSION = 4
 """Rises when the same frames would give other thresholds."""
 HEADER = "TRT-100000-EntropyCalibration2"
 """Names the format, not the method: TensorRT's and trtexec's calibrators accept a cache under their own kind only."""
