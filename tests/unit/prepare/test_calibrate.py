@@ -232,7 +232,7 @@ def test_a_plain_tensorrt_cache_needs_trust(made: tuple[Path, Any], tmp_path: Pa
     trusted = cache.load(plain, cache.Expected(), trust=True)
     assert trusted.trusted
     assert set(trusted.scales) == {"images", "layer:0 out"}
-    assert trusted.bounds("images", nonnegative=True) == (0.0, pytest.approx(1.0, rel=1e-6))
+    assert trusted.bounds("images", (0.0, 6.0)) == (0.0, pytest.approx(1.0, rel=1e-6))
     assert trusted.bounds("images") == (pytest.approx(-1.0, rel=1e-6), pytest.approx(1.0, rel=1e-6))
 
 
