@@ -127,8 +127,9 @@ class Calibration(Section):
     method: Method = "auto"
     percentile: Annotated[float, Field(gt=50, lt=100)] = 99.99
     batch: Count = 8
-    holdout: Annotated[float, Field(ge=0, lt=0.9)] = 0.125
-    """Share of the frames held out to compare methods when ``method = "auto"``; afterwards they count too."""
+    holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.125
+    """Share of the frames held out to compare methods when ``method = "auto"``, as every n-th batch: 0.125 is every
+    eighth. Afterwards they count too."""
     cache: Path | None = None
     trust_cache: bool = False
     """Accept a plain TensorRT cache that carries no proof of where it came from."""

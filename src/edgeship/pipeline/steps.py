@@ -206,6 +206,13 @@ def data_hash(run: Run, source: Path) -> Any:
     return run.hasher.tree(source) if source.exists() else [str(source), code_hashes(run, source)]
 
 
+def evaluation_hash(run: Run) -> Any:
+    """The evaluation images and what lies beside them: labels, class names."""
+    settings = run.config.evaluation
+    parts = [settings.images, settings.labels, settings.classes if isinstance(settings.classes, Path) else None]
+    return [data_hash(run, part) for part in parts if part is not None]
+
+
 def parity_key(run: Run) -> Any:
     """The model, both graphs, the tolerances and the real frames."""
     return {
@@ -264,11 +271,11 @@ def calibrate_key(run: Run) -> Any:
     """The graph, the frames, the preprocessing and the method; evaluation images for clipping and overlap."""
     settings = run.config.calibration
     source = settings.images or settings.npz
-    evaluation = run.config.evaluation.images
+    evaluation = run.config.evaluation
     return {
         "model": run.result("slim", Slimmed).model.sha256,
         "images": data_hash(run, source) if source is not None else None,
-        "evaluation": data_hash(run, evaluation) if evaluation is not None else None,
+        "evaluation": [evaluation_hash(run), evaluation.task, evaluation.limit],
         "preprocess": _dump(run.config.preprocess),
         "calibration": settings.model_dump(mode="json", exclude={"images", "npz"}),
         "cache": run.hasher.file(settings.cache) if settings.cache is not None and settings.cache.is_file() else None,

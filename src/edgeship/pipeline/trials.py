@@ -12,7 +12,7 @@ from edgeship.config import Config, Precision, Target
 from edgeship.errors import EdgeshipError, UserInputError
 from edgeship.files import storage_errors
 from edgeship.pipeline.cache import Run, Stage, execute_one, versions
-from edgeship.pipeline.steps import KnownFrames, code_hashes, data_hash
+from edgeship.pipeline.steps import KnownFrames, code_hashes, evaluation_hash
 from edgeship.results import Artifact, Calibrated, Candidate, Failure, Quantized, Slimmed, Trial, TrialSpec, write
 
 REFERENCE = "reference"
@@ -100,7 +100,7 @@ def trial_stage(candidate: Candidate, tries: Tries, rebuild: int = 0) -> Stage[T
             "model": _graph_hash(run, graph),
             "cache": run.result("calibrate", Calibrated).cache.sha256 if candidate.precision == "implicit" else None,
             "spec": _spec(run, candidate, tries, rebuild).model_dump(mode="json"),
-            "images": _evaluation_hash(run),
+            "images": evaluation_hash(run),
             "code": code_hashes(run, run.config.evaluation.task, run.config.evaluation.decoder),
             "machine": _machine(target),
         }
@@ -156,12 +156,6 @@ def _spec(run: Run, candidate: Candidate, tries: Tries, rebuild: int) -> TrialSp
         preprocess=config.preprocess,
         rebuild=rebuild,
     )
-
-
-def _evaluation_hash(run: Run) -> Any:
-    settings = run.config.evaluation
-    parts = [settings.images, settings.labels, settings.classes if isinstance(settings.classes, Path) else None]
-    return [data_hash(run, part) for part in parts if part is not None]
 
 
 def _machine(target: Target) -> Any:

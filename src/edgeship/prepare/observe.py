@@ -1,4 +1,4 @@
-"""Run a graph over frames and hand every observed tensor, frame by frame, to histograms; forward passes and binning
+"""Run a graph over frames and hand every observed tensor, batch by batch, to histograms; forward passes and binning
 of different batches run at the same time."""
 
 from __future__ import annotations

@@ -103,6 +103,23 @@ def test_mse_is_the_optimum_of_an_exhaustive_search_on_real_activations(model: P
         assert low == pytest.approx(max(-bottom * found.width, min(found.low, 0.0)), abs=found.width), name
 
 
+def test_what_was_not_held_out_is_not_called_held_out(model: Path, tmp_path: Path) -> None:
+    """Eight frames in one batch: nothing is left to compare the methods on, nor to see the thresholds move."""
+    one = calibrate(model, pictures(model, 8), tmp_path / "1.cache", Options())
+    assert (one.held_out, one.moved_p95, one.moving) == (0, None, ())
+    assert one.methods
+    assert "compared on the calibration frames themselves" in one.advice
+    assert "Whether 8 frames are enough is not known" in one.advice
+    two = calibrate(model, pictures(model, 16), tmp_path / "2.cache", Options())
+    assert two.held_out == 8
+    assert two.moved_p95 is not None
+    assert "themselves" not in two.advice
+    none = calibrate(model, pictures(model, 16, batch=2), tmp_path / "0.cache", Options(holdout=0.0))
+    assert none.held_out == 0
+    assert "themselves" in none.advice
+    assert "is not known" not in none.advice
+
+
 def test_auto_takes_the_nearest_method(made: tuple[Path, Any]) -> None:
     _, result = made
     scores = {score.method: score.snr_db for score in result.methods}
@@ -324,9 +341,10 @@ def test_an_activation_that_overflows_names_tensor_and_frame(tmp_path: Path) -> 
     proto.graph.node[1].input[0] = "logged"
     path = tmp_path / "log.onnx"
     onnx.save(proto, path)
-    frames = [([name], {"x": np.full((1, 3, 16, 16), value, np.float32)}) for name, value in (("a", 1.0), ("b", -1.0))]
-    message = refuse(ModelError, path, frames, tmp_path / "out")
-    assert "tensor 'logged' holds NaN on frame b" in message
+    for value, kind in ((-1.0, "NaN"), (0.0, "infinity")):
+        frames = [([name], {"x": np.full((1, 3, 16, 16), x, np.float32)}) for name, x in (("a", 1.0), ("b", value))]
+        message = refuse(ModelError, path, frames, tmp_path / "out")
+        assert f"tensor 'logged' holds {kind} on frame b" in message
 
 
 def test_a_graph_without_anything_to_quantize(tmp_path: Path) -> None:
