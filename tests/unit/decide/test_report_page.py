@@ -231,3 +231,18 @@ def test_the_page_is_written_whole_or_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises((StorageError, NotADirectoryError, FileExistsError)):
         write_report(samples.bare(), tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("held_out", "words"),
+    [(None, "on held-out frames;"), (0, "on the calibration frames themselves (none"), (64, "frames (64 held out)")],
+)
+def test_the_calibration_section_says_what_was_not_held_out_or_checked(
+    evidence: Evidence, held_out: int | None, words: str
+) -> None:
+    assert evidence.calibrated is not None
+    changes = {"held_out": held_out, "unchecked": ("Not checked.",), "moved_p95": None}
+    text = Parsed(render(dataclasses.replace(evidence, calibrated=evidence.calibrated.model_copy(update=changes)))).text
+    assert words in text
+    assert "Not checked." in text
+    assert "moved at most not known" in text

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -24,13 +25,18 @@ PREPROCESS = '[preprocess]\nfit = "stretch"\nmean = [127.0]\nstd = [128.0]\n'
 INT8 = Candidate(name="int8", precision="int8")
 
 
-def run_in(folder: Path, text: str) -> Run:
-    """A run whose slim and frames stages are done."""
+def run_in(folder: Path, text: str, batch: int | None = None) -> Run:
+    """A run whose slim and frames stages are done; ``batch`` fixes the graph's batch axis."""
     (folder / "edgeship.toml").write_text('[model]\nsource = "model:build"\n' + PREPROCESS + text)
     run = Run(load(folder / "edgeship.toml"), folder / "out")
     slim = folder / "slim"
     slim.mkdir(exist_ok=True)
     model = network(slim / "model.onnx")
+    if batch is not None:
+        proto = onnx.load(model)
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+        onnx.save(proto, model)
     run.results["slim"] = Slimmed(
         model=Artifact.of(model, slim), inputs=inputs_of(load_onnx(model)), outputs=(), nodes_before=1, nodes_after=1
     )
@@ -110,6 +116,19 @@ def test_files_and_arrays_are_not_recognized_and_that_is_said(tmp_path: Path) ->
     assert found.overlap == ()
     assert "the calibration frames are files, the evaluation images pixels" in found.unchecked[0]
     assert None not in clipped(run, found)
+
+
+@pytest.mark.parametrize(("limit", "checked"), [(10, True), (3, False)])
+def test_a_fixed_batch_takes_whole_batches_of_evaluation_images(tmp_path: Path, limit: int, checked: bool) -> None:
+    photographs(tmp_path / "val")
+    photographs(tmp_path / "calib")
+    text = '[calibration]\nimages = "calib/"\ncount = 16\nmethod = "minmax"\n[evaluation]\nimages = "val/"\nlimit = '
+    run = run_in(tmp_path, text + str(limit), batch=4)
+    found = calibrated(run, tmp_path / "made")
+    assert (None not in clipped(run, found)) == checked
+    said = () if checked else ("What clips on evaluation images was not checked: 3 are no batch of 4.",)
+    assert found.unchecked == said
+    assert found.overlap
 
 
 def test_no_evaluation_set_is_said(tmp_path: Path) -> None:

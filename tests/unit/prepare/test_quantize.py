@@ -366,13 +366,20 @@ def test_the_commands(model: Path, tmp_path: Path) -> None:
     images = str(Path(__file__).parents[3] / "examples" / "fashion" / "calib")
     settings = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=73", "-p", "std=90"]
     out = tmp_path / "calib.cache"
-    first = run("calibrate", str(model), "--images", images, *settings, "--count", "64", "-o", str(out))
+    np.savez(tmp_path / "val.npz", images=np.stack([feeds["images"][0] for _, feeds in pictures(model, 4, batch=1)]))
+    asked = ["calibrate", str(model), "--images", images, *settings, "--count", "64", "-o", str(out)]
+    first = run(*asked, "--evaluation", str(tmp_path / "val.npz"))
     assert first.returncode == 0, first.stderr
+    assert "the calibration frames are files, the evaluation images ready arrays" in " ".join(first.stdout.split())
     assert "method" in first.stdout
     assert "dB on held-out frames" in first.stdout
     second = run("quantize", str(model), "--cache", str(out), "--for", "onnxruntime", "-o", str(tmp_path / "q.onnx"))
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "q.onnx").is_file()
+    mean = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=0", "-p", "std=90"]
+    wrong = run("quantize", str(model), "--cache", str(out), "--images", images, *mean, "-o", str(tmp_path / "w.onnx"))
+    assert wrong.returncode == 2
+    assert "preprocessing: made from other settings" in wrong.stderr
     onnx.save(tiny("residual"), tmp_path / "other.onnx")
     third = run("quantize", str(tmp_path / "other.onnx"), "--cache", str(out), "-o", str(tmp_path / "o.onnx"), "--json")
     assert third.returncode == 2
