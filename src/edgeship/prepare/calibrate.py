@@ -82,12 +82,7 @@ def calibrate(
         ModelError: NaN or infinity in an activation, or nothing to quantize.
     """
     options = options or Options()
-    loaded = graph.load_onnx(model)
-    graph_sha256 = cache.graph_hash(loaded)
-    proto = infer(loaded)
-    placement = place(proto)
-    if not placement.observed:
-        raise ModelError(f"{model} has no operator that can be quantized", expected="a convolution or a matrix product")
+    graph_sha256, proto, placement = _open(model)
     share = options.holdout if options.method == "auto" else 0.0
     intake = Intake(graph.inputs_of(proto), options.frame_hashes)
     observer = Observer(proto, placement.observed, options.workers, options.device)
@@ -130,6 +125,17 @@ def calibrate(
         unchecked=options.unchecked or (() if options.evaluation is not None else (NOT_GIVEN,)),
     )
     return result.model_copy(update={"advice": " ".join(_advice(result, ranges))})
+
+
+def _open(model: Path) -> tuple[str, onnx.ModelProto, Placement]:
+    """The graph's hash, the graph with inferred shapes, and what quantization touches in it."""
+    loaded = graph.load_onnx(model)
+    graph_sha256 = cache.graph_hash(loaded)
+    proto = infer(loaded)
+    placement = place(proto)
+    if not placement.observed:
+        raise ModelError(f"{model} has no operator that can be quantized", expected="a convolution or a matrix product")
+    return graph_sha256, proto, placement
 
 
 def _count(observer: Observer, intake: Intake, frames: Iterable[Batch], total: int, progress: Progress) -> Histograms:
