@@ -246,6 +246,9 @@ class Candidates(Section):
     max_trials: Count = 24
     keep: tuple[str, ...] = ()
     """Patterns for one more candidate: INT8 with these nodes kept in high precision."""
+    timeout_s: Positive | None = None
+    """Longest time of one trial, from the start of its build to the end of its evaluation. A trial that takes longer
+    is stopped and fails its candidate, not the run. Default: no limit."""
 
 
 class Benchmark(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from edgeship.errors import ConfigError, DataError, ModelError
 from edgeship.files import storage_errors
 from edgeship.pipeline.cache import Run, versions
 from edgeship.results import Artifact, Calibrated, Exported, Parity, Preflight, Result, Slimmed, TensorInfo
+
+if TYPE_CHECKING:
+    from edgeship.data.datasets import Dataset
+    from edgeship.metrics import Task
 
 KNOWN_FRAMES = 8
 """Real frames that every trial gets: feeds of the benchmark and the known input of the bundle."""
@@ -27,17 +31,17 @@ class KnownFrames(Result):
 
 
 def check_data(config: Config) -> None:
-    """Open every dataset of the config before anything long begins.
+    """Open every dataset of the config, and look up the names in its gate, before anything long begins.
 
     Raises:
         DataError: Absent, empty, unreadable or mislabelled.
-        ConfigError: INT8 without frames.
+        ConfigError: INT8 without frames; a rule about a metric or a class that is not there.
         UserInputError: No such task.
     """
     from edgeship import metrics
     from edgeship.data import datasets
 
-    metrics.get(config.evaluation.task)
+    task = metrics.get(config.evaluation.task)
     settings = config.calibration
     source = settings.images
     if source is not None and not is_reference(source):
@@ -47,7 +51,24 @@ def check_data(config: Config) -> None:
     if config.evaluation.images is not None:
         if config.preprocess is None:
             raise ConfigError(["preprocess: missing; evaluation images need it"])
-        datasets.open_dataset(config.evaluation)
+        check_gate(config, task, datasets.open_dataset(config.evaluation))
+
+
+def check_gate(config: Config, task: Task, dataset: Dataset) -> None:
+    """Refuse rules about metrics and classes that the evaluation will not give, as far as its labels tell.
+
+    Names that are only numbers may be extended by the model's outputs: those are checked when the gate judges.
+
+    Raises:
+        ConfigError: Every such name, with the nearest one that is there.
+    """
+    from edgeship.decide import gate
+
+    classes = None if dataset.numbered or not dataset.classes else dataset.classes
+    problems = gate.unknown_class_metric(config.gate, task)
+    problems += gate.unknown_names(config.gate, task.metric_names(classes), classes)
+    if problems:
+        raise ConfigError(problems, where=str(config.file))
 
 
 def export_key(run: Run) -> Any:

@@ -170,7 +170,7 @@ def _signal_name(code: int) -> str:
 def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial:
     """Write the trial that the dead process could not write."""
     if ended.overdue:
-        message = f"the trial was stopped after {timeout_s:g} s"
+        message = f"not ended after {timeout_s:g} s, so it was stopped; raise candidates.timeout_s if it needs longer"
         kind = "Timeout"
     elif ended.code < 0:
         kind = "Crash"
