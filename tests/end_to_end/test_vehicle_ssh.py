@@ -88,7 +88,7 @@ def test_a_trial_that_takes_too_long_is_stopped_on_the_device(host: Device, made
     trial = targets.run(target, folder, timeout_s=4)
     assert trial.failure is not None
     assert (trial.failure.kind, trial.failure.stage) == ("Timeout", "benchmark")
-    assert "not ended after 4 s" in trial.failure.message
+    assert "after 4 s" in trial.failure.message
     assert trial.build is not None, "the steps that ended are told"
     assert list((host.folder / "trials-there" / "trials").iterdir()) == []
 
