@@ -38,6 +38,9 @@ def right(edgeship: Edgeship, example: Example, *settings: str) -> int:
 def test_fp32_ships_and_twenty_photographs_do_not_let_int8_pass(example: Example, edgeship: Edgeship) -> None:
     done = edgeship("ship", example.config, timeout=900, cwd=example.folder, **example.environment)
     assert (done.code, example.result["verdict"], example.result["chosen"]) == (0, "SHIP", "fp32"), done.err
+    found = example.result["search"]["default"]
+    assert (found["answer"], found["chosen"]) == ("high-precision", "fp32")
+    assert found["sentence"].startswith("ship fp32: ")
     assert round(20 * example.trial("fp32")["metrics"]["top1"]) >= 17
     assert round(20 * example.trial("int8")["metrics"]["top1"]) >= 15
     assert not example.trial("int8")["passed"]

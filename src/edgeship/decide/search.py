@@ -136,7 +136,7 @@ class _Search:
                 survivors.append(k)
             else:
                 failing = k
-                if self._hopeless():
+                if self._hopeless() or self._undecidable():
                     break
         return self._confirm(sorted(survivors))
 
@@ -260,6 +260,13 @@ class _Search:
             return False
         last = list(self.tried.values())[-1]
         return any(rule.name in SPEED and rule.outcome == "fail" for rule in last.judged.rules)
+
+    def _undecidable(self) -> bool:
+        """The last plan answers every image as the reference does: more images could decide, no larger plan can."""
+        if not self.tried:
+            return False
+        last = list(self.tried.values())[-1].judged
+        return last.agreement == 1.0 and accuracy_of(last) == "inconclusive"
 
     # --- answers
 

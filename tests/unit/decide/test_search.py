@@ -137,6 +137,22 @@ def test_accuracy_that_costs_too_much_time_is_an_answer():
     assert "fp32 takes 8.0 ms" in found.sentence
 
 
+def test_a_plan_that_changes_no_answer_and_is_undecided_ends_the_search():
+    world = World(113)
+
+    def attempt(candidate):
+        tried = world.attempt(candidate)
+        drop, speed = tried.judged.rules
+        few = drop.model_copy(update={"outcome": "inconclusive", "reason": "20 images cannot tell"})
+        judged = tried.judged.model_copy(update={"outcome": "inconclusive", "rules": (few, speed), "agreement": 1.0})
+        return tried if world.kept(candidate) < 20 else replace(tried, judged=judged)
+
+    found = search(ranking(), world.plain(), world.high(8.0), attempt)
+    assert (found.answer, found.chosen) == ("high-precision", "fp32")
+    assert [world.kept(item) >= 20 for item in found.attempts] == [False] * found.builds + [True]
+    assert found.sentence.endswith("20 images cannot tell.")
+
+
 def test_high_precision_alone_is_an_answer():
     world = World(113, budget=10.0)
     found = search(ranking(), world.plain(), world.high(8.0), world.attempt)
