@@ -83,8 +83,9 @@ def _latency(gate: Gate, trial: Measured, name: str, level: float, limit: float)
         if not math.isfinite(bound):
             needed = samples_needed(level, gate.confidence)
             problem = (
-                f"{len(samples)} samples are too few to bound {label} at {gate.confidence:.0%}: at least {needed} "
-                "independent ones are needed; raise benchmark.min_samples or min_s"
+                f"{len(samples)} samples do not bound {label} at {gate.confidence:.0%}: at least {needed} independent "
+                "ones are needed, and calls that are slow together count as few; raise benchmark.min_samples or min_s, "
+                "or quiet the machine"
             )
     facts = {"name": name, "measured": measured, "bound": _finite(bound), "limit": limit, "unit": "ms"}
     if distrust := untrusted(latency):
