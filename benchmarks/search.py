@@ -179,7 +179,7 @@ def yolox(options: argparse.Namespace) -> dict[str, Any]:
         script(folder, options.packages, "make_scenes.py", "--output", name, "--seed", str(seed), "--count",
                str(count), "--frames", "64")  # fmt: skip
     rules = f"max_drop = {{ map50 = {LIMIT} }}\nconfidence = {options.confidence}\n"
-    config = edited(folder, "search", {'precisions = ["fp32", "int8"]': "search = true"}, rules)
+    config = edited(folder, "search", {}, rules)
     run, reference, tries = prepared(config, options.work / "yolox-out")
     search, facts = searched(run, reference, tries, fallback=False)
     print(search.found.sentence, flush=True)
@@ -206,8 +206,7 @@ def yolox(options: argparse.Namespace) -> dict[str, Any]:
         "over_best_of_sweep": ours["turn_by_turn_ms"] / best if ours and best else None,
     }
     save(options, facts)
-    other = edited(folder, "other", {"scenes/val": "others/val", 'precisions = ["fp32", "int8"]': "search = true"},
-                   rules)  # fmt: skip
+    other = edited(folder, "other", {"scenes/val": "others/val"}, rules)
     run2, reference2, tries2 = prepared(other, options.work / "yolox-other-out")
     elsewhere = [
         outcome(run2, reference2, tries2, plan, "map50") for plan in (*plans[:2], *([chosen] if chosen else []))
@@ -243,7 +242,6 @@ def lite(options: argparse.Namespace) -> dict[str, Any]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(options.packages), os.environ.get("PYTHONPATH", "")])
     changes = {
         '"data:photographs"': '"data:crops"',
-        'precisions = ["fp32", "int8"]': "search = true",
         "[evaluation]": "[quantization]\nper_channel = false\n\n[evaluation]",
     }
     rules = f"max_drop = {{ top1 = {LIMIT} }}\nconfidence = {options.confidence}\n"
