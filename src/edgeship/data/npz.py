@@ -36,8 +36,12 @@ def open_npz(path: Path) -> dict[str, Array]:
         raise DataError(f"{path} does not exist", do="name an .npz file") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder", expected="an .npz file") from None
-    except (OSError, ValueError, EOFError, struct.error, zlib.error, *_BROKEN_ZIP) as error:
-        raise DataError(f"{path} is no .npz of plain arrays: {error}", expected="a file by numpy.savez") from None
+    except (OSError, ValueError, EOFError, MemoryError, struct.error, zlib.error, *_BROKEN_ZIP) as error:
+        raise DataError(
+            f"{path} is no .npz of plain arrays: {error}",
+            expected="a file by numpy.savez",
+            do="save the arrays again: numpy.savez(path, name=array)",
+        ) from None
 
 
 def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:

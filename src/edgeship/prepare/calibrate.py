@@ -84,7 +84,11 @@ def calibrate(
     proto = infer(loaded)
     placement = place(proto)
     if not placement.observed:
-        raise ModelError(f"{model} has no operator that can be quantized", expected="a convolution or a matrix product")
+        raise ModelError(
+            f"{model} has no operator that can be quantized",
+            expected="a convolution or a matrix product",
+            do="ship it as fp32 or fp16: candidates.precisions",
+        )
     share = options.holdout if options.method == "auto" else 0.0
     intake = Intake(graph.inputs_of(proto), options.frame_hashes)
     observer = Observer(proto, placement.observed, options.workers, options.device)
