@@ -334,6 +334,8 @@ def fuzz(count: int, seed: int) -> dict[str, object]:
         root = Path(name) / "work"
         root.mkdir()
         kinds = targets(root)
+        for good, reader in kinds.values():
+            reader(good)  # whole, each of them is accepted
         before, around = snapshot(root), snapshot(Path(name))
         for number in range(count):
             kind = list(kinds)[number % len(kinds)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from edgeship.data.npz import BROKEN_ARRAY
 from edgeship.data.preprocess import MAX_PIXELS, Geometry
 from edgeship.errors import DataError
 
@@ -70,7 +71,7 @@ def read(path: Path) -> Array:
                     do="convert colours to class indices",
                 )
             return np.asarray(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except (*BROKEN_ARRAY, Image.DecompressionBombError) as error:
         raise DataError(
             f"the mask {path} cannot be read: {error}",
             expected=", ".join(FORMATS) + " or .npy",
