@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeship.decide.report import Answer, Baseline, Box, ChangedImage, Evidence, SearchStep, Tried
+from edgeship.decide.report import Answer, Baseline, Box, ChangedImage, Evidence, SearchFound, SearchStep, Tried
 from edgeship.results import (
     Artifact,
     Audit,
@@ -119,6 +119,12 @@ def judged(name: str, median: float, drop: float, *, target: str = "default") ->
     )  # fmt: skip
 
 
+STEPS = (
+    SearchStep("int8", 0, "preview", 0.031, "map50", None, "fail", "every node quantized"),
+    SearchStep("int8-keep-8", 8, "target", 0.004, "map50", 3.2, "pass", f"the worst eight, {HOSTILE}"),
+)
+
+
 def rich(folder: Path, *, candidates: int = 24) -> Evidence:
     """Two targets, many candidates, a crashed trial and every optional part."""
     trials, decisions = [], []
@@ -150,13 +156,13 @@ def rich(folder: Path, *, candidates: int = 24) -> Evidence:
         critical=("person", HOSTILE),
         calibrated=calibrated(folder),
         calibrated_folder=folder,
-        sensitivity=noise,
-        search=(
-            SearchStep("int8", 0, "preview", 0.031, "map50", None, "fail", "every node quantized"),
-            SearchStep("int8-keep-8", 8, "target", 0.004, "map50", 3.2, "pass", f"the worst eight, {HOSTILE}"),
-        ),
-        search_sentence="8 of 113 nodes are kept in high precision.",
-        changed=changed(),
+        searches={
+            "workstation": SearchFound(
+                "8 of 113 nodes are kept in high precision.", STEPS, noise, (HOSTILE, "/head/Conv")
+            ),
+            "orin <nano>": SearchFound(f"nothing passes: {HOSTILE}.", STEPS[:1]),
+        },
+        changed={"workstation": changed(), "orin <nano>": changed()[:1]},
         baselines=(Baseline("PyTorch eager", 8, 41.0), Baseline("torch.compile", 8, 18.5), Baseline("eager", 1, 9.0)),
         stages=(
             StageRun(name="export", seconds=6.2, cached=False),

@@ -26,6 +26,8 @@ Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "im
 TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
 EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
+Calibrator = Literal["entropy", "minmax"]
+"""TensorRT 10's own calibrators."""
 Dim = int | str
 """A fixed axis, or the name of a dynamic one."""
 Positive = Annotated[float, Field(gt=0)]
@@ -125,8 +127,9 @@ class Calibration(Section):
     method: Method = "auto"
     percentile: Annotated[float, Field(gt=50, lt=100)] = 99.99
     batch: Count = 8
-    holdout: Annotated[float, Field(ge=0, lt=0.9)] = 0.125
-    """Share of the frames held out to compare methods when ``method = "auto"``; afterwards they count too."""
+    holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.125
+    """Share of the frames held out to compare methods when ``method = "auto"``, as every n-th batch: 0.125 is every
+    eighth. Afterwards they count too."""
     cache: Path | None = None
     trust_cache: bool = False
     """Accept a plain TensorRT cache that carries no proof of where it came from."""
@@ -243,6 +246,9 @@ class Candidates(Section):
     max_trials: Count = 24
     keep: tuple[str, ...] = ()
     """Patterns for one more candidate: INT8 with these nodes kept in high precision."""
+    timeout_s: Positive | None = None
+    """Longest time of one trial, from the start of its build to the end of its evaluation. A trial that takes longer
+    is stopped and fails its candidate, not the run. Default: no limit."""
 
 
 class Benchmark(Section):

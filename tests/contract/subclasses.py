@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeship.config import Target
-from edgeship.engines import BuildRequest, _trt, _trt_build, _trt_implicit, _trt_memory
+from edgeship.config import Calibrator, Target
+from edgeship.engines import BuildRequest, _host, _trt, _trt_build, _trt_implicit, _trt_memory
 from edgeship.errors import EdgeshipError
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     answer["log"] = log.lines
 
     said: list[tuple[int, int | None]] = []
-    monitor = _trt_build.progress_monitor(trt, lambda done, total, what: said.append((done, total)))
+    monitor = _trt_build.progress_monitor(trt, lambda done, total, what: said.append((done, total)), threading.Event())
     monitor.phase_start("building", None, 2)
     monitor.phase_start("inner", "building", 5)
     answer["go on"] = [monitor.step_complete("building", 0), monitor.step_complete("inner", 0)]
@@ -47,8 +48,10 @@ def main() -> None:
         _trt.dtype_name(value) for name, value in trt.DataType.__members__.items() if name in _trt.DTYPES
     )
     if hasattr(trt, "IInt8EntropyCalibrator2"):
-        answer["calibrators"] = [calibrate(trt, "EntropyCalibration2"), calibrate(trt, "MinMaxCalibration")]
+        answer["calibrators"] = [calibrate(trt, "entropy"), calibrate(trt, "minmax")]
     answer["implicit"] = {"alone": refused(trt, None), "with frames": refused(trt, iter(()))}
+    if "rtx" not in trt.__name__ and not _host.cuda().gpus:
+        answer["without a GPU"] = unbuildable(trt)
     print(json.dumps(answer))
 
 
@@ -63,18 +66,36 @@ def refused(trt: Any, frames: Any) -> str:
     return ""
 
 
-def calibrate(trt: object, algorithm: str) -> dict[str, object]:
-    frames = iter([{"x": np.zeros((2, 3), np.float32)}])
-    serves = _trt_implicit.Calibration(b"TRT-1-X\nx: 3c010a14\n", frames, lambda feeds: {"x": 4096}, 2, algorithm)
+def unbuildable(trt: Any) -> str:
+    """What a build says where there is no GPU."""
+    request = BuildRequest(Path("model.onnx"), Path("x.engine"), "fp32", Target(engine="tensorrt", device="cuda:0"))
+    try:
+        _trt_build.build(_trt.Flavour(trt, "tensorrt"), request)
+    except EdgeshipError as error:
+        return f"{type(error).__name__}: {error.found}"
+    return ""
+
+
+def calibrate(trt: object, name: Calibrator) -> dict[str, object]:
+    """Three single frames through a calibrator of batch 2, and what it copied to the device."""
+    copied: list[list[float]] = []
+
+    def upload(feeds: Any) -> dict[str, int]:
+        copied.append(feeds["x"][:, 0].tolist())
+        return {"x": 4096}
+
+    frames = _trt_implicit.batched(iter([{"x": np.full((1, 3), row, np.float32)} for row in range(3)]), {"x": (2, 3)})
+    algorithm = _trt_implicit.ALGORITHMS[name]
+    serves = _trt_implicit.Calibration(b"TRT-1-X\nx: 3c010a14\n", frames, upload, 2, algorithm)
     calibrator = _trt_implicit.calibrator(trt, serves)
     calibrator.write_calibration_cache(b"kept")
-    base = "IInt8MinMaxCalibrator" if algorithm == "MinMaxCalibration" else "IInt8EntropyCalibrator2"
+    base = "IInt8MinMaxCalibrator" if name == "minmax" else "IInt8EntropyCalibrator2"
     return {
         "is": isinstance(calibrator, getattr(trt, base)),
         "algorithm": str(calibrator.get_algorithm()),
         "batch": calibrator.get_batch_size(),
-        "first": calibrator.get_batch(["x"]),
-        "second": calibrator.get_batch(["x"]),
+        "batches": [calibrator.get_batch(["x"]) for _ in range(3)],
+        "copied": copied,
         "cache": calibrator.read_calibration_cache().decode(),
         "written": (serves.written or b"").decode(),
     }

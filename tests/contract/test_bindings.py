@@ -120,10 +120,16 @@ def test_both_calibrators_construct_on_10() -> None:
     for found in (entropy, minmax):
         assert found["is"]
         assert found["batch"] == 2
-        assert found["first"] == [4096]
-        assert found["second"] is None
+        assert found["batches"] == [[4096], [4096], None]
+        assert found["copied"] == [[0, 1], [2, 0]], "the last batch is filled up with the first frames"
         assert found["cache"] == "TRT-1-X\nx: 3c010a14\n"
         assert found["written"] == "kept"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_build_without_a_gpu_is_one_sentence(version: str) -> None:
+    said = ask(version, "subclasses.py")["without a GPU"]
+    assert said.startswith(f"DeviceError: TensorRT {version} builds on the GPU that will run the engine, and there is")
 
 
 def test_11_and_rtx_have_no_calibrators() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from conftest import Edgeship
 from examples_support import Example, copy_example, install
 
+from edgeship import engines
+
 pytestmark = pytest.mark.slow
+CAPABILITIES = 'compute_capability = ["8.6", "8.9"]'
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +38,38 @@ def right(edgeship: Edgeship, example: Example, *settings: str) -> int:
 def test_fp32_ships_and_twenty_photographs_do_not_let_int8_pass(example: Example, edgeship: Edgeship) -> None:
     done = edgeship("ship", example.config, timeout=900, cwd=example.folder, **example.environment)
     assert (done.code, example.result["verdict"], example.result["chosen"]) == (0, "SHIP", "fp32"), done.err
+    found = example.result["search"]["default"]
+    assert (found["answer"], found["chosen"]) == ("high-precision", "fp32")
+    assert found["sentence"].startswith("ship fp32: ")
     assert round(20 * example.trial("fp32")["metrics"]["top1"]) >= 17
     assert round(20 * example.trial("int8")["metrics"]["top1"]) >= 15
     assert not example.trial("int8")["passed"]
     assert any("top1" in reason for reason in example.trial("int8")["reasons"])
+
+
+def test_on_tensorrt_rtx_without_a_gpu_nothing_ships(example: Example, edgeship: Edgeship) -> None:
+    text = example.config.read_text()
+    for old, new in (
+        ('engine = "onnxruntime"\ndevice = "cpu"', 'engine = "tensorrt-rtx"\ndevice = "cuda:0"\n' + CAPABILITIES),
+        ('precisions = ["fp32", "int8"]', 'precisions = ["fp16", "int8"]'),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    config, out = example.folder / "rtx.toml", example.folder / "rtx-out"
+    config.write_text(text)
+    done = edgeship("ship", config, "--out", out, timeout=900, cwd=example.folder, **example.environment)
+    assert not engines.get("tensorrt-rtx").probe().devices
+    result = json.loads((out / "result.json").read_text())
+    assert (done.code, result["verdict"], result["chosen"]) == (3, "INCONCLUSIVE", None), done.err
+    tried = [trial for trial in result["trials"] if trial["engine"] == "tensorrt-rtx"]
+    assert [trial["candidate"] for trial in tried] == ["fp16", "int8"]
+    for trial in tried:
+        assert not trial["passed"]
+        assert any("built and audited, not run: no GPU here" in reason for reason in trial["reasons"]), trial["reasons"]
+        assert trial["audit"]["source"] == "network"
+        assert trial["audit"]["achieved"] > 0.9
+        assert trial["engine_mib"] > 2
+        assert trial["latency_ms"] is None
 
 
 def test_wrong_preprocessing_is_visible(example: Example, edgeship: Edgeship) -> None:

@@ -151,6 +151,28 @@ def test_a_config_of_another_name_stands_in_its_report(shipped: Project, tmp_pat
     assert "# only in fast.toml" in page and "# the other one" not in page
 
 
+def test_a_trial_that_takes_too_long_fails_its_candidate_and_the_run_goes_on(
+    project: Project, edgeship: Edgeship
+) -> None:
+    project.change("max_s = 2.0", "max_s = 200.0")
+    project.change("min_s = 0.1", "min_s = 100.0")
+    project.change('["fp32", "int8"]', '["fp32", "int8"]\ntimeout_s = 5')
+    done = edgeship("ship", project.config, "--json")
+    assert (done.code, done.json["verdict"]) == (1, "NO-SHIP")
+    for trial in done.json["trials"]:
+        (reason,) = trial["reasons"]
+        assert reason.startswith("benchmark failed: not ended after 5 s, so it was stopped"), reason
+    assert (project.out / "report.html").is_file()
+
+
+def test_a_misspelt_class_in_the_gate_is_told_before_anything_runs(project: Project, edgeship: Edgeship) -> None:
+    project.change("confidence = 0", "confidence = 0\ncritical = { Trowser = 0.1 }")
+    done = edgeship("ship", project.config)
+    assert done.code == 2
+    assert "gate.critical.Trowser: no such class; did you mean 'Trouser'?" in done.err
+    assert list((project.out / "stages").iterdir() if (project.out / "stages").is_dir() else []) == []
+
+
 def test_an_onnx_with_external_data_ships(project: Project, edgeship: Edgeship) -> None:
     done = edgeship(
         "export", "model:build", "-i", "images=batch,1,28,28", "--weights", "weights.safetensors",

@@ -121,6 +121,20 @@ def test_an_fp32_graph_is_no_fp16_engine(graphs) -> None:  # type: ignore[no-unt
         built(graphs("resnet", False).fp32, "fp16", dynamic=False)
 
 
+def test_an_fp8_engine_is_built_for_ada(graphs, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    plain = graphs("vit", True).fp32
+    known = cache.load(plain.with_name("calibration.cache"), cache.Expected(), trust=True)
+    model = tmp_path / "fp8.onnx"
+    quantize.quantize_tensorrt(plain, known, model, frames(2), quantize.Plan(precision="fp8"))
+    target = Target(engine="tensorrt-rtx", device="cuda:0", batch=Batch(max=4), compute_capability=("8.9", "12.0"))
+    request = BuildRequest(model, tmp_path / "fp8.engine", "fp8", target)
+    done = RTX.build(request)
+    assert read_plan(request.output).size_bytes == done.engine.size_bytes
+    audit = RTX.audit(request.output, request, OpenOptions(device="cuda:0"))
+    assert audit.layers["MatMul"]["fp8"] > 0
+    assert audit.achieved > 0.6, audit.missed
+
+
 def test_the_audit_names_what_missed(graphs) -> None:  # type: ignore[no-untyped-def]
     made = graphs("detr", False)
     _, audit, _ = built(made.int8, "int8", dynamic=False)

@@ -80,6 +80,19 @@ def test_the_device_gives_the_local_answer_and_images_go_once(
     assert targets.run(target, folder) == trial
 
 
+def test_a_trial_that_takes_too_long_is_stopped_on_the_device(host: Device, made: Ground, tmp_path: Path) -> None:
+    target = remote_target(host)
+    folder = make_trial(tmp_path / "trial", made, target=target)
+    spec = read(TrialSpec, folder / "spec.json")
+    write(spec.model_copy(update={"benchmark": Benchmark(warmup_s=60, min_s=60, max_s=90)}), folder / "spec.json")
+    trial = targets.run(target, folder, timeout_s=4)
+    assert trial.failure is not None
+    assert (trial.failure.kind, trial.failure.stage) == ("Timeout", "benchmark")
+    assert "after 4 s" in trial.failure.message
+    assert trial.build is not None, "the steps that ended are told"
+    assert list((host.folder / "trials-there" / "trials").iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("moment_s", [0.6, 1.4])
 def test_killed_anywhere_it_ends_in_the_same_answer(

@@ -100,6 +100,35 @@ def test_what_cannot_be_captured_is_an_error_and_the_stream_lives_on(stream) -> 
     stream.synchronize()
 
 
+def test_a_capture_that_failed_leaves_a_graph_that_cannot_be_launched(stream) -> None:
+    kept = []
+    with pytest.raises(DeviceError), cuda.capture(stream) as graph:
+        kept.append(graph)
+        stream.synchronize()
+    with pytest.raises(DeviceError, match="its capture did not end"):
+        kept[0].launch(stream)
+
+
+def test_the_device_is_waited_for_and_an_event_goes_back(stream) -> None:
+    device, host = cuda.DeviceBuffer(64 << 20), cuda.PinnedBuffer(64 << 20)
+    start, end = cuda.Event(), cuda.Event()
+    start.record(stream)
+    cuda.upload(device.pointer, host.pointer, 64 << 20, stream)
+    end.record(stream)
+    cuda.synchronize()
+    assert end.since(start) > 0
+    for held in (start, end, device, host):
+        held.close()
+
+
+def test_an_array_larger_than_its_pinned_memory() -> None:
+    cuda.use("cuda:0")
+    host = cuda.PinnedBuffer(16)
+    with pytest.raises(ValueError, match="needs 20 bytes, the buffer has 16"):
+        host.array((5,), np.int32)
+    host.close()
+
+
 def test_out_of_memory_says_what_was_asked_and_what_is_free() -> None:
     cuda.use("cuda:0")
     _, total = cuda.memory()

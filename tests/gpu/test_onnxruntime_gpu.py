@@ -160,6 +160,15 @@ def test_outputs_of_a_size_that_depends_on_the_data(tmp_path: Path) -> None:
             assert runner.infer({"values": np.array(values, np.float32)})["places"].tolist() == [places]
 
 
+def test_the_timer_says_why_an_output_of_unknown_size_has_no_graph(tmp_path: Path) -> None:
+    with opened(nonzero(tmp_path / "net.onnx"), cuda_graph=True) as runner:
+        timer = runner.timer({"values": np.array([0, 1, 2, 0], np.float32)})
+        timer()
+        assert timer.outputs()["places"].tolist() == [[1, 2]]
+        assert not timer.cuda_graph
+        assert timer.no_graph
+
+
 def test_wrong_feeds_are_refused_before_the_device_sees_them(fp32: Path) -> None:
     with opened(fp32) as runner, pytest.raises(DataError, match="'images' is float64"):
         runner.infer({"images": np.zeros((1, 3, 64, 64))})
@@ -180,6 +189,17 @@ def test_a_batch_too_large_names_one_that_fits(tmp_path: Path) -> None:
             with pytest.raises(DeviceError, match=r"batch 256: .*; batch \d+ fits"):
                 runner.infer(feeds)
             assert runner.infer({"images": feeds["images"][:1]})["logits"].shape == (1, 10)
+        finally:
+            hog.close()
+
+
+def test_a_batch_of_one_that_does_not_fit(tmp_path: Path) -> None:
+    path = wide(tmp_path / "net.onnx")
+    with opened(path, cuda_graph=False) as runner:
+        hog = cuda.DeviceBuffer(cuda.memory()[0] - (32 << 20))
+        try:
+            with pytest.raises(DeviceError, match=r"batch 2: .*; no smaller batch fits either"):
+                runner.infer({"images": np.zeros((2, 3, 256, 256), np.float32)})
         finally:
             hog.close()
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgeship.results import Decision
 
 EXIT_CODES = {"SHIP": 0, "NO-SHIP": 1, "INCONCLUSIVE": 3}
+MOST_CLASSES = 12
+"""Figures of single classes that ``compare`` prints; all of them are in its JSON."""
 ORDER = ("SHIP", "INCONCLUSIVE", "NO-SHIP")
 
 
@@ -79,7 +81,7 @@ def compare(
     run_b: Path = typer.Argument(help="The run to compare with it."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """What changed between two runs: two versions of a model, or two targets."""
+    """What changed between two runs: two versions of a model, or two targets; classes with the largest change first."""
     from edgeship.decide.runs import compare as compare_runs
 
     found = compare_runs(run_a, run_b)
@@ -99,7 +101,12 @@ def _show_comparison(console: Console, found: Comparison) -> None:
             table.add_column(heading, justify="left" if not heading else "right")
         for change in item.changes:
             table.add_row(*_row(change))
+        moved = [change for change in item.classes if change.before != change.after]
+        for change in moved[:MOST_CLASSES]:
+            table.add_row(*_row(change))
         console.print(table)
+        if len(moved) > MOST_CLASSES:
+            console.print(f"{len(moved) - MOST_CLASSES} smaller changes of single classes: see --json")
     for label, names in (("only in A", found.only_a), ("only in B", found.only_b)):
         if names:
             console.print(f"{label}: {', '.join(names)}", markup=False)

@@ -73,6 +73,10 @@ def build(
     optimization_level: int | None = typer.Option(None, help="Builder effort, 0 to 5."),
     timing_cache: Path | None = typer.Option(None, help="Timing cache file, kept between builds."),
     cache: Path | None = typer.Option(None, help="Calibration cache (TensorRT 10, --precision implicit)."),
+    npz: Path | None = typer.Option(
+        None, help="Instead of --cache: frames for TensorRT's own calibrator, one array for each input."
+    ),
+    calibrator: str = typer.Option("", help="entropy | minmax: the calibrator that --npz feeds (default: entropy)."),
     keep: list[str] = typer.Option([], help="Node name or pattern that stays in high precision. Repeat for more."),
     plugins: list[Path] = PLUGIN,
     dla_core: int | None = typer.Option(None, help="Run on this DLA core."),
@@ -103,7 +107,7 @@ def build(
         "tf32": tf32,
         "via": via,
     }
-    request = _request(model, out, precision, options, (tuple(keep), cache))
+    request = _with_frames(_request(model, out, precision, options, (tuple(keep), cache)), npz, calibrator)
     if dry_run:
         _dry_run(request, as_json=as_json)
         return
@@ -144,6 +148,29 @@ def _request(
         output = model.with_name(f"{model.stem}.built{module.SUFFIX}")
     log = output.with_name(f"{output.name}.log")
     return BuildRequest(model, output, asked, target, keep=keep, cache=cache, log=log)
+
+
+def _with_frames(request: BuildRequest, npz: Path | None, calibrator: str) -> BuildRequest:
+    """The request with frames for TensorRT 10's own calibrator, where ``--npz`` gives some."""
+    from dataclasses import replace
+    from typing import get_args
+
+    from edgeship.config import Calibrator
+    from edgeship.errors import UserInputError
+    from edgeship.trial.build import single_frames
+
+    if npz is None and not calibrator:
+        return request
+    if npz is None or request.cache is not None or request.precision != "implicit":
+        raise UserInputError(
+            "--npz and --calibrator are for TensorRT 10's own calibrator",
+            expected="--precision implicit with --npz, and no --cache",
+            do="give the frames with --npz, or calibrate with edgeship calibrate and give --cache alone",
+        )
+    for name in get_args(Calibrator):
+        if name == (calibrator or "entropy"):
+            return replace(request, frames=single_frames(npz), calibrator=name)
+    raise UserInputError(f"there is no calibrator {calibrator!r}", expected=", ".join(get_args(Calibrator)))
 
 
 def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
@@ -256,7 +283,7 @@ def preflight(
         result = run(model, engine=engine_name(engine) if engine else None, plugins=tuple(plugins))
 
     def text(console: Console) -> None:
-        console.print(f"asked     {result.parser or 'no parser of TensorRT: none is installed here'}")
+        console.print(f"asked     {result.parser or 'no parser of TensorRT: none works here'}")
         for problem in result.problems:
             console.print(f"{problem.level:<9} {describe(problem)}")
             for index, remedy in enumerate(problem.remedies, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,14 @@ def given_frames(
     return frames(given[0], preprocess_of(settings), inputs_of(load_onnx(model)), FrameChoice(count=count, batch=batch))
 
 
+def _preprocess_hash(frames: Frames) -> str:
+    """What binds a cache to the preprocessing; empty when the frames came ready."""
+    from edgeship.files import sha256_json
+
+    settings = frames.preprocess if not frames.feeds else None
+    return sha256_json(settings.model_dump(mode="json")) if settings is not None else ""
+
+
 @app.command()
 def calibrate(
     model: Path = MODEL,
@@ -68,26 +77,31 @@ def calibrate(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure INT8 ranges on real frames, once for every engine."""
-    from edgeship.data.frames import FrameChoice
+    from edgeship.cli.settings import preprocess_of
+    from edgeship.data.frames import FrameChoice, not_comparable
     from edgeship.data.frames import frames as choose
-    from edgeship.files import sha256_json
     from edgeship.prepare.calibrate import Options, method_named
     from edgeship.prepare.calibrate import calibrate as run
 
     chosen = given_frames(model, (images, npz), preprocess, count, batch)
-    held = None
-    if evaluation is not None:
-        held = choose(evaluation, chosen.preprocess, chosen.inputs, FrameChoice(count=256, batch=batch))
-    settings = chosen.preprocess if not chosen.feeds else None
     options = Options(
         method=method_named(method),
         percentile=percentile,
-        preprocess_sha256=sha256_json(settings.model_dump(mode="json")) if settings else "",
+        preprocess_sha256=_preprocess_hash(chosen),
         frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
-        evaluation=held,
-        evaluation_hashes=frozenset(held.hashes) if held else frozenset(),
         device=device,
     )
+    if evaluation is not None:
+        some, whole = (
+            choose(evaluation, preprocess_of(preprocess), chosen.inputs, FrameChoice(count=limit, batch=batch))
+            for limit in (256, None)
+        )
+        options = replace(
+            options,
+            evaluation=some,
+            evaluation_hashes=frozenset(whole.hashes),
+            unchecked=not_comparable(chosen, whole),
+        )
     with progress_bar(quiet=as_json) as progress:
         result = run(model, chosen, out, options, progress)
     emit(result, as_json=as_json, text=lambda screen: _print_calibrated(screen, result, out))
@@ -95,15 +109,18 @@ def calibrate(
 
 def _print_calibrated(screen: Console, result: Calibrated, out: Path) -> None:
     screen.print(f"wrote {out}: {result.tensors} tensors from {result.frames} frames, method {result.method}")
+    where = "on held-out frames" if result.held_out else "on the calibration frames"
     for score in result.methods:
         agreement = "" if score.agreement is None else f", agreement {score.agreement:.3f}"
         mark = " ← chosen" if score.method == result.method else ""
-        screen.print(f"  {score.method:<10} {score.snr_db:6.1f} dB on held-out frames{agreement}{mark}")
-    screen.print(
-        f"  over the last quarter of the frames 95 % of the thresholds moved by less than {result.moved_p95:.1%}"
-    )
-    if result.advice:
-        screen.print(f"  {result.advice}", markup=False)
+        screen.print(f"  {score.method:<10} {score.snr_db:6.1f} dB {where}{agreement}{mark}")
+    if result.moved_p95 is not None:
+        screen.print(
+            f"  over the last quarter of the frames 95 % of the thresholds moved by less than {result.moved_p95:.1%}"
+        )
+    for sentence in (result.advice, *result.unchecked):
+        if sentence:
+            screen.print(f"  {sentence}", markup=False)
 
 
 @app.command()
@@ -131,11 +148,17 @@ def quantize(
 
     style, asked = style_named(engine), precision_named(precision)
     calibration = None
+    given = given_frames(model, (images, npz), preprocess, 8, 1) if images or npz else None
     if cache is not None:
-        expected = caches.Expected(graph_sha256=caches.graph_hash(load_onnx(model)))
+        expected = caches.Expected(
+            graph_sha256=caches.graph_hash(load_onnx(model)),
+            preprocess_sha256=(_preprocess_hash(given) or None) if given is not None else None,
+        )
         calibration = caches.load(cache, expected, trust=trust_cache)
-    frames: Any = caches.samples(calibration) if calibration is not None else []
-    if images or npz or not frames:
+    frames: Any = given
+    if given is None and calibration is not None:
+        frames = caches.samples(calibration)
+    if not frames:
         frames = given_frames(model, (images, npz), preprocess, 8, 1)
     with working("quantizing", quiet=as_json):
         result = run(model, style, calibration, out, frames, Plan(keep=tuple(keep), precision=asked))

@@ -55,14 +55,14 @@ class Frames:
                 sha256_json([[name, _digest(array[row])] for name, array in sorted(self.feeds.items())])
                 for row in range(len(self.ids))
             )
-        return tuple(
-            _file_hash(item.source) if isinstance(item.source, Path) else _digest(_pixels(item)) for item in self.items
-        )
+        return tuple(image_hash(item) for item in self.items)
 
-    @cached_property
-    def sha256(self) -> str:
-        """One hash of the choice: what a calibration cache is bound to."""
-        return sha256_json(list(self.hashes))
+    @property
+    def hashed(self) -> frozenset[str]:
+        """What the hashes are of: a picture has another hash as a file than as pixels or as a ready array."""
+        if self.feeds:
+            return frozenset(["ready arrays"])
+        return frozenset("files" if isinstance(item.source, Path) else "pixels" for item in self.items)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -223,8 +223,26 @@ def _custom(source: Path) -> Iterator[Item]:
         yield Item(str(image) if isinstance(image, Path) else f"{source}[{number}]", image)
 
 
-def _pixels(item: Item) -> Array:
-    return np.asarray(item.source() if callable(item.source) else item.source)
+def image_hash(item: Item) -> str:
+    """SHA-256 of an image's file, or of its pixels.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    if isinstance(item.source, Path):
+        return _file_hash(item.source)
+    return _digest(np.asarray(item.source() if callable(item.source) else item.source))
+
+
+def not_comparable(frames: Frames, others: Frames) -> tuple[str, ...]:
+    """A sentence when frames of one cannot be recognized among the others, because their hashes are of other things."""
+    if len(frames.hashed | others.hashed) == 1:
+        return ()
+    kinds = [" and ".join(sorted(item.hashed)) for item in (frames, others)]
+    return (
+        f"Frames that stand in both sets were not all recognizable: the calibration frames are {kinds[0]}, the "
+        f"evaluation images {kinds[1]}, and a picture has another hash in each form.",
+    )
 
 
 def _digest(array: Array) -> str:

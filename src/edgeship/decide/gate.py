@@ -81,11 +81,13 @@ class _Context:
             why = f"the reference failed: {failure.message}" if failure else "the reference was not evaluated"
             return cls(gate, reference, None, (), _unresolved(gate), fp32, why)
         paired = Reference(reference.records, gate.confidence, gate.resamples, evaluation.examples)
-        class_metric = metrics.task_of(reference.records).CLASS_METRIC
-        if gate.critical_metric != "auto":
-            class_metric = gate.critical_metric
+        task = metrics.task_of(reference.records)
+        wrong = unknown_class_metric(gate, task)
+        if wrong:
+            raise UserInputError(wrong[0], do="mend the config's gate")
+        class_metric = task.CLASS_METRIC if gate.critical_metric == "auto" else gate.critical_metric
         classes = [str(name) for name in reference.records.get("classes", ())]
-        possible = getattr(metrics.task_of(reference.records), "METRICS", ()) if reference.records else ()
+        possible = task.metric_names(classes) or ()
         wanted = _resolve(gate, sorted(evaluation.metrics), possible, classes, class_metric)
         per_class = [f"{class_metric}/{name}" for name in evaluation.per_class.get(class_metric, {})]
         shown = dict.fromkeys([*evaluation.metrics, *per_class, *(what for what, _ in wanted.values())])
@@ -102,6 +104,33 @@ def _unresolved(gate: Gate) -> dict[str, tuple[str, float]]:
     return found | {f"critical.{name}": (name, limit) for name, limit in gate.critical.items()}
 
 
+def unknown_names(gate: Gate, metric_names: Sequence[str] | None, classes: Sequence[str] | None) -> list[str]:
+    """What the gate names that is not there, one sentence each with the nearest name; None: not known yet."""
+    problems = []
+    if metric_names is not None:
+        for name in gate.max_drop:
+            if name not in metric_names:
+                problems.append(f"gate.max_drop.{name}: no such metric; {_nearest(name, metric_names)}")
+    if classes is not None:
+        for name in gate.critical:
+            if name not in classes:
+                problems.append(f"gate.critical.{name}: no such class; {_nearest(name, classes)}")
+    return problems
+
+
+def unknown_class_metric(gate: Gate, task: metrics.Task) -> list[str]:
+    """Why the critical classes cannot be judged: their metric is none that the task measures of a class."""
+    if not gate.critical:
+        return []
+    known = [metric for metric in task.CLASS_METRICS if metric in ("recall", "ap", "iou")]
+    if not known:
+        return ["gate.critical: a task of one's own measures nothing of a class; use gate.max_drop"]
+    named = gate.critical_metric
+    if named in ("auto", *known):
+        return []
+    return [f"gate.critical_metric: {named!r} is no metric of this task's classes; use {' or '.join(known)}"]
+
+
 def _resolve(
     gate: Gate, known: Sequence[str], possible: Sequence[str], classes: Sequence[str], class_metric: str
 ) -> dict[str, tuple[str, float]]:
@@ -109,13 +138,7 @@ def _resolve(
 
     ``known`` were measured; ``possible`` are the task's own, some without an example here.
     """
-    problems = []
-    for name in gate.max_drop:
-        if name not in known and name not in possible:
-            problems.append(f"gate.max_drop.{name}: no such metric; {_nearest(name, known)}")
-    for name in gate.critical:
-        if name not in classes:
-            problems.append(f"gate.critical.{name}: no such class; {_nearest(name, classes)}")
+    problems = unknown_names(gate, list(dict.fromkeys([*known, *possible])), classes)
     if problems:
         raise UserInputError("\n".join(problems), do="mend the names in the config's gate")
     found = {f"max_drop.{name}": (name, limit) for name, limit in gate.max_drop.items()}
@@ -322,6 +345,7 @@ def _decide(context: _Context, judged: Sequence[Judged], groups: dict[str, list[
         faster = [item for item in open_ if medians[item.candidate] < time]
         if faster:
             sentence += f"; {faster[0].candidate} is faster, but undecided: {faster[0].reasons[0]}"
+        sentence += _no_gain(chosen, judged, groups, medians)
     elif open_:
         nearest = min(open_, key=lambda item: (len(item.reasons), medians[item.candidate]))
         sentence = f"nothing passes yet; {nearest.candidate} is undecided: {nearest.reasons[0]}"
@@ -331,6 +355,27 @@ def _decide(context: _Context, judged: Sequence[Judged], groups: dict[str, list[
         sentence += " (statistics are off: confidence = 0)"
     name = chosen.candidate if chosen else None
     return Decision(verdict=verdict, chosen=name, target_name=target, sentence=sentence + ".", judged=tuple(judged))
+
+
+def _no_gain(
+    chosen: Judged, judged: Sequence[Judged], groups: dict[str, list[Measured]], medians: dict[str, float]
+) -> str:
+    """That INT8 is slower than the high precision that ships, where all of it is; empty where it is not."""
+    if groups[chosen.candidate][0].trial.candidate.precision not in ("fp32", "fp16"):
+        return ""
+    quantized = [
+        item
+        for item in judged
+        if groups[item.candidate][0].trial.candidate.precision not in ("fp32", "fp16")
+        and math.isfinite(medians[item.candidate])
+    ]
+    best = min(quantized, key=lambda item: medians[item.candidate], default=None)
+    if best is None or medians[best.candidate] <= medians[chosen.candidate]:
+        return ""
+    times = medians[best.candidate], medians[chosen.candidate]
+    audit = groups[best.candidate][0].trial.audit
+    hottest = audit.hottest if audit is not None else ()
+    return "; " + rules.slower_sentence(best.candidate, best.rules, times, chosen.candidate, hottest)
 
 
 def _failing(item: Judged) -> str:

@@ -16,8 +16,8 @@ _CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def render(decisions: Sequence[Decision]) -> bytes:
     """The XML of one or several targets' decisions.
 
-    A rule of the chosen candidate that did not pass is a failure, and so is the verdict itself unless it is SHIP. The
-    rules that other candidates broke are shown as skipped: they did not decide the build.
+    A verdict that is not SHIP is a failure, and so is every rule that stood in its way. On a SHIP, the rules that
+    candidates other than the chosen one did not pass are shown as skipped: they did not decide the build.
     """
     root = ElementTree.Element("testsuites", name="edgeship")
     for decision in decisions:
@@ -44,7 +44,7 @@ def _verdict(decision: Decision) -> ElementTree.Element:
 
 
 def _suite(decision: Decision, judged: Judged) -> ElementTree.Element:
-    decisive = decision.chosen == judged.candidate
+    decisive = decision.verdict != "SHIP" or decision.chosen == judged.candidate
     broken = [rule for rule in judged.rules if rule.outcome != "pass"]
     suite = _element(
         "testsuite",

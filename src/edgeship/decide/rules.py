@@ -18,6 +18,8 @@ from edgeship.results import Latency, Outcome, Quantiles, Rule
 SLACK = 1e-12
 MIB = 1 << 20
 ORDER = "order statistics"
+SPEED = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "speedup_over_fp32", "throughput_min")
+"""Rules of time; what a candidate breaks beside them, it breaks in accuracy or size."""
 
 
 def clock_of(gate: Gate, latency: Latency) -> str:
@@ -81,8 +83,9 @@ def _latency(gate: Gate, trial: Measured, name: str, level: float, limit: float)
         if not math.isfinite(bound):
             needed = samples_needed(level, gate.confidence)
             problem = (
-                f"{len(samples)} samples are too few to bound {label} at {gate.confidence:.0%}: at least {needed} "
-                "independent ones are needed; raise benchmark.min_samples or min_s"
+                f"{len(samples)} samples do not bound {label} at {gate.confidence:.0%}: at least {needed} independent "
+                "ones are needed, and calls that are slow together count as few; raise benchmark.min_samples or min_s, "
+                "or quiet the machine"
             )
     facts = {"name": name, "measured": measured, "bound": _finite(bound), "limit": limit, "unit": "ms"}
     if distrust := untrusted(latency):
@@ -253,6 +256,31 @@ def _at_most(name: str, text: str, measured: float | None, limit: float) -> Rule
 def unmeasured(name: str, limit: float | None, why: str, *, unit: str = "") -> Rule:
     """A rule that was not measured: never a pass."""
     return Rule(name=name, outcome="inconclusive", measured=None, limit=limit, unit=unit, reason=f"{name}: {why}")
+
+
+def slower_sentence(
+    candidate: str, judged: Sequence[Rule], times: tuple[float, float], high: str, hottest: Sequence[tuple[str, float]]
+) -> str:
+    """Why INT8 is no gain: its median against that of high precision, what else it breaks, where its time goes.
+
+    Args:
+        candidate: The INT8 candidate's name.
+        judged: Its rules.
+        times: Its median and that of the more precise candidate, in milliseconds.
+        high: The more precise candidate's name.
+        hottest: Operator kinds by share of its run time.
+    """
+    text = f"{candidate} is slower here ({times[0]:.3g} ms against {times[1]:.3g} ms for {high})"
+    others = [rule for rule in judged if rule.name not in SPEED]
+    for outcome, word in (("fail", "worse"), ("inconclusive", "undecided")):
+        broken = next((rule for rule in others if rule.outcome == outcome), None)
+        if broken is not None:
+            text += f" and {word} ({broken.reason})"
+            break
+    if hottest:
+        shares = ", ".join(f"{kind} {share:.0%}" for kind, share in hottest[:4])
+        text += f"; it spends its time in {shares}"
+    return text
 
 
 def worst(rules: Sequence[Rule]) -> Rule:

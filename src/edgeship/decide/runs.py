@@ -82,6 +82,8 @@ class CandidateChange(Result):
     target: str
     other_target: str
     changes: tuple[Change, ...]
+    classes: tuple[Change, ...] = ()
+    """Metrics of single classes, ``ap/person``: the largest change first, those without one last."""
 
 
 class Comparison(Result):
@@ -104,7 +106,7 @@ def compare(path_a: Path, path_b: Path, confidence: float = 0.95) -> Comparison:
     """Compare two runs: two versions of a model, or two targets.
 
     Candidates are matched by name and target; where the two runs have one target each, by name alone. Latency and
-    size are compared as measured; metrics with an interval where the images are the same.
+    size are compared as measured; metrics, of single classes too, with an interval where the images are the same.
 
     Raises:
         ArtifactError: A run that cannot be read.
@@ -124,11 +126,18 @@ def compare(path_a: Path, path_b: Path, confidence: float = 0.95) -> Comparison:
     found, shared = [], False
     for key in common:
         one, two = names_a[key], names_b[key]
-        changes, same = _changes(_load(folder_a, one), _load(folder_b, two), one, two, confidence)
-        shared = shared or same
+        pair = _load(folder_a, one), _load(folder_b, two)
+        before, after = (_class_metrics(item) for item in pair)
+        names = sorted(one.metrics.keys() & two.metrics.keys())
+        intervals = _intervals(*pair, names, sorted(before.keys() & after.keys()), confidence)
+        shared = shared or intervals is not None
         found.append(
             CandidateChange(
-                candidate=one.candidate, target=one.target_name, other_target=two.target_name, changes=tuple(changes)
+                candidate=one.candidate,
+                target=one.target_name,
+                other_target=two.target_name,
+                changes=(*_costs(one, two), *_metrics(one.metrics, two.metrics, intervals or {})),
+                classes=tuple(sorted(_metrics(before, after, intervals or {}), key=_size, reverse=True)),
             )
         )
     return Comparison(
@@ -151,22 +160,32 @@ def _by_name(run: RunResult) -> dict[tuple[str, str], TrialSummary]:
     return found
 
 
-def _changes(
-    a: Measured, b: Measured, one: TrialSummary, two: TrialSummary, confidence: float
-) -> tuple[list[Change], bool]:
-    found = []
+def _class_metrics(item: Measured) -> dict[str, float]:
+    """The metrics of every class, ``ap/person``; detection's by size are among them."""
+    evaluation = item.trial.evaluation
+    per_class = evaluation.per_class if evaluation is not None else {}
+    return {f"{metric}/{name}": value for metric, values in per_class.items() for name, value in values.items()}
+
+
+def _costs(one: TrialSummary, two: TrialSummary) -> Iterable[Change]:
+    """Latency, where both have it by the same clock, and engine size."""
     if one.latency_ms is not None and two.latency_ms is not None and one.latency_ms.clock == two.latency_ms.clock:
         for label in ("p50", "p90", "p99"):
             before, after = getattr(one.latency_ms, label), getattr(two.latency_ms, label)
-            found.append(_lower_is_better(f"latency {label}", before, after, "ms"))
-    found.append(_lower_is_better("engine size", one.engine_mib, two.engine_mib, "MiB"))
-    intervals = _intervals(a, b, sorted(one.metrics.keys() & two.metrics.keys()), confidence)
-    for name in sorted(one.metrics.keys() | two.metrics.keys()):
-        before, after = one.metrics.get(name), two.metrics.get(name)
-        interval = intervals.get(name) if intervals is not None else None
-        change = Change(name=name, before=before, after=after, interval=interval)
-        found.append(change.model_copy(update={"direction": _metric_direction(change)}))
-    return found, intervals is not None
+            yield _lower_is_better(f"latency {label}", before, after, "ms")
+    yield _lower_is_better("engine size", one.engine_mib, two.engine_mib, "MiB")
+
+
+def _metrics(
+    before: dict[str, float], after: dict[str, float], intervals: dict[str, tuple[float, float]]
+) -> Iterable[Change]:
+    for name in sorted(before.keys() | after.keys()):
+        change = Change(name=name, before=before.get(name), after=after.get(name), interval=intervals.get(name))
+        yield change.model_copy(update={"direction": _metric_direction(change)})
+
+
+def _size(change: Change) -> float:
+    return -1.0 if change.before is None or change.after is None else abs(change.after - change.before)
 
 
 def _lower_is_better(name: str, before: float | None, after: float | None, unit: str) -> Change:
@@ -189,7 +208,9 @@ def _metric_direction(change: Change) -> Direction:
     return "better" if low > 0 else "worse" if high < 0 else "unsure"
 
 
-def _intervals(a: Measured, b: Measured, names: list[str], confidence: float) -> dict[str, tuple[float, float]] | None:
+def _intervals(
+    a: Measured, b: Measured, names: list[str], of_classes: list[str], confidence: float
+) -> dict[str, tuple[float, float]] | None:
     """Bounds of B minus A by metric; None where the two were not evaluated on the same images."""
     if not a.records or not b.records:
         return None
@@ -198,7 +219,9 @@ def _intervals(a: Measured, b: Measured, names: list[str], confidence: float) ->
     except DataError:
         return None
     examples = metrics.task_of(a.records).summarize(a.records).examples
-    drops = measure(Reference(a.records, confidence, 1000, examples), b.records, names, frozenset(names))
+    drops = measure(
+        Reference(a.records, confidence, 1000, examples), b.records, [*names, *of_classes], frozenset(names)
+    )
     return {
         name: (-drop.interval.upper, -drop.interval.lower)
         for name, drop in drops.items()

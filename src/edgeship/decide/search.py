@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgeship.config import Precision
+from edgeship.decide.rules import SPEED, slower_sentence
 from edgeship.results import Candidate, Judged, Outcome, SearchAttempt, Searched, SensitiveGroup, Sensitivity
 
-SPEED_RULES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "speedup_over_fp32", "throughput_min")
 ACTIVATIONS = frozenset(("Sigmoid", "Mul", "HardSigmoid", "HardSwish", "Tanh", "Softmax", "Erf", "Gelu"))
 
 
@@ -106,16 +106,20 @@ class _Search:
         self.attempts.append(_attempt(self.plain.judged, first, self.plain.median_ms, "target"))
         if accuracy_of(self.plain.judged) == "pass":
             if self.plain.judged.outcome == "pass":
+                if self.options.fallback and self._slower_than_high() and self._high_passes():
+                    return self._refused(self._slower_sentence(self.plain))
                 return self._answer("plain", self.plain, "plain INT8 passes every rule; nothing needs to be kept")
             return self._refused(f"plain INT8 keeps its accuracy, but {_first_reason(self.plain.judged)}")
         if self.options.fallback and self._slower_than_high():
             found = self._without_activations()
-            return found or self._refused(self._slower_sentence())
+            return found or self._refused(self._slower_sentence(self.plain))
         best = self._bisect()
         if best is not None:
             best = self._patterns(best)
         if best is None:
             return self._refused(self._nothing_sentence())
+        if self.options.fallback and not self._beats_high(best) and self._high_passes():
+            return self._refused(self._slower_sentence(best))
         return self._answer("mixed", best, self._mixed_sentence(best))
 
     # --- steps
@@ -132,7 +136,7 @@ class _Search:
                 survivors.append(k)
             else:
                 failing = k
-                if self._hopeless():
+                if self._hopeless() or self._undecidable():
                     break
         return self._confirm(sorted(survivors))
 
@@ -247,12 +251,22 @@ class _Search:
     def _beats_high(self, tried: Tried) -> bool:
         return self.high is None or not _at_least(tried.median_ms, self.high.median_ms)
 
+    def _high_passes(self) -> bool:
+        return self.high is not None and self.high.judged.outcome == "pass"
+
     def _hopeless(self) -> bool:
         """Too slow already, while more kept nodes are slower still: no larger k can pass."""
         if not self.tried or self.high is None or self._slower_than_high():
             return False
         last = list(self.tried.values())[-1]
-        return any(rule.name in SPEED_RULES and rule.outcome == "fail" for rule in last.judged.rules)
+        return any(rule.name in SPEED and rule.outcome == "fail" for rule in last.judged.rules)
+
+    def _undecidable(self) -> bool:
+        """The last plan answers every image as the reference does: more images could decide, no larger plan can."""
+        if not self.tried:
+            return False
+        last = list(self.tried.values())[-1].judged
+        return last.agreement == 1.0 and accuracy_of(last) == "inconclusive"
 
     # --- answers
 
@@ -268,8 +282,7 @@ class _Search:
         )
 
     def _refused(self, why: str) -> Searched:
-        high = self.high
-        passes = high is not None and high.judged.outcome == "pass"
+        high, passes = self.high, self._high_passes()
         if high is None:
             sentence = f"nothing passes: {why}."
         elif passes:
@@ -298,15 +311,14 @@ class _Search:
             text += f"; the target's outputs were at least {min(seen):.1f} dB above their difference from the preview's"
         return text + "."
 
-    def _slower_sentence(self) -> str:
-        assert self.high is not None
-        text = (
-            f"INT8 is slower here ({_ms(self.plain.median_ms)} against {_ms(self.high.median_ms)} for "
-            f"{self.high.judged.candidate}) and worse ({_first_reason(self.plain.judged, accuracy=True)})"
-        )
-        if self.plain.hottest:
-            shares = ", ".join(f"{kind} {share:.0%}" for kind, share in self.plain.hottest[:4])
-            text += f"; INT8 spends its time in {shares}"
+    def _slower_sentence(self, tried: Tried) -> str:
+        """Why high precision is the better choice than ``tried``: plain INT8, or the fastest mixed plan that passes."""
+        assert self.high is not None and self.high.median_ms is not None and tried.median_ms is not None
+        name = "INT8" if tried is self.plain else f"{tried.judged.candidate}, the fastest mixed plan that passes,"
+        times = tried.median_ms, self.high.median_ms
+        text = slower_sentence(name, tried.judged.rules, times, self.high.judged.candidate, tried.hottest)
+        if tried is not self.plain:
+            text += f"; plain INT8 takes {_ms(self.plain.median_ms)}, but {_first_reason(self.plain.judged)}"
         return text
 
     def _nothing_sentence(self) -> str:
@@ -334,7 +346,7 @@ class _Search:
 
 def accuracy_of(judged: Judged) -> Outcome:
     """The outcome of everything but speed: drops, critical classes, agreement, audit, and that the trial ran."""
-    return _outcome_of(rule.outcome for rule in judged.rules if rule.name not in SPEED_RULES)
+    return _outcome_of(rule.outcome for rule in judged.rules if rule.name not in SPEED)
 
 
 def _outcome_of(outcomes: Iterable[Outcome]) -> Outcome:
@@ -356,8 +368,8 @@ def _attempt(judged: Judged, plan: _Plan, median: float | None, where: Literal["
     )
 
 
-def _first_reason(judged: Judged, *, accuracy: bool = False) -> str:
-    rules = [rule for rule in judged.rules if rule.outcome != "pass" and not (accuracy and rule.name in SPEED_RULES)]
+def _first_reason(judged: Judged) -> str:
+    rules = [rule for rule in judged.rules if rule.outcome != "pass"]
     rules.sort(key=lambda rule: rule.outcome != "fail")
     return rules[0].reason if rules else "every rule passes"
 

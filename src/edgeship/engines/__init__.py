@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from edgeship.config import EngineName, Precision, Target
+from edgeship.config import Calibrator, EngineName, Precision, Target
 from edgeship.errors import ArtifactError
 from edgeship.files import sha256_bytes
 from edgeship.progress import Progress, silent
@@ -35,7 +35,8 @@ ENGINES: dict[EngineName, str] = {
 class BuildRequest:
     """What to build, from what, to where.
 
-    ``frames`` serves single frames (first axis 1) for TensorRT 10's implicit calibrator when no cache is given.
+    ``frames`` serves single frames (first axis 1) to TensorRT 10's own calibrator, which is the one that
+    ``calibrator`` names, when no cache is given.
     """
 
     onnx: Path
@@ -46,6 +47,7 @@ class BuildRequest:
     cache: Path | None = None
     log: Path | None = None
     frames: Iterator[Feeds] | None = None
+    calibrator: Calibrator = "entropy"
     progress: Progress = silent
 
 

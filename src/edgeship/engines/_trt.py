@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeship.config import EngineName
+from edgeship.config import EngineName, Target
 from edgeship.engines import _host
 from edgeship.engines._plan import TITLES
-from edgeship.errors import BuildError, DeviceError, MissingExtra
+from edgeship.errors import BuildError, DeviceError, MissingExtra, PrecisionError
 from edgeship.results import Identity, TensorInfo
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ MODULES: dict[EngineName, tuple[str, str]] = {
     "tensorrt-rtx": ("tensorrt_rtx", "rtx"),
 }
 """Flavour → vendor module and the edgeship extra that goes with it."""
+FP8_SINCE = 8.9
+"""The first compute capability with FP8 units."""
 ERROR, WARNING, INFO = 1, 2, 3
 """TensorRT's severities: 0 internal error, 1 error, 2 warning, 3 information, 4 verbose."""
 DTYPES = {
@@ -90,7 +92,7 @@ def load(engine: EngineName) -> Flavour:
     if engine == "tensorrt" and int(flavour.version.partition(".")[0]) < 10:
         raise DeviceError(
             f"TensorRT {flavour.version} is installed here, and edgeship needs TensorRT 10 or later",
-            do="on a Jetson: JetPack 6 or later; elsewhere: pip install 'tensorrt>=10'",
+            do="on a Jetson: JetPack 6.1 or later; elsewhere: pip install 'tensorrt>=10'",
         )
     return flavour
 
@@ -148,10 +150,10 @@ REMEDIES: tuple[tuple[str, str], ...] = (
      "free memory on the device, lower workspace_mib or the largest batch, or build with optimization_level = 2"),
     (r"libnvinfer_lean|lean runtime",
      "a version-compatible engine needs the lean runtime library: install it, or leave version_compatible off"),
+    (r"Failed to open file|Failed to import initializer|[Ee]xternal (data|weights)",
+     "keep the external weights file beside the ONNX, under the name that the model gives"),
     (r"No importer registered|[Pp]lugin not found|creator.*not found|UNSUPPORTED_NODE",
      "edgeship preflight names every unsupported node and its remedies; load plugins with plugins = [...]"),
-    (r"Failed to open file|[Ee]xternal (data|weights)",
-     "keep the external weights file beside the ONNX, under the name that the model gives"),
     (r"magicTag|serialization version|[Vv]ersion tag|header\.size == blobSize|plan file is not compatible",
      "the plan is damaged or was built by another version or flavour: build it here again from the ONNX"),
     (r"compute capability|incompatible device|generated on",
@@ -198,6 +200,23 @@ def tensor_info(tensor: trt.ITensor) -> TensorInfo:
     for axis, size in enumerate(tensor.shape):
         shape.append(int(size) if size >= 0 else tensor.get_dimension_name(axis) or f"dim{axis}")
     return TensorInfo(name=tensor.name, shape=tuple(shape), dtype=dtype_name(tensor.dtype))
+
+
+def refuse_fp8(title: str, target: Target) -> None:
+    """Refuse FP8 for GPUs without FP8 units: those that ``compute_capability`` names, else the one here.
+
+    Raises:
+        PrecisionError: Names each compute capability below 8.9.
+    """
+    index = _host.device_index(target.device)
+    asked = target.compute_capability or [gpu.compute_capability for gpu in _host.cuda().gpus if gpu.index == index]
+    old = [text for text in asked if re.fullmatch(r"\d+\.\d+", text) and float(text) < FP8_SINCE]
+    if old:
+        raise PrecisionError(
+            f"fp8 was asked for, and {title} would build for compute capability {', '.join(old)}, which has no FP8",
+            expected=f"compute capability {FP8_SINCE} (Ada) or later",
+            do='use precision "int8" or "fp16" there, or build FP8 for 8.9 and later alone',
+        )
 
 
 def supported_capabilities(flavour: Flavour) -> tuple[str, ...]:

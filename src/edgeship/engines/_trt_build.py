@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeship.config import Target
 from edgeship.engines import BuildRequest, _host, _trt_audit, _trt_cache, _trt_implicit, cuda
-from edgeship.engines._trt import Flavour, Log, build_error, identity, quiet, supported_capabilities
+from edgeship.engines._trt import Flavour, Log, build_error, identity, quiet, refuse_fp8, supported_capabilities
 from edgeship.engines._trt_network import Parsed, parse
 from edgeship.engines._trt_profiles import apply_profiles, plan_profiles
 from edgeship.errors import BuildError, DeviceError, PrecisionError, UserInputError
@@ -52,6 +53,8 @@ def _build(flavour: Flavour, request: BuildRequest, log: Log) -> Build:
     if not flavour.rtx:
         _use_gpu(flavour, target.device)
     bound = _bound(flavour, target)
+    if request.precision == "fp8":
+        refuse_fp8(flavour.title, target)
     parsed = parse(flavour, request.onnx, log, plugins=target.plugins, strongly_typed=not implicit)
     if not implicit:
         _refuse_untyped(flavour, parsed, request)
@@ -61,7 +64,8 @@ def _build(flavour: Flavour, request: BuildRequest, log: Log) -> Build:
     _configure(flavour, parsed, config, target)
     cache_path = None if flavour.rtx else target.timing_cache or _trt_cache.default_path(bound)
     hit = _trt_cache.attach(flavour, config, cache_path, bound, log) if cache_path is not None else None
-    config.progress_monitor = progress_monitor(flavour.trt, request.progress)
+    stop = threading.Event()
+    config.progress_monitor = progress_monitor(flavour.trt, request.progress, stop)
     with ExitStack() as stack:
         calibration = None
         if implicit:
@@ -71,6 +75,8 @@ def _build(flavour: Flavour, request: BuildRequest, log: Log) -> Build:
         plan = parsed.builder.build_serialized_network(parsed.network, config)
         if calibration is not None:
             calibration.finish()
+    if stop.is_set():
+        raise KeyboardInterrupt
     if plan is None:
         raise build_error(f"{flavour.title} could not build {request.onnx.name}", log)
     write_bytes(request.output, bytes(plan))
@@ -228,7 +234,7 @@ def _use_dla(flavour: Flavour, parsed: Parsed, config: trt.IBuilderConfig, targe
     if core >= cores:
         raise DeviceError(
             f"dla_core = {core}, and {flavour.title} finds {cores} DLA cores here",
-            expected="an Orin or Xavier with DLA (TensorRT 11.0 to 11.3 have none)",
+            expected="a Jetson with DLA, and TensorRT up to 10.7 or from 11.4.1 on (those between have none)",
             do="remove dla_core from [target]",
         )
     config.default_device_type = trt.DeviceType.DLA
@@ -256,14 +262,16 @@ def set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> No
             raise BuildError(f"TensorRT-RTX refused to build for compute capability {capabilities[index]}")
 
 
-def progress_monitor(trt: Any, progress: Progress) -> trt.IProgressMonitor:
-    """A vendor progress monitor that reports the outermost phase under way. Ctrl-C stops the build at its next step."""
+def progress_monitor(trt: Any, progress: Progress, stop: threading.Event) -> trt.IProgressMonitor:
+    """A vendor progress monitor that reports the outermost phase under way.
+
+    Ctrl-C sets ``stop``, which ends the build at its next step.
+    """
 
     class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.totals: dict[str, int] = {}
-            self.stopped = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
             self.totals[phase_name] = num_steps
@@ -271,7 +279,7 @@ def progress_monitor(trt: Any, progress: Progress) -> trt.IProgressMonitor:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             self._say(step + 1, phase_name)
-            return not self.stopped
+            return not stop.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             total = self.totals.pop(phase_name, None)
@@ -284,6 +292,6 @@ def progress_monitor(trt: Any, progress: Progress) -> trt.IProgressMonitor:
                 try:
                     progress(done, self.totals.get(phase), "building")
                 except KeyboardInterrupt:
-                    self.stopped = True
+                    stop.set()
 
     return _Monitor()

@@ -133,11 +133,10 @@ def _capability_misfits(flavour: Flavour, built: Identity, gpu: _host.Gpu) -> li
 
 
 def _version_fits(built: Identity, installed: str) -> bool:
-    """Whether an engine's version loads here: the same one, or a later one of the same major for a compatible plan."""
+    """Whether an engine's version loads here: the same one, or any later one for a version-compatible plan."""
     if same_version(built.version, installed):
         return True
-    same_major = same_version(built.version.split(".")[0], installed)
-    return built.version_compatible and same_major and not _older(installed, built.version)
+    return built.version_compatible and not _older(installed, built.version)
 
 
 def _older(first: str, second: str) -> bool:

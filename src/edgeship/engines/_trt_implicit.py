@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from edgeship.config import Calibrator
 from edgeship.engines import BuildRequest, _trt_audit
 from edgeship.engines._trt import Flavour
 from edgeship.engines._trt_network import Parsed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from edgeship.engines import Array, Feeds
 
 ENTROPY, MINMAX = "EntropyCalibration2", "MinMaxCalibration"
+ALGORITHMS: dict[Calibrator, str] = {"entropy": ENTROPY, "minmax": MINMAX}
 HEADER = re.compile(r"TRT-(\d+)-(EntropyCalibration2|MinMaxCalibration)")
 
 
@@ -46,7 +48,7 @@ def refuse_unless_possible(flavour: Flavour, request: BuildRequest) -> None:
         raise DataError(
             "INT8 calibration has neither a calibration cache nor frames; random data is never used",
             expected="a cache from edgeship calibrate, or frames from the deployment camera",
-            do="edgeship calibrate MODEL --images FOLDER, then build with --cache",
+            do="edgeship calibrate MODEL --images FOLDER, then build with --cache; or build with --npz FRAMES",
         )
 
 
@@ -201,7 +203,7 @@ def configure(trt: Any, config: trt.IBuilderConfig, profile: trt.IOptimizationPr
 def calibration(
     flavour: Flavour, parsed: Parsed, profiles: Mapping[str, Profile], request: BuildRequest
 ) -> Calibration:
-    """What the calibrator serves: the cache, whose header names the algorithm; else frames, by entropy.
+    """What the calibrator serves: the cache, whose header names the algorithm; else frames, by the asked-for one.
 
     Raises:
         CacheError: The cache is none of TensorRT's.
@@ -215,7 +217,9 @@ def calibration(
     assert request.frames is not None
     from edgeship.engines._trt_upload import Uploader
 
-    return Calibration(None, batched(request.frames, shapes), Uploader(parsed.inputs), batch)
+    return Calibration(
+        None, batched(request.frames, shapes), Uploader(parsed.inputs), batch, ALGORITHMS[request.calibrator]
+    )
 
 
 def read_cache(path: Path) -> str:
@@ -244,7 +248,7 @@ def constrain(
         seen = _trt_audit.Layer(name, layer.type.name, "", _trt_audit.HEAVY.get(layer.type.name, ""))
         hits = {pattern for pattern in keep if _trt_audit.is_kept(seen, (pattern,))}
         unused -= hits
-        if hits and layer.type.name not in ("CONSTANT", "SHAPE"):
+        if hits and _has_precision(trt, layer):
             layer.precision = trt.DataType.HALF
             kept.append(name)
     if unused:
@@ -252,3 +256,12 @@ def constrain(
     if kept:
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     return kept
+
+
+def _has_precision(trt: Any, layer: trt.ILayer) -> bool:
+    """Whether a layer computes in floats: a pattern such as ``/head/*`` also matches layers on indices and shapes."""
+    if layer.type.name == "CONSTANT" or not layer.num_outputs:
+        return False
+    source = layer.get_input(0) if layer.num_inputs else None
+    floats = (trt.DataType.FLOAT, trt.DataType.HALF)
+    return layer.get_output(0).dtype in floats and not (source is not None and source.is_shape_tensor)

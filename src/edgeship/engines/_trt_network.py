@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeship.engines._onnx_inputs import read_inputs
-from edgeship.engines._trt import Flavour, Log, logger, remedy, said, tensor_info
+from edgeship.engines._trt import ERROR, Flavour, Log, logger, remedy, said, tensor_info
 from edgeship.errors import BuildError, ModelError, UserInputError
 from edgeship.results import TensorInfo
 
@@ -54,9 +54,16 @@ def create(flavour: Flavour, log: Log, *, strongly_typed: bool = True) -> tuple[
             f"{flavour.title} gives no builder: {said(log) or error}",
             do="a runtime-only install cannot build; install the full TensorRT, or build where it is",
         ) from error
+    own_plugins(flavour, keep)
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if strongly_typed else 0
     network = builder.create_network(flags)
     return builder, network, trt.OnnxParser(network, keep), keep
+
+
+def own_plugins(flavour: Flavour, keep: Any) -> None:
+    """Register TensorRT's own plugins, such as EfficientNMS_TRT, with parsers and runtimes; TensorRT-RTX has none."""
+    if not flavour.rtx:
+        flavour.trt.init_libnvinfer_plugins(keep, "")
 
 
 def load_plugins(builder: trt.Builder, plugins: tuple[Path, ...], log: Log) -> None:
@@ -77,12 +84,11 @@ def load_libraries(registry: trt.IPluginRegistry, plugins: tuple[Path, ...], log
                 expected="a shared library of plugins",
                 do="mend target.plugins or --plugin",
             )
-        before = len(log.errors())
-        handle = registry.load_library(str(path))
-        news = log.errors()[before:]
-        if handle is None and news:
+        before = len(log.lines)
+        if registry.load_library(str(path)) is None:
+            reasons = [text for severity, text in log.lines[before:] if severity <= ERROR]
             raise UserInputError(
-                f"the plugin library {path} does not load: {news[0]}",
+                f"the plugin library {path} does not load: {next(iter(reasons), 'TensorRT gave no reason')}",
                 expected="a library built for this machine, against this version of TensorRT",
                 do=f"ldd {path} names what is missing",
             )
@@ -177,5 +183,5 @@ def _rejected(flavour: Flavour, onnx: Path, found: list[Objection], log: Log) ->
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
     reason = "; ".join(named) + more if named else said(log)
     fallback = f"edgeship preflight {onnx} names every such node and its remedies"
-    advice = remedy(reason) if not found else None
+    advice = None if any(item.operator for item in found) else remedy(reason)
     return BuildError(f"{flavour.title} cannot parse {onnx}: {reason}", do=advice or fallback)

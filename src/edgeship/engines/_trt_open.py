@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeship.engines import OpenOptions, cuda, read_engine
 from edgeship.engines._plan import TITLES, Plan, read_plan, require_flavour
 from edgeship.engines._trt import Flavour, Log, logger, remedy, said, supported_capabilities
-from edgeship.engines._trt_network import load_libraries
+from edgeship.engines._trt_network import load_libraries, own_plugins
 from edgeship.errors import DeviceError, EngineError, EngineMismatch
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def open_plan(flavour: Flavour, path: Path, options: OpenOptions) -> Opened:
     log = Log()
     keep = logger(flavour.trt, log)
     runtime = flavour.trt.Runtime(keep)
+    own_plugins(flavour, keep)
     load_libraries(runtime.get_plugin_registry(), options.plugins, log)
     data = read_engine(path, options)
     before = validity(flavour, runtime, data)

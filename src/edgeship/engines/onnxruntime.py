@@ -155,8 +155,8 @@ def build(request: BuildRequest) -> Build:
         request.progress(2, 3, "writing the engine")
         staged = Path(scratch) / "engine"
         shutil.copyfile(made.file, staged)
+        _check_alone(staged, options, request.onnx)
         staged.replace(request.output)
-    _check_alone(request.output, options)
     log = _write_log(request, made)
     request.progress(3, 3, "writing the engine")
     return Build(
@@ -299,11 +299,11 @@ def _optimized(model: Path, options: OpenOptions, target: Target, scratch: Path)
         raise BuildError(error.found, do="run `edgeship inspect` on the model") from error
     inputs, outputs = _described(plain)
     feeds = example_feeds(inputs, target)
-    with translated("running the candidate", options.device):
-        wanted = plain.run(None, feeds)
-    if options.device != "cpu":
+    if options.device != "cpu":  # a run here would plan every convolution once more: the audit's profile runs it
         note = "the CUDA provider lays the graph out and searches its convolutions at load: the file is the candidate's"
         return _Made(model, inputs, outputs, (note,))
+    with translated("running the candidate", options.device):
+        wanted = plain.run(None, feeds)
     reason = ""
     try:
         again = make_session(file, options).session
@@ -383,16 +383,15 @@ def _refuse_missing(request: BuildRequest, options: OpenOptions, file: Path, scr
     )
 
 
-def _check_alone(engine: Path, options: OpenOptions) -> None:
-    """Open the written file where it stands: weights left in a file beside the candidate would be missing now."""
+def _check_alone(engine: Path, options: OpenOptions, model: Path) -> None:
+    """Open the written file in a folder of its own: weights left in a file beside the candidate are missing there."""
     try:
         make_session(engine, options)
     except EngineError as error:
-        engine.unlink(missing_ok=True)
         raise BuildError(
             f"the engine file does not open alone: {error.found}",
             expected="a candidate that holds its weights itself",
-            do="save the candidate without external data (onnx.save, save_as_external_data=False)",
+            do=f"edgeship slim {model} -o whole.onnx writes one file without external data; build that",
         ) from error
 
 

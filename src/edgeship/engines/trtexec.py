@@ -19,7 +19,7 @@ from edgeship.engines._host import cuda, device_index, platform_name
 from edgeship.engines._onnx_inputs import read_inputs
 from edgeship.engines._onnx_nodes import FLOAT, read_nodes, weight_types
 from edgeship.engines._plan import read_plan
-from edgeship.engines._trt import remedy
+from edgeship.engines._trt import refuse_fp8, remedy
 from edgeship.errors import (
     ArtifactError,
     BuildError,
@@ -260,6 +260,8 @@ def build(request: BuildRequest) -> Build:
         BuildError: It failed; its first error and a remedy are in the message.
     """
     tool = ask(find())
+    if request.precision == "fp8":
+        refuse_fp8(f"TensorRT {tool.version}", request.target)
     request = with_own_cache(request, tool)
     command = build_command(request, tool)
     start = time.perf_counter()

@@ -63,6 +63,15 @@ class Task(Protocol):
 
     CLASS_METRIC: str
     """The metric of a critical class when the gate says ``auto``: recall, ap or iou."""
+    CLASS_METRICS: tuple[str, ...]
+    """The metrics that are measured of each class; empty: none."""
+
+    def metric_names(self, classes: Sequence[str] | None) -> tuple[str, ...] | None:
+        """The metrics of a set with these classes (None: not known yet), measured or not.
+
+        None where only the records can tell.
+        """
+        ...
 
     def collector(self, classes: Sequence[str], settings: Evaluation) -> Collector:
         """An empty collector."""

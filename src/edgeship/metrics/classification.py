@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeship.metrics import Array, Mask, Records, RecordsLike
 
 CLASS_METRIC = "recall"
+CLASS_METRICS = ("recall",)
 DEPTH = 5
 
 
@@ -50,6 +51,11 @@ class ClassificationCollector:
             "top": np.stack(self._top) if self._top else np.zeros((0, depth), np.int32),
             "score": np.array(self._score, dtype=np.float32),
         }
+
+
+def metric_names(classes: Sequence[str] | None) -> tuple[str, ...]:
+    """``top1``, ``recall`` and, unless there are five classes or fewer, ``top5``."""
+    return ("top1", "recall") if classes is not None and len(classes) <= DEPTH else ("top1", "top5", "recall")
 
 
 def collector(classes: Sequence[str], settings: Evaluation) -> ClassificationCollector:  # noqa: ARG001

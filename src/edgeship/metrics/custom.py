@@ -59,9 +59,13 @@ class CustomTask:
     """The functions of :class:`edgeship.metrics.Task` for per-image numbers."""
 
     CLASS_METRIC = "recall"
+    CLASS_METRICS: tuple[str, ...] = ()
 
     def __init__(self, reference: str) -> None:
         self._reference = reference
+
+    def metric_names(self, classes: Sequence[str] | None) -> None:
+        """None: the user's function names them when it scores an image."""
 
     def collector(self, classes: Sequence[str], settings: Evaluation) -> CustomCollector:  # noqa: ARG002
         """An empty collector."""

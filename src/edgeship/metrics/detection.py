@@ -87,6 +87,11 @@ class DetectionCollector:
         return found
 
 
+def metric_names(classes: Sequence[str] | None) -> tuple[str, ...]:  # noqa: ARG001
+    """All of :data:`METRICS`."""
+    return METRICS
+
+
 def collector(classes: Sequence[str], settings: Evaluation) -> DetectionCollector:
     """An empty collector."""
     return DetectionCollector(classes, settings)

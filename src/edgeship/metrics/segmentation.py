@@ -54,6 +54,11 @@ class SegmentationCollector:
         }
 
 
+def metric_names(classes: Sequence[str] | None) -> tuple[str, ...]:  # noqa: ARG001
+    """All of :data:`METRICS`."""
+    return METRICS
+
+
 def collector(classes: Sequence[str], settings: Evaluation) -> SegmentationCollector:
     """An empty collector."""
     return SegmentationCollector(classes, settings)

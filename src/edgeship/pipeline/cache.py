@@ -85,18 +85,23 @@ def execute_one(run: Run, stage: Stage[R]) -> R:
     Raises:
         EdgeshipError: What the stage raised, with the stage and the finished ones before it noted.
     """
+    return execute_in(run, stage)[0]
+
+
+def execute_in(run: Run, stage: Stage[R]) -> tuple[R, Path]:
+    """The result of :func:`execute_one` and its folder, also where another thread runs the stage with another key."""
     with run.locks[stage.name]:
         return _execute(run, stage)
 
 
-def _execute(run: Run, stage: Stage[R]) -> R:
+def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
     start = time.perf_counter()
     run.on_stage(stage.name, None)
     try:
         key = sha256_json({"stage": stage.name, "in": stage.key(run), "edgeship": source_digest()})[:KEY_LENGTH]
         folder = run.folder / "stages" / f"{stage.name.replace('/', '-').replace(':', '-')}-{key}"
         if run.folders.get(stage.name) == folder:
-            return run.result(stage.name, stage.result)
+            return run.result(stage.name, stage.result), folder
         result = _stored(run, folder / stage.file, stage.result)
         if result is not None and not stage.keep(result):
             (folder / stage.file).unlink()
@@ -114,7 +119,7 @@ def _execute(run: Run, stage: Stage[R]) -> R:
     run.stages.append(done)
     run.hasher.save()
     run.on_stage(stage.name, done)
-    return result
+    return result, folder
 
 
 def _stored(run: Run, path: Path, kind: type[R]) -> R | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from edgeship.config import Precision
 from edgeship.data import datasets
-from edgeship.data.frames import FrameChoice, Frames
-from edgeship.data.reference import is_reference
+from edgeship.data.frames import FrameChoice, Frames, image_hash, not_comparable, spread
+from edgeship.data.loader import Item
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, storage_errors
 from edgeship.pipeline import steps
@@ -20,7 +21,7 @@ from edgeship.prepare import cache
 from edgeship.prepare.calibrate import Options, calibrate
 from edgeship.prepare.half import to_half
 from edgeship.prepare.quantize import Plan, quantize_onnxruntime, quantize_tensorrt
-from edgeship.results import Artifact, Calibrated, Candidate, Quantized, Slimmed
+from edgeship.results import Artifact, Calibrated, Candidate, Quantized, Slimmed, read
 
 CACHE = "calib.cache"
 EVALUATION_FRAMES = 64
@@ -52,11 +53,9 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         holdout=settings.holdout,
         preprocess_sha256=preprocess_hash(run),
         frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
-        evaluation=_evaluation_frames(run, batch),
-        evaluation_hashes=_evaluation_hashes(run),
         device=settings.device,
     )
-    return calibrate(model, chosen, folder / CACHE, options, run.progress)
+    return calibrate(model, chosen, folder / CACHE, _with_evaluation(run, options, chosen), run.progress)
 
 
 def preprocess_hash(run: Run) -> str:
@@ -70,41 +69,48 @@ def _batch(run: Run, wanted: int) -> int:
     return first if isinstance(first, int) else wanted
 
 
-def _evaluation_frames(run: Run, batch: int) -> Frames | None:
-    source = run.config.evaluation.images
-    if source is None or run.config.preprocess is None or is_reference(source) or not source.is_dir():
-        return None
-    choice = FrameChoice(EVALUATION_FRAMES, batch, allow_corrupt=EVALUATION_FRAMES)
-    return steps.choose_frames(run, source, choice)
-
-
-def _evaluation_hashes(run: Run) -> frozenset[str]:
-    settings = run.config.evaluation
-    if settings.images is None:
-        return frozenset()
-    paths = [item.source for item in datasets.open_dataset(settings).items if isinstance(item.source, Path)]
-    return frozenset(run.hasher.file(path) for path in paths)
+def _with_evaluation(run: Run, options: Options, chosen: Frames) -> Options:
+    """The options with some of the evaluation images as frames, and the hashes of all."""
+    if run.config.evaluation.images is None:
+        return options
+    items = datasets.open_dataset(run.config.evaluation).items
+    size = chosen.options.batch if isinstance(chosen.inputs[0].shape[0], int) else 1
+    rows = spread(len(items), min(EVALUATION_FRAMES, len(items)) // size * size)
+    some = tuple(Item(items[row].id, items[row].source) for row in rows)
+    loading = replace(chosen.options, allow_corrupt=EVALUATION_FRAMES)
+    clipped = Frames(tuple(item.id for item in some), some, chosen.inputs, run.config.preprocess, loading)
+    unchecked = not_comparable(chosen, replace(clipped, items=items))
+    if not some:
+        unchecked += (f"What clips on evaluation images was not checked: {len(items)} are no batch of {size}.",)
+    hashes = (run.hasher.file(item.source) if isinstance(item.source, Path) else image_hash(item) for item in items)
+    return replace(options, evaluation=clipped, evaluation_hashes=frozenset(hashes), unchecked=unchecked)
 
 
 def _adopt(run: Run, source: Path, folder: Path) -> Calibrated:
     """Take a cache from elsewhere, if it belongs here or the config trusts it."""
+    settings = run.config.calibration
     expected = cache.Expected(
-        graph_sha256=cache.graph_hash(_graph(run)), preprocess_sha256=preprocess_hash(run) or None
+        graph_sha256=cache.graph_hash(_graph(run)),
+        preprocess_sha256=preprocess_hash(run) or None,
+        method=settings.method if settings.method != "auto" else None,
     )
-    loaded = cache.load(source, expected, trust=run.config.calibration.trust_cache)
+    loaded = cache.load(source, expected, trust=settings.trust_cache)
+    bound = None if loaded.trusted else read(cache.Binding, cache.sidecar_path(source))
     with storage_errors(folder):
-        for path in (source, cache.sidecar_path(source), cache.ranges_path(source)):
-            if path.is_file():
-                shutil.copyfile(path, folder / (CACHE + path.name.removeprefix(source.name)))
+        shutil.copyfile(source, folder / CACHE)
+        for beside in (cache.sidecar_path, cache.ranges_path, cache.samples_path):
+            if bound is not None:
+                shutil.copyfile(beside(source), beside(folder / CACHE))
     return Calibrated(
         cache=Artifact.of(folder / CACHE, folder),
         ranges=Artifact.of(_or(cache.ranges_path(folder / CACHE), folder / CACHE), folder),
         method=loaded.method,
-        frames=0,
-        frames_sha256="",
+        frames=bound.frames if bound is not None else 0,
+        frames_sha256=bound.frames_sha256 if bound is not None else "",
         graph_sha256=cache.graph_hash(_graph(run)),
-        preprocess_sha256=preprocess_hash(run),
+        preprocess_sha256=bound.preprocess_sha256 if bound is not None else "",
         tensors=len(loaded.scales),
+        unchecked=("The ranges come from a cache: nothing was checked on evaluation images in this run.",),
         trusted_cache=loaded.trusted,
     )
 

@@ -18,15 +18,13 @@ from edgeship.results import Decision
 SHOWN = 12
 
 
-def changed_images(
-    run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...]
-) -> tuple[ChangedImage, ...]:
-    """Up to twelve images, harm first, then the largest change.
+def changed_images(run: Run, reference: Tries, tries: Tries, decision: Decision) -> tuple[ChangedImage, ...]:
+    """Up to twelve images of a target, harm first, then the largest change.
 
-    They are those of the first target's chosen candidate, or of the last one tried that was evaluated. Empty when the
-    candidate is the reference itself or nothing was evaluated.
+    They are those of the chosen candidate, or of the last one tried that was evaluated. Empty when the candidate is the
+    reference itself or nothing was evaluated.
     """
-    folder = _candidate_folder(tries[0], decisions[0])
+    folder = _candidate_folder(tries, decision)
     if folder is None or run.config.evaluation.images is None:
         return ()
     base, other = measured.load(reference.folders()[0]), measured.load(folder)

@@ -244,6 +244,7 @@ def _tell(
     """Write the report, the Markdown summary and the JUnit file; return the lines for the terminal."""
     from edgeship.decide import junit
     from edgeship.decide.report import Evidence, Tried, terminal_summary, write_report, write_summary
+    from edgeship.pipeline.changes import changed_images
 
     _, base, base_folder = reference.trials[0]
     calibrated = run.results.get("calibrate")
@@ -263,12 +264,20 @@ def _tell(
         parity=run.result("parity", Parity),
         calibrated=calibrated if isinstance(calibrated, Calibrated) else None,
         calibrated_folder=run.folders.get("calibrate"),
-        quantized={name: graph for target in tries for name, graph in target.quantized.items()},
+        quantized={target.name: target.quantized for target in tries},
         stages=tuple(run.stages),
         environment=environment(),
         reproduce=(f"edgeship ship {source.name}",),
         finished=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        **_extras(run, reference, tries, decisions),
+        searches={
+            target.name: target.search.for_report(next(iter(run.config.gate.max_drop), None))
+            for target in tries
+            if target.search is not None
+        },
+        changed={
+            target.name: changed_images(run, reference, target, decision)
+            for target, decision in zip(tries, decisions, strict=True)
+        },
     )
     write_report(evidence, run.folder / "report.html")
     write_summary(evidence, run.folder / "summary.md")
@@ -282,15 +291,3 @@ def _near(place: Path) -> Path:
     """A path as short as it can be typed from here."""
     here = Path.cwd()
     return place.resolve().relative_to(here) if place.resolve().is_relative_to(here) else place
-
-
-def _extras(run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...]) -> dict[str, Any]:
-    """The changed images and the search, where there are any."""
-    from edgeship.pipeline.changes import changed_images
-
-    extras: dict[str, Any] = {"changed": changed_images(run, reference, tries, decisions)}
-    for target in tries:
-        if target.search is not None:
-            extras |= target.search.for_report(next(iter(run.config.gate.max_drop), None))
-            break
-    return extras

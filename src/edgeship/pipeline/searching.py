@@ -9,18 +9,17 @@ from typing import Any, Literal
 from edgeship.config import Target
 from edgeship.decide import gate, measured
 from edgeship.decide.measured import Measured
-from edgeship.decide.report import SearchStep
+from edgeship.decide.report import SearchFound, SearchStep
 from edgeship.decide.search import SearchOptions, Tried, search
 from edgeship.pipeline.cache import Run, Stage, execute_one, versions
 from edgeship.pipeline.calibration import frames_of
-from edgeship.pipeline.trials import Tries, style_of, try_one
+from edgeship.pipeline.trials import PREVIEW, Tries, on_this_cpu, try_one
 from edgeship.prepare import cache, sensitivity
 from edgeship.prepare.noise import Snr
 from edgeship.results import Calibrated, Candidate, Judged, LayerNoise, Searched, Sensitivity, Slimmed
 
 FRAMES = 8
 """Real frames that the ranking runs on."""
-PREVIEW = "preview"
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Search:
     ranking: Sensitivity
     found: Searched
 
-    def for_report(self, metric: str | None) -> dict[str, Any]:
-        """The parts of the report's evidence that come from here."""
+    def for_report(self, metric: str | None) -> SearchFound:
+        """The report's evidence of it."""
         steps = tuple(
             SearchStep(
                 candidate=item.candidate,
@@ -50,7 +49,7 @@ class Search:
             for group in self.ranking.groups
             for node in group.nodes[:1]
         )
-        return {"search": steps, "search_sentence": self.found.sentence, "sensitivity": noise}
+        return SearchFound(self.found.sentence, steps, noise, self.found.keep)
 
 
 def called_for(run: Run, tries: Tries, reference: Tries) -> bool:
@@ -86,7 +85,7 @@ def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = 
     TensorRT candidates are first judged by their Q/DQ graph in onnxruntime on this machine, so that only those that
     keep the accuracy are built on the target.
     """
-    style = style_of(tries.target)
+    style = tries.style
     base = measured.load(reference.folders()[0])
     plain = _ensure(run, tries, Candidate(name="int8", precision="int8", keep=run.config.quantization.keep))
     if plain[0].trial.build is not None and not plain[0].trial.build.runnable:
@@ -114,7 +113,7 @@ def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = 
         return judge([measured.load(folder) for folder in try_one(run, tries, candidate)])
 
     def preview(candidate: Candidate) -> Judged:
-        judged, previews[candidate.name] = _preview(run, base, candidate)
+        judged, previews[candidate.name] = preview_of(run, tries.target, base, candidate)
         return judged
 
     options = SearchOptions(
@@ -190,11 +189,13 @@ def preview_db(preview: Measured, built: Measured) -> float | None:
     return min(found, default=None)
 
 
-def _preview(run: Run, base: Measured, candidate: Candidate) -> tuple[Judged, Measured]:
-    """Judge the accuracy of a candidate's TensorRT Q/DQ graph in onnxruntime, without building for the target."""
-    target = Target(engine="onnxruntime", device="cpu", batch=next(iter(run.config.all_targets().values())).batch)
+def preview_of(run: Run, target: Target, base: Measured, candidate: Candidate) -> tuple[Judged, Measured]:
+    """Judge the accuracy of a candidate's TensorRT Q/DQ graph in onnxruntime, without building for the target.
+
+    The batches are the target's, so that the outputs for the known frames can be compared with the built engine's.
+    """
     named = candidate.model_copy(update={"precision": "int8-fp32"})
-    tries = Tries(PREVIEW, target, style="tensorrt")
+    tries = Tries(PREVIEW, on_this_cpu(target), preview=True)
     folder = try_one(run, tries, named)[0]
     rules = run.config.gate.model_copy(
         update={

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from edgeship.files import storage_errors
 from edgeship.pipeline.cache import Run, versions
 from edgeship.pipeline.source import code_hashes, source_hashes
 from edgeship.results import Artifact, Calibrated, Exported, Parity, Preflight, Result, Slimmed, TensorInfo
+
+if TYPE_CHECKING:
+    from edgeship.data.datasets import Dataset
+    from edgeship.metrics import Task
 
 KNOWN_FRAMES = 8
 """Real frames that every trial gets: feeds of the benchmark and the known input of the bundle."""
@@ -28,17 +32,17 @@ class KnownFrames(Result):
 
 
 def check_data(config: Config) -> None:
-    """Open every dataset of the config before anything long begins.
+    """Open every dataset of the config, and look up the names in its gate, before anything long begins.
 
     Raises:
         DataError: Absent, empty, unreadable or mislabelled.
-        ConfigError: INT8 without frames.
+        ConfigError: INT8 without frames; a rule about a metric or a class that is not there.
         UserInputError: No such task.
     """
     from edgeship import metrics
     from edgeship.data import datasets
 
-    metrics.get(config.evaluation.task)
+    task = metrics.get(config.evaluation.task)
     settings = config.calibration
     source = settings.images
     if source is not None and not is_reference(source):
@@ -50,7 +54,24 @@ def check_data(config: Config) -> None:
     if config.evaluation.images is not None:
         if config.preprocess is None:
             raise ConfigError(["preprocess: missing; evaluation images need it"])
-        datasets.open_dataset(config.evaluation)
+        check_gate(config, task, datasets.open_dataset(config.evaluation))
+
+
+def check_gate(config: Config, task: Task, dataset: Dataset) -> None:
+    """Refuse rules about metrics and classes that the evaluation will not give, as far as its labels tell.
+
+    Names that are only numbers may be extended by the model's outputs: those are checked when the gate judges.
+
+    Raises:
+        ConfigError: Every such name, with the nearest one that is there.
+    """
+    from edgeship.decide import gate
+
+    classes = None if dataset.numbered or not dataset.classes else dataset.classes
+    problems = gate.unknown_class_metric(config.gate, task)
+    problems += gate.unknown_names(config.gate, task.metric_names(classes), classes)
+    if problems:
+        raise ConfigError(problems, where=str(config.file))
 
 
 def export_key(run: Run) -> Any:
@@ -184,6 +205,13 @@ def data_hash(run: Run, source: Path) -> Any:
     return run.hasher.tree(source) if source.exists() else [str(source), code_hashes(run, source)]
 
 
+def evaluation_hash(run: Run) -> Any:
+    """The evaluation images and what lies beside them: labels, class names."""
+    settings = run.config.evaluation
+    parts = [settings.images, settings.labels, settings.classes if isinstance(settings.classes, Path) else None]
+    return [data_hash(run, part) for part in parts if part is not None]
+
+
 def parity_key(run: Run) -> Any:
     """The model, both graphs, the tolerances and the real frames."""
     return {
@@ -242,11 +270,11 @@ def calibrate_key(run: Run) -> Any:
     """The graph, the frames, the preprocessing and the method; evaluation images for clipping and overlap."""
     settings = run.config.calibration
     source = settings.images or settings.npz
-    evaluation = run.config.evaluation.images
+    evaluation = run.config.evaluation
     return {
         "model": run.result("slim", Slimmed).model.sha256,
         "images": data_hash(run, source) if source is not None else None,
-        "evaluation": data_hash(run, evaluation) if evaluation is not None else None,
+        "evaluation": [evaluation_hash(run), evaluation.task, evaluation.limit],
         "preprocess": _dump(run.config.preprocess),
         "calibration": settings.model_dump(mode="json", exclude={"images", "npz"}),
         "cache": run.hasher.file(settings.cache) if settings.cache is not None and settings.cache.is_file() else None,

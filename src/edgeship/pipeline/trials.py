@@ -11,12 +11,13 @@ from edgeship import targets
 from edgeship.config import Config, Precision, Target
 from edgeship.errors import EdgeshipError, UserInputError
 from edgeship.files import storage_errors
-from edgeship.pipeline.cache import Run, Stage, execute_one, versions
+from edgeship.pipeline.cache import Run, Stage, execute_in, execute_one, versions
 from edgeship.pipeline.source import code_hashes
-from edgeship.pipeline.steps import KnownFrames, data_hash
+from edgeship.pipeline.steps import KnownFrames, evaluation_hash
 from edgeship.results import Artifact, Calibrated, Candidate, Failure, Quantized, Slimmed, Trial, TrialSpec, write
 
 REFERENCE = "reference"
+PREVIEW = "preview"
 Style = Literal["onnxruntime", "tensorrt"]
 
 
@@ -44,10 +45,9 @@ def resolved_precision(precision: Precision, target: Target) -> Precision:
     return precision
 
 
-def graph_stage(candidate: Candidate, target: Target, style: Style | None = None) -> Stage[Quantized]:
-    """The stage that makes a candidate's ONNX for an engine family."""
-    style = style or style_of(target)
-    precision = resolved_precision(candidate.precision, target)
+def graph_stage(candidate: Candidate, tries: Tries) -> Stage[Quantized]:
+    """The stage that makes a candidate's ONNX for a target, or for its preview."""
+    style, precision = tries.style, resolved_precision(candidate.precision, tries.target)
 
     def key(run: Run) -> Any:
         depends: dict[str, Any] = {
@@ -69,7 +69,7 @@ def graph_stage(candidate: Candidate, target: Target, style: Style | None = None
 
         return make_graph(run, folder, candidate, precision, style)
 
-    return Stage(f"quantize:{style}:{candidate.name}", Quantized, key, work)
+    return Stage(graph_name(candidate, tries), Quantized, key, work)
 
 
 def reference_target(config: Config) -> tuple[str, Target]:
@@ -78,7 +78,12 @@ def reference_target(config: Config) -> tuple[str, Target]:
     for name, target in targets.items():
         if target.engine == "onnxruntime" and target.host is None:
             return name, target
-    return REFERENCE, Target(engine="onnxruntime", device="cpu", batch=next(iter(targets.values())).batch)
+    return REFERENCE, on_this_cpu(next(iter(targets.values())))
+
+
+def on_this_cpu(target: Target) -> Target:
+    """onnxruntime on this machine's processor, for a target's batches and shapes."""
+    return Target(engine="onnxruntime", device="cpu", batch=target.batch, shapes=target.shapes)
 
 
 def style_of(target: Target) -> Style:
@@ -86,22 +91,24 @@ def style_of(target: Target) -> Style:
     return "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"
 
 
-def graph_name(candidate: Candidate, style: Style) -> str:
+def graph_name(candidate: Candidate, tries: Tries) -> str:
     """The stage whose graph a candidate is built from."""
-    return "slim" if candidate.precision in ("fp32", "implicit") else f"quantize:{style}:{candidate.name}"
+    if candidate.precision in ("fp32", "implicit"):
+        return "slim"
+    return f"quantize:{PREVIEW if tries.preview else tries.style}:{candidate.name}"
 
 
 def trial_stage(candidate: Candidate, tries: Tries, rebuild: int = 0) -> Stage[Trial]:
     """The stage that builds, audits, benchmarks and evaluates a candidate on a target."""
     name, target = tries.name, tries.target
-    graph = graph_name(candidate, tries.style or style_of(target))
+    graph = graph_name(candidate, tries)
 
     def key(run: Run) -> Any:
         return {
             "model": _graph_hash(run, graph),
             "cache": run.result("calibrate", Calibrated).cache.sha256 if candidate.precision == "implicit" else None,
             "spec": _spec(run, candidate, tries, rebuild).model_dump(mode="json"),
-            "images": _evaluation_hash(run),
+            "images": evaluation_hash(run),
             "plugins": [run.hasher.file(path) for path in target.plugins if path.is_file()],
             "code": code_hashes(run, run.config.evaluation.task, run.config.evaluation.decoder),
             "machine": _machine(run, target),
@@ -116,7 +123,7 @@ def trial_stage(candidate: Candidate, tries: Tries, rebuild: int = 0) -> Stage[T
             if spec.frames is not None:
                 shutil.copyfile(run.path("frames", spec.frames.path), folder / spec.frames.path)
         write(spec, folder / "spec.json")
-        return targets.run(target, folder, run.progress)
+        return targets.run(target, folder, run.progress, timeout_s=run.config.candidates.timeout_s)
 
     suffix = f"#{rebuild}" if rebuild else ""
     return Stage(
@@ -137,7 +144,7 @@ def _graph_hash(run: Run, graph: str) -> str:
 
 def _spec(run: Run, candidate: Candidate, tries: Tries, rebuild: int) -> TrialSpec:
     config, target = run.config, tries.target
-    source = run.results[graph_name(candidate, tries.style or style_of(target))]
+    source = run.results[graph_name(candidate, tries)]
     assert isinstance(source, Slimmed | Quantized)
     cache: Artifact | None = None
     if candidate.precision == "implicit":
@@ -151,17 +158,11 @@ def _spec(run: Run, candidate: Candidate, tries: Tries, rebuild: int) -> TrialSp
         model=source.model,
         cache=cache,
         frames=run.result("frames", KnownFrames).arrays,
-        benchmark=config.benchmark,
+        benchmark=None if tries.preview else config.benchmark,
         evaluation=measured,
         preprocess=config.preprocess,
         rebuild=rebuild,
     )
-
-
-def _evaluation_hash(run: Run) -> Any:
-    settings = run.config.evaluation
-    parts = [settings.images, settings.labels, settings.classes if isinstance(settings.classes, Path) else None]
-    return [data_hash(run, part) for part in parts if part is not None]
 
 
 def _machine(run: Run, target: Target) -> Any:
@@ -181,8 +182,13 @@ class Tries:
     trials: list[tuple[Candidate, Trial, Path]] = field(default_factory=list)
     quantized: dict[str, Quantized] = field(default_factory=dict)
     search: Any = None
-    style: Style | None = None
-    """Whose Q/DQ placement the graphs have; None: the engine's own."""
+    preview: bool = False
+    """TensorRT's Q/DQ graphs in onnxruntime on this machine: for their answers only, never timed or built twice."""
+
+    @property
+    def style(self) -> Style:
+        """Whose Q/DQ placement the graphs have."""
+        return "tensorrt" if self.preview else style_of(self.target)
 
     def folders(self) -> list[Path]:
         """The trials' directories, in the order they ran."""
@@ -207,7 +213,7 @@ def try_candidates(
 def try_one(run: Run, tries: Tries, candidate: Candidate) -> list[Path]:
     """One candidate's graph and its trials (as many builds as ``gate.rebuilds`` asks for)."""
     if candidate.precision not in ("fp32", "implicit"):
-        stage = graph_stage(candidate, tries.target, tries.style)
+        stage = graph_stage(candidate, tries)
         try:
             tries.quantized[candidate.name] = execute_one(run, stage)
         except UserInputError:
@@ -216,11 +222,11 @@ def try_one(run: Run, tries: Tries, candidate: Candidate) -> list[Path]:
             folder = _record_failure(run, tries, candidate, error)
             return [folder]
     folders = []
-    for rebuild in range(run.config.gate.rebuilds if tries.name != REFERENCE else 1):
-        stage_ = trial_stage(candidate, tries, rebuild)
-        trial = execute_one(run, stage_)
-        folders.append(run.folders[stage_.name])
-        tries.trials.append((candidate, trial, folders[-1]))
+    once = tries.preview or tries.name == REFERENCE
+    for rebuild in range(1 if once else run.config.gate.rebuilds):
+        trial, folder = execute_in(run, trial_stage(candidate, tries, rebuild))
+        folders.append(folder)
+        tries.trials.append((candidate, trial, folder))
     return folders
 
 

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
     from edgeship.prepare.observe import Batch
 
-CALIBRATION_VERSION = 3
+CALIBRATION_VERSION = 4
 """Rises when the same frames would give other thresholds."""
 HEADER = "TRT-100000-EntropyCalibration2"
 """Names the format, not the method: TensorRT's and trtexec's calibrators accept a cache under their own kind only."""
+UNLIMITED = (-math.inf, math.inf)
 _HEADER = re.compile(r"TRT-\d+-\w+")
 
 
@@ -75,15 +76,18 @@ class Calibration:
     method: str
     trusted: bool = False
 
-    def bounds(self, tensor: str, *, nonnegative: bool = False) -> tuple[float, float] | None:
-        """(low, high) of ``tensor`` for asymmetric quantization; None: the cache does not know it."""
+    def bounds(self, tensor: str, limits: tuple[float, float] = UNLIMITED) -> tuple[float, float] | None:
+        """(low, high) of ``tensor`` for asymmetric quantization; None: the cache does not know it.
+
+        ``limits``: what the tensor can be; a plain cache knows its largest magnitude only.
+        """
         known = self.ranges.get(tensor)
         if known is not None:
             return known.bounds[self.method]
         if tensor not in self.scales:
             return None
         amax = self.scales[tensor] * 127.0
-        return (0.0 if nonnegative else -amax), amax
+        return max(-amax, limits[0]), min(amax, limits[1])
 
 
 def sidecar_path(cache: Path) -> Path:
@@ -253,7 +257,7 @@ def differences(cache: Path, binding: Binding, expected: Expected) -> list[str]:
     pairs = (
         ("graph", "another model or other weights", binding.graph_sha256, expected.graph_sha256),
         ("preprocessing", "other settings", binding.preprocess_sha256, expected.preprocess_sha256),
-        ("frames", "other images or another order", binding.frames_sha256, expected.frames_sha256),
+        ("frames", "other images", binding.frames_sha256, expected.frames_sha256),
         ("method", "another method", binding.method, expected.method),
     )
     for part, meaning, has, wants in pairs:

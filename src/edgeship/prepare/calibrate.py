@@ -40,6 +40,7 @@ CLIP_FACTOR = 4.0
 """On evaluation frames a tensor clips more than expected beyond this multiple of its share in calibration …"""
 CLIP_FLOOR = 1e-3
 """… and beyond this share of its values."""
+NOT_GIVEN = "No evaluation images were given: what clips on them, and which frames stand in both sets, was not checked."
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ class Options:
     """Evaluation frames, to count what clips on them."""
     evaluation_hashes: frozenset[str] = frozenset()
     """Hashes of the evaluation images, to find calibration frames among them."""
+    unchecked: tuple[str, ...] = ()
+    """What the caller cannot have checked on evaluation frames, and why: sentences for the report."""
     workers: int | None = None
     device: str = "cpu"
-    """Where the forward pass runs: ``cpu`` or ``cuda:0``; values are counted on the CPU."""
+    """Where the forward pass runs and its values are counted: ``cpu`` or ``cuda:0``."""
 
 
 def calibrate(
@@ -79,27 +82,20 @@ def calibrate(
         ModelError: NaN or infinity in an activation, or nothing to quantize.
     """
     options = options or Options()
-    loaded = graph.load_onnx(model)
-    graph_sha256 = cache.graph_hash(loaded)
-    proto = infer(loaded)
-    placement = place(proto)
-    if not placement.observed:
-        raise ModelError(
-            f"{model} has no operator that can be quantized",
-            expected="a convolution or a matrix product",
-            do="ship it as fp32 or fp16: candidates.precisions",
-        )
+    graph_sha256, proto, placement = _open(model)
     share = options.holdout if options.method == "auto" else 0.0
     intake = Intake(graph.inputs_of(proto), options.frame_hashes)
     observer = Observer(proto, placement.observed, options.workers, options.device)
-    early, late = _observe(observer, intake, Held(frames, share, inside=False), len(frames), progress)
+    seen, early, late = _observe(observer, intake, Held(frames, share, inside=False), len(frames), progress)
     intake.refuse_useless()
+    used = intake.count
     ranges = _ranges(late, options)
     method, scores = _choose(proto, ranges, frames, options, progress)
     if share:
         late = _count(observer, intake, Held(frames, share, inside=True), len(frames), progress)
         ranges = _ranges(late, options)
-    ranges = _moved(ranges, early, method, options)
+    if intake.count > seen:
+        ranges = _moved(ranges, early, method, options)
     ranges, clipping = _clipped(proto, ranges, late, method, options)
     facts = {
         "edgeship": edgeship.__version__,
@@ -110,24 +106,40 @@ def calibrate(
         "frames": intake.count,
     }
     cache.save(out, cache.Content(_scales(ranges, placement, method), ranges, intake.samples), facts)
-    moving = tuple(name for name, entry in ranges.items() if entry.moved > MOVED_LIMIT)
-    overlap = intake.overlap(options.evaluation_hashes)
-    return Calibrated(
+    moved = [entry.moved for entry in ranges.values() if entry.moved is not None]
+    result = Calibrated(
         cache=Artifact.of(out, out.parent),
         ranges=Artifact.of(cache.ranges_path(out), out.parent),
         method=method,
         methods=scores,
+        held_out=intake.count - used if scores else None,
         frames=intake.count,
         frames_sha256=intake.sha256,
         graph_sha256=graph_sha256,
         preprocess_sha256=options.preprocess_sha256,
         tensors=len(ranges),
-        moved_p95=round(float(np.percentile([entry.moved for entry in ranges.values()], 95)), 6),
-        moving=moving,
+        moved_p95=round(float(np.percentile(moved, 95)), 6) if moved else None,
+        moving=tuple(name for name, entry in ranges.items() if (entry.moved or 0.0) > MOVED_LIMIT),
         clipping=clipping,
-        overlap=overlap,
-        advice=" ".join(_advice(ranges, intake.count, (moving, clipping, overlap))),
+        overlap=intake.overlap(options.evaluation_hashes),
+        unchecked=options.unchecked or (() if options.evaluation is not None else (NOT_GIVEN,)),
     )
+    return result.model_copy(update={"advice": " ".join(_advice(result, ranges))})
+
+
+def _open(model: Path) -> tuple[str, onnx.ModelProto, Placement]:
+    """The graph's hash, the graph with inferred shapes, and what quantization touches in it."""
+    loaded = graph.load_onnx(model)
+    graph_sha256 = cache.graph_hash(loaded)
+    proto = infer(loaded)
+    placement = place(proto)
+    if not placement.observed:
+        raise ModelError(
+            f"{model} has no operator that can be quantized",
+            expected="a convolution or a matrix product",
+            do="ship it as fp32 or fp16: candidates.precisions",
+        )
+    return graph_sha256, proto, placement
 
 
 def _count(observer: Observer, intake: Intake, frames: Iterable[Batch], total: int, progress: Progress) -> Histograms:
@@ -139,17 +151,18 @@ def _count(observer: Observer, intake: Intake, frames: Iterable[Batch], total: i
 
 def _observe(
     observer: Observer, intake: Intake, frames: Iterable[Batch], total: int, progress: Progress
-) -> tuple[Histograms, Histograms]:
-    """Histograms after three quarters of the frames, and after all."""
+) -> tuple[int, Histograms, Histograms]:
+    """How many frames passed in the batches that reach three quarters, histograms after these, and after all."""
     batches = intake.passing(frames)
     done = 0
-    early: Histograms = {}
+    found: list[tuple[int, Histograms]] = []
     for share in (0.75, 1.0):
         for ids, _ in observer.observe(_until(batches, intake, share * total)):
             done += len(ids)
             progress(done, total, "calibrating")
-        early = early or observer.histograms()
-    return early, observer.histograms()
+        found.append((done, observer.histograms()))
+    (seen, early), (_, late) = found
+    return seen, early, late
 
 
 def _until(batches: Iterator[Batch], intake: Intake, count: float) -> Iterator[Batch]:
@@ -184,7 +197,10 @@ def _scales(ranges: Mapping[str, TensorRange], placement: Placement, method: str
 def _choose(
     proto: onnx.ModelProto, ranges: dict[str, TensorRange], frames: Frames, options: Options, progress: Progress
 ) -> tuple[str, tuple[MethodScore, ...]]:
-    """The asked-for method, or the one whose quantized graph is nearest to the reference on held-out frames."""
+    """The asked-for method, or the one whose quantized graph is nearest to the reference on held-out frames.
+
+    Where none are held out (a single batch, or ``holdout = 0``), the calibration frames themselves must serve.
+    """
     if options.method != "auto":
         return options.method, ()
     progress(0, None, "comparing methods")
@@ -203,7 +219,7 @@ def _choose(
 
 
 MAX_TRIAL = 64
-"""Held-out frames that each method is compared on, at most."""
+"""Frames that each method is compared on, at most (whole batches)."""
 
 
 # --- enough frames? ------------------------------------------------------------------------------------------
@@ -214,7 +230,7 @@ def _moved(ranges: dict[str, TensorRange], early: Histograms, method: str, optio
     result = {}
     for name, entry in ranges.items():
         now = entry.amax[method]
-        before = thresholds.symmetric(early[name], _known(method), options.percentile) if name in early else now
+        before = thresholds.symmetric(early[name], _known(method), options.percentile)
         result[name] = entry.model_copy(update={"moved": round(abs(now - before) / now, 6) if now else 0.0})
     return result
 
@@ -243,17 +259,24 @@ def _clipped(
     return result, tuple(clipping)
 
 
-def _advice(
-    ranges: Mapping[str, TensorRange], frames: int, found: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-) -> Iterator[str]:
+def _advice(result: Calibrated, ranges: Mapping[str, TensorRange]) -> Iterator[str]:
     """Plain sentences; none when all is well."""
-    moving, clipping, overlap = found
-    tensors = len(ranges)
+    moving, clipping, overlap, tensors = result.moving, result.clipping, result.overlap, result.tensors
     zero = [name for name, entry in ranges.items() if entry.low == entry.high == 0.0]
     if len(moving) > MOVING_SHARE * tensors:
         yield (
-            f"More frames are needed: after {frames}, {len(moving)} of {tensors} thresholds still moved by more than "
-            f"{MOVED_LIMIT:.0%} over the last quarter."
+            f"More frames are needed: after {result.frames}, {len(moving)} of {tensors} thresholds still moved by "
+            f"more than {MOVED_LIMIT:.0%} over the last quarter."
+        )
+    if result.moved_p95 is None:
+        yield (
+            f"Whether {result.frames} frames are enough is not known: they came in too few batches to see whether the "
+            "thresholds still move."
+        )
+    if result.held_out == 0:
+        yield (
+            "The methods were compared on the calibration frames themselves, none were held out (a single batch, or "
+            "holdout = 0): their table flatters them all."
         )
     if clipping:
         yield (

@@ -51,7 +51,8 @@ class Held:
     """Every n-th batch of a source, or all the others: both parts see the whole recording.
 
     Args:
-        share: Share of the batches in the held-out part; 0 holds out nothing.
+        share: Share of the batches in the held-out part, at most a half: every n-th, n = 1 / share rounded. 0 holds
+            out nothing, and of a single batch nothing can be.
         inside: Whether this is the held-out part.
     """
 

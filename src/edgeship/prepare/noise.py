@@ -31,8 +31,8 @@ FRAMES = 8
 class Comparison:
     """Reference against candidate.
 
-    ``agreement``: the share of positions at which the largest value of the last but batch axis is the same one —
-    top-1 for a classifier; None when no output has such an axis.
+    ``agreement``: the share of positions at which the largest value along axis 1, the classes, is the same one — top-1
+    for a classifier. It counts every float output with two values or more on that axis; None when there is none.
     """
 
     layers: tuple[LayerNoise, ...]
@@ -82,7 +82,7 @@ def compare(
     Args:
         reference: The FP32 graph, with inferred shapes.
         candidate: A graph with the same inputs and outputs.
-        frames: Real frames; at most ``limit`` of them are used, whole batches.
+        frames: Real frames; the first batches that hold ``limit`` of them are used.
         layers: Whether to compare inner tensors too.
         optimize: Whether onnxruntime may rewrite the candidate; False for a graph that is meant for TensorRT.
 

@@ -1,4 +1,4 @@
-"""Run a graph over frames and hand every observed tensor, frame by frame, to histograms; forward passes and binning
+"""Run a graph over frames and hand every observed tensor, batch by batch, to histograms; forward passes and binning
 of different batches run at the same time."""
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     """Frame ids, and input name → array with the frames along its first axis."""
 
 Histograms = dict[str, Histogram]
+
+ROWS = 2
+"""Frames in one forward pass of a CPU worker, where the batch axis is free: as fast as eight, at a fraction of the
+memory (ResNet-50 in eight workers: eight frames each held 11 GiB of activations)."""
 
 
 def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
@@ -190,10 +194,17 @@ class CpuWorker:
         self._session, self._names = session, names
         self._own: Histograms = {name: Histogram() for name in (*names.inputs, *names.outputs)}
         self._scratch = Scratch()
+        self._free = all(item.shape and not isinstance(item.shape[0], int) for item in session.get_inputs())
 
     def count(self, batch: Batch) -> None:
         """Run one batch and count its observed tensors. Raises ModelError for NaN or infinity."""
         ids, feeds = batch
+        step = ROWS if self._free and {len(array) for array in feeds.values()} == {len(ids)} else max(len(ids), 1)
+        for start in range(0, len(ids), step):
+            stop = start + step
+            self._count(ids[start:stop], {name: array[start:stop] for name, array in feeds.items()})
+
+    def _count(self, ids: Sequence[str], feeds: Feeds) -> None:
         for name in self._names.inputs:
             self._add(name, feeds[name], ids)
         outputs = list(self._names.outputs)

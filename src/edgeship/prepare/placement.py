@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ RANKING = frozenset(("TopK", "CumSum"))
 MIN_OPSET = 13
 """The first operator set with a per-channel axis on QuantizeLinear."""
 WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+LIMITS = {"Relu": (0.0, math.inf), "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
+"""What the results of these operators can be."""
 FUSED = frozenset(("Relu", "Clip"))
 """Activations that every engine computes inside the operator before them."""
 
@@ -84,6 +87,25 @@ def place(model: onnx.ModelProto) -> Placement:
         observed=tuple(observed),
         shared={name: root for name in shared if (root := _root(name, shared)) in observed and name not in observed},
     )
+
+
+def limits(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
+    """(lowest, highest) that a tensor can be, for results of operators that bound them.
+
+    onnxruntime's quantizer removes a ReLU or Clip between Q/DQ nodes: the range must then do what they did.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: dict[str, tuple[float, float]] = {}
+    for node in model.graph.node:
+        if node.op_type in LIMITS:
+            found[node.output[0]] = LIMITS[node.op_type]
+        elif node.op_type == "Clip":
+            ends = [constants.get(name) for name in [*node.input[1:], "", ""][:2]]
+            low, high = (None if end is None else float(numpy_helper.to_array(end).item()) for end in ends)
+            found[node.output[0]] = (-math.inf if low is None else low, math.inf if high is None else high)
+    return found
 
 
 def _root(name: str, shared: dict[str, str]) -> str:

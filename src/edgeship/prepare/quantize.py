@@ -16,9 +16,9 @@ import numpy as np
 from edgeship.config import Precision
 from edgeship.errors import CacheError, MissingExtra, PrecisionError, UserInputError
 from edgeship.prepare import graph, modelopt, noise
-from edgeship.prepare.cache import Calibration
+from edgeship.prepare.cache import UNLIMITED, Calibration
 from edgeship.prepare.half import to_half
-from edgeship.prepare.placement import COMPUTING, SHARING, float_tensors, infer, place, select
+from edgeship.prepare.placement import COMPUTING, SHARING, float_tensors, infer, limits, place, select
 from edgeship.results import Artifact, Quantized
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 ORT_OPERATORS = (COMPUTING | SHARING) - {"Identity", "Expand"}
 """What onnxruntime's Q/DQ covers: operators with an integer kernel, and data movement between them."""
-NONNEGATIVE = frozenset(("Relu", "Sigmoid", "Softmax", "HardSigmoid"))
-
-
 Style = Literal["tensorrt", "onnxruntime"]
 PRECISIONS: dict[Style, tuple[Precision, ...]] = {
     "onnxruntime": ("int8", "int8-fp32", "fp16"),
@@ -238,13 +235,13 @@ def tensor_bounds(
         CacheError: Tensors that the cache lacks, by name.
     """
     placement = place(reference)
-    positive = {name for node in reference.graph.node if node.op_type in NONNEGATIVE for name in node.output}
+    possible = limits(reference)
     wanted = {name: name for name in placement.observed} | placement.shared
     needed = _needed(reference, kept)
     found: dict[str, tuple[float, float]] = {}
     missing = []
     for name, root in wanted.items():
-        bounds = calibration.bounds(root, nonnegative=root in positive)
+        bounds = calibration.bounds(root, possible.get(root, UNLIMITED))
         if bounds is not None:
             found[name] = bounds
         elif name in needed:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from edgeship.data.loader import default_workers
 from edgeship.errors import DataError, UserInputError
 from edgeship.prepare import graph
+from edgeship.prepare.cache import UNLIMITED
 from edgeship.prepare.noise import Snr
 from edgeship.prepare.observe import open_session
-from edgeship.prepare.placement import COMPUTING, SHARING, WEIGHTED, float_tensors, infer, place, select
+from edgeship.prepare.placement import COMPUTING, SHARING, WEIGHTED, float_tensors, infer, limits, place, select
 from edgeship.progress import Progress, silent
 from edgeship.results import SensitiveGroup, Sensitivity
 
@@ -39,15 +40,15 @@ FLAGS = "edgeship_quantized"
 ACTIVATIONS = frozenset(("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu"))
 FRAMES = 4
 """Frames that every group is measured on unless told otherwise."""
-NONNEGATIVE = frozenset(("Relu", "Sigmoid", "Softmax", "HardSigmoid"))
 
 
 @dataclass(frozen=True)
 class RankOptions:
     """How to rank.
 
-    ``keep`` names nodes that stay in high precision in any case; ``frames`` is how many real frames are used;
-    ``workers`` measure groups side by side, each on one thread (None: one for each core, at most eight).
+    ``keep`` names nodes that stay in high precision in any case; ``frames`` is how many real frames are used, in
+    whole batches; ``workers`` measure groups side by side, each on one thread (None: one for each core, at most
+    eight).
     """
 
     style: Style = "onnxruntime"
@@ -69,7 +70,8 @@ def rank(
     Args:
         model: The slim FP32 ONNX file.
         calibration: Ranges of this model, from ``prepare.cache.load``.
-        frames: Real frames in batches of (ids, {input: array}); the first ``options.frames`` are used.
+        frames: Real frames in batches of (ids, {input: array}); the first batches that hold
+            ``options.frames`` are used.
 
     Raises:
         DataError: No frames.
@@ -175,7 +177,7 @@ class Simulator:
 
 
 def _take(frames: Iterable[Batch], limit: int) -> Iterable[dict[str, NDArray[Any]]]:
-    """The first ``limit`` frames; a last batch is cut where all its arrays share the frames' axis."""
+    """The first batches that hold ``limit`` frames or more, whole: a graph may take no part of one."""
     taken = 0
     for ids, feeds in frames:
         if taken >= limit:
@@ -274,7 +276,7 @@ class _Switched:
         self._floats = float_tensors(model)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._shared = place(model).shared
-        self._positive = {name for node in model.graph.node if node.op_type in NONNEGATIVE for name in node.output}
+        self._limits = limits(model)
         self._added: dict[str, onnx.TensorProto] = {}
 
     def build(self, groups: Sequence[Group]) -> onnx.ModelProto:
@@ -387,7 +389,7 @@ class _Switched:
         if self._options.style == "tensorrt":
             scale = self._calibration.scales.get(root)
             return None if scale is None else (np.array(scale, np.float32), np.array(0, np.int8))
-        bounds = self._calibration.bounds(root, nonnegative=root in self._positive)
+        bounds = self._calibration.bounds(root, self._limits.get(root, UNLIMITED))
         if bounds is None:
             return None
         low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)

@@ -24,8 +24,8 @@ MIN_KEPT = 0.9999
 """entropy: thresholds that clip more than the rest of the magnitudes are not considered. Without this the published
 search falls for low thresholds wherever a tensor is spiky or stays far from zero: few filled bins lose little by being
 merged, whatever is cut off. Picked on three networks: docs/explanation/calibration.md has the figures."""
-SEARCH_STEP = 16
-"""mse: candidate thresholds stand this many bins apart."""
+STEPS = 127
+"""Steps of symmetric int8 on either side of zero."""
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float]
 
@@ -138,63 +138,57 @@ def _x_log_x(values: Floats) -> Floats:
 # --- mse -----------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1)
+def _rounding_edges() -> NDArray[np.intp]:
+    """(BINS + 1, STEPS): for each threshold in bins, the first bin whose centre rounds to 1, 2, … STEPS."""
+    middles = np.arange(1, STEPS + 1) - 0.5
+    return np.ceil(np.arange(BINS + 1)[:, None] * (middles / STEPS)[None, :] - 0.5).clip(min=0).astype(np.intp)
+
+
 def _mse_bins(counts: NDArray[np.int64]) -> int:
     """The number of bins whose symmetric int8 grid of 127 steps has the least squared error on the histogram.
 
-    The uniform noise model finds the neighbourhood; there, rounding and clipping of every bin are computed.
+    Every number of bins is tried. With step ``s`` and the values ``c`` rounded to ``k(c)``, the error is the sum of
+    ``c² - 2 s k c + s² k²``. ``k`` is how many of the edges lie at or below ``c``, so ``sum(k c)`` is the sum over
+    the edges of what lies beyond each, and ``k²`` adds ``2 k - 1`` at the edge to ``k``: prefix sums give both.
     """
-    size = counts.size
     weights = counts.astype(np.float64)
-    centres = np.arange(size) + 0.5
-    candidates = np.unique(np.append(np.arange(SEARCH_STEP, size, SEARCH_STEP), size))
-    steps = candidates / 127.0
-    dead = np.minimum(np.ceil(steps / 2).astype(np.intp), size)
-    zero, one, two = (_prefix(weights * centres**power) for power in (0, 1, 2))
-    inside = (zero[candidates] - zero[np.minimum(dead, candidates)]) * steps**2 / 12 + two[dead]
-    beyond = (two[-1] - two[candidates]) - 2 * candidates * (one[-1] - one[candidates])
-    beyond += candidates.astype(np.float64) ** 2 * (zero[-1] - zero[candidates])
-    guess = int(candidates[int(np.argmin(inside + beyond))])
-    near = candidates[(candidates >= 0.8 * guess) & (candidates <= 1.25 * guess)]
-    used = np.flatnonzero(counts)
-    errors = [_int8_error(weights[used], centres[used], float(threshold)) for threshold in near]
-    return int(near[int(np.argmin(errors))])
-
-
-def _int8_error(weights: NDArray[Any], centres: NDArray[Any], threshold: float) -> float:
-    """Squared error of bins on the grid ``threshold / 127 * {0..127}``."""
-    step = threshold / 127.0
-    rounded = np.minimum(np.rint(centres / step), 127.0)
-    rounded *= step
-    rounded -= centres
-    np.square(rounded, out=rounded)
-    return float(rounded @ weights)
+    centres = np.arange(counts.size) + 0.5
+    edges = _rounding_edges()[1 : counts.size + 1]
+    zero, one = _prefix(weights), _prefix(weights * centres)
+    steps = np.arange(1, counts.size + 1) / STEPS
+    linear = (one[-1] - one)[edges].sum(axis=1)
+    square = (zero[-1] - zero)[edges] @ (2.0 * np.arange(1, STEPS + 1) - 1.0)
+    return 1 + int(np.argmin(steps**2 * square - 2.0 * steps * linear))
 
 
 def _mse_bounds(counts: NDArray[np.int64]) -> tuple[int, int]:
-    """(bottom, top) in bins from zero whose uint8 grid of 255 steps has the least squared error."""
+    """(bottom, top) in bins from zero whose uint8 grid of 255 steps has the least squared error.
+
+    Rounding is uniform noise, but none in the two bins at zero, which is exact. That error is convex in both ends:
+    for every top the best bottom is where moving on first costs more rounding than it saves clipping.
+    """
     above, below = counts[BINS:].astype(np.float64), counts[:BINS][::-1].astype(np.float64)
-    total = above.sum() + below.sum()
-    tops, top_costs = _clip_costs(above)
-    bottoms, bottom_costs = _clip_costs(below)
-    spans = (tops[None, :] + bottoms[:, None]) / 255.0
-    errors = spans**2 / 12 * total + top_costs[None, :] + bottom_costs[:, None]
-    errors[spans == 0] = np.inf
-    bottom, top = np.unravel_index(int(np.argmin(errors)), errors.shape)
-    return -int(bottoms[bottom]), int(tops[top])
+    rounding = max(above[1:].sum() + below[1:].sum(), 1.0) / (12 * 255.0**2)
+    top_costs, bottom_costs = _clip_costs(above), _clip_costs(below)
+    tops, bottoms = np.arange(top_costs.size), np.arange(bottom_costs.size)
+    gain = -np.diff(bottom_costs) / rounding - 2.0 * bottoms[:-1] - 1.0
+    best = np.searchsorted(-gain, -2.0 * tops)
+    errors = (tops + best) ** 2 * rounding + top_costs + bottom_costs[best]
+    errors[tops + best == 0] = np.inf
+    top = int(np.argmin(errors))
+    return -int(best[top]), top
 
 
-def _clip_costs(weights: Floats) -> tuple[NDArray[np.intp], Floats]:
-    """Candidate ends of one side, in bins from zero, and the squared error of what lies beyond each."""
+def _clip_costs(weights: Floats) -> Floats:
+    """Squared error of what lies beyond each end of one side, 0, 1, 2, … bins from zero up to the last one filled."""
     filled = np.flatnonzero(weights)
-    if not filled.size:
-        return np.zeros(1, np.intp), np.zeros(1)
-    size = int(filled[-1]) + 1
-    ends = np.unique(np.append(np.arange(0, size, SEARCH_STEP), size)).astype(np.intp)
+    size = int(filled[-1]) + 1 if filled.size else 0
     centres = np.arange(size) + 0.5
     zero, one, two = (_prefix(weights[:size] * centres**power) for power in (0, 1, 2))
-    position = ends.astype(np.float64)
-    costs = (two[-1] - two[ends]) - 2 * position * (one[-1] - one[ends]) + position**2 * (zero[-1] - zero[ends])
-    return ends, costs
+    ends = np.arange(size + 1, dtype=np.float64)
+    costs: Floats = (two[-1] - two) - 2 * ends * (one[-1] - one) + ends**2 * (zero[-1] - zero)
+    return costs
 
 
 def _prefix(values: Any) -> Floats:

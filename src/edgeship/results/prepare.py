@@ -103,14 +103,15 @@ class TensorRange(Result):
     amax: dict[str, float]
     bounds: dict[str, tuple[float, float]] = {}
     """By method: (low, high) for asymmetric uint8."""
-    moved: float = 0.0
-    """Relative change of the chosen threshold over the last quarter of the frames."""
+    moved: float | None = None
+    """Relative change of the chosen threshold over the last quarter of the frames (whole batches). None: too few
+    batches to tell."""
     clipped: float | None = None
     """Share of this tensor's values beyond the chosen threshold on evaluation frames."""
 
 
 class MethodScore(Result):
-    """One calibration method compared with the reference on held-out frames."""
+    """One calibration method compared with the reference; ``Calibrated.held_out`` says on which frames."""
 
     method: str
     snr_db: float
@@ -125,16 +126,22 @@ class Calibrated(Result):
     """JSON: tensor name → TensorRange."""
     method: str
     methods: tuple[MethodScore, ...] = ()
+    held_out: int | None = None
+    """Frames held out to compare the methods on (the first 64 are). 0: none could be, and the methods were compared on
+    the frames that made the thresholds. None: not compared, or written before edgeship noted it."""
     frames: int
     frames_sha256: str
     graph_sha256: str
     preprocess_sha256: str
     tensors: int
-    moved_p95: float = 0.0
+    moved_p95: float | None = None
+    """95th percentile of ``TensorRange.moved``."""
     moving: tuple[str, ...] = ()
     clipping: tuple[str, ...] = ()
     overlap: tuple[str, ...] = ()
     """Calibration frames that also stand in the evaluation set, by file name."""
+    unchecked: tuple[str, ...] = ()
+    """What was not checked on evaluation frames, and why."""
     advice: str = ""
     trusted_cache: bool = False
 

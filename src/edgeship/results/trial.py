@@ -29,7 +29,8 @@ class TrialSpec(Result):
     cache: Artifact | None = None
     frames: Artifact | None = None
     """.npz of a few preprocessed real frames, one array per input: feeds of the benchmark and known input."""
-    benchmark: BenchmarkSettings
+    benchmark: BenchmarkSettings | None
+    """None: latency is not measured."""
     evaluation: EvaluationSettings | None = None
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
 from edgeship.results import Failure, Trial, TrialSpec, read, write
 from edgeship.targets import wire
-from edgeship.trial.run import finished_trial
+from edgeship.trial.run import STEPS, finished_trial
 
 RESTARTS = 2
 """How often a trial that was killed from outside is continued before it counts as failed."""
@@ -38,6 +38,7 @@ class _Ended:
     error: EdgeshipError | None
     tail: str
     last: str
+    """The step that it was at; empty: none yet."""
     overdue: bool
 
 
@@ -146,8 +147,8 @@ def _listen(stream: IO[str], progress: Progress) -> tuple[EdgeshipError | None, 
     for line in stream:
         message = wire.hear(line)
         error = wire.revive(message) or error
-        if isinstance(message.get("what"), str):
-            last = message["what"]
+        step = str(message.get("what")).rpartition(": ")[2]
+        last = step if step in STEPS else last
         wire.pass_on(message, progress)
     return error, last
 
@@ -199,7 +200,7 @@ def _signal_name(code: int) -> str:
 def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial:
     """Write the trial that the dead process could not write."""
     if ended.overdue:
-        message = f"the trial was stopped after {timeout_s:g} s"
+        message = f"not ended after {timeout_s:g} s, so it was stopped; raise candidates.timeout_s if it needs longer"
         kind = "Timeout"
     elif ended.code < 0:
         kind = "Crash"
@@ -214,14 +215,13 @@ def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial
         with storage_errors(folder):
             write_text(folder / LAST_WORDS, ended.tail)
     spec = read(TrialSpec, folder / "spec.json")
-    stage = ended.last.rpartition(": ")[2] or "start"
     trial = Trial(
         candidate=spec.candidate,
         target_name=spec.target_name,
         engine=spec.target.engine,
         device=spec.target.device,
         rebuild=spec.rebuild,
-        failure=Failure(stage=stage, kind=kind, message=message),
+        failure=Failure(stage=ended.last or "start", kind=kind, message=message),
     )
     return with_finished_steps(folder, trial)
 

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeship import engines
+from edgeship.data.npz import open_npz
 from edgeship.engines import BuildRequest
-from edgeship.errors import ArtifactError
 from edgeship.progress import Progress, silent
 from edgeship.results import Build, TrialSpec
 
 if TYPE_CHECKING:
-    from edgeship.engines import Array, Feeds
+    from edgeship.engines import Feeds
 
 
 def request_of(spec: TrialSpec, folder: Path, progress: Progress = silent) -> BuildRequest:
@@ -30,7 +28,7 @@ def request_of(spec: TrialSpec, folder: Path, progress: Progress = silent) -> Bu
         keep=spec.candidate.keep,
         cache=folder / spec.cache.path if spec.cache else None,
         log=folder / "build.log",
-        frames=_batches(folder / spec.frames.path) if implicit and spec.frames else None,
+        frames=single_frames(folder / spec.frames.path) if implicit and spec.frames else None,
         progress=progress,
     )
 
@@ -46,12 +44,14 @@ def build(spec: TrialSpec, folder: Path, progress: Progress = silent) -> Build:
     return engines.get(spec.target.engine).build(request_of(spec, folder, progress))
 
 
-def _batches(path: Path) -> Iterator[Feeds]:
-    """The frames one row at a time, for an engine's own calibrator."""
-    if not path.is_file():
-        raise ArtifactError(f"{path} does not exist", expected="the frames that spec.json names")
-    with np.load(path, allow_pickle=False) as stored:
-        arrays: dict[str, Array] = {name: stored[name] for name in stored.files}
+def single_frames(path: Path) -> Iterator[Feeds]:
+    """The rows of an ``.npz`` with one array for each input, one at a time, for an engine's own calibrator.
+
+    Raises:
+        DataError: Absent, or no ``.npz`` of plain arrays.
+    """
+    arrays = open_npz(path)
     rows = max((array.shape[0] for array in arrays.values() if array.ndim), default=0)
-    for row in range(rows):
-        yield {name: array[row : row + 1] if array.ndim else array for name, array in arrays.items()}
+    return (
+        {name: array[row : row + 1] if array.ndim else array for name, array in arrays.items()} for row in range(rows)
+    )

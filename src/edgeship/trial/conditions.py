@@ -35,6 +35,8 @@ class Sample:
     temperature_c: float | None = None
     power_w: float | None = None
     reasons: tuple[str, ...] = ()
+    power_mode: str | None = None
+    """The nvpmodel mode, the GPU's power limit or the processor's governor."""
 
 
 Reader = Callable[[], Sample]
@@ -46,7 +48,6 @@ class Watch:
 
     read: Reader | None = None
     source: str = ""
-    power_mode: str | None = None
     close: Callable[[], None] = lambda: None
     samples: list[Sample] = field(default_factory=list)
 
@@ -72,15 +73,16 @@ class Watch:
         """What was seen: before, during and after, in order."""
         reasons = dict.fromkeys(reason for sample in self.samples for reason in sample.reasons)
         clocks = _column(self.samples, "clock_mhz")
+        modes = tuple(dict.fromkeys(sample.power_mode for sample in self.samples if sample.power_mode))
         return Conditions(
             clock_mhz=clocks,
             memory_clock_mhz=_column(self.samples, "memory_clock_mhz"),
             temperature_c=_column(self.samples, "temperature_c"),
             power_w=_column(self.samples, "power_w"),
             throttle_reasons=tuple(reasons),
-            power_mode=self.power_mode,
+            power_mode=modes[0] if modes else None,
             source=self.source if self.samples else "",
-            changed=_changed(clocks, tuple(reasons), self.source),
+            changed=_changed(clocks, tuple(reasons), modes, self.source),
         )
 
 
@@ -102,11 +104,13 @@ def for_device(device: str, root: Path = Path("/")) -> Watch:
     return _cpu(root) or Watch()
 
 
-def _changed(clocks: tuple[float, ...], reasons: tuple[str, ...], source: str) -> str:
+def _changed(clocks: tuple[float, ...], reasons: tuple[str, ...], modes: tuple[str, ...], source: str) -> str:
     """Why a measurement cannot be trusted; empty when conditions held."""
     found = [f"the device throttled: {', '.join(reasons)}"] if reasons else []
     if source != "cpu sysfs" and len(clocks) > 1 and min(clocks) < _FELL * max(clocks):
         found.append(f"the clock moved between {min(clocks):.0f} and {max(clocks):.0f} MHz")
+    if len(modes) > 1:
+        found.append(f"the power mode went from {' to '.join(modes)}")
     return "; ".join(found)
 
 
@@ -141,7 +145,7 @@ def _nvml(device: str) -> Watch | None:
 
     def read() -> Sample:
         bits = int(asked("nvmlDeviceGetCurrentClocksThrottleReasons") or 0)
-        power = asked("nvmlDeviceGetPowerUsage")
+        power, limit = asked("nvmlDeviceGetPowerUsage"), asked("nvmlDeviceGetPowerManagementLimit")
         return Sample(
             clock_mhz=asked("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
             memory_clock_mhz=asked("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
@@ -150,6 +154,7 @@ def _nvml(device: str) -> Watch | None:
             reasons=tuple(
                 words for name, words in HARMFUL.items() if bits & int(getattr(nvml, f"nvmlClocksThrottleReason{name}"))
             ),
+            power_mode=None if limit is None else f"{limit / _MILLI:g} W limit",
         )
 
     return Watch(read, "nvml", close=nvml.nvmlShutdown)
@@ -177,9 +182,10 @@ def _jetson(root: Path) -> Watch | None:
             memory_clock_mhz=_number(memory, _HZ),
             temperature_c=_number(thermal, _MILLI),
             power_w=_power(rails),
+            power_mode=_power_mode(root),
         )
 
-    return Watch(read, "jetson sysfs", power_mode=_power_mode(root))
+    return Watch(read, "jetson sysfs")
 
 
 def _cpu(root: Path) -> Watch | None:
@@ -188,13 +194,18 @@ def _cpu(root: Path) -> Watch | None:
     thermal = _zone(root, r"x86_pkg_temp|cpu|CPU")
     if not clocks and thermal is None:
         return None
-    governor = _first(root.glob("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))
 
     def read() -> Sample:
         found = [value for path in clocks if (value := _number(path, _KHZ)) is not None]
-        return Sample(clock_mhz=max(found, default=None), temperature_c=_number(thermal, _MILLI))
+        governors = {text for path in clocks if (text := _text(path.with_name("scaling_governor")))}
+        modes = [mode for mode in (_power_mode(root), "+".join(sorted(governors))) if mode]
+        return Sample(
+            clock_mhz=max(found, default=None),
+            temperature_c=_number(thermal, _MILLI),
+            power_mode=", ".join(modes) or None,
+        )
 
-    return Watch(read, "cpu sysfs", power_mode=_text(governor))
+    return Watch(read, "cpu sysfs")
 
 
 def _zone(root: Path, pattern: str) -> Path | None:

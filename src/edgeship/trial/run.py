@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from edgeship import __version__, engines
-from edgeship.config import Batch
+from edgeship.config import Batch, Benchmark
 from edgeship.engines import OpenOptions, Runner
 from edgeship.errors import ArtifactError, EdgeshipError, StorageError, TargetError, UserInputError, WorkFolderBusy
 from edgeship.files import lock, sha256_file, storage_errors, write_text
@@ -252,9 +252,11 @@ def _measured(place: _Place, trial: Trial) -> Trial:
         engine = engines.get(place.spec.target.engine)
         with engine.open(place.folder / built.engine.path, open_options(place.spec)) as runner:
             load_s = time.perf_counter() - begin
-            stage = "benchmark"
-            place.say("benchmark")
-            trial = trial.model_copy(update={"latency": _latency(place, runner, built, load_s)})
+            if place.spec.benchmark is not None:
+                stage = "benchmark"
+                place.say("benchmark")
+                latency = _latency(place, place.spec.benchmark, runner, built, load_s)
+                trial = trial.model_copy(update={"latency": latency})
             stage = "evaluate"
             place.say("evaluate")
             trial = trial.model_copy(update={"evaluation": _evaluation(place, runner, built)})
@@ -267,10 +269,9 @@ def _measured(place: _Place, trial: Trial) -> Trial:
         return _failed(trial, stage, error)
 
 
-def _latency(place: _Place, runner: Runner, built: Build, load_s: float) -> Latency:
+def _latency(place: _Place, settings: Benchmark, runner: Runner, built: Build, load_s: float) -> Latency:
     from edgeship.trial.benchmark import benchmark
 
-    settings = place.spec.benchmark
     batch = settings.batch or built_batch(place.spec, built).opt
 
     def measure() -> Latency:

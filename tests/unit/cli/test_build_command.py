@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
 
 from small_onnx import convolutions
+
+from edgeship import engines
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +23,13 @@ def net(tmp_path_factory) -> Path:
     return convolutions(tmp_path_factory.mktemp("build") / "model.onnx")
 
 
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "edgeship", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeship", "build", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return command("build", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +47,11 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
             "from a cache alone, and none was given",
         ),
         (["--engine", "tensorrt", "--via", "trtexec", "--cache", "absent", "--precision", "fp16"], "trtexec"),
+        (["--npz", "frames.npz"], "--npz and --calibrator are for TensorRT 10's own calibrator"),
+        (["--precision", "implicit", "--calibrator", "minmax"], "--precision implicit with --npz, and no --cache"),
+        (["--precision", "implicit", "--npz", "a.npz", "--cache", "b.cache"], "give --cache alone"),
+        (["--precision", "implicit", "--npz", "absent.npz"], "absent.npz does not exist"),
+        (["--precision", "fp8", "--compute-capability", "8.6"], "compute capability 8.6, which has no FP8"),
     ],
 )
 def test_what_cannot_be_done_is_refused(net: Path, arguments: list[str], words: str) -> None:
@@ -46,6 +60,88 @@ def test_what_cannot_be_done_is_refused(net: Path, arguments: list[str], words: 
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not net.with_suffix(".engine").exists()
+
+
+def test_frames_for_a_calibrator_that_this_tensorrt_has_not(net: Path, tmp_path: Path) -> None:
+    frames = tmp_path / "frames.npz"
+    np.savez(frames, images=np.zeros((2, 3, 32, 32), np.float32))
+    arguments = [net, "--precision", "implicit", "--npz", frames]
+    assert "there is no calibrator 'mean'" in run(*arguments, "--calibrator", "mean").stderr
+    done = run(*arguments, "--calibrator", "minmax")
+    assert done.returncode == 4
+    assert 'precision "implicit" needs TensorRT 10; TensorRT-RTX' in " ".join(done.stderr.split())
+
+
+@pytest.fixture
+def outside(net: Path, tmp_path: Path) -> Path:
+    """The network with its weights in a file beside it."""
+    path = tmp_path / "outside" / "net.onnx"
+    path.parent.mkdir()
+    onnx.save(onnx.load(net), path, save_as_external_data=True, location="net.data", size_threshold=0)
+    return path
+
+
+def test_an_onnxruntime_engine_of_a_model_with_external_data_is_whole(outside: Path, tmp_path: Path) -> None:
+    """Refused as it is, even beside its weights; what the message says then gives an engine that opens anywhere."""
+    done = run(outside, "--engine", "onnxruntime")
+    assert done.returncode == 4, done.stdout
+    assert f"edgeship slim {outside} -o whole.onnx" in " ".join(done.stderr.split())
+    assert sorted(path.name for path in outside.parent.iterdir()) == ["net.data", "net.onnx"]
+    whole, engine = outside.with_name("whole.onnx"), tmp_path / "elsewhere" / "engine.onnx"
+    assert command("slim", outside, "-o", whole).returncode == 0
+    assert run(whole, "--engine", "onnxruntime", "--out", engine).returncode == 0
+    shutil.rmtree(outside.parent)
+    assert command("bench", engine, "--seconds", "0.1", "--warmup", "0.01").returncode == 0
+
+
+def test_a_tensorrt_engine_of_a_model_with_external_data_is_whole(net: Path, outside: Path, tmp_path: Path) -> None:
+    engines = [tmp_path / "whole.engine", tmp_path / "outside.engine"]
+    for model, engine in zip((net, outside), engines, strict=True):
+        done = run(model, "--compute-capability", "8.6", "--out", engine)
+        assert done.returncode == 0, done.stderr
+    sizes = [engine.stat().st_size for engine in engines]
+    assert abs(sizes[0] - sizes[1]) < 2000, sizes
+    outside.with_name("net.data").unlink()
+    done = run(outside, "--compute-capability", "8.6")
+    assert done.returncode == 4
+    assert "Failed to import initializer: w0" in " ".join(done.stderr.split())
+    assert "keep the external weights file beside the ONNX" in " ".join(done.stderr.split())
+    assert not outside.with_suffix(".engine").exists()
+
+
+def test_a_plugin_library_that_does_not_load(net: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.so").write_text("no library")
+    for arguments in (("preflight", net), ("build", net, "--compute-capability", "8.6")):
+        done = command(*arguments, "--plugin", tmp_path / "absent.so")
+        assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr
+        assert "absent.so does not exist" in " ".join(done.stderr.split())
+        done = command(*arguments, "--plugin", tmp_path / "text.so")
+        assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr
+        assert "text.so does not load: " in " ".join(done.stderr.split())
+        assert "ldd" in done.stderr
+    assert not net.with_suffix(".engine").exists()
+
+
+def test_engines_that_cannot_be_measured_here(net: Path, tmp_path: Path) -> None:
+    """A whole one where no CUDA driver is; a cut one; one behind foreign bytes, which the message's command mends."""
+    engine = tmp_path / "net.engine"
+    assert run(net, "--compute-capability", "8.6", "--out", engine).returncode == 0
+    if not engines.get("tensorrt-rtx").probe().devices:
+        done = command("bench", engine)
+        assert (done.returncode, done.stderr.count("error: ")) == (4, 1), done.stderr
+        assert "it needs an NVIDIA GPU: no CUDA driver is installed here" in " ".join(done.stderr.split())
+    data = engine.read_bytes()
+    cut, front = tmp_path / "cut.engine", tmp_path / "front.engine"
+    cut.write_bytes(data[: len(data) // 2])
+    front.write_bytes(b'{"names": ["car"]}' + data)
+    for damaged, words in ((cut, "is truncated"), (front, "has 18 foreign bytes in front of a TensorRT-RTX plan")):
+        for name in ("bench", "inspect"):
+            done = command(name, damaged)
+            assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr
+            assert words in " ".join(done.stderr.split())
+    mend = done.stderr.partition("do: remove them: ")[2].replace("\n", " ").replace("raw.engine", str(tmp_path / "raw"))
+    subprocess.run(["sh", "-c", mend], check=True)
+    assert (tmp_path / "raw").read_bytes() == data
 
 
 def test_a_dry_run_prints_one_command_line(net: Path) -> None:

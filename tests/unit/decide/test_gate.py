@@ -14,7 +14,7 @@ from edgeship.decide.gate import judge
 from edgeship.errors import DataError, UserInputError
 from edgeship.metrics import detection, get
 from edgeship.metrics.predictions import Detection
-from edgeship.results import Conditions
+from edgeship.results import Audit, Conditions
 from made_trials import CLASSES, evaluated, failed, latency, measured, records
 
 
@@ -330,6 +330,26 @@ def test_half_a_faster_candidate_is_told_about():
     decision = judge(Gate(max_drop={"top1": 0.02}), [fp32(), close], reference())
     assert decision.chosen == "fp32"
     assert "int8 is faster, but undecided" in decision.sentence
+
+
+def test_int8_that_is_slower_and_worse_is_told_with_its_profile():
+    hot = (("QLinearSigmoid", 0.3), ("QLinearConv", 0.29))
+    audit = Audit(source="profile", asked="int8", layers={}, achieved=1.0, hottest=hot)
+    samples = np.full(400, 6.5)
+    slow = measured(arrays=records(200), samples=samples, audit=audit)
+    decision = judge(Gate(max_drop={"top1": 0.02}), [measured("fp32", samples=samples - 2.5, precision="fp32"), slow],
+                     reference())  # fmt: skip
+    assert (decision.verdict, decision.chosen) == ("SHIP", "fp32")
+    assert "; int8 is slower here (6.5 ms against 4 ms for fp32) and worse (top1 fell by 0.5000" in decision.sentence
+    assert decision.sentence.endswith("; it spends its time in QLinearSigmoid 30%, QLinearConv 29%.")
+    fast = judge(Gate(max_drop={"top1": 0.02}), [fp32(8.0), slow], reference())
+    assert "slower" not in fast.sentence
+
+
+def test_a_class_metric_of_another_task_is_refused():
+    gate = Gate(critical={"pedestrian": 0.05}, critical_metric="ap")
+    with pytest.raises(UserInputError, match="'ap' is no metric of this task's classes; use recall"):
+        judge(gate, [measured()], reference())
 
 
 def test_the_evaluation_of_the_made_trials_is_the_tasks_own():

@@ -74,9 +74,6 @@ def test_every_part_is_shown(page: Parsed) -> None:
     sections = {attributes["id"] for attributes in page.all("section") if "id" in attributes}
     shared = {
         "targets",
-        "images",
-        "sensitivity",
-        "search",
         "calibration",
         "export",
         "baselines",
@@ -84,11 +81,18 @@ def test_every_part_is_shown(page: Parsed) -> None:
         "environment",
         "reproduce",
     }
-    per_target = {
-        f"target-{n}-{name}" for n in (1, 2) for name in ("rules", "candidates", "latency", "accuracy", "audit")
-    }
-    assert sections == shared | per_target
-    for words in ("SHIP", "NO-SHIP", "8 of 113 nodes", "the clock fell", "torch.compile", "First to diverge: Resize"):
+    names = ("rules", "candidates", "latency", "accuracy", "images", "audit", "search")
+    per_target = {f"target-{n}-{name}" for n in (1, 2) for name in names}
+    assert sections == shared | per_target | {"target-1-sensitivity"}
+    for words in (
+        "SHIP",
+        "NO-SHIP",
+        "8 of 113 nodes",
+        "the clock fell",
+        "torch.compile",
+        "First to diverge: Resize",
+        "--keep /head/Conv",
+    ):
         assert words in page.text
 
 
@@ -188,7 +192,7 @@ def test_a_lost_box_is_named_and_a_missing_image_does_not_stop_the_page(page: Pa
     assert "worse: 2 boxes; lost person; new dog" in page.text
     assert "gone.png: the image cannot be shown" in page.text
     embedded = [str(image["href"]) for image in page.all("image")]
-    assert [source.partition(";")[0] for source in embedded].count("data:image/jpeg") == 2
+    assert [source.partition(";")[0] for source in embedded].count("data:image/jpeg") == 3
     assert [source.partition(";")[0] for source in embedded].count("data:image/png") == 3
 
 
@@ -217,9 +221,9 @@ def test_drops_of_the_first_quantized_candidate_stand_open_when_fp32_is_chosen(e
 
 def test_a_large_photograph_is_made_small(evidence: Evidence) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), dtype=np.uint8)
-    item = evidence.changed[0]
+    item = evidence.changed["workstation"][0]
     large = ChangedImage(pixels, "large", "", "int8", item.reference, item.candidate)
-    page = render(dataclasses.replace(samples.bare(), changed=(large,)))
+    page = render(dataclasses.replace(samples.bare(), changed={"default": (large,)}))
     assert 'viewBox="0 0 560 420"' in page
     assert len(page) < 400_000
 
@@ -231,3 +235,18 @@ def test_the_page_is_written_whole_or_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises((StorageError, NotADirectoryError, FileExistsError)):
         write_report(samples.bare(), tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("held_out", "words"),
+    [(None, "on held-out frames;"), (0, "on the calibration frames themselves (none"), (64, "frames (64 held out)")],
+)
+def test_the_calibration_section_says_what_was_not_held_out_or_checked(
+    evidence: Evidence, held_out: int | None, words: str
+) -> None:
+    assert evidence.calibrated is not None
+    changes = {"held_out": held_out, "unchecked": ("Not checked.",), "moved_p95": None}
+    text = Parsed(render(dataclasses.replace(evidence, calibrated=evidence.calibrated.model_copy(update=changes)))).text
+    assert words in text
+    assert "Not checked." in text
+    assert "moved at most not known" in text

@@ -124,6 +124,34 @@ def test_two_runs_side_by_side(finished, tmp_path):
     assert "SHIP → NO-SHIP" in shown.stdout
 
 
+def test_single_classes_are_compared_the_largest_change_first(finished, tmp_path):
+    other = run(tmp_path / "b", measured(arrays=records({"car": 6, "pedestrian": 82})))
+    classes = compare(finished, other).candidates[0].classes
+    assert [change.name for change in classes] == ["recall/pedestrian", "recall/car", "recall/cyclist"]
+    pedestrian = classes[0]
+    assert pedestrian.after - pedestrian.before == pytest.approx(-0.2)
+    low, high = pedestrian.interval
+    assert low < -0.2 < high < 0 and pedestrian.direction == "worse"
+    assert classes[2].direction == "unsure", "two more found of 400 may be luck"
+    shown = call("compare", finished, other).stdout.splitlines()
+    lines = [line.split()[0] for line in shown if line.startswith("recall/")]
+    assert lines == ["recall/pedestrian", "recall/car", "recall/cyclist"]
+    told = json.loads(call("compare", finished, other, "--json").stdout)["candidates"][0]["classes"]
+    assert [item["name"] for item in told] == [change.name for change in classes]
+
+
+def test_a_class_without_examples_in_one_run_stands_last(finished, tmp_path):
+    arrays = records(2, classes=("car", "pedestrian"))
+    other = run(tmp_path / "b", measured(arrays=records(2)))
+    place = tmp_path / "b" / "int8"
+    for file in place.iterdir():
+        file.unlink()
+    place.rmdir()
+    save(measured(arrays=arrays), place)
+    classes = compare(finished, other).candidates[0].classes
+    assert (classes[-1].name, classes[-1].after, classes[-1].direction) == ("recall/cyclist", None, "unsure")
+
+
 def test_runs_on_other_images_have_no_intervals(finished, tmp_path):
     other = run(tmp_path / "b", measured(arrays=records(2)))
     arrays = records(2, each=100)
@@ -152,5 +180,22 @@ def test_junit_has_one_case_for_each_rule():
     assert len(cases) == 1 + sum(len(judged.rules) for judged in decision.judged)
     assert root.findall(".//failure") == []
     assert len(root.findall(".//skipped")) == 2
-    refused = junit.render([judge(Gate(latency_p50_ms=0.1), items, reference)])
-    assert len(ElementTree.fromstring(refused).findall(".//failure")) == 1
+
+
+def test_junit_shows_the_rules_that_made_a_no_ship(finished, tmp_path):
+    rules = tmp_path / "edgeship.toml"
+    rules.write_text('[model]\nsource = "m.onnx"\n[candidates]\nprecisions = ["fp32"]\n[gate]\nlatency_p50_ms = 0.1\n')
+    found = call("gate", finished, "--rules", rules, "--json", "--junit", tmp_path / "junit.xml")
+    assert found.exit_code == 1
+    root = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    broken = {
+        case.get("classname"): case.get("name") for case in root.iter("testcase") if case.find("failure") is not None
+    }
+    assert broken == {
+        "edgeship.default": "verdict",
+        "edgeship.default.fp32": "latency_p50_ms",
+        "edgeship.default.int8": "latency_p50_ms",
+    }
+    assert root.findall(".//skipped") == []
+    failures = [int(suite.get("failures")) for suite in root.findall("testsuite")]
+    assert failures == [1, 1, 1]

@@ -91,6 +91,37 @@ def test_int8_that_is_slower_and_worse_falls_back_with_the_profile():
     assert found.builds == 1
 
 
+def test_int8_that_passes_and_is_slower_is_not_the_answer():
+    world = World(0, base=6.5)
+    plain = Tried(world.plain().judged, 6.5, hottest=(("QLinearSigmoid", 0.3),))
+    found = search(ranking(), plain, world.high(4.25), world.attempt)
+    assert (found.answer, found.chosen, found.builds) == ("high-precision", "fp32", 0)
+    assert found.sentence == (
+        "ship fp32: INT8 is slower here (6.5 ms against 4.25 ms for fp32); it spends its time in QLinearSigmoid 30%."
+    )
+
+
+def test_a_mixed_engine_that_is_slower_than_high_precision_is_not_the_answer():
+    world = World(20, base=2.0, slope=0.2)
+    hot = (("QuantizeLinear", 0.4), ("Conv", 0.3))
+    found = search(ranking(), world.plain(), world.high(4.0), lambda plan: replace(world.attempt(plan), hottest=hot))
+    assert (found.answer, found.chosen, found.keep) == ("high-precision", "fp32", ())
+    assert found.sentence == (
+        "ship fp32: int8-keep20, the fastest mixed plan that passes, is slower here (6 ms against 4 ms for fp32); "
+        "it spends its time in QuantizeLinear 40%, Conv 30%; plain INT8 takes 2 ms, but map50 with 0 kept."
+    )
+
+
+def test_a_mixed_engine_stays_the_answer_where_high_precision_does_not_pass():
+    world = World(20, base=2.0, slope=0.2)
+    high = world.high(4.0)
+    refused = Rule(name="max_engine_mib", outcome="fail", measured=9.0, limit=5.0, reason="the engine is 9.0 MiB")
+    high = Tried(Judged(candidate="fp32", outcome="fail", rules=(*high.judged.rules, refused)), 4.0)
+    found = search(ranking(), world.plain(), high, world.attempt)
+    assert (found.answer, found.chosen) == ("mixed", "int8-keep20")
+    assert "fp32 is faster all the same" in found.sentence
+
+
 def test_without_the_fallback_the_mixed_engine_is_found_all_the_same():
     world = World(2, base=6.5)
     found = search(ranking(), world.plain(), world.high(4.25), world.attempt, SearchOptions(fallback=False))
@@ -104,6 +135,22 @@ def test_accuracy_that_costs_too_much_time_is_an_answer():
     assert (found.answer, found.chosen) == ("nothing", None)
     assert "over the budget" in found.sentence
     assert "fp32 takes 8.0 ms" in found.sentence
+
+
+def test_a_plan_that_changes_no_answer_and_is_undecided_ends_the_search():
+    world = World(113)
+
+    def attempt(candidate):
+        tried = world.attempt(candidate)
+        drop, speed = tried.judged.rules
+        few = drop.model_copy(update={"outcome": "inconclusive", "reason": "20 images cannot tell"})
+        judged = tried.judged.model_copy(update={"outcome": "inconclusive", "rules": (few, speed), "agreement": 1.0})
+        return tried if world.kept(candidate) < 20 else replace(tried, judged=judged)
+
+    found = search(ranking(), world.plain(), world.high(8.0), attempt)
+    assert (found.answer, found.chosen) == ("high-precision", "fp32")
+    assert [world.kept(item) >= 20 for item in found.attempts] == [False] * found.builds + [True]
+    assert found.sentence.endswith("20 images cannot tell.")
 
 
 def test_high_precision_alone_is_an_answer():

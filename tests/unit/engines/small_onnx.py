@@ -43,6 +43,24 @@ def nonzero(path: Path) -> Path:
     return save(path, helper.make_graph([node], "nonzero", [values], [places]))
 
 
+def reshaped(path: Path) -> Path:
+    """A convolution whose result is flattened to a shape that the graph computes from its input: images → flat."""
+    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    constants = {"zero": np.array([0], np.int64), "rest": np.array([-1], np.int64)}
+    weights = [numpy_helper.from_array(weight, "w")]
+    weights += [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["c"], "head.conv", pads=[1] * 4),
+        helper.make_node("Shape", ["c"], ["s"], "head.shape"),
+        helper.make_node("Gather", ["s", "zero"], ["n"], "head.gather"),
+        helper.make_node("Concat", ["n", "rest"], ["to"], "head.concat", axis=0),
+        helper.make_node("Reshape", ["c", "to"], ["flat"], "head.reshape"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])
+    flat = helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["batch", 4 * SIZE * SIZE])
+    return save(path, helper.make_graph(nodes, "reshaped", [images], [flat], weights))
+
+
 def save(path: Path, graph: onnx.GraphProto) -> Path:
     """A checked model at opset 18."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_onnx import convolutions
+from small_onnx import convolutions, reshaped
 
 from edgeship import engines
 from edgeship.config import Batch, Target
@@ -20,6 +22,7 @@ from edgeship.engines import (
     _trt_cache,
     _trt_engine,
     _trt_implicit,
+    _trt_network,
 )
 from edgeship.engines._plan import read_plan
 from edgeship.errors import (
@@ -87,6 +90,22 @@ def test_the_implicit_path_is_refused_with_the_way_to_do_it_here(request_: Build
     assert "edgeship quantize" in str(caught.value.do)
 
 
+@pytest.mark.parametrize(("capabilities", "named"), [(("8.6",), "8.6"), (("7.5", "8.9", "8.6"), "7.5, 8.6")])
+def test_fp8_for_a_gpu_without_fp8_is_refused_before_the_build(
+    request_: BuildRequest, capabilities: tuple[str, ...], named: str
+) -> None:
+    request_.onnx.unlink()
+    with pytest.raises(PrecisionError) as caught:
+        RTX.build(replace(with_target(request_, compute_capability=capabilities), precision="fp8"))
+    assert f"would build for compute capability {named}, which has no FP8" in str(caught.value)
+    assert "expected: compute capability 8.9 (Ada) or later" in str(caught.value)
+    assert caught.value.do is not None
+
+
+def test_fp8_belongs_to_ada_and_later() -> None:
+    _trt.refuse_fp8("TensorRT", Target(engine="tensorrt-rtx", compute_capability=("8.9", "9.0", "10.0", "12.1")))
+
+
 def test_options_that_the_flavour_has_not_are_refused(request_: BuildRequest) -> None:
     with pytest.raises(UserInputError, match="no dla_core, hardware_compatible, version_compatible"):
         RTX.build(with_target(request_, dla_core=0, hardware_compatible=True, version_compatible=True))
@@ -129,6 +148,40 @@ def test_plugin_libraries_that_do_not_load(request_: BuildRequest, tmp_path: Pat
         RTX.build(with_target(request_, plugins=(text,)))
 
 
+PLUGIN = """
+typedef struct { const char *kind; int major, minor; } Info;
+static int language(void *self) { return 0; }
+static Info info(void *self) { return (Info){"PLUGIN CREATOR_V3ONE", 1, 0}; }
+static void destroy(void *self) {}
+static void *create(void *self, const char *name, const void *fields, int phase) { return 0; }
+static const void *fields(void *self) { static const long none[2]; return none; }
+static const char *name(void *self) { return "Nothing"; }
+static const char *version(void *self) { return "1"; }
+static const char *space(void *self) { return ""; }
+static void *table[] = {language, info, destroy, destroy, create, fields, name, version, space};
+static void *creator[] = {table};
+static void *creators[] = {creator};
+void *getCreators(int *count) { *count = 1; return creators; }
+void setLoggerFinder(void *finder) {}
+"""
+"""A plugin creator in TensorRT's binary interface: the table of IPluginCreatorV3One."""
+
+
+def test_plugin_libraries_are_loaded_for_every_build(request_: BuildRequest, tmp_path: Path) -> None:
+    library, empty = tmp_path / "plugin.so", tmp_path / "empty.so"
+    for path, code in ((library, PLUGIN), (empty, "int nothing;")):
+        path.with_suffix(".c").write_text(code)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", path, path.with_suffix(".c")], check=True)
+    for _ in range(2):
+        RTX.build(with_target(request_, plugins=(library,)))
+    with pytest.raises(UserInputError, match="plugin creator of Nothing exists already"):
+        RTX.build(with_target(request_, plugins=(library, library)))
+    log = _trt.Log()
+    for _ in range(2):
+        with pytest.raises(UserInputError, match="getCreators could not be loaded"):
+            _trt_network.parse(_trt.load("tensorrt-rtx"), request_.onnx, log, plugins=(empty,))
+
+
 def test_engines_that_do_not_open(request_: BuildRequest, tmp_path: Path) -> None:
     RTX.build(request_)
     foreign = tmp_path / "foreign.engine"
@@ -160,7 +213,7 @@ def test_versions_that_say_the_same_fit_and_compatible_plans_fit_later_ones(requ
     assert differs(version=f"{major}.0.0")
     assert not differs(version=f"{major}.0.0", version_compatible=True)
     assert differs(version=f"{major}.99.0", version_compatible=True), "a later version's plan does not load here"
-    assert differs(version="0.9.0", version_compatible=True)
+    assert not differs(version="0.9.0", version_compatible=True), "NVIDIA: across major versions too"
 
 
 def test_hardware_compatible_plans_fit_ampere_and_later(request_: BuildRequest) -> None:
@@ -305,6 +358,28 @@ def test_ctrl_c_stops_a_build_at_its_next_step() -> None:
         if done:
             raise KeyboardInterrupt
 
-    monitor = _trt_build.progress_monitor(flavour.trt, interrupted)
+    monitor = _trt_build.progress_monitor(flavour.trt, interrupted, threading.Event())
     monitor.phase_start("Building engine", None, 3)
     assert monitor.step_complete("Building engine", 0) is False
+
+
+def test_ctrl_c_during_a_build_is_no_failed_build(request_: BuildRequest) -> None:
+    def interrupted(done: int, total: int | None, what: str) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        RTX.build(replace(request_, progress=interrupted))
+    assert not request_.output.exists()
+
+
+def test_a_precision_is_held_on_layers_of_floats_alone(tmp_path: Path) -> None:
+    """Beside the convolution, ``keep`` must not touch what computes shapes: TensorRT 10 refuses FP16 for integers."""
+    flavour = _trt.load("tensorrt-rtx")
+    network = _trt_network.parse(flavour, reshaped(tmp_path / "model.onnx"), _trt.Log()).network
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    kinds = {layer.type.name for layer in layers}
+    assert {"CONVOLUTION", "SHAPE", "GATHER", "CONCATENATION", "SHUFFLE"} <= kinds
+    held = {layer.type.name for layer in layers if _trt_implicit._has_precision(flavour.trt, layer)}
+    assert {"CONVOLUTION", "SHUFFLE"} <= held
+    assert not held & {"SHAPE", "GATHER", "CONCATENATION", "CONSTANT"}

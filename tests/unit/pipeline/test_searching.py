@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import made_trials
-from edgeship.config import Config, Gate, Model, Target
+from edgeship.config import Batch, Config, Gate, Model, Target
 from edgeship.decide.measured import Measured
 from edgeship.pipeline.cache import Run
 from edgeship.pipeline.searching import called_for, preview_db
-from edgeship.pipeline.trials import Tries
+from edgeship.pipeline.trials import PREVIEW, Tries, graph_name, on_this_cpu
 from edgeship.results import Candidate, Trial
 
 TRIAL = Trial(candidate=Candidate(name="int8-keep2", precision="int8"), engine="tensorrt", device="cuda:0")
@@ -50,3 +50,12 @@ def test_a_search_begins_by_itself_when_int8_loses_and_fp32_is_too_slow(tmp_path
     assert not called_for(*gated(tmp_path / "fp32 fits", limit_ms=5.0, wrong=40))
     assert not called_for(*gated(tmp_path / "int8 fits", limit_ms=3.0, wrong=0))
     assert not called_for(*gated(tmp_path / "nothing is fast enough", limit_ms=1.0, wrong=0))
+
+
+def test_a_preview_is_neither_timed_nor_shared_with_the_targets_graphs(tmp_path) -> None:
+    target = Target(engine="tensorrt", device="cuda:0", batch=Batch(min=2, opt=4, max=8))
+    candidate = Candidate(name="int8-keep2", precision="int8", keep=("a",))
+    own, preview = Tries("orin", target), Tries(PREVIEW, on_this_cpu(target), preview=True)
+    assert (own.style, preview.style) == ("tensorrt", "tensorrt")
+    assert graph_name(candidate, own) != graph_name(candidate, preview)
+    assert on_this_cpu(target).batch == target.batch

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edgeship.config import Config, load
-from edgeship.errors import DataError, UserInputError
+from edgeship.errors import ConfigError, DataError, UserInputError
 from edgeship.files import sha256_json
 from edgeship.pipeline import steps
 from edgeship.pipeline.cache import Run
@@ -125,3 +125,37 @@ def test_a_misspelt_task_is_refused_before_anything_long(tmp_path: Path) -> None
     text = '[evaluation]\ntask = "segmentaton"\n[candidates]\nprecisions = ["fp32"]\n'
     with pytest.raises(UserInputError, match="did you mean 'segmentation'"):
         steps.check_data(run_in(tmp_path, text).config)
+
+
+def labelled(folder: Path, gate: str, classes: str = '["bag", "dress"]', evaluation: str = "") -> Config:
+    """A config with two labelled images and these rules."""
+    for number, name in enumerate(("bag", "dress") if "bag" in classes else ("0", "1")):
+        (folder / "val" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(folder / "val" / name / "a.png")
+    named = f"classes = {classes}\n" if classes else ""
+    text = f'[evaluation]\nimages = "val/"\n{named}{evaluation}[candidates]\nprecisions = ["fp32"]\n[gate]\n{gate}'
+    return run_in(folder, text).config
+
+
+def test_misspelt_names_in_the_gate_are_told_at_once_before_anything_long(tmp_path: Path) -> None:
+    gate = 'max_drop = { top_1 = 0.01, top5 = 0.01 }\ncritical = { bug = 0.01 }\ncritical_metric = "iou"\n'
+    with pytest.raises(ConfigError) as caught:
+        steps.check_data(labelled(tmp_path, gate))
+    assert caught.value.problems == (
+        "gate.critical_metric: 'iou' is no metric of this task's classes; use recall",
+        "gate.max_drop.top_1: no such metric; did you mean 'top1'?",
+        "gate.max_drop.top5: no such metric; did you mean 'top1'?",
+        "gate.critical.bug: no such class; did you mean 'bag'?",
+    )
+    steps.check_data(labelled(tmp_path, "max_drop = { top1 = 0.01 }\ncritical = { bag = 0.01 }\n"))
+
+
+def test_numbers_that_the_model_may_extend_are_left_to_the_gate(tmp_path: Path) -> None:
+    config = labelled(tmp_path, 'max_drop = { top5 = 0.01 }\ncritical = { "7" = 0.01 }\n', classes="")
+    steps.check_data(config)
+
+
+def test_a_task_of_ones_own_has_no_critical_classes(tmp_path: Path) -> None:
+    config = labelled(tmp_path, "critical = { bag = 0.01 }\n", evaluation='task = "own:score"\n')
+    with pytest.raises(ConfigError, match="measures nothing of a class"):
+        steps.check_data(config)

@@ -76,6 +76,12 @@ def tiny(kind: str) -> onnx.ModelProto:
         extra = {"w2": weight(8, 8, 3, 3)}
         nodes = [*stem, node("Conv", "r w2", "d", pads=[1, 1, 1, 1]), node("Add", "d r", "s"), node("Relu", "s", "y")]
         return graph(nodes, conv | extra, image, ["y"])
+    if kind == "wide residual":
+        weights = {"w": weight(32, 3, 3, 3), "b": np.ones(32, np.float32), "w2": weight(32, 32, 3, 3),
+                   "w3": weight(32, 32, 3, 3)}  # fmt: skip
+        nodes = [*stem, node("Conv", "r w2", "d", pads=[1] * 4), node("Relu", "d", "e")]
+        nodes += [node("Conv", "e w3", "f", pads=[1] * 4), node("Add", "f r", "s"), node("Relu", "s", "y")]
+        return graph(nodes, weights, image, ["y"])
     if kind == "concat":
         extra = {"w2": weight(4, 8, 1, 1), "w3": weight(4, 12, 1, 1)}
         nodes = [*stem, node("Conv", "r w2", "d"), node("Concat", "r d", "k", axis=1), node("Conv", "k w3", "y")]
@@ -90,8 +96,12 @@ def tiny(kind: str) -> onnx.ModelProto:
         nodes = [*stem, node("GlobalAveragePool", "r", "g"), node("Flatten", "g", "f"), node("Gemm", "f w2 b2", "y")]
         return graph(nodes, conv | {"w2": weight(8, 5), "b2": np.ones(5, np.float32)}, image, ["y"])
     if kind == "shared":
-        nodes = [*stem, node("Conv", "r w2", "d", pads=[1, 1, 1, 1]), node("Conv", "d w2", "y", pads=[1, 1, 1, 1])]
+        nodes = [*stem, node("Conv", "r w2 b", "d", pads=[1, 1, 1, 1]), node("Conv", "d w2 b", "y", pads=[1, 1, 1, 1])]
         return graph(nodes, conv | {"w2": weight(8, 8, 3, 3)}, image, ["y"])
+    if kind == "relu6":
+        extra = {"w2": weight(8, 8, 3, 3), "zero": np.float32(0), "six": np.float32(6)}
+        nodes = [stem[0], node("Clip", "c zero six", "r"), node("Conv", "r w2", "y", pads=[1, 1, 1, 1])]
+        return graph(nodes, conv | extra, image, ["y"])
     if kind == "ranking":
         extra = {"w2": weight(8, 8, 1, 1), "dead": -np.ones((8, 8, 1, 1), np.float32), "w3": weight(8, 8, 1, 1),
                  "shape": np.array([0, 8, -1]), "axis": np.array([1]), "count": np.array([5])}  # fmt: skip

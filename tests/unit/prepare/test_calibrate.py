@@ -16,6 +16,7 @@ from onnx import helper
 from edgeship.errors import CacheError, DataError, ModelError, UserInputError
 from edgeship.prepare import cache, graph, thresholds
 from edgeship.prepare.calibrate import Options, calibrate, method_named
+from edgeship.prepare.histogram import BINS
 from edgeship.prepare.intake import Batches
 from edgeship.prepare.observe import Observer, open_session, with_outputs
 from edgeship.prepare.placement import infer, place, select
@@ -67,6 +68,56 @@ def test_ranges_are_those_of_every_activation(model: Path, made: tuple[Path, Any
         assert ranges[name].amax["minmax"] == pytest.approx(float(np.abs(values).max()), rel=1e-5)
         exact = float(np.sort(np.abs(values))[int(np.ceil(0.9999 * values.size)) - 1])
         assert abs(ranges[name].amax["percentile"] - exact) <= float(np.abs(values).max()) / 2048 * 1.001
+
+
+def test_mse_is_the_optimum_of_an_exhaustive_search_on_real_activations(model: Path) -> None:
+    """Every number of bins for int8, rounded value by value; every pair of ends for uint8, by the noise model."""
+    proto = infer(graph.load_onnx(model))
+    observer = Observer(proto, place(proto).observed)
+    for _ in observer.observe(iter(pictures(model, 32))):
+        pass
+    for name, found in observer.histograms().items():
+        counts = found.magnitudes()
+        used = np.flatnonzero(counts)
+        centres, weights = used + 0.5, counts[used].astype(float)
+        errors = []
+        for bins in range(1, int(used[-1]) + 2):
+            step = bins / 127
+            errors.append(float(np.square(np.minimum(np.rint(centres / step), 127) * step - centres) @ weights))
+        best = min((1 + int(np.argmin(errors))) * found.width, found.amax)
+        assert thresholds.symmetric(found, "mse") == pytest.approx(best, abs=found.width), name
+
+        signed = found.signed().astype(float)
+        sides = []
+        for side in (signed[BINS:], signed[:BINS][::-1]):
+            filled, size = np.flatnonzero(side), 0 if not side.any() else int(np.flatnonzero(side)[-1]) + 1
+            beyond = np.maximum(filled[None, :] + 0.5 - np.arange(size + 1)[:, None], 0.0)
+            sides.append(np.square(beyond) @ side[filled])
+        spans = np.arange(sides[0].size)[:, None] + np.arange(sides[1].size)[None, :]
+        noise = signed.sum() - signed[BINS - 1 : BINS + 1].sum()
+        costs = (spans / 255.0) ** 2 / 12 * noise + sides[0][:, None] + sides[1][None, :]
+        costs[0, 0] = np.inf
+        top, bottom = np.unravel_index(int(np.argmin(costs)), costs.shape)
+        low, high = thresholds.asymmetric(found, "mse")
+        assert high == pytest.approx(min(top * found.width, max(found.high, 0.0)), abs=found.width), name
+        assert low == pytest.approx(max(-bottom * found.width, min(found.low, 0.0)), abs=found.width), name
+
+
+def test_what_was_not_held_out_is_not_called_held_out(model: Path, tmp_path: Path) -> None:
+    """Eight frames in one batch: nothing is left to compare the methods on, nor to see the thresholds move."""
+    one = calibrate(model, pictures(model, 8), tmp_path / "1.cache", Options())
+    assert (one.held_out, one.moved_p95, one.moving) == (0, None, ())
+    assert one.methods
+    assert "compared on the calibration frames themselves" in one.advice
+    assert "Whether 8 frames are enough is not known" in one.advice
+    two = calibrate(model, pictures(model, 16), tmp_path / "2.cache", Options())
+    assert two.held_out == 8
+    assert two.moved_p95 is not None
+    assert "themselves" not in two.advice
+    none = calibrate(model, pictures(model, 16, batch=2), tmp_path / "0.cache", Options(holdout=0.0))
+    assert none.held_out == 0
+    assert "themselves" in none.advice
+    assert "is not known" not in none.advice
 
 
 def test_auto_takes_the_nearest_method(made: tuple[Path, Any]) -> None:
@@ -198,7 +249,7 @@ def test_a_plain_tensorrt_cache_needs_trust(made: tuple[Path, Any], tmp_path: Pa
     trusted = cache.load(plain, cache.Expected(), trust=True)
     assert trusted.trusted
     assert set(trusted.scales) == {"images", "layer:0 out"}
-    assert trusted.bounds("images", nonnegative=True) == (0.0, pytest.approx(1.0, rel=1e-6))
+    assert trusted.bounds("images", (0.0, 6.0)) == (0.0, pytest.approx(1.0, rel=1e-6))
     assert trusted.bounds("images") == (pytest.approx(-1.0, rel=1e-6), pytest.approx(1.0, rel=1e-6))
 
 
@@ -290,9 +341,10 @@ def test_an_activation_that_overflows_names_tensor_and_frame(tmp_path: Path) -> 
     proto.graph.node[1].input[0] = "logged"
     path = tmp_path / "log.onnx"
     onnx.save(proto, path)
-    frames = [([name], {"x": np.full((1, 3, 16, 16), value, np.float32)}) for name, value in (("a", 1.0), ("b", -1.0))]
-    message = refuse(ModelError, path, frames, tmp_path / "out")
-    assert "tensor 'logged' holds NaN on frame b" in message
+    for value, kind in ((-1.0, "NaN"), (0.0, "infinity")):
+        frames = [([name], {"x": np.full((1, 3, 16, 16), x, np.float32)}) for name, x in (("a", 1.0), ("b", value))]
+        message = refuse(ModelError, path, frames, tmp_path / "out")
+        assert f"tensor 'logged' holds {kind} on frame b" in message
 
 
 def test_a_graph_without_anything_to_quantize(tmp_path: Path) -> None:

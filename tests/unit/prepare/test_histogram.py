@@ -105,19 +105,44 @@ def int8_error(data: np.ndarray, threshold: float) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mse_is_within_one_bin_of_the_exact_search(kind: str) -> None:
-    """The same candidates, every one judged offline on the values themselves instead of on bins.
+    """Thresholds judged offline on the values themselves instead of on bins: every eighth bin edge, and every one near
+    ours.
 
-    Neighbouring candidates can differ by less than the bins resolve; then ours may be the other one, and must be as
-    good on the values to a thousandth.
+    Neighbouring thresholds can differ by less than the bins resolve; then ours may be another one, and must be as good
+    on the values to a thousandth.
     """
     data = distributions()[kind][:60_000] if kind != "outlier" else distributions()[kind][-60_000:]
     found = histogram_of(data)
     ours = thresholds.symmetric(found, "mse")
-    step = thresholds.SEARCH_STEP * found.width
-    candidates = [float(t) for t in np.arange(step, found.amax, step)] + [found.amax]
+    far = np.arange(8 * found.width, found.amax, 8 * found.width)
+    near = ours + found.width * np.arange(-24, 25)
+    candidates = [*far, *near[near < found.amax], found.amax]
     errors = [int8_error(data, threshold) for threshold in candidates]
     best = candidates[int(np.argmin(errors))]
     assert abs(ours - best) <= found.width or int8_error(data, ours) <= min(errors) * 1.001
+
+
+def uint8_error(data: np.ndarray, low: float, high: float) -> float:
+    """Mean squared error of asymmetric uint8 on the values themselves."""
+    step = (high - low) / 255
+    zero = np.rint(-low / step)
+    wide = data.astype(np.float64)
+    return float(np.square((np.clip(np.rint(wide / step) + zero, 0, 255) - zero) * step - wide).mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_sided_mse_is_within_a_tenth_of_the_best_there_is(kind: str) -> None:
+    """Its noise model against a search over pairs of ends, each judged on the values: less than half a decibel."""
+    data = distributions()[kind][-20_000:]
+    found = histogram_of(data)
+    low, high = min(0.0, float(data.min())), max(0.0, float(data.max()))
+    shares = np.arange(1, 41) / 40
+    errors = [
+        uint8_error(data, low * below, high * above)
+        for below in (shares if low < 0 else [0.0])
+        for above in (shares if high > 0 else [0.0])
+    ]
+    assert uint8_error(data, *thresholds.asymmetric(found, "mse")) <= min(errors) * 1.1
 
 
 def slow_entropy(data: np.ndarray, found: Histogram) -> float:

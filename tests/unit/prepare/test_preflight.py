@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import edgeship
 from edgeship.config import InputSpec, Model
 from edgeship.errors import MissingExtra, ModelError, StageError
 from edgeship.prepare import export
@@ -147,6 +152,48 @@ def test_a_named_engine_that_is_not_installed_is_refused(troubled: Path) -> None
 
 def test_without_a_parser_nothing_is_claimed() -> None:
     require(Preflight(parser=None))
+
+
+@pytest.fixture
+def without_tensorrt(tmp_path: Path) -> dict[str, str]:
+    """An environment with every installed package but TensorRT's: ``python -S`` finds what PYTHONPATH names alone."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for entry in Path(place).iterdir():
+            if not entry.name.startswith("tensorrt"):
+                (packages / entry.name).symlink_to(entry)
+    source = Path(edgeship.__file__).parents[1]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(source), str(packages)))}
+
+
+def command(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-S", "-m", "edgeship", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment, check=False)
+
+
+def test_without_any_tensorrt_it_says_that_the_parser_was_not_asked(
+    troubled: Path, without_tensorrt: dict[str, str]
+) -> None:
+    done = command(without_tensorrt, "preflight", troubled, "--json")
+    assert done.returncode == 0, done.stderr
+    found = Preflight.model_validate_json(done.stdout)
+    assert found.parser is None
+    assert found.errors == (), "only the parser knows what it rejects"
+    assert found.problems[-1].level == "note"
+    assert found.problems[-1].reason.startswith("TensorRT's own parser was not asked: no TensorRT of any kind works")
+    assert any("Foo of domain 'my.ops' is no standard operator" in problem.reason for problem in found.problems)
+    shown = command(without_tensorrt, "preflight", troubled)
+    assert "asked     no parser of TensorRT" in shown.stdout
+    assert "TensorRT's own parser was not asked" in " ".join(shown.stdout.split())
+    assert "nothing to object to" not in shown.stdout
+
+
+def test_without_any_tensorrt_a_named_engine_is_refused(troubled: Path, without_tensorrt: dict[str, str]) -> None:
+    done = command(without_tensorrt, "preflight", troubled, "--engine", "tensorrt-rtx")
+    assert done.returncode == 2, done.stdout
+    assert "the engine 'tensorrt-rtx' needs the package 'tensorrt_rtx'" in done.stderr
+    assert "pip install 'edgeship[rtx]'" in done.stderr
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:

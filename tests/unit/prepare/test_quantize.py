@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,40 @@ def test_one_operator_for_onnxruntime(kind: str, tmp_path: Path) -> None:
     assert bool(biases) == any(tensor.name.startswith("b") for tensor in tiny(kind).graph.initializer)
 
 
+@pytest.mark.parametrize("kind", ["residual", "concat", "depthwise", "transposed", "gemm", "shared"])
+def test_weights_are_symmetric_and_biases_have_the_products_scale(kind: str, tmp_path: Path) -> None:
+    """int8 in ±127 with zero point 0; int32 with scale input × weight, also where layers share a bias."""
+    path, known = calibrated(kind, tmp_path)
+    quantize(path, "onnxruntime", known, tmp_path / "q.onnx", patches(kind), Plan())
+    proto = onnx.load(tmp_path / "q.onnx")
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    made = {node.output[0]: node for node in proto.graph.node if node.op_type == "DequantizeLinear"}
+    weighted = [node for node in proto.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm")]
+    assert len(weighted) >= 2
+    for node in weighted:
+        activation, weight, *bias = (made[name] for name in node.input)
+        assert np.abs(constants[weight.input[0]].astype(int)).max() <= 127
+        assert not constants[weight.input[2]].any()
+        for item in bias:
+            assert constants[item.input[0]].dtype == np.int32
+            product = constants[activation.input[1]] * constants[weight.input[1]]
+            np.testing.assert_allclose(constants[item.input[1]], product, rtol=1e-5)
+
+
+def test_a_clip_of_a_trusted_cache_still_clips(tmp_path: Path) -> None:
+    """onnxruntime's quantizer removes ReLU6: the range, here from a cache with magnitudes only, must do its work."""
+    path, known = calibrated("relu6", tmp_path)
+    plain = tmp_path / "plain.cache"
+    wider = {name: 2 * scale for name, scale in known.scales.items()}
+    plain.write_text(cache.format_cache(wider))
+    trusted = cache.load(plain, cache.Expected(), trust=True)
+    result = quantize(path, "onnxruntime", trusted, tmp_path / "q.onnx", patches("relu6"), Plan())
+    proto = onnx.load(tmp_path / "q.onnx")
+    assert "Clip" not in {node.op_type for node in proto.graph.node}
+    assert scales(proto)["r"] == (pytest.approx(6 / 255, rel=1e-5), 0)
+    assert min(result.output_snr_db.values()) > 25
+
+
 @pytest.mark.parametrize("kind", ["residual", "concat", "depthwise", "shared"])
 def test_weights_are_per_channel(kind: str, tmp_path: Path) -> None:
     """The tiny graphs' channels differ a hundredfold in size: each keeps its own 127 steps."""
@@ -113,6 +148,28 @@ def test_one_operator_for_tensorrt(kind: str, tmp_path: Path) -> None:
     for name, (scale, zero) in found.items():
         assert scale == pytest.approx(known.scales[name], rel=1e-6), name
         assert zero == 0
+
+
+def dequantized_inputs(path: Path) -> dict[str, list[str]]:
+    """Node → which of its inputs come from a DequantizeLinear, by the tensor before Q/DQ."""
+    proto = onnx.load(path)
+    quantized = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    before = {node.output[0]: quantized.get(node.input[0], node.input[0])
+              for node in proto.graph.node if node.op_type == "DequantizeLinear"}  # fmt: skip
+    return {node.name: [before[name] for name in node.input if name in before] for node in proto.graph.node}
+
+
+def test_a_residual_add_and_a_kept_node_for_tensorrt(tmp_path: Path) -> None:
+    """INT8 for the skip branch only: TensorRT adds it to the convolution's own result, in the same kernel."""
+    path, known = calibrated("wide residual", tmp_path)
+    for keep in ((), ("n_d",)):
+        plan = Plan(keep=keep, precision="int8-fp32", layers=False)
+        result = quantize(path, "tensorrt", known, tmp_path / "t.onnx", patches("residual"), plan)
+        assert result.kept == keep
+        inputs = dequantized_inputs(tmp_path / "t.onnx")
+        assert inputs["n_f"] == ["e", "w3"]
+        assert inputs["n_d"] == ([] if keep else ["r", "w2"])
+        assert inputs["n_s"] == ([] if keep else ["r"])
 
 
 def test_one_cache_for_onnxruntime_and_tensorrt_rtx(
@@ -309,13 +366,20 @@ def test_the_commands(model: Path, tmp_path: Path) -> None:
     images = str(Path(__file__).parents[3] / "examples" / "fashion" / "calib")
     settings = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=73", "-p", "std=90"]
     out = tmp_path / "calib.cache"
-    first = run("calibrate", str(model), "--images", images, *settings, "--count", "64", "-o", str(out))
+    np.savez(tmp_path / "val.npz", images=np.stack([feeds["images"][0] for _, feeds in pictures(model, 4, batch=1)]))
+    asked = ["calibrate", str(model), "--images", images, *settings, "--count", "64", "-o", str(out)]
+    first = run(*asked, "--evaluation", str(tmp_path / "val.npz"))
     assert first.returncode == 0, first.stderr
+    assert "the calibration frames are files, the evaluation images ready arrays" in " ".join(first.stdout.split())
     assert "method" in first.stdout
     assert "dB on held-out frames" in first.stdout
     second = run("quantize", str(model), "--cache", str(out), "--for", "onnxruntime", "-o", str(tmp_path / "q.onnx"))
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "q.onnx").is_file()
+    mean = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=0", "-p", "std=90"]
+    wrong = run("quantize", str(model), "--cache", str(out), "--images", images, *mean, "-o", str(tmp_path / "w.onnx"))
+    assert wrong.returncode == 2
+    assert "preprocessing: made from other settings" in wrong.stderr
     onnx.save(tiny("residual"), tmp_path / "other.onnx")
     third = run("quantize", str(tmp_path / "other.onnx"), "--cache", str(out), "-o", str(tmp_path / "o.onnx"), "--json")
     assert third.returncode == 2
@@ -344,7 +408,7 @@ def test_a_plain_tensorrt_cache_at_the_command_line(
     taken = run(*asked, "--trust-cache", *images, *settings, "--json")
     assert taken.returncode == 0, taken.stderr
     for name, (scale, _) in scales(onnx.load(out)).items():
-        low, high = cache.load(plain, cache.Expected(), trust=True).bounds(name, nonnegative=True) or (0.0, 0.0)
+        low, high = cache.load(plain, cache.Expected(), trust=True).bounds(name, (0.0, math.inf)) or (0.0, 0.0)
         assert scale == pytest.approx((high - low) / 255, rel=1e-5) or scale == pytest.approx(2 * high / 255, rel=1e-5)
 
 

@@ -212,10 +212,22 @@ def test_a_killed_process_is_continued(made: Ground, tmp_path: Path) -> None:
 
 def test_a_trial_that_takes_too_long_is_stopped(made: Ground, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "trial", made)
-    change(folder, benchmark=Benchmark(warmup_s=60, min_s=60, max_s=90))
+    change(folder, benchmark=Benchmark(warmup_s=0.1, min_s=60, max_s=90))
     trial = local.run(folder, timeout_s=3)
-    assert trial.failure is not None and trial.failure.kind == "Timeout"
-    assert "3 s" in trial.failure.message
+    assert trial.failure is not None
+    assert (trial.failure.kind, trial.failure.stage) == ("Timeout", "benchmark")
+    assert trial.failure.message == (
+        "not ended after 3 s, so it was stopped; raise candidates.timeout_s if it needs longer"
+    )
+
+
+def test_a_trial_whose_time_is_of_no_interest_is_not_measured(made: Ground, tmp_path: Path) -> None:
+    folder = make_trial(tmp_path / "trial", made)
+    change(folder, benchmark=None)
+    trial = run_trial(folder)
+    assert trial.failure is None and trial.latency is None
+    assert trial.evaluation is not None and trial.outputs is not None
+    assert not (folder / "latency.json").exists()
 
 
 def test_the_trial_ends_with_the_process_that_waits_for_it(made: Ground, tmp_path: Path) -> None:

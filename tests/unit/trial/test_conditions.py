@@ -60,6 +60,25 @@ def test_a_clock_that_fell_is_said(tmp_path: Path) -> None:
     assert watch.conditions().changed == "the clock moved between 612 and 1300 MHz"
 
 
+def test_a_power_mode_that_changed_is_said(tmp_path: Path) -> None:
+    watch = for_device("cuda:0", tree(tmp_path, JETSON))
+    with watch:
+        (tmp_path / "var/lib/nvpmodel/status").write_text("pmode:0000\n")
+    found = watch.conditions()
+    assert found.power_mode == "2 MODE_30W"
+    assert found.changed == "the power mode went from 2 MODE_30W to 0 MAXN"
+
+
+def test_a_governor_that_changed_on_any_core_is_said(tmp_path: Path) -> None:
+    cores = [f"sys/devices/system/cpu/cpu{i}/cpufreq" for i in range(2)]
+    files = {f"{core}/scaling_cur_freq": "2000000" for core in cores}
+    files |= {f"{core}/scaling_governor": "performance\n" for core in cores}
+    watch = for_device("cpu", tree(tmp_path, files))
+    with watch:
+        (tmp_path / cores[1] / "scaling_governor").write_text("powersave\n")
+    assert watch.conditions().changed == "the power mode went from performance to performance+powersave"
+
+
 @pytest.mark.parametrize("gone", ["etc/nvpmodel.conf", "sys/kernel/debug/bpmp/debug/clk/emc/rate"])
 def test_what_is_not_readable_is_absent(tmp_path: Path, gone: str) -> None:
     tree(tmp_path, JETSON)

@@ -6,6 +6,7 @@ from edgeship.decide.report.evidence import (
     Box,
     ChangedImage,
     Evidence,
+    SearchFound,
     SearchStep,
     Tried,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "Box",
     "ChangedImage",
     "Evidence",
+    "SearchFound",
     "SearchStep",
     "Tried",
     "markdown_summary",

@@ -106,6 +106,23 @@ class SearchStep:
 
 
 @dataclass(frozen=True)
+class SearchFound:
+    """The search for a mixed-precision engine on one target.
+
+    Args:
+        sentence: What it concluded, in words.
+        steps: In the order they were taken.
+        sensitivity: Nodes by the damage their quantization does, worst first (lowest signal-to-noise).
+        keep: The nodes that its answer keeps in high precision.
+    """
+
+    sentence: str
+    steps: tuple[SearchStep, ...] = ()
+    sensitivity: tuple[LayerNoise, ...] = ()
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Baseline:
     """What the user would have instead: PyTorch on the same shapes in the same run."""
 
@@ -134,9 +151,9 @@ class Evidence:
         critical: Names of the classes with a rule of their own.
         metric: The metric that stands for the task, such as ``top1``; None: chosen from the rules.
         calibrated_folder: The folder that holds ``calibrated.ranges``.
-        quantized: By candidate name.
-        sensitivity: Nodes by the damage their quantization does, worst first (lowest signal-to-noise).
-        search_sentence: What the search concluded, in words.
+        quantized: Graphs by target and candidate name.
+        searches: By target name; absent where nothing was searched.
+        changed: Images that changed their answer, by target name.
         environment: Versions and hardware of the workstation.
         reproduce: Commands, in order.
         finished: When the run ended, in words; empty: left out, so that equal evidence gives an equal page.
@@ -158,11 +175,9 @@ class Evidence:
     parity: Parity | None = None
     calibrated: Calibrated | None = None
     calibrated_folder: Path | None = None
-    quantized: Mapping[str, Quantized] = field(default_factory=dict)
-    sensitivity: tuple[LayerNoise, ...] = ()
-    search: tuple[SearchStep, ...] = ()
-    search_sentence: str = ""
-    changed: tuple[ChangedImage, ...] = ()
+    quantized: Mapping[str, Mapping[str, Quantized]] = field(default_factory=dict)
+    searches: Mapping[str, SearchFound] = field(default_factory=dict)
+    changed: Mapping[str, tuple[ChangedImage, ...]] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
     stages: tuple[StageRun, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)

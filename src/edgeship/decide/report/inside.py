@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from edgeship.decide.report import numbers, strips
 from edgeship.decide.report import scale as scales
-from edgeship.decide.report.blocks import Block, Cell, Column, Fold, Heading, Prose, Row, Section, Table, folded
-from edgeship.decide.report.evidence import Evidence
+from edgeship.decide.report.blocks import Block, Cell, Code, Column, Fold, Heading, Prose, Row, Section, Table, folded
+from edgeship.decide.report.evidence import SearchStep
 from edgeship.decide.report.view import CandidateView, TargetView
 from edgeship.results import Audit, LayerNoise
 
@@ -136,38 +137,29 @@ def _extra(candidate: CandidateView, audit: Audit) -> list[Block]:
 # --- sensitivity and search ----------------------------------------------------------------------------------
 
 
-def sensitivity_section(evidence: Evidence, views: Sequence[TargetView]) -> Section | None:
+def sensitivity_section(view: TargetView, prefix: str) -> Section | None:
     """Nodes by the damage their quantization does, and which were kept in high precision."""
-    kept = _kept(views)
-    blocks: list[Block] = []
-    if evidence.sensitivity:
-        blocks += _ranking(evidence.sensitivity, kept, "Quantized alone: signal-to-noise of the outputs")
+    identity, title, focus = f"{prefix}sensitivity", "Which layers suffer from INT8", view.focus
+    kept = frozenset(focus.trial.candidate.keep if focus is not None and focus.trial is not None else ())
+    if view.search is not None and view.search.sensitivity:
+        blocks = _ranking(view.search.sensitivity, kept, "Quantized alone: signal-to-noise of the outputs")
         lead = (
             "Each node is quantized alone on real frames and the model's outputs are compared with the reference. "
             "A low ratio is much damage; 6 dB is a factor of two in amplitude."
         )
-        return Section("sensitivity", "Which layers suffer from INT8", tuple(blocks), short="Sensitivity", lead=lead)
-    focus = next((view.focus for view in views if view.focus is not None), None)
-    noisy = [name for name, graph in evidence.quantized.items() if graph.noise]
+        return Section(identity, title, tuple(blocks), short="Sensitivity", lead=lead)
+    graphs = view.evidence.quantized.get(view.name, {})
+    noisy = [name for name, graph in graphs.items() if graph.noise]
     if not noisy:
         return None
     name = focus.name if focus is not None and focus.name in noisy else noisy[0]
-    layers = tuple(sorted(evidence.quantized[name].noise, key=lambda layer: layer.snr_db))
-    blocks += _ranking(layers, kept, f"Inside {name}: signal-to-noise of each layer's output")
+    layers = tuple(sorted(graphs[name].noise, key=lambda layer: layer.snr_db))
+    blocks = _ranking(layers, kept, f"Inside {name}: signal-to-noise of each layer's output")
     lead = (
         "The error that has gathered up to each layer, against the reference on real frames. A low ratio is much "
         "damage; 6 dB is a factor of two in amplitude. Nodes were not ranked one by one in this run."
     )
-    return Section("sensitivity", "Which layers suffer from INT8", tuple(blocks), short="Sensitivity", lead=lead)
-
-
-def _kept(views: Sequence[TargetView]) -> frozenset[str]:
-    names: set[str] = set()
-    for view in views:
-        focus = view.focus
-        if focus is not None and focus.trial is not None:
-            names.update(focus.trial.candidate.keep)
-    return frozenset(names)
+    return Section(identity, title, tuple(blocks), short="Sensitivity", lead=lead)
 
 
 def _ranking(layers: Sequence[LayerNoise], kept: frozenset[str], caption: str) -> list[Block]:
@@ -211,23 +203,28 @@ def _ranks(layers: Sequence[LayerNoise], kept: frozenset[str], caption: str, axi
     return Table(caption, columns, tuple(rows), compact=True)
 
 
-def search_section(evidence: Evidence) -> Section | None:
+def search_section(view: TargetView, prefix: str) -> Section | None:
     """The search for a mixed-precision engine, step by step."""
-    if not evidence.search and not evidence.search_sentence:
+    found = view.search
+    if found is None:
         return None
-    blocks: list[Block] = [Prose(evidence.search_sentence)] if evidence.search_sentence else []
-    if evidence.search:
-        blocks.append(_steps(evidence))
-    built = sum(step.where == "target" for step in evidence.search)
-    previews = len(evidence.search) - built
+    blocks: list[Block] = [Prose(found.sentence)]
+    if found.steps:
+        blocks.append(_steps(found.steps))
+    if found.keep:
+        options = " ".join(f"--keep {shlex.quote(node)}" for node in found.keep)
+        blocks.append(Fold(f"The {len(found.keep)} nodes kept, for edgeship quantize", (Code(options, "Options"),)))
+    built = sum(step.where == "target" for step in found.steps)
+    previews = len(found.steps) - built
     lead = f"{built} engine{'s' if built != 1 else ''} built and tried"
     lead += f", {previews} plans judged from their Q/DQ graph on the workstation." if previews else "."
-    return Section("search", "Search for a mixed-precision engine", tuple(blocks), short="Search", lead=lead)
+    title = "Search for a mixed-precision engine"
+    return Section(f"{prefix}search", title, tuple(blocks), short="Search", lead=lead)
 
 
-def _steps(evidence: Evidence) -> Table:
-    metric = next((step.metric for step in evidence.search if step.metric), "")
-    drops = [abs(step.drop) for step in evidence.search if step.drop is not None]
+def _steps(steps: Sequence[SearchStep]) -> Table:
+    metric = next((step.metric for step in steps if step.metric), "")
+    drops = [abs(step.drop) for step in steps if step.drop is not None]
     share = not drops or max(drops) <= 1
     columns = (
         Column("Plan"),
@@ -253,6 +250,6 @@ def _steps(evidence: Evidence) -> Table:
                 Cell(step.why),
             )
         )
-        for number, step in enumerate(evidence.search, 1)
+        for number, step in enumerate(steps, 1)
     )
     return Table("The steps of the search, in order", columns, rows)

@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Gallery, Pair, Picture, Prose, Section
-from edgeship.decide.report.evidence import Answer, Box, ChangedImage, Evidence
+from edgeship.decide.report.evidence import Answer, Box, ChangedImage
 from edgeship.decide.report.svg import element, group, text
+from edgeship.decide.report.view import TargetView
 from edgeship.errors import EdgeshipError
 
 if TYPE_CHECKING:
@@ -34,25 +35,27 @@ COLOURS = (
 )  # fmt: skip
 
 
-def changed_section(evidence: Evidence) -> Section | None:
-    """The images whose answers changed most, the reference's beside the candidate's."""
-    if not evidence.changed:
-        if not any(tried.trial.evaluation is not None for tried in evidence.trials):
+def changed_section(view: TargetView, prefix: str) -> Section | None:
+    """The images whose answers changed most on a target, the reference's beside the candidate's."""
+    title, short = "Images that changed their answer", "Changed images"
+    changed = view.evidence.changed.get(view.name, ())
+    if not changed:
+        if not any(tried.trial.evaluation is not None for item in view.candidates for tried in item.tried):
             return None
         missing = Prose("No image with a changed answer was collected in this run.", missing=True)
-        return Section("images", "Images that changed their answer", (missing,), short="Changed images")
+        return Section(f"{prefix}images", title, (missing,), short=short)
     blocks: list[Block] = []
-    order = sorted({item.candidate_name for item in evidence.changed})
+    order = sorted({item.candidate_name for item in changed})
     for name in order:
-        items = [item for item in evidence.changed if item.candidate_name == name]
+        items = [item for item in changed if item.candidate_name == name]
         rich = any(_rich(answer) for item in items for answer in (item.reference, item.candidate))
-        pairs = tuple(_pair(item, f"image-{order.index(name)}-{index}") for index, item in enumerate(items))
+        pairs = tuple(_pair(item, f"{prefix}image-{order.index(name)}-{index}") for index, item in enumerate(items))
         worse = sum(item.harm == "worse" for item in items)
         better = sum(item.harm == "better" for item in items)
         counts = f"{len(items)} shown: {worse} became worse, {better} better, {len(items) - worse - better} other"
         blocks += [Prose(f"{name}: {counts}."), Gallery(pairs, wide=rich)]
     lead = "The largest changes between the reference and the candidate, harmful ones first."
-    return Section("images", "Images that changed their answer", tuple(blocks), short="Changed images", lead=lead)
+    return Section(f"{prefix}images", title, tuple(blocks), short=short, lead=lead)
 
 
 def _rich(answer: Answer) -> bool:

@@ -37,6 +37,7 @@ def calibration_section(evidence: Evidence) -> Section | None:
     if found.overlap:
         names = ", ".join(found.overlap[:20])
         blocks.append(Prose(f"{len(found.overlap)} calibration frames also stand in the evaluation set: {names}."))
+    blocks += [Prose(sentence, missing=True) for sentence in found.unchecked]
     return Section("calibration", "Calibration", tuple(blocks), lead=found.advice)
 
 
@@ -45,13 +46,17 @@ def _calibration_facts(found: Calibrated) -> Facts:
         ("Method", found.method),
         ("Frames", f"{found.frames:,}"),
         ("Tensors", f"{found.tensors:,}"),
-        ("95 % of thresholds moved at most", f"{numbers.percent(found.moved_p95, 1)} over the last quarter"),
+        ("95 % of thresholds moved at most", _moved(found.moved_p95)),
         ("Bound to the frames", found.frames_sha256[:16]),
         ("Bound to the graph", found.graph_sha256[:16]),
     ]
     if found.trusted_cache:
         pairs.append(("Cache", "taken on trust: it carries no proof of where it came from"))
     return Facts(tuple(pairs))
+
+
+def _moved(share: float | None) -> str:
+    return "not known" if share is None else f"{numbers.percent(share, 1)} over the last quarter"
 
 
 def _methods(found: Calibrated) -> Table:
@@ -76,7 +81,9 @@ def _methods(found: Calibrated) -> Table:
         )
         for score in found.methods
     )
-    return Table("Calibration methods against the reference on held-out frames; more is better", columns, rows)
+    held = {None: "held-out frames", 0: "the calibration frames themselves (none were held out)"}
+    where = held.get(found.held_out, f"held-out frames ({found.held_out} held out)")
+    return Table(f"Calibration methods against the reference on {where}; more is better", columns, rows)
 
 
 def _ranges(evidence: Evidence, found: Calibrated) -> dict[str, TensorRange]:
@@ -93,8 +100,11 @@ def _ranges(evidence: Evidence, found: Calibrated) -> dict[str, TensorRange]:
 
 def _convergence(found: Calibrated, ranges: Mapping[str, TensorRange]) -> list[Block]:
     counts = [0] * len(BINS)
-    for entry in ranges.values():
-        counts[next(index for index, (edge, _) in enumerate(BINS) if entry.moved < edge)] += 1
+    known = [entry.moved for entry in ranges.values() if entry.moved is not None]
+    if not known:
+        return [Prose("Too few batches came to tell how far the thresholds still moved.", missing=True)]
+    for moved in known:
+        counts[next(index for index, (edge, _) in enumerate(BINS) if moved < edge)] += 1
     most = max(counts) or 1
     rows = tuple(
         Row((Cell(label), Cell(strips.bar_row(count / most)), Cell(str(count))))
@@ -111,7 +121,7 @@ def _convergence(found: Calibrated, ranges: Mapping[str, TensorRange]) -> list[B
 
 
 def _tensors(found: Calibrated, ranges: Mapping[str, TensorRange]) -> list[Block]:
-    order = sorted(ranges.items(), key=lambda item: (-item[1].moved, -(item[1].clipped or 0.0), item[0]))
+    order = sorted(ranges.items(), key=lambda item: (-(item[1].moved or 0.0), -(item[1].clipped or 0.0), item[0]))
     methods = list(dict.fromkeys(method for _, entry in order for method in entry.amax))
     blocks: list[Block] = [_tensor_table(found, order[:SHOWN_TENSORS], methods, "The tensors that moved most")]
     rest = order[SHOWN_TENSORS:]

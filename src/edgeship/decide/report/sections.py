@@ -15,7 +15,10 @@ PER_TARGET: tuple[Callable[[TargetView, str], Section | None], ...] = (
     judgement.candidates_section,
     timing.latency_section,
     accuracy.accuracy_section,
+    pictures.changed_section,
     inside.audit_section,
+    inside.sensitivity_section,
+    inside.search_section,
 )
 
 
@@ -24,19 +27,12 @@ def assemble(evidence: Evidence) -> Page:
     views = targets(evidence)
     several = len(views) > 1
     sections: list[Section | None] = [judgement.targets_section(views)] if several else []
-    images = pictures.changed_section(evidence)
     for view in views:
         prefix = f"target-{view.number}-" if several else ""
         for build in PER_TARGET:
-            if build is inside.audit_section and not several:
-                sections.append(images)
             section = build(view, prefix)
             sections.append(_named(section, view.name) if several else section)
-    if several:
-        sections.append(images)
     shared = [
-        inside.sensitivity_section(evidence, views),
-        inside.search_section(evidence),
         preparation.calibration_section(evidence),
         preparation.export_section(evidence),
         preparation.baseline_section(evidence, views),

@@ -36,6 +36,8 @@ def markdown_summary(evidence: Evidence) -> str:
 def _target(view: TargetView, *, several: bool) -> list[str]:
     where = f" on {_plain(view.name)}" if several else ""
     parts = [f"## {view.decision.verdict}{where}", "", _plain(view.decision.sentence), ""]
+    if view.search is not None:
+        parts += [f"Search: {_plain(view.search.sentence)}", ""]
     if view.candidates:
         parts += [*_candidates(view), ""]
     focus = view.focus

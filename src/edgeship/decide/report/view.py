@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from edgeship.decide.report import numbers
-from edgeship.decide.report.evidence import Evidence, Tried
+from edgeship.decide.report.evidence import Evidence, SearchFound, Tried
 from edgeship.results import Decision, Judged, Quantiles, Rule, Trial
 
 PRIMARY = ("top1", "map", "map50", "miou")
@@ -94,6 +94,11 @@ class TargetView:
     def name(self) -> str:
         """The target's name."""
         return self.decision.target_name
+
+    @property
+    def search(self) -> SearchFound | None:
+        """The search on this target; None where there was none."""
+        return self.evidence.searches.get(self.name)
 
     @cached_property
     def candidates(self) -> tuple[CandidateView, ...]:
