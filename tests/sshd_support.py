@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import edgeship
+
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
@@ -79,6 +81,7 @@ def device(folder: Path) -> Iterator[Device]:
         f"AuthorizedKeysFile {folder}/authorized_keys\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nPidFile none\n"
         "PermitRootLogin prohibit-password\nMaxStartups 100\n"
+        f'SetEnv "PYTHONPATH={Path(edgeship.__file__).parents[1]}"\n'
     )
     key = " ".join((folder / "host_key.pub").read_text().split()[:2])
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}\n")

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeship.bundle.manifest import Manifest
 from edgeship.bundle.verify import Verified, opened
 from edgeship.bundle.write import Contents, write
 from edgeship.config import Benchmark, Evaluation, Gate
+from edgeship.data.npz import open_npz
 from edgeship.errors import BundleError, UserInputError
 from edgeship.files import lock, storage_errors
 from edgeship.progress import Progress, silent
@@ -175,8 +174,7 @@ def _optional(folder: Path, name: str, listed: str | None, source: Callable[[], 
 
 
 def _inputs(path: Path) -> dict[str, Array]:
-    with np.load(path, allow_pickle=False) as stored:
-        return {name[3:]: stored[name] for name in stored.files if name.startswith("in:")}
+    return {name[3:]: array for name, array in open_npz(path).items() if name.startswith("in:")}
 
 
 def _evaluation(manifest: Manifest, options: RebuildOptions) -> Evaluation | None:

@@ -24,7 +24,7 @@ from edgeship.bundle.pack import GET_AGAIN
 from edgeship.bundle.verify import opened
 from edgeship.data.npz import open_npz
 from edgeship.engines import OpenOptions
-from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch
+from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch, UserInputError
 from edgeship.timekeeping import FrameTiming, Statistics, Timekeeper
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def load(
 
     Raises:
         BundleError: Changed, missing or extra files, a bad signature, or a wrong answer to the known input.
+        ArtifactError: The engine was changed between its check and its opening.
+        UserInputError: The budget is no time, or the key no Ed25519 public key.
         EngineMismatch: Built for another machine; the message names the differences and the command that rebuilds.
         EngineError: The engine's library refuses it.
         MissingExtra: The engine's package, or ``cryptography`` for a key, is not installed.
@@ -103,6 +105,8 @@ def load(
 
 def open_bundle(bundle: Path, options: LoadOptions) -> Model:
     """As :func:`load`, with its options in one value."""
+    if options.budget_ms is not None and not 0 < options.budget_ms < float("inf"):
+        raise UserInputError(f"the budget is {options.budget_ms} ms", expected="milliseconds above 0, or none at all")
     with ExitStack() as stack:
         verified = stack.enter_context(opened(bundle, options.key))
         manifest = verified.manifest
@@ -185,6 +189,7 @@ def _open_options(manifest: Manifest, folder: Path, device: str, options: LoadOp
         tf32=target.tf32,
         nhwc=target.nhwc,
         plugins=tuple(folder / plugin for plugin in target.plugins),
+        sha256=manifest.files[manifest.engine].sha256,
     )
 
 
@@ -355,7 +360,10 @@ def as_array(name: str, value: Any) -> Array:
         return value
     if not hasattr(value, "__dlpack__"):
         raise DataError(f"input {name!r} is a {type(value).__name__}", expected="a numpy array or a DLPack tensor")
-    kind, _ = value.__dlpack_device__()
+    try:
+        kind, _ = value.__dlpack_device__()
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"input {name!r} cannot be read through DLPack: {error}", expected="host memory") from None
     if int(kind) not in DLPACK_CPU:
         raise DataError(
             f"input {name!r} lies in a device's memory (DLPack device type {int(kind)})",

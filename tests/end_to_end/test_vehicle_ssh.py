@@ -17,7 +17,7 @@ from edgeship import targets
 from edgeship.config import Benchmark, Target
 from edgeship.errors import StorageError, TargetError, UserInputError
 from edgeship.results import Trial, TrialSpec, read, write
-from edgeship.targets import link
+from edgeship.targets import link, ssh
 from edgeship.targets.ssh import run as run_over_ssh
 from sshd_support import Device, device
 from vehicle_support import Ground, ground, make_trial
@@ -154,6 +154,26 @@ def test_a_reboot_in_the_middle_is_waited_out(host: Device, made: Ground, here: 
     host.restart()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
+    same(folder, here)
+
+
+def test_a_long_trial_does_not_use_up_the_patience_with_the_device(
+    host: Device, made: Ground, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    monkeypatch.setattr(ssh, "PATIENCE_S", 3.0)
+    folder = make_trial(tmp_path / "trial", made, target=remote_target(host))
+    spec = read(TrialSpec, folder / "spec.json")
+    longer = Benchmark(warmup_s=0.1, min_s=6, max_s=8, min_samples=100)
+    write(spec.model_copy(update={"benchmark": longer}), folder / "spec.json")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run_over_ssh, spec.target, folder)
+        assert soon(lambda: at_work(host) != [], 60.0)
+        time.sleep(5)
+        assert not waiting.done()
+        host.restart()
+        waiting.result(60)
     same(folder, here)
 
 

@@ -21,7 +21,7 @@ import edgeship
 from edgeship import runtime
 from edgeship.bundle import MANIFEST, Contents, write, zip_bundle
 from edgeship.data.preprocess import CorruptImage
-from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch
+from edgeship.errors import ArtifactError, BundleError, DataError, EngineError, EngineMismatch, UserInputError
 from edgeship.files import sha256_file
 from edgeship.metrics.predictions import Classification
 from edgeship.timekeeping import WINDOW, Timekeeper
@@ -97,6 +97,8 @@ def test_dlpack_from_host_memory_is_not_copied(bundle: Path) -> None:
             model.infer({"images": [1.0]})
         with pytest.raises(DataError, match="through DLPack"):
             model.infer({"images": torch.zeros(1, 3, SIZE, SIZE, dtype=torch.bfloat16)})
+        with pytest.raises(DataError, match="through DLPack"):
+            model.infer({"images": torch.zeros(1, 3, SIZE, SIZE, device="meta")})
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,22 @@ def test_many_threads_get_their_own_answers(root: Path, bundle: Path) -> None:
         assert model.statistics().frames == 840
 
 
+def test_images_from_many_threads_are_predicted_and_counted(root: Path, bundle: Path) -> None:
+    names = [CLASSES[number % 3] for number in range(90)]
+    with edgeship.load(bundle, budget_ms=1e-6) as model:
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(lambda name: model(photograph(root, name)).top(1)[0][0], names))
+        seen = model.statistics()
+    assert found == names
+    assert (seen.frames, seen.missed) == (90, 90)
+
+
+@pytest.mark.parametrize("budget", [0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_no_time_is_refused(bundle: Path, budget: float) -> None:
+    with pytest.raises(UserInputError, match="the budget is"):
+        edgeship.load(bundle, budget_ms=budget)
+
+
 def test_closing_while_threads_work_ends_them_cleanly(bundle: Path) -> None:
     model = edgeship.load(bundle)
     feeds = {"images": np.zeros((1, 3, SIZE, SIZE), np.float32)}
@@ -186,6 +204,19 @@ def test_an_engine_that_computes_something_else_is_refused(copy: Path) -> None:
     _rewrite(copy, "engine.onnx")
     with pytest.raises(BundleError, match="answer to the known input is wrong"):
         edgeship.load(copy)
+
+
+def test_an_engine_that_is_swapped_after_its_check_is_not_opened(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fit is looked at between the check of the hashes and the opening."""
+    fits = runtime.check_fit
+
+    def swapped(*arguments: object, **more: object) -> None:
+        fits(*arguments, **more)  # type: ignore[arg-type]
+        network(copy / "engine.onnx", seed=7)
+
+    monkeypatch.setattr(runtime, "check_fit", swapped)
+    with pytest.raises(ArtifactError, match="was changed after it was checked"):
+        edgeship.load(copy, self_test=False)
 
 
 def test_an_engine_with_other_tensors_is_refused(copy: Path) -> None:

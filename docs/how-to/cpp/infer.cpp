@@ -33,8 +33,10 @@ std::size_t bytesOf(nvinfer1::DataType type) {
         case nvinfer1::DataType::kINT64: return 8;
         case nvinfer1::DataType::kFLOAT:
         case nvinfer1::DataType::kINT32: return 4;
-        case nvinfer1::DataType::kHALF: return 2;
+        case nvinfer1::DataType::kHALF:
+        case nvinfer1::DataType::kBF16: return 2;
         case nvinfer1::DataType::kINT8:
+        case nvinfer1::DataType::kFP8:
         case nvinfer1::DataType::kUINT8:
         case nvinfer1::DataType::kBOOL: return 1;
         default: std::fprintf(stderr, "a tensor of another type\n"); std::exit(1);
@@ -43,7 +45,13 @@ std::size_t bytesOf(nvinfer1::DataType type) {
 
 std::size_t volume(nvinfer1::Dims const& dims) {
     std::size_t count = 1;
-    for (int axis = 0; axis < dims.nbDims; ++axis) count *= static_cast<std::size_t>(dims.d[axis]);
+    for (int axis = 0; axis < dims.nbDims; ++axis) {
+        if (dims.d[axis] < 0) {
+            std::fprintf(stderr, "a shape that only the data decides needs an IOutputAllocator\n");
+            std::exit(1);
+        }
+        count *= static_cast<std::size_t>(dims.d[axis]);
+    }
     return count;
 }
 

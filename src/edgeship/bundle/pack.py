@@ -92,7 +92,11 @@ def unpack(path: Path, into: Path, signature_of: Path | None) -> Manifest:
     except _BROKEN as error:
         raise BundleError(f"{path} is not a readable zip: {error}", expected="a bundle", do=GET_AGAIN) from None
     except FileNotFoundError:
-        raise BundleError(f"{path} does not exist", expected="a bundle") from None
+        raise BundleError(
+            f"{path} does not exist",
+            expected="a bundle",
+            do="check the path; edgeship ship and edgeship bundle write bundles",
+        ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no space left while unpacking {path}", do="free some space, or set TMPDIR") from None

@@ -63,6 +63,13 @@ def opened(path: Path, key: Path | None = None) -> Iterator[Verified]:
 
 
 def _verify_folder(folder: Path, key: Path | None) -> Manifest:
+    try:
+        return _verified(folder, key)
+    except OSError as error:  # not readable, or it vanished or became a link while it was checked
+        _refuse(folder, f"{error.filename} cannot be read: {error.strerror}")
+
+
+def _verified(folder: Path, key: Path | None) -> Manifest:
     sizes = _walk(folder)
     if MANIFEST not in sizes:
         _refuse(folder, f"{MANIFEST} is missing")

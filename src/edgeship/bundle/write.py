@@ -225,7 +225,11 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
 def _existing(plugins: tuple[Path, ...]) -> tuple[Path, ...]:
     for plugin in plugins:
         if not plugin.is_file():
-            raise ArtifactError(f"the plugin {plugin} is not here", expected="the library, to ship it in the bundle")
+            raise ArtifactError(
+                f"the plugin {plugin} is not here",
+                expected="the library, to ship it in the bundle",
+                do="mend target.plugins, or put the library back",
+            )
     return plugins
 
 

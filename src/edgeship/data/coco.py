@@ -128,14 +128,18 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
 def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"the COCO JSON {path} cannot be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"the COCO JSON {path} cannot be read: {error}", do="mend evaluation.labels") from None
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or any(
         not isinstance(content.get(key), list) or not all(isinstance(row, dict) for row in content[key])
         for key in lists
     ):
-        raise DataError(f"{path} is no COCO JSON", expected="an object with lists of images, annotations, categories")
+        raise DataError(
+            f"{path} is no COCO JSON",
+            expected="an object with lists of images, annotations, categories",
+            do="name the annotations that belong to the images in evaluation.labels",
+        )
     return content
 
 
@@ -151,7 +155,10 @@ def _images(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[
             raise DataError(f"{path}: two images have the id {row['id']}")
         name = Path(str(row["file_name"]))
         if name.is_absolute() or ".." in name.parts:
-            raise DataError(f"{path}: file_name {str(name)!r} leads out of the image folder")
+            raise DataError(
+                f"{path}: file_name {str(name)!r} leads out of the image folder",
+                do="write file_name relative to evaluation.images",
+            )
         found[row["id"]] = row
     return found
 
@@ -172,7 +179,10 @@ def _check(
 ) -> None:
     label = f"{path}: annotation {row.get('id', number)}"
     if not _is_key(row.get("image_id")) or row["image_id"] not in images:
-        raise DataError(f"{label} belongs to image_id {row.get('image_id')}, which is not among the images")
+        raise DataError(
+            f"{label} belongs to image_id {row.get('image_id')}, which is not among the images",
+            do="drop the annotation, or add its image to the list of images",
+        )
     if not _is_key(row.get("category_id")) or row["category_id"] not in categories:
         raise DataError(
             f"{label} has category_id {row.get('category_id')}",

@@ -160,7 +160,11 @@ def image_files(folder: Path) -> list[Path]:
     if not found:
         inside = sorted(path.name for path in folder.iterdir())[:5]
         holds = f"it holds {', '.join(inside)}" if inside else "it is empty"
-        raise DataError(f"no images in {folder}: {holds}", expected=f"files ending in {', '.join(sorted(SUFFIXES))}")
+        raise DataError(
+            f"no images in {folder}: {holds}",
+            expected=f"files ending in {', '.join(sorted(SUFFIXES))}",
+            do="mend the path, or put images there",
+        )
     return found
 
 

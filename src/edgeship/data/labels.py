@@ -28,7 +28,9 @@ def read(path: Path) -> list[tuple[str, Label]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file") from None
+        raise DataError(
+            f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file", do="mend evaluation.labels"
+        ) from None
     rows = _json(path, text) if path.suffix.lower() == ".json" else _csv(path, text)
     seen: set[str] = set()
     for name, _ in rows:
@@ -36,7 +38,7 @@ def read(path: Path) -> list[tuple[str, Label]]:
             raise DataError(f"{path} labels {name} twice", do="keep one row for each image")
         seen.add(name)
     if not rows:
-        raise DataError(f"{path} holds no labels", expected="one row for each image")
+        raise DataError(f"{path} holds no labels", expected="one row for each image", do="mend evaluation.labels")
     return rows
 
 
@@ -58,8 +60,8 @@ def _csv(path: Path, text: str) -> list[tuple[str, Label]]:
 def _json(path: Path, text: str) -> list[tuple[str, Label]]:
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}", do="write the labels again as JSON or CSV") from None
     if isinstance(content, dict) and "annotations" in content and "images" in content:
         raise DataError(f"{path} is a COCO JSON of boxes", do='set evaluation.task = "detection"')
     if isinstance(content, dict):
@@ -102,7 +104,10 @@ def find_images(folder: Path, listing: Sequence[tuple[str, Label]], where: Path)
     missing = [name for name, _ in listing if not (folder / name).is_file()]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise DataError(f"{where} labels images that are not in {folder}: {', '.join(missing[:5])}{more}")
+        raise DataError(
+            f"{where} labels images that are not in {folder}: {', '.join(missing[:5])}{more}",
+            do="mend evaluation.images, or drop these rows",
+        )
     root = folder.resolve()
     outside = [name for name, _ in listing if ".." in Path(name).parts or Path(name).is_absolute()]
     if outside:

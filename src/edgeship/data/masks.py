@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from edgeship.data.npz import BROKEN_ARRAY
 from edgeship.data.preprocess import MAX_PIXELS, Geometry
 from edgeship.errors import DataError
 
@@ -70,8 +71,12 @@ def read(path: Path) -> Array:
                     do="convert colours to class indices",
                 )
             return np.asarray(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"the mask {path} cannot be read: {error}", expected=", ".join(FORMATS) + " or .npy") from None
+    except (*BROKEN_ARRAY, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"the mask {path} cannot be read: {error}",
+            expected=", ".join(FORMATS) + " or .npy",
+            do="write it again, or mend evaluation.labels",
+        ) from None
 
 
 def _checked(mask: Array, name: str, geometry: Geometry) -> Array:
@@ -113,5 +118,6 @@ def pair(images: Sequence[Path], root: Path, folder: Path) -> list[tuple[str, Pa
         raise DataError(
             f"{len(missing)} of {len(images)} images have no mask in {folder}, for instance {', '.join(missing[:5])}",
             expected=f"a file of the same name ending in {', '.join(SUFFIXES)}",
+            do="mend evaluation.labels, or add the masks",
         )
     return found

@@ -20,11 +20,13 @@ def read_classes(value: tuple[str, ...] | Path | None) -> tuple[str, ...] | None
             lines = value.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
-                f"the class names {value} cannot be read: {error}", expected="a text file with one name a line"
+                f"the class names {value} cannot be read: {error}",
+                expected="a text file with one name a line",
+                do="mend evaluation.classes",
             ) from None
         names = tuple(line.strip() for line in lines if line.strip())
         if not names:
-            raise DataError(f"{value} holds no class names", expected="one name a line")
+            raise DataError(f"{value} holds no class names", expected="one name a line", do="mend evaluation.classes")
     elif value is None:
         return None
     else:

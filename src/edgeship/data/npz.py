@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError)
+BROKEN_ARRAY = (OSError, ValueError, EOFError, MemoryError, SyntaxError, tokenize.TokenError)
+"""What numpy raises for a damaged ``.npy``: its header is read as a Python literal."""
+_BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, struct.error, zlib.error)
 _LOCAL_HEADER = struct.Struct("<26xHH")
 """A zip member's local header: the lengths of its name and of its extra field end its first 30 bytes."""
 
@@ -36,8 +39,12 @@ def open_npz(path: Path) -> dict[str, Array]:
         raise DataError(f"{path} does not exist", do="name an .npz file") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder", expected="an .npz file") from None
-    except (OSError, ValueError, EOFError, struct.error, zlib.error, *_BROKEN_ZIP) as error:
-        raise DataError(f"{path} is no .npz of plain arrays: {error}", expected="a file by numpy.savez") from None
+    except (*BROKEN_ARRAY, *_BROKEN_ZIP) as error:
+        raise DataError(
+            f"{path} is no .npz of plain arrays: {error}",
+            expected="a file by numpy.savez",
+            do="save the arrays again: numpy.savez(path, name=array)",
+        ) from None
 
 
 def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:

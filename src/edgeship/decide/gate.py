@@ -43,7 +43,9 @@ def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured) -> De
     targets = sorted({item.trial.target_name for item in candidates})
     if len(targets) != 1:
         raise UserInputError(
-            f"candidates of {len(targets)} targets ({', '.join(targets)})", expected="the candidates of one target"
+            f"candidates of {len(targets)} targets ({', '.join(targets)})",
+            expected="the candidates of one target",
+            do="judge one target at a time",
         )
     context = _Context.of(gate, candidates, reference)
     groups: dict[str, list[Measured]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeship.data.npz import open_npz
 from edgeship.errors import ArtifactError
 from edgeship.files import sha256_file
 from edgeship.results import Artifact, Trial, read
@@ -61,6 +61,7 @@ def load(folder: Path) -> Measured:
 
     Raises:
         ArtifactError: A file is absent, malformed, changed, or of another schema version.
+        DataError: A file of arrays is whole and holds none.
     """
     trial = read(Trial, folder / "trial.json")
     evaluation, latency = trial.evaluation, trial.latency
@@ -88,8 +89,4 @@ def _arrays(folder: Path, artifact: Artifact | None) -> dict[str, NDArray[Any]]:
         raise ArtifactError(f"{path} is missing; trial.json beside it names it", do="run the trial again")
     if sha256_file(path) != artifact.sha256:
         raise ArtifactError(f"{path} is not the file that trial.json was written with", do="run the trial again")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", expected="an .npz of plain arrays") from None
+    return {name: np.array(array) for name, array in open_npz(path).items()}

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgeship.config import Calibrator, EngineName, Precision, Target
+from edgeship.errors import ArtifactError
+from edgeship.files import sha256_bytes
 from edgeship.progress import Progress, silent
 from edgeship.results import Audit, Build, Identity, TensorInfo
 
@@ -51,7 +53,11 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """How to open an engine. ``max_batch`` sizes the buffers; None: the engine's own profile maximum."""
+    """How to open an engine.
+
+    ``max_batch`` sizes the buffers; None: the engine's own profile maximum. ``sha256``: of the only bytes that may be
+    opened: a file that was changed after it was checked is refused.
+    """
 
     device: str = "cpu"
     threads: int = 0
@@ -60,6 +66,26 @@ class OpenOptions:
     tf32: bool = False
     nhwc: bool = True
     plugins: tuple[Path, ...] = ()
+    sha256: str | None = None
+
+
+def read_engine(path: Path, options: OpenOptions) -> bytes:
+    """An engine's file in memory, so that what is opened is what was checked.
+
+    Raises:
+        ArtifactError: It cannot be read, or is not the file that ``options.sha256`` names.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"the engine {path} cannot be read: {error.strerror}", do="check the path") from None
+    if options.sha256 is not None and sha256_bytes(data) != options.sha256:
+        raise ArtifactError(
+            f"the engine {path} was changed after it was checked",
+            expected=f"sha256 {options.sha256}",
+            do="load it again when nothing writes to its folder",
+        )
+    return data
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,17 @@ def read_inputs(path: Path) -> tuple[Tensors, Tensors]:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             found = _read(data)
     except (OSError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not a readable ONNX file: {error}", expected="a whole .onnx file") from None
+        raise ModelError(
+            f"{path} is not a readable ONNX file: {error}",
+            expected="a whole .onnx file",
+            do="export it again: edgeship export",
+        ) from None
     if not found[1]:
-        raise ModelError(f"{path} is no ONNX model: it has no graph with outputs", expected="an .onnx file")
+        raise ModelError(
+            f"{path} is no ONNX model: it has no graph with outputs",
+            expected="an .onnx file",
+            do="export it again: edgeship export",
+        )
     return found
 
 

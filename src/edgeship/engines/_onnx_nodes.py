@@ -46,7 +46,11 @@ def read_nodes(path: Path) -> tuple[Node, ...]:
                 if kind == NODE
             )
     except (OSError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not a readable ONNX file: {error}", expected="a whole .onnx file") from None
+        raise ModelError(
+            f"{path} is not a readable ONNX file: {error}",
+            expected="a whole .onnx file",
+            do="export it again: edgeship export",
+        ) from None
 
 
 def weights_are_half(path: Path) -> bool:

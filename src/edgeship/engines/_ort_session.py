@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeship.engines import OpenOptions
+from edgeship.engines import OpenOptions, read_engine
 from edgeship.engines._onnx_nodes import weights_are_half
 from edgeship.errors import DeviceError, EngineError, MissingExtra, UserInputError
 from edgeship.results import TensorInfo
@@ -115,6 +115,7 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
 
     Raises:
         UserInputError: The file is not there.
+        ArtifactError: It was changed since it was checked.
         DeviceError: The provider is not installed or did not start, or the device's memory is full.
         EngineError: onnxruntime refuses the file.
     """
@@ -146,9 +147,10 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
 
 def _session(path: Path, options: OpenOptions, request: SessionRequest) -> Any:
     ort = library()
+    source = str(path) if options.sha256 is None else read_engine(path, options)
     with translated(f"loading {path.name}", options.device):
         return ort.InferenceSession(
-            str(path), session_options(options, request), providers=providers(options, request), enable_fallback=0
+            source, session_options(options, request), providers=providers(options, request), enable_fallback=0
         )
 
 

@@ -131,7 +131,7 @@ def parse_inspector(text: str, nodes: Mapping[str, str]) -> list[Layer]:
     try:
         report = json.loads(text)
         raw = report["Layers"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise EngineError(
             f"the engine inspector's report cannot be read: {error}", expected="JSON with Layers"
         ) from error

@@ -91,7 +91,7 @@ def _read(path: Path, bound: Identity) -> bytes:
             expected="a cache written by edgeship",
             do=advice,
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CacheError(f"{proof} is malformed: {error}", do=advice) from None
     expected = binding(bound)
     found = known if isinstance(known, dict) else {}

@@ -79,7 +79,11 @@ def load_libraries(registry: trt.IPluginRegistry, plugins: tuple[Path, ...], log
     """Load plugin libraries. Raises UserInputError as :func:`load_plugins` does."""
     for path in plugins:
         if not path.is_file():
-            raise UserInputError(f"the plugin library {path} does not exist", expected="a shared library of plugins")
+            raise UserInputError(
+                f"the plugin library {path} does not exist",
+                expected="a shared library of plugins",
+                do="mend target.plugins or --plugin",
+            )
         before = len(log.lines)
         if registry.load_library(str(path)) is None:
             reasons = [text for severity, text in log.lines[before:] if severity <= ERROR]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeship.engines import OpenOptions, cuda
+from edgeship.engines import OpenOptions, cuda, read_engine
 from edgeship.engines._plan import TITLES, Plan, read_plan, require_flavour
 from edgeship.engines._trt import Flavour, Log, logger, remedy, said, supported_capabilities
 from edgeship.engines._trt_network import load_libraries, own_plugins
@@ -46,7 +46,7 @@ def open_plan(flavour: Flavour, path: Path, options: OpenOptions) -> Opened:
     """Check a plan and deserialize it on ``options.device``.
 
     Raises:
-        ArtifactError: Not a plan, truncated, or behind a foreign header.
+        ArtifactError: Not a plan, truncated, behind a foreign header, or changed since it was checked.
         EngineMismatch: Another flavour, version or GPU; the library's own reason is in the message.
         DeviceError: No driver, no such device, or its memory is full.
         EngineError: TensorRT refuses it for another reason.
@@ -59,7 +59,7 @@ def open_plan(flavour: Flavour, path: Path, options: OpenOptions) -> Opened:
     runtime = flavour.trt.Runtime(keep)
     own_plugins(flavour, keep)
     load_libraries(runtime.get_plugin_registry(), options.plugins, log)
-    data = path.read_bytes()
+    data = read_engine(path, options)
     before = validity(flavour, runtime, data)
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:

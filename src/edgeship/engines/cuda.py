@@ -161,7 +161,11 @@ def index_of(device: str) -> int:
     count = device_count()
     if index >= count:
         listed = ", ".join(f"'cuda:{i}' ({properties(i).name})" for i in range(count))
-        raise DeviceError(f"there is no device {device!r} here", expected=f"one of {listed}")
+        raise DeviceError(
+            f"there is no device {device!r} here",
+            expected=f"one of {listed}",
+            do="choose one of them, or look for the missing one: nvidia-smi",
+        )
     return index
 
 

@@ -67,7 +67,9 @@ def describe(path: Path, plugins: tuple[Path, ...] = ()) -> Described:
         ArtifactError: Neither of the two, damaged, or behind a foreign header.
     """
     if not path.is_file():
-        raise ArtifactError(f"{path} does not exist", expected="an .onnx file, an engine or a bundle's folder")
+        raise ArtifactError(
+            f"{path} does not exist", expected="an .onnx file, an engine or a bundle's folder", do="check the path"
+        )
     with path.open("rb") as stream:
         head = stream.read(4)
     if path.suffix == ".onnx" and head not in TAGS:

@@ -460,7 +460,7 @@ def read_times(text: str) -> Samples:
             upload=[float(row.get("h2dMs") or row.get("inMs") or 0.0) for row in kept],
             download=[float(row.get("d2hMs") or row.get("outMs") or 0.0) for row in kept],
         )
-    except (json.JSONDecodeError, TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise ArtifactError(
             f"trtexec's exported times cannot be read: {error}", expected="rows with computeMs"
         ) from error

@@ -31,7 +31,10 @@ def require_same_images(reference: RecordsLike, candidate: RecordsLike) -> None:
             )
     for name in ("label", "gt_label", "labelled"):
         if name in reference and not np.array_equal(reference[name], candidate.get(name, ())):
-            raise DataError("the two evaluations were made with different labels and cannot be paired")
+            raise DataError(
+                "the two evaluations were made with different labels and cannot be paired",
+                do="evaluate both again with the same images and labels",
+            )
 
 
 def comparable(reference: RecordsLike, candidate: RecordsLike) -> tuple[RecordsLike, frozenset[str]]:

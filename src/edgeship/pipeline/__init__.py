@@ -7,7 +7,7 @@ results and writes the verdict, the report and the bundle.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from edgeship.config import Config, Target
@@ -19,7 +19,7 @@ from edgeship.pipeline.finish import Outcome, finish, forget
 from edgeship.pipeline.trials import Tries, candidates, needs_calibration, reference_target, try_candidates
 from edgeship.progress import Progress, silent
 from edgeship.results import Calibrated, Candidate, Exported, Parity, Preflight, Slimmed, StageRun
-from edgeship.targets import stop_all
+from edgeship.targets import start_all, stop_all
 
 PREPARE: tuple[Stage[Exported] | Stage[Slimmed] | Stage[Preflight] | Stage[steps.KnownFrames] | Stage[Parity], ...] = (
     Stage("export", Exported, steps.export_key, steps.export_work),
@@ -76,9 +76,12 @@ def _try_targets(run: Run, reference: Tries) -> list[Tries]:
     remote = [item for item in targets.items() if item[1].host is not None]
     found: dict[str, Tries] = {}
     if remote:
+        start_all()
         with ThreadPoolExecutor(len(remote)) as pool:
             try:
-                found = dict(zip((name for name, _ in remote), pool.map(attempt, remote), strict=True))
+                tried = {pool.submit(attempt, item): item[0] for item in remote}
+                ended, _ = wait(tried, return_when=FIRST_EXCEPTION)
+                found = {tried[future]: future.result() for future in ended}
             except BaseException:
                 stop_all()  # Ctrl-C, or one target that cannot go on: the others end now, there as here
                 raise

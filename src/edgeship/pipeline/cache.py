@@ -59,6 +59,8 @@ class Run:
     stages: list[StageRun] = field(default_factory=list)
     locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     """By stage: targets that are tried side by side share the stages that make graphs."""
+    machines: dict[tuple[str | None, ...], dict[str, Any]] = field(default_factory=dict)
+    """By target: what its trials are bound to, as it said in this run."""
 
     def result(self, name: str, kind: type[R]) -> R:
         """The result of an earlier stage."""

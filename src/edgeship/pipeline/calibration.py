@@ -42,7 +42,7 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
     source = settings.images or settings.npz
     if source is None:
         steps.require_calibration(run.config)
-        raise DataError("no calibration frames")
+        raise DataError("no calibration frames", do="set calibration.images to frames from the deployment camera")
     batch = _batch(run, settings.batch)
     chosen = steps.choose_frames(
         run, source, FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt)

@@ -13,6 +13,7 @@ from edgeship.data.reference import is_reference
 from edgeship.errors import ConfigError, DataError, ModelError
 from edgeship.files import storage_errors
 from edgeship.pipeline.cache import Run, versions
+from edgeship.pipeline.source import code_hashes, source_hashes
 from edgeship.results import Artifact, Calibrated, Exported, Parity, Preflight, Result, Slimmed, TensorInfo
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def check_data(config: Config) -> None:
     if source is not None and not is_reference(source):
         image_files(source)
     if settings.npz is not None and not settings.npz.is_file():
-        raise DataError(f"no calibration frames at {settings.npz}")
+        raise DataError(
+            f"no calibration frames at {settings.npz}", do="mend calibration.npz, or set calibration.images"
+        )
     if config.evaluation.images is not None:
         if config.preprocess is None:
             raise ConfigError(["preprocess: missing; evaluation images need it"])
@@ -72,9 +75,9 @@ def check_gate(config: Config, task: Task, dataset: Dataset) -> None:
 
 
 def export_key(run: Run) -> Any:
-    """The model settings, the user's source files, the weights and the exporter's version."""
+    """The model settings, the user's source files and what they import, the weights and the exporter's version."""
     settings = run.config.model
-    files: dict[str, str] = {}
+    files: dict[str, Any] = {}
     source = Path(settings.source)
     if source.suffix in (".onnx", ".pt2"):
         files["source"] = run.hasher.file(source) if source.is_file() else ""
@@ -83,39 +86,14 @@ def export_key(run: Run) -> Any:
 
             files |= {name: run.hasher.file(source.parent / name) for name in external_files(read_onnx(source))}
     else:
-        files |= source_hashes(run)
+        files |= source_hashes(run, settings.source)
     if settings.weights is not None and settings.weights.is_file():
         files["weights"] = run.hasher.file(settings.weights)
     return {
         "model": settings.model_dump(mode="json", exclude={"weights"}),
         "files": files,
-        "versions": versions("torch", "onnx", "onnxscript", *_distributions(run.config)),
+        "versions": versions("torch", "onnx", "onnxscript"),
     }
-
-
-def _distributions(config: Config) -> tuple[str, ...]:
-    """The installed packages that bring an installed source such as ``torchvision.models:resnet50``."""
-    from importlib.metadata import packages_distributions
-
-    module, separator, _ = config.model.source.partition(":")
-    top = module.partition(".")[0]
-    if not separator or (config.root / f"{top}.py").is_file() or (config.root / top).is_dir():
-        return ()
-    return tuple(packages_distributions().get(top, ()))
-
-
-def source_hashes(run: Run) -> dict[str, str]:
-    """The Python files beside the config, and those of packages there, with their hashes."""
-    root = run.config.root
-    found = sorted(root.glob("*.py"))
-    for package in sorted({path.parent for path in root.glob("*/*.py")}):
-        found += sorted(package.rglob("*.py"))
-    return {path.relative_to(root).as_posix(): run.hasher.file(path) for path in found}
-
-
-def code_hashes(run: Run, *values: str | Path | None) -> dict[str, str]:
-    """The user's code that ``module:callable`` values may run; empty when none of the values is one."""
-    return source_hashes(run) if any(value is not None and is_reference(value) for value in values) else {}
 
 
 def export_work(run: Run, folder: Path) -> Exported:

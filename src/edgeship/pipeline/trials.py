@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeship import engines
+from edgeship import targets
 from edgeship.config import Config, Precision, Target
 from edgeship.errors import EdgeshipError, UserInputError
 from edgeship.files import storage_errors
 from edgeship.pipeline.cache import Run, Stage, execute_in, execute_one, versions
-from edgeship.pipeline.steps import KnownFrames, code_hashes, evaluation_hash
+from edgeship.pipeline.source import code_hashes
+from edgeship.pipeline.steps import KnownFrames, evaluation_hash
 from edgeship.results import Artifact, Calibrated, Candidate, Failure, Quantized, Slimmed, Trial, TrialSpec, write
 
 REFERENCE = "reference"
@@ -108,13 +109,12 @@ def trial_stage(candidate: Candidate, tries: Tries, rebuild: int = 0) -> Stage[T
             "cache": run.result("calibrate", Calibrated).cache.sha256 if candidate.precision == "implicit" else None,
             "spec": _spec(run, candidate, tries, rebuild).model_dump(mode="json"),
             "images": evaluation_hash(run),
+            "plugins": [run.hasher.file(path) for path in target.plugins if path.is_file()],
             "code": code_hashes(run, run.config.evaluation.task, run.config.evaluation.decoder),
-            "machine": _machine(target),
+            "machine": _machine(run, target),
         }
 
     def work(run: Run, folder: Path) -> Trial:
-        from edgeship import targets
-
         spec = _spec(run, candidate, tries, rebuild)
         with storage_errors(folder):
             shutil.copyfile(run.path(graph, "model.onnx"), folder / "model.onnx")
@@ -165,12 +165,12 @@ def _spec(run: Run, candidate: Candidate, tries: Tries, rebuild: int) -> TrialSp
     )
 
 
-def _machine(target: Target) -> Any:
-    """What a trial's figures are bound to: this machine's engine and device, or the host's name."""
-    if target.host is not None:
-        return target.host
-    probe = engines.get(target.engine).probe()
-    return [probe.engine, probe.version, probe.devices]
+def _machine(run: Run, target: Target) -> Any:
+    """What a trial's figures are bound to, here or on the device: a device is asked once in a run."""
+    place = (target.host, target.python, target.remote_dir, target.engine, target.device, target.via)
+    if place not in run.machines:
+        run.machines[place] = targets.machine(target, run.progress)
+    return run.machines[place]
 
 
 @dataclass

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
+from edgeship.data.npz import open_npz
 from edgeship.errors import CacheError
 from edgeship.files import sha256_bytes, sha256_file, write_bytes, write_text
 from edgeship.results import Result, TensorRange, read
@@ -200,10 +200,9 @@ def samples(calibration: Calibration) -> list[Batch]:
     if calibration.trusted or not path.is_file():
         return []
     batches: dict[str, dict[str, Any]] = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            number, _, name = key.partition("/")
-            batches.setdefault(number, {})[name] = arrays[key]
+    for key, array in open_npz(path).items():
+        number, _, name = key.partition("/")
+        batches.setdefault(number, {})[name] = array
     return [
         (tuple(f"calibration frame {number}.{row}" for row in range(len(next(iter(feeds.values()))))), feeds)
         for number, feeds in batches.items()
@@ -271,7 +270,7 @@ def _ranges(path: Path, method: str) -> dict[str, TensorRange]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         ranges = {name: TensorRange.model_validate(entry) for name, entry in raw.items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, ValidationError) as error:
+    except (ValueError, RecursionError, AttributeError) as error:
         raise CacheError(f"{path} cannot be read: {str(error).splitlines()[0]}", do="calibrate again") from None
     if any(method not in entry.bounds or method not in entry.amax for entry in ranges.values()):
         raise CacheError(f"{path} lacks the ranges of method {method!r}", do="calibrate again")

@@ -134,7 +134,11 @@ def _open(model: Path) -> tuple[str, onnx.ModelProto, Placement]:
     proto = infer(loaded)
     placement = place(proto)
     if not placement.observed:
-        raise ModelError(f"{model} has no operator that can be quantized", expected="a convolution or a matrix product")
+        raise ModelError(
+            f"{model} has no operator that can be quantized",
+            expected="a convolution or a matrix product",
+            do="ship it as fp32 or fp16: candidates.precisions",
+        )
     return graph_sha256, proto, placement
 
 

@@ -41,7 +41,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     if not path.is_file():
-        raise ModelError(f"no ONNX file at {path}")
+        raise ModelError(f"no ONNX file at {path}", do="check the path; edgeship export writes an ONNX file")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
@@ -218,7 +218,10 @@ def session(model: onnx.ModelProto | Path, *, optimize: bool = True) -> Any:
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except (ort.capi.onnxruntime_pybind11_state.Fail, ort.capi.onnxruntime_pybind11_state.InvalidGraph) as error:
-        raise ModelError(f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}") from None
+        raise ModelError(
+            f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}",
+            do="edgeship preflight names the nodes; or export it again with another model.opset",
+        ) from None
     except (
         ort.capi.onnxruntime_pybind11_state.NotImplemented,
         ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,

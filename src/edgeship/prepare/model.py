@@ -169,7 +169,7 @@ def _read_state(path: Path, key: str | None) -> dict[str, torch.Tensor]:
     import torch
 
     if not path.is_file():
-        raise ModelError(f"no weights file at {path}")
+        raise ModelError(f"no weights file at {path}", do="mend model.weights")
     if path.suffix == ".safetensors":
         try:
             from safetensors import SafetensorError
@@ -179,7 +179,7 @@ def _read_state(path: Path, key: str | None) -> dict[str, torch.Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+            raise ModelError(f"{path} is not a whole safetensors file: {error}", do="copy or save it again") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -193,7 +193,10 @@ def _read_state(path: Path, key: str | None) -> dict[str, torch.Tensor]:
         ) from None
     except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         words = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path} is not a readable checkpoint: {words}") from None
+        raise ModelError(
+            f"{path} is not a readable checkpoint: {words}",
+            do="save it again: torch.save(model.state_dict(), path), or as safetensors",
+        ) from None
     for part in (key or "").split(".") if key else ():
         if not isinstance(state, dict) or part not in state:
             known = ", ".join(map(str, list(state)[:8])) if isinstance(state, dict) else type(state).__name__
@@ -217,7 +220,10 @@ def _load_program(path: Path, settings: config.Model) -> Loaded:
     try:
         program = torch.export.load(path)
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise ModelError(f"{path} is not a readable .pt2: {str(error).splitlines()[0]}") from None
+        raise ModelError(
+            f"{path} is not a readable .pt2: {str(error).splitlines()[0]}",
+            do="save it again: torch.export.save(program, path)",
+        ) from None
     inputs = dict(settings.inputs) or _program_inputs(program)
     return Loaded(program.module(), inputs, program)
 
@@ -230,7 +236,7 @@ def _refuse_code(path: Path) -> None:
     import torch
 
     if not path.is_file():
-        raise ModelError(f"no model file at {path}")
+        raise ModelError(f"no model file at {path}", do="mend model.source")
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:

@@ -80,7 +80,10 @@ def open_session(model: onnx.ModelProto, *, threads: int = 0, device: str = "cpu
     try:
         opened = ort.InferenceSession(model.SerializeToString(), options, providers=providers, enable_fallback=0)
     except refusals as error:
-        raise ModelError(f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}") from None
+        raise ModelError(
+            f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}",
+            do="edgeship preflight names the nodes",
+        ) from None
     if opened.get_providers()[0] != wanted:
         raise DeviceError(
             f"{device} was asked for, onnxruntime fell back to {', '.join(opened.get_providers())}",

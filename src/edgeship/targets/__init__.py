@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from edgeship.config import Target
 from edgeship.progress import Progress, silent
@@ -33,6 +34,21 @@ def run(target: Target, folder: Path, progress: Progress = silent, *, timeout_s:
     return run_over_ssh(target, folder, progress, timeout_s=timeout_s)
 
 
+def machine(target: Target, progress: Progress = silent) -> dict[str, Any]:
+    """What trials on ``target`` are bound to: its engine's version, its device, driver and CUDA. Asked there and now.
+
+    Raises:
+        TargetError: The host cannot be reached, or lacks edgeship's light install.
+    """
+    if target.host is None:
+        from edgeship.targets import local
+
+        return local.machine(target.engine, target.device, target.via)
+    from edgeship.targets.ssh import machine as machine_over_ssh
+
+    return machine_over_ssh(target, progress)
+
+
 def stop_all() -> None:
     """End every trial that another thread of this process waits for over SSH.
 
@@ -42,3 +58,10 @@ def stop_all() -> None:
     from edgeship.targets.link import stop_all as stop_links
 
     stop_links()
+
+
+def start_all() -> None:
+    """Undo :func:`stop_all`, before a new run in the same process."""
+    from edgeship.targets.link import start_all as start_links
+
+    start_links()

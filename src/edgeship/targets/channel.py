@@ -10,12 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgeship.targets import wire
+
 MAX_LINE_BYTES = 64 << 20
 CHUNK = 1 << 18
 
 
 class Closed(Exception):
     """The other end is gone."""
+
+
+class Malformed(Exception):
+    """The other end sends something else than messages."""
 
 
 class Channel:
@@ -50,18 +56,18 @@ class Channel:
                 left -= len(data)
 
     def receive(self, timeout_s: float | None = None) -> dict[str, Any] | None:
-        """The next message; None when none came in time. Raises Closed at the end, ValueError for a malformed line."""
+        """The next message; None when none came in time. Raises Closed at the end, and Malformed."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while (end := self._buffer.find(b"\n")) < 0:
             if len(self._buffer) > MAX_LINE_BYTES:
-                raise ValueError("a message is too long")
+                raise Malformed("a message is too long")
             if not self._fill(deadline):
                 return None
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        message = json.loads(line)
-        if not isinstance(message, dict):
-            raise ValueError("a message is no object")
+        message = wire.hear(line.decode("utf-8", "replace"))
+        if not message:
+            raise Malformed(f"{line[:80]!r} is no message")
         return message
 
     def payload(self, size: int, sink: Callable[[bytes], Any]) -> None:

@@ -24,7 +24,7 @@ from edgeship import __version__
 from edgeship.config import Target
 from edgeship.errors import MissingExtra, TargetError, UserInputError
 from edgeship.targets import wire
-from edgeship.targets.channel import Channel, Closed
+from edgeship.targets.channel import Channel, Closed, Malformed
 from edgeship.targets.remote import PROTOCOL
 
 OPTIONS = ("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=5", "ServerAliveCountMax=3", "LogLevel=ERROR")
@@ -129,7 +129,7 @@ class Link:
             reply = self.channel.receive(HELLO_S)
         except Closed:
             raise self._explain() from None
-        except ValueError:
+        except Malformed:
             raise TargetError(
                 f"{self.host} prints text of its own when a program is started over ssh",
                 expected="a login that is silent when it is not interactive",
@@ -205,7 +205,11 @@ class Link:
 def _command(target: Target) -> list[str]:
     host = target.host or ""
     if host.startswith("-") or any(character.isspace() for character in host):
-        raise UserInputError(f"target.host is {host!r}", expected="a name that ssh takes, such as user@name")
+        raise UserInputError(
+            f"target.host is {host!r}",
+            expected="a name that ssh takes, such as user@name",
+            do="set target.host to what you type after ssh",
+        )
     ssh = shutil.which("ssh")
     if ssh is None:
         raise MissingExtra("a target with a host", "ssh", "openssh-client")

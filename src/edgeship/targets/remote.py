@@ -1,7 +1,8 @@
 """The device's end of an SSH target: ``python3 -m edgeship.targets.remote``, started by the workstation.
 
 Needs the light install alone. ``serve BASE`` answers requests on standard input and output; ``supervise FOLDER`` is
-a detached process that runs one trial to its end, whether or not anybody is connected.
+a detached process that runs one trial to its end, whether or not anybody is connected; ``machine ENGINE DEVICE VIA``
+says what such a trial is bound to.
 
     BASE/blobs/<sha256>      files by content, sent once
     BASE/trees/<hash>/…      image folders, made of links to blobs
@@ -15,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.machinery
+import json
 import os
 import re
 import shutil
@@ -26,15 +28,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from edgeship import __version__
+from edgeship.config import EngineName
 from edgeship.errors import ArtifactError, EdgeshipError, StorageError, TargetError
 from edgeship.files import sha256_file, storage_errors, write_json
 from edgeship.targets import wire
-from edgeship.targets.channel import Channel, Closed
+from edgeship.targets.channel import Channel, Closed, Malformed
 
-PROTOCOL = 1
+PROTOCOL = 2
 RESTARTS = 5
 FULL = 28
 """Exit status of a supervisor that could not even write down that the disk is full."""
@@ -57,14 +60,20 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 def main(arguments: list[str]) -> int:
-    """``serve BASE`` or ``supervise FOLDER [TIMEOUT_S]``."""
+    """``serve BASE``, ``supervise FOLDER [TIMEOUT_S]`` or ``machine ENGINE DEVICE VIA``."""
     if arguments[0] == "supervise":
         return supervise(Path(arguments[1]), float(arguments[2]) if len(arguments) > 2 else None)
     writing = os.dup(1)
     os.dup2(2, 1)
+    if arguments[0] == "machine":
+        from edgeship.targets import local
+
+        with os.fdopen(writing, "w") as stream:
+            wire.say(stream, local.machine(cast(EngineName, arguments[1]), arguments[2], arguments[3]))
+        return 0
     base = Path(arguments[1]).expanduser()
     base = base if base.is_absolute() else Path.home() / base
-    with contextlib.suppress(Closed, KeyboardInterrupt):
+    with contextlib.suppress(Closed, Malformed, KeyboardInterrupt):
         Agent(base, Channel(0, writing)).serve()
     return 0
 
@@ -82,6 +91,7 @@ class Agent:
         handlers = {
             "hello": self._hello,
             "have": self._have,
+            "machine": self._machine,
             "modules": self._modules,
             "sync": self._sync,
             "tree": self._tree,
@@ -117,6 +127,18 @@ class Agent:
     def _have(self, request: dict[str, Any]) -> dict[str, Any]:
         wanted = request["blobs"]
         return {"missing": [name for name, size in wanted.items() if not _is_whole(self._blob_path(name), size)]}
+
+    def _machine(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What trials here are bound to, from a process of its own: no engine's library stays in memory beside them."""
+        asked = [request["engine"], request["device"], request["via"]]
+        command = [sys.executable, "-m", "edgeship.targets.remote", "machine", *asked]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, cwd=self._base, check=False)
+        if done.returncode:
+            from edgeship.targets.local import last_line
+
+            said = last_line(done.stderr.decode("utf-8", "replace"))
+            return {"machine": {"reason": f"asking {request['engine']} ended with {done.returncode}: {said}"}}
+        return {"machine": json.loads(done.stdout)}
 
     def _modules(self, request: dict[str, Any]) -> dict[str, Any]:
         """Which modules a trial could not import here. Looks for them and runs nothing."""

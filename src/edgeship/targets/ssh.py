@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeship.bundle.manifest import check_path
 from edgeship.config import Target
@@ -22,7 +23,7 @@ from edgeship.files import sha256_bytes, sha256_file, sha256_json, storage_error
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Trial, TrialSpec, read
 from edgeship.targets import wire
-from edgeship.targets.channel import Closed
+from edgeship.targets.channel import Closed, Malformed
 from edgeship.targets.link import Link, borrowed, stop_trial, wait
 from edgeship.trial.run import finished_trial, verify_artifacts
 
@@ -30,6 +31,7 @@ PATIENCE_S = 600.0
 """How long a device that was reached before may be away: it reboots, or the network fails."""
 MAX_RESULT_BYTES = 16 << 30
 PLACE = "remote.json"
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -54,31 +56,59 @@ def run(target: Target, folder: Path, progress: Progress = silent, *, timeout_s:
         StorageError: No space left, here or there. Run again: it continues.
         EdgeshipError: What stopped the trial there and is not the candidate's fault.
     """
-    finished = finished_trial(folder)
-    if finished is not None and _mark(folder) == sha256_file(folder / "spec.json"):
+    finished = _collected(folder)
+    if finished is not None:
         return finished
     plan = _plan(folder)
+
+    def work(link: Link) -> Trial:
+        _prepare(link, plan, progress)
+        _follow(link, plan, progress, timeout_s)
+        return _collect(link, plan, progress)
+
     try:
-        return _persist(target, plan, progress, timeout_s)
+        return _persist(target, work, lambda: _collected(folder), progress)
     except KeyboardInterrupt:
         stop_trial(target, plan.trial)
         raise
 
 
-def _persist(target: Target, plan: _Plan, progress: Progress, timeout_s: float | None) -> Trial:
-    """Do it all over one connection, or as many as it takes."""
+def machine(target: Target, progress: Progress = silent) -> dict[str, Any]:
+    """What trials on ``target.host`` are bound to, as the device says now. Raises TargetError as :func:`run` does."""
+
+    def work(link: Link) -> dict[str, Any]:
+        request = {"do": "machine", "engine": target.engine, "device": target.device, "via": target.via}
+        return dict(_ask(link, request)["machine"])
+
+    return _persist(target, work, lambda: None, progress)
+
+
+def _collected(folder: Path) -> Trial | None:
+    """The trial of this spec, where its results have come back."""
+    finished = finished_trial(folder)
+    return finished if finished is not None and _mark(folder) == sha256_file(folder / "spec.json") else None
+
+
+def _persist(target: Target, work: Callable[[Link], R], done: Callable[[], R | None], progress: Progress) -> R:
+    """Do ``work`` over one connection, or as many as it takes until ``done``."""
     last_contact = time.monotonic()
     pause = 0.5
     while True:
         try:
             with borrowed(target) as link:
-                last_contact, pause = time.monotonic(), 0.5
-                _prepare(link, plan, progress)
-                _follow(link, plan, progress, timeout_s)
-                return _collect(link, plan, progress)
+                pause = 0.5
+                try:
+                    return work(link)
+                finally:
+                    last_contact = time.monotonic()
+        except Malformed as error:
+            raise TargetError(
+                f"{target.host} stopped speaking edgeship's own words: {error}",
+                do="look at what its Python prints, then run the same command again: finished trials are kept",
+            ) from None
         except Closed as error:
-            finished = finished_trial(plan.folder)
-            if finished is not None and _mark(plan.folder) == sha256_file(plan.folder / "spec.json"):
+            finished = done()
+            if finished is not None:
                 return finished
             if time.monotonic() - last_contact > PATIENCE_S:
                 raise TargetError(
@@ -301,9 +331,15 @@ def _check(link: Link, name: str, size: int) -> None:
     try:
         check_path(name)
     except ValueError as error:
-        raise TargetError(f"{link.host} offers a file that is not accepted: {error}") from None
+        raise TargetError(
+            f"{link.host} offers a file that is not accepted: {error}",
+            do="trust nothing from that device until it is known why",
+        ) from None
     if "/" in name or name in ("spec.json", "spec.sha256", PLACE) or not 0 <= size <= MAX_RESULT_BYTES:
-        raise TargetError(f"{link.host} offers a file that is not accepted: {name!r}, {size} bytes")
+        raise TargetError(
+            f"{link.host} offers a file that is not accepted: {name!r}, {size} bytes",
+            do="trust nothing from that device until it is known why",
+        )
 
 
 def _fetch(link: Link, plan: _Plan, name: str, size: int, digest: str) -> Path:

@@ -33,7 +33,7 @@ def hear(line: str) -> dict[str, Any]:
     """A line as a message; anything that is not one of ours (a library's own print) is an empty message."""
     try:
         message = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
 

@@ -79,7 +79,7 @@ def evaluate(
         progress(done, len(dataset.items), "evaluate")
     seconds = time.perf_counter() - start
     if recorder.images == 0:
-        raise DataError("no image could be evaluated: all of them are corrupt")
+        raise DataError("no image could be evaluated: all of them are corrupt", do="mend evaluation.images")
     records = recorder.finish()
     path = folder / RECORDS
     save_records(path, records)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeship.data import coco, labels
+from edgeship.data import coco, labels, masks
 from edgeship.data.npz import open_npz
 from edgeship.errors import DataError
 
@@ -103,3 +104,34 @@ def test_deeply_nested_json_is_refused(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(DataError, match="not valid JSON"):
         labels.read(path)
+
+
+@pytest.mark.parametrize("header", ["{'descr': '|u1', 'shape': (", "{'shape': (10 ** 20,)}", "(" * 300, "  x\n y"])
+def test_an_array_header_that_python_cannot_read_is_refused(tmp_path, header):
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "mask.npy").write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read"):
+        masks.read(tmp_path / "mask.npy")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images.npy", data)
+    with pytest.raises(DataError, match=r"no \.npz of plain arrays"):
+        open_npz(tmp_path / "a.npz")
+
+
+def test_an_array_larger_than_memory_is_refused(tmp_path):
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (100000000000000,), }\n"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "mask.npy").write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read"):
+        masks.read(tmp_path / "mask.npy")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", data)
+    with pytest.raises(DataError, match=r"no \.npz of plain arrays"):
+        open_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("reader", [labels.read, lambda path: coco.read(path, None)], ids=["labels", "coco"])
+def test_a_number_of_a_million_digits_is_refused(tmp_path, reader):
+    (tmp_path / "x.json").write_text('{"a.png": ' + "9" * 1_000_000 + "}")
+    with pytest.raises(DataError, match=r"x\.json"):
+        reader(tmp_path / "x.json")

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from PIL import Image
 
 from edgeship.config import Config, load
 from edgeship.errors import ConfigError, DataError, UserInputError
+from edgeship.files import sha256_json
 from edgeship.pipeline import steps
 from edgeship.pipeline.cache import Run
 from edgeship.pipeline.trials import Tries, trial_stage
@@ -58,6 +60,28 @@ def test_code_that_scores_or_decodes_belongs_to_the_trial(tmp_path: Path, key: s
     after = keys(tmp_path, config)
     assert after[2] != before[2]
     assert after[:2] == before[:2], "frames and ranges do not depend on it"
+
+
+def test_a_trial_is_bound_to_the_machine_that_ran_it(tmp_path: Path) -> None:
+    """The machine's own words stand in the key, and it is asked once in a run."""
+    run = run_in(tmp_path, '[candidates]\nprecisions = ["fp32"]\n')
+    stage = trial_stage(CANDIDATE, Tries("default", run.config.target))
+    before = stage.key(run)
+    (known,) = run.machines.values()
+    assert before["machine"] == known
+    assert known["identity"]["version"] == onnxruntime.__version__
+    assert known["identity"]["device"] and known["libraries"]["pillow"]
+    digest = sha256_json(before)
+    known["identity"] = known["identity"] | {"version": "99.1.0"}
+    assert sha256_json(stage.key(run)) != digest
+
+
+def test_a_plugin_of_the_same_name_with_other_content_is_another_trial(tmp_path: Path) -> None:
+    (tmp_path / "own.so").write_bytes(b"one")
+    config = '[target]\nplugins = ["own.so"]\n[candidates]\nprecisions = ["fp32"]\n'
+    before = keys(tmp_path, config)
+    (tmp_path / "own.so").write_bytes(b"two!")
+    assert keys(tmp_path, config)[2] != before[2]
 
 
 def test_external_data_belongs_to_the_export(tmp_path: Path) -> None:

@@ -1,0 +1,193 @@
+"""What ``prepare`` tells: graphs, what a parser says, parity, calibration, sensitivity."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgeship.config import Precision
+from edgeship.results.base import Artifact, Result, TensorInfo
+
+
+class Exported(Result):
+    """An ONNX file made from the user's model, or the user's own ONNX file copied."""
+
+    model: Artifact
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    opset: int
+    nodes: int
+    source: str
+    exporter: str
+    parameters: int
+    renamed: dict[str, str] = {}
+    """Input or output names the user wrote → names the exporter gave."""
+    notes: tuple[str, ...] = ()
+
+
+class Slimmed(Result):
+    """The checked and simplified graph."""
+
+    model: Artifact
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    nodes_before: int
+    nodes_after: int
+    operators: dict[str, int] = {}
+    max_difference: float | None = None
+
+
+class Problem(Result):
+    """One thing a parser or a check objects to."""
+
+    level: Literal["error", "warning", "note"]
+    node: str = ""
+    operator: str = ""
+    reason: str
+    place: str = ""
+    """Line or module of the user's model, from the exporter's metadata."""
+    remedies: tuple[str, ...] = ()
+
+
+class Preflight(Result):
+    """What TensorRT's parser will say, before anything is built."""
+
+    parser: str | None
+    """Name and version of the parser that was asked; None: no TensorRT of any kind is installed here."""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that stop a build."""
+        return tuple(problem for problem in self.problems if problem.level == "error")
+
+
+class OutputDifference(Result):
+    """PyTorch against ONNX for one output over all parity inputs."""
+
+    name: str
+    max_abs: float
+    mean_abs: float
+    max_rel: float
+    passed: bool
+
+
+class Divergence(Result):
+    """The first operator, in execution order, whose output differs beyond tolerance."""
+
+    node: str
+    operator: str
+    tensor: str
+    place: str
+    max_abs: float
+
+
+class Parity(Result):
+    """PyTorch against ONNX."""
+
+    passed: bool
+    rtol: float
+    atol: float
+    outputs: tuple[OutputDifference, ...]
+    random_inputs: int
+    real_images: int
+    device: str = "cpu"
+    tf32: bool = False
+    divergence: Divergence | None = None
+
+
+class TensorRange(Result):
+    """What calibration learned of one tensor. ``amax`` by method: the symmetric threshold."""
+
+    low: float
+    high: float
+    amax: dict[str, float]
+    bounds: dict[str, tuple[float, float]] = {}
+    """By method: (low, high) for asymmetric uint8."""
+    moved: float | None = None
+    """Relative change of the chosen threshold over the last quarter of the frames (whole batches). None: too few
+    batches to tell."""
+    clipped: float | None = None
+    """Share of this tensor's values beyond the chosen threshold on evaluation frames."""
+
+
+class MethodScore(Result):
+    """One calibration method compared with the reference; ``Calibrated.held_out`` says on which frames."""
+
+    method: str
+    snr_db: float
+    agreement: float | None = None
+
+
+class Calibrated(Result):
+    """One calibration for every engine."""
+
+    cache: Artifact
+    ranges: Artifact
+    """JSON: tensor name → TensorRange."""
+    method: str
+    methods: tuple[MethodScore, ...] = ()
+    held_out: int | None = None
+    """Frames held out to compare the methods on (the first 64 are). 0: none could be, and the methods were compared on
+    the frames that made the thresholds. None: not compared, or written before edgeship noted it."""
+    frames: int
+    frames_sha256: str
+    graph_sha256: str
+    preprocess_sha256: str
+    tensors: int
+    moved_p95: float | None = None
+    """95th percentile of ``TensorRange.moved``."""
+    moving: tuple[str, ...] = ()
+    clipping: tuple[str, ...] = ()
+    overlap: tuple[str, ...] = ()
+    """Calibration frames that also stand in the evaluation set, by file name."""
+    unchecked: tuple[str, ...] = ()
+    """What was not checked on evaluation frames, and why."""
+    advice: str = ""
+    trusted_cache: bool = False
+
+
+class LayerNoise(Result):
+    """Signal-to-noise of one layer's output against the reference, on real frames."""
+
+    node: str
+    operator: str
+    snr_db: float
+
+
+class SensitiveGroup(Result):
+    """Nodes that are quantized or kept together: a convolution or matrix product with its activation."""
+
+    nodes: tuple[str, ...]
+    """Node names of the model, in execution order, as ``quantize --keep`` takes them."""
+    operator: str
+    snr_db: float
+    """Of the worst output, on real frames, with only this group quantized: low is harmful."""
+    patterns: tuple[Literal["first", "last", "depthwise"], ...] = ()
+
+
+class Sensitivity(Result):
+    """Groups of nodes by the damage their quantization does to the outputs, worst first."""
+
+    style: Literal["tensorrt", "onnxruntime"]
+    groups: tuple[SensitiveGroup, ...]
+    frames: int
+    seconds: float
+    plain_db: float
+    """Signal-to-noise of the worst output with every group quantized."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """(groups kept from the top of the ranking, signal-to-noise of the worst output)."""
+
+
+class Quantized(Result):
+    """A candidate's ONNX."""
+
+    model: Artifact
+    precision: Precision
+    style: Literal["tensorrt", "onnxruntime", "plain"]
+    kept: tuple[str, ...] = ()
+    """Nodes left in high precision on request."""
+    left: tuple[str, ...] = ()
+    """Nodes that the converter left in FP32 by its own judgement (AutoCast)."""
+    quantized_nodes: int = 0
+    noise: tuple[LayerNoise, ...] = ()
+    output_snr_db: dict[str, float] = {}

@@ -1,0 +1,211 @@
+"""What a trial is told and tells: the directory that goes in, and the one that comes out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from edgeship.config import Benchmark as BenchmarkSettings
+from edgeship.config import EngineName, Precision, Preprocess, Target
+from edgeship.config import Evaluation as EvaluationSettings
+from edgeship.results.base import SCHEMA_VERSION, Artifact, Result, TensorInfo
+
+
+class Candidate(Result):
+    """A precision plan for one model."""
+
+    name: str
+    precision: Precision
+    keep: tuple[str, ...] = ()
+
+
+class TrialSpec(Result):
+    """The directory that goes in: everything a target needs to try one candidate."""
+
+    schema_version: int = SCHEMA_VERSION
+    candidate: Candidate
+    target_name: str = "default"
+    target: Target
+    model: Artifact
+    cache: Artifact | None = None
+    frames: Artifact | None = None
+    """.npz of a few preprocessed real frames, one array per input: feeds of the benchmark and known input."""
+    benchmark: BenchmarkSettings | None
+    """None: latency is not measured."""
+    evaluation: EvaluationSettings | None = None
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] = ()
+    rebuild: int = 0
+    """Number of this build, when the same candidate is built several times."""
+
+
+class Identity(Result):
+    """What an engine is bound to."""
+
+    engine: EngineName
+    version: str
+    device: str
+    """The device's own name: ``NVIDIA H200``, ``Intel(R) Xeon(R) …``."""
+    compute_capability: str | None = None
+    cuda: str | None = None
+    driver: str | None = None
+    platform: str = ""
+    """``x86_64-linux``, ``aarch64-linux``."""
+    version_compatible: bool = False
+    """Later versions of TensorRT with the same first number load it too."""
+    hardware_compatible: bool = False
+    """It runs on every GPU of compute capability 8.0 and later."""
+    portable: bool = False
+    """The engine file is the candidate's own ONNX, not a graph laid out for one processor: any of ``platform`` fits."""
+
+
+class Build(Result):
+    """A built engine."""
+
+    engine: Artifact
+    identity: Identity
+    seconds: float
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    profiles: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {}
+    log: Artifact | None = None
+    timing_cache: Artifact | None = None
+    timing_cache_hit: bool | None = None
+    peak_memory_mib: float | None = None
+    command: str | None = None
+    """The trtexec command line, when it built."""
+    runnable: bool = True
+    """False: built for a device that is not here."""
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class AuditedLayer(Result):
+    """A convolution or matrix product that is not in the asked-for precision."""
+
+    name: str
+    operator: str
+    precision: str
+
+
+class Audit(Result):
+    """Asked-for precision against achieved precision, layer by layer."""
+
+    source: Literal["engine", "network", "profile"]
+    """Read from the engine inspector, from the parsed network, or from what the session really ran."""
+    asked: Precision
+    layers: dict[str, dict[str, int]]
+    """Kind of layer → precision → count, for instance ``{"Conv": {"int8": 20, "fp32": 1}}``."""
+    achieved: float | None
+    """Share of convolutions and matrix products, outside the kept ones, in the asked-for precision; None where the
+    model has some and the engine's report names none."""
+    missed: tuple[AuditedLayer, ...] = ()
+    kept: tuple[str, ...] = ()
+    reformats: int | None = 0
+    """None where only the network could be read: the builder adds them."""
+    notes: tuple[str, ...] = ()
+    hottest: tuple[tuple[str, float], ...] = ()
+    """Operator kinds by share of the run time, where a profile gave it."""
+
+
+class Quantiles(Result):
+    """Milliseconds. ``interval`` is the 95 % confidence interval of the median (order statistics)."""
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    min: float
+    samples: int
+    interval: tuple[float, float]
+
+
+class Conditions(Result):
+    """Clocks and power around a measurement; None where nothing here can tell."""
+
+    clock_mhz: tuple[float, ...] = ()
+    memory_clock_mhz: tuple[float, ...] = ()
+    temperature_c: tuple[float, ...] = ()
+    power_w: tuple[float, ...] = ()
+    throttle_reasons: tuple[str, ...] = ()
+    power_mode: str | None = None
+    source: str = ""
+    """nvml, sysfs, or empty when nothing could be read."""
+    changed: str = ""
+    """Why the run cannot be trusted; empty when conditions held."""
+
+
+class Latency(Result):
+    """One engine at one batch. Device time and wall time are never mixed."""
+
+    batch: int
+    wall_ms: Quantiles
+    device_ms: Quantiles | None = None
+    upload_ms: Quantiles | None = None
+    download_ms: Quantiles | None = None
+    throughput: float
+    """Images a second at this batch, from the wall median."""
+    warmup_s: float
+    seconds: float
+    settled: bool
+    """Whether the median was known to the asked-for precision before the time limit."""
+    cuda_graph: bool = False
+    """Whether the timed calls really replayed a CUDA graph."""
+    no_graph: str = ""
+    """Why they did not, where one was asked for."""
+    samples: Artifact | None = None
+    """.npz with ``wall_ms`` and, where measured, ``device_ms``: float64, one per call, in order."""
+    conditions: Conditions = Conditions()
+    load_s: float | None = None
+    peak_memory_mib: float | None = None
+    source: str = "runner"
+    """runner, or trtexec."""
+
+
+class Evaluated(Result):
+    """Task metrics of one engine over the evaluation images."""
+
+    task: str
+    images: int
+    images_sha256: str
+    """Hash of the identities of the images, in order: only equal ones may be paired."""
+    metrics: dict[str, float]
+    """``top1``, ``map_small``, ``miou``: higher is better."""
+    per_class: dict[str, dict[str, float]] = {}
+    """Metric → class name → value: ``{"recall": {"pedestrian": 0.93}}``. Classes with no examples are absent."""
+    examples: dict[str, int] = {}
+    """Class name → labelled examples."""
+    records: Artifact | None = None
+    """.npz of per-image records, as the task's metrics module writes them."""
+    seconds: float
+    images_per_s: float
+    skipped: tuple[str, ...] = ()
+    """Corrupt images that the config allowed."""
+    notes: tuple[str, ...] = ()
+
+
+class Failure(Result):
+    """Why a stage or a trial ended early. It fails the candidate, not the run."""
+
+    stage: str
+    kind: str
+    message: str
+
+
+class Trial(Result):
+    """The directory that comes out: one candidate on one target."""
+
+    schema_version: int = SCHEMA_VERSION
+    candidate: Candidate
+    target_name: str = "default"
+    engine: EngineName
+    device: str
+    rebuild: int = 0
+    build: Build | None = None
+    audit: Audit | None = None
+    latency: Latency | None = None
+    evaluation: Evaluated | None = None
+    outputs: Artifact | None = None
+    """.npz of the outputs for ``TrialSpec.frames``: the known answer."""
+    failure: Failure | None = None
+    seconds: float = 0.0
+    environment: dict[str, Any] = {}
