@@ -65,6 +65,13 @@ class DataError(UserInputError):
     """Images, labels, masks or calibration frames cannot be used."""
 
 
+class OutputError(DataError):
+    """An engine's outputs give no predictions with the decoder and the class names of the config.
+
+    Of the reference, the config is wrong. Of a candidate whose reference could be read, the candidate is.
+    """
+
+
 class CacheError(UserInputError):
     """A calibration or timing cache is malformed or belongs to something else."""
 

@@ -20,7 +20,7 @@ from edgeship.config import Evaluation
 from edgeship.data.names import suggest
 from edgeship.data.preprocess import Geometry
 from edgeship.data.reference import is_reference, resolve
-from edgeship.errors import DataError, EngineError
+from edgeship.errors import DataError, EngineError, OutputError
 from edgeship.metrics import dense
 from edgeship.metrics.boxes import nms
 from edgeship.metrics.detectors import DECODERS, Head
@@ -56,7 +56,9 @@ def decode_predictions(
         classes: Names in the order of the outputs.
 
     Raises:
-        DataError: The outputs have a shape that the decoder does not take; the message names those that would.
+        DataError: No decoder of that name.
+        OutputError: The outputs have a shape that the decoder does not take (the message names those that would), or
+            values that are no class or no box.
         EngineError: The outputs hold NaN or infinite values.
     """
     names = tuple(classes)
@@ -85,21 +87,23 @@ def head_classes(task: str, decoder: str | None, outputs: Outputs, settings: Eva
     """How many classes the outputs have; None where their shape does not tell."""
     if decoder is not None and is_reference(decoder):
         return None
+    if task not in ("classification", "segmentation"):
+        return None
+    _check_name(task, decoder)
     chosen = _chosen(outputs, settings)
+    _check_finite(chosen)
     if task == "classification":
         return int(classification_scores(chosen).shape[1])
-    if task == "segmentation":
-        name, kind = dense.recognise(decoder, chosen)
-        channels = chosen[name].shape[1] if kind == "logits" else 0
-        return channels if channels > 1 else None
-    return None
+    name, kind = dense.recognise(decoder, chosen)
+    channels = chosen[name].shape[1] if kind == "logits" else 0
+    return channels if channels > 1 else None
 
 
 def _chosen(outputs: Outputs, settings: Evaluation) -> Outputs:
     if settings.output is None:
         return outputs
     if settings.output not in outputs:
-        raise DataError(f"evaluation.output is {settings.output!r}", expected=f"one of {dense.describe(outputs)}")
+        raise OutputError(f"evaluation.output is {settings.output!r}", expected=f"one of {dense.describe(outputs)}")
     return {settings.output: outputs[settings.output]}
 
 
@@ -132,7 +136,7 @@ def classification_scores(outputs: Outputs) -> Array:
     squeezed = {name: _drop_tail(value) for name, value in outputs.items()}
     fitting = [value for value in squeezed.values() if value.ndim == 2]
     if len(fitting) != 1:
-        raise DataError(
+        raise OutputError(
             f"the model's outputs are {dense.describe(outputs)}; {len(fitting) or 'none'} of them could be the logits",
             expected="one output [batch, classes]",
             do="name it in evaluation.output" if fitting else "check evaluation.task",
@@ -160,8 +164,7 @@ def _segmentations(
             chart = dense.class_map(values[row], (geometry.input_height, geometry.input_width))
         else:
             chart = np.rint(values[row].reshape(values.shape[-2:])).astype(np.int32)
-            if chart.size and (chart.min() < 0 or chart.max() >= len(names)):
-                raise DataError(f"output {name!r} holds class {int(chart.max())}, {len(names)} class names were given")
+            _check_chart(f"output {name!r}", chart, names)
         found.append(Segmentation(geometry.mask_to_image(chart.astype(np.int16), outside=-1), names))
     return found
 
@@ -191,7 +194,7 @@ def _head(decoder: str | None, outputs: Outputs, geometry: Geometry, names: tupl
     would = " or ".join(fitting) or "none of the built-in ones: write module:callable"
     if asked is not None and asked.classes is not None and not fitting:
         raise _head_error(asked.classes, names)
-    raise DataError(
+    raise OutputError(
         (f"the decoder {decoder!r} does not fit" if decoder else "no decoder is set for")
         + f" the outputs {dense.describe(outputs)} with {len(names)} class names",
         expected=f"a decoder that fits: {would}",
@@ -207,7 +210,7 @@ def _detect(head: Head, row: int, geometry: Geometry, settings: Evaluation, name
         kept = np.argsort(-scores, kind="stable")[: settings.max_detections]
     labels = labels[kept]
     if len(labels) and labels.max() >= len(names):
-        raise DataError(
+        raise OutputError(
             f"the model found a class numbered {labels.max()}, {len(names)} class names were given",
             expected="one name for each output, the background included where the model counts it",
             do="set evaluation.classes to the list the model was trained with",
@@ -222,32 +225,54 @@ def _own(task: str, decoder: str, value: Any, geometry: Geometry, names: tuple[s
     if task == "classification":
         scores = np.asarray(value, dtype=np.float32)
         if scores.shape != (len(names),):
-            raise DataError(f"{decoder} returned shape {list(scores.shape)}", expected=f"[{len(names)}] scores")
+            raise OutputError(f"{decoder} returned shape {list(scores.shape)}", expected=f"[{len(names)}] scores")
+        _check_own(decoder, scores=scores)
         return Classification(scores, names)
     if task == "segmentation":
         mask = np.asarray(value)
         if mask.shape != (geometry.height, geometry.width):
-            raise DataError(
+            raise OutputError(
                 f"{decoder} returned shape {list(mask.shape)}", expected=f"a mask [{geometry.height}, {geometry.width}]"
             )
+        _check_own(decoder, mask=mask)
+        _check_chart(f"the mask of {decoder}", mask, names, least=-1)
         return Segmentation(mask.astype(np.int16), names)
     if not isinstance(value, tuple) or len(value) != 3:
-        raise DataError(f"{decoder} returned {type(value).__name__}", expected="(boxes [N, 4], scores [N], labels [N])")
+        raise OutputError(
+            f"{decoder} returned {type(value).__name__}", expected="(boxes [N, 4], scores [N], labels [N])"
+        )
     boxes = np.asarray(value[0], dtype=np.float32).reshape(-1, 4)
     scores, labels = np.asarray(value[1], dtype=np.float32), np.asarray(value[2], dtype=np.int64)
     if not len(boxes) == len(scores) == len(labels) or (
         len(labels) and not 0 <= labels.min() <= labels.max() < len(names)
     ):
-        raise DataError(
+        raise OutputError(
             f"{decoder} returned {len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels",
             expected=f"as many of each, labels in 0..{len(names) - 1}",
         )
+    _check_own(decoder, boxes=boxes, scores=scores)
     order = np.argsort(-scores, kind="stable")
     return Detection(boxes[order], scores[order], labels[order], names)
 
 
-def _head_error(head: int, names: Sequence[str]) -> DataError:
-    return DataError(
+def _check_own(decoder: str, **values: Array) -> None:
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise OutputError(f"{decoder} returned {name} with NaN or infinite values", expected="finite numbers")
+
+
+def _check_chart(what: str, chart: Array, names: Sequence[str], least: int = 0) -> None:
+    if chart.size and (chart.min() < least or chart.max() >= len(names)):
+        stray = chart.max() if chart.max() >= len(names) else chart.min()
+        raise OutputError(
+            f"{what} holds class {stray:g}, {len(names)} class names were given",
+            expected="one name for each class of the output",
+            do="set evaluation.classes to the list the model was trained with",
+        )
+
+
+def _head_error(head: int, names: Sequence[str]) -> OutputError:
+    return OutputError(
         f"the model's output has {head} classes, {len(names)} class names were given",
         expected="one name for each output, in the order of the outputs",
         do="set evaluation.classes to the list the model was trained with",

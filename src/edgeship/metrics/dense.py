@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from edgeship.errors import DataError
+from edgeship.errors import OutputError
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array
@@ -37,7 +37,7 @@ def recognise(decoder: str | None, outputs: Mapping[str, Array]) -> tuple[str, s
     """Which output of a segmentation net to read, and whether as ``logits`` or as ``classmap``.
 
     Raises:
-        DataError: None fits, or several do.
+        OutputError: None fits, or several do.
     """
     fitting = [
         (name, kind) for name, value in outputs.items() for kind in _kinds(value) if decoder is None or kind == decoder
@@ -46,22 +46,31 @@ def recognise(decoder: str | None, outputs: Mapping[str, Array]) -> tuple[str, s
         return fitting[0]
     others = sorted({kind for value in outputs.values() for kind in _kinds(value)})
     if not fitting:
-        raise DataError(
-            f"the decoder {decoder!r} does not fit the outputs {describe(outputs)}"
-            if decoder
-            else f"no decoder for segmentation fits the outputs {describe(outputs)}",
-            expected="logits [batch, classes, h, w] or a classmap [batch, h, w] of integers",
-            do=f'set evaluation.decoder = "{others[0]}"' if others else "write a decoder as module:callable",
+        fractions = [name for name, value in outputs.items() if value.ndim == 3 and not _whole(value)]
+        note = f"; the values of {fractions[0]!r} are no whole numbers, so it is no classmap" if fractions else ""
+        raise OutputError(
+            (f"the decoder {decoder!r} does not fit" if decoder else "no decoder for segmentation fits")
+            + f" the outputs {describe(outputs)}{note}",
+            expected="logits [batch, classes, h, w] or a classmap [batch, h, w] of whole numbers",
+            do=f'set evaluation.decoder = "{others[0]}"'
+            if others
+            else 'export scores as [batch, classes, h, w] for the decoder "logits", or write one as module:callable',
         )
-    raise DataError(
+    raise OutputError(
         f"several outputs could carry the prediction: {describe(outputs)}", do="name one in evaluation.output"
     )
 
 
 def _kinds(value: Array) -> list[str]:
-    if value.ndim == 3 or (value.ndim == 4 and value.shape[1] == 1 and np.issubdtype(value.dtype, np.integer)):
+    if value.ndim == 3:
+        return ["classmap"] if _whole(value) else []
+    if value.ndim == 4 and value.shape[1] == 1 and np.issubdtype(value.dtype, np.integer):
         return ["classmap"]
     return ["logits"] if value.ndim == 4 else []
+
+
+def _whole(value: Array) -> bool:
+    return bool(np.issubdtype(value.dtype, np.integer)) or bool((value == np.rint(value)).all())
 
 
 def class_map(logits: Array, size: tuple[int, int]) -> Array:

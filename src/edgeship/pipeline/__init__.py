@@ -16,7 +16,14 @@ from edgeship.files import Hasher, lock, sweep
 from edgeship.pipeline import steps
 from edgeship.pipeline.cache import Run, Stage, execute, execute_one
 from edgeship.pipeline.finish import Outcome, finish, forget
-from edgeship.pipeline.trials import Tries, candidates, needs_calibration, reference_target, try_candidates
+from edgeship.pipeline.trials import (
+    Tries,
+    candidates,
+    needs_calibration,
+    reference_target,
+    require_decoded,
+    try_candidates,
+)
 from edgeship.progress import Progress, silent
 from edgeship.results import Calibrated, Candidate, Exported, Parity, Preflight, Slimmed, StageRun
 from edgeship.targets import start_all, stop_all
@@ -62,6 +69,7 @@ def ship(
         if config.candidates.search or any(needs_calibration(item) for item in candidates(config)):
             execute_one(run, CALIBRATE)
         reference = try_candidates(run, *reference_target(config), (FP32,))
+        require_decoded(reference)
         return finish(run, reference, _try_targets(run, reference))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from edgeship import targets
 from edgeship.config import Config, Precision, Target
-from edgeship.errors import EdgeshipError, UserInputError
+from edgeship.errors import EdgeshipError, OutputError, UserInputError
 from edgeship.files import storage_errors
 from edgeship.pipeline.cache import Run, Stage, execute_in, execute_one, versions
 from edgeship.pipeline.source import code_hashes
@@ -228,6 +228,17 @@ def try_one(run: Run, tries: Tries, candidate: Candidate) -> list[Path]:
         folders.append(folder)
         tries.trials.append((candidate, trial, folder))
     return folders
+
+
+def require_decoded(reference: Tries) -> None:
+    """Go on only where the reference's outputs could be decoded: afterwards, it is a candidate's fault if its cannot.
+
+    Raises:
+        OutputError: They could not: the decoder or the class names of the config are wrong.
+    """
+    for _, trial, _ in reference.trials:
+        if trial.failure is not None and trial.failure.kind == OutputError.__name__:
+            raise OutputError(trial.failure.message)
 
 
 def _record_failure(run: Run, tries: Tries, candidate: Candidate, error: EdgeshipError) -> Path:

@@ -20,7 +20,15 @@ import numpy as np
 from edgeship import __version__, engines
 from edgeship.config import Batch, Benchmark
 from edgeship.engines import OpenOptions, Runner
-from edgeship.errors import ArtifactError, EdgeshipError, StorageError, TargetError, UserInputError, WorkFolderBusy
+from edgeship.errors import (
+    ArtifactError,
+    EdgeshipError,
+    OutputError,
+    StorageError,
+    TargetError,
+    UserInputError,
+    WorkFolderBusy,
+)
 from edgeship.files import lock, sha256_file, storage_errors, write_text
 from edgeship.progress import Progress, silent
 from edgeship.results import (
@@ -87,7 +95,8 @@ class _Place:
 def run_trial(folder: Path, progress: Progress = silent, *, patience_s: float = 30.0) -> Trial:
     """Build, audit, benchmark and evaluate what ``folder/spec.json`` asks for.
 
-    An error of a step fails the candidate: it becomes ``Trial.failure``. A finished trial of the same spec is
+    An error of a step fails the candidate: it becomes ``Trial.failure``. So do outputs that cannot be decoded, though
+    the config may be to blame: whoever tried the reference too can tell. A finished trial of the same spec is
     returned as it is.
 
     Args:
@@ -263,6 +272,8 @@ def _measured(place: _Place, trial: Trial) -> Trial:
             stage = "outputs"
             place.say("outputs")
             return trial.model_copy(update={"outputs": _outputs(place, runner, built)})
+    except OutputError as error:
+        return _failed(trial, stage, error)
     except STOPS_THE_RUN:
         raise
     except EdgeshipError as error:

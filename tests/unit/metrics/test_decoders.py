@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from edgeship.config import Evaluation, Preprocess
 from edgeship.data.preprocess import Geometry, apply
-from edgeship.errors import DataError, EngineError
+from edgeship.errors import DataError, EngineError, OutputError
 from edgeship.metrics.boxes import nms, yolox_grid
-from edgeship.metrics.decoders import decode_predictions
+from edgeship.metrics.decoders import decode_predictions, head_classes
 
 CLASSES = ("person", "car", "sign")
 # A 640x320 image letterboxed into 64x64: scale 0.1, 16 rows of padding above.
@@ -249,6 +249,25 @@ def test_segmentation_heads_that_do_not_fit():
         segmented({"out": np.full((1, 8, 8), 9)}, None, geometry)
 
 
+@pytest.mark.parametrize("decoder", ["classmap", None])
+def test_scores_without_a_class_axis_are_no_class_map(decoder):
+    scores = np.array([[[0.2, 0.9], [1.4, 2.0]]], np.float32)
+    with pytest.raises(OutputError, match=r"(?s)'out' \[1, 2, 2\]; the values of 'out' are no whole.*\"logits\""):
+        segmented({"out": scores}, decoder, Geometry(2, 2, 2, 2))
+    beside = {"edges": scores, "out": logits_of(np.array([[0, 1], [1, 2]]), 3)}
+    assert segmented(beside, None, Geometry(2, 2, 2, 2)).mask.tolist() == [[0, 1], [1, 2]]
+    with pytest.raises(OutputError, match=r'(?s)does not fit.*do: set evaluation.decoder = "logits"'):
+        segmented(beside, "classmap", Geometry(2, 2, 2, 2))
+
+
+def test_the_head_of_a_dense_output_is_finite_and_its_decoder_known():
+    scores = np.full((1, 3, 2, 2), np.nan, np.float32)
+    with pytest.raises(EngineError, match="NaN"):
+        head_classes("segmentation", None, {"out": scores}, Evaluation(task="segmentation"))
+    with pytest.raises(DataError, match=r"decoder is 'logit' \(did you mean 'logits'\?\)"):
+        head_classes("segmentation", "logit", {"out": scores}, Evaluation(task="segmentation"))
+
+
 def test_classification_from_logits_probabilities_and_spatial_tails():
     settings_ = Evaluation()
     logits = np.array([[1.0, 3.0, 2.0]], np.float32)
@@ -273,10 +292,19 @@ def test_a_decoder_of_ones_own(tmp_path, monkeypatch):
         "    return geometry.boxes_to_image(outputs['d'][:, :4]), outputs['d'][:, 4], outputs['d'][:, 5]\n"
         "def wrong(outputs, geometry):\n"
         "    return 3\n"
+        "def mask(outputs, geometry):\n"
+        "    return outputs['m']\n"
     )
     monkeypatch.chdir(tmp_path)
     found = decoded({"d": SIX}, "own_decoder:boxes")[0]
     assert found.boxes[0] == pytest.approx(BOX)
     assert found.names == ["car", "person"]
-    with pytest.raises(DataError, match="own_decoder:wrong returned int"):
+    with pytest.raises(OutputError, match="own_decoder:wrong returned int"):
         decoded({"d": SIX}, "own_decoder:wrong")
+    with pytest.raises(OutputError, match="own_decoder:boxes returned boxes with NaN"):
+        decoded({"d": np.full((1, 1, 6), [[np.nan, 1, 2, 3, 0.5, 1]], np.float32)}, "own_decoder:boxes")
+    small = Geometry(2, 2, 2, 2)
+    assert segmented({"m": np.array([[[0, 2], [-1, 1]]])}, "own_decoder:mask", small).mask.tolist() == [[0, 2], [-1, 1]]
+    for value, message in ((7, "holds class 7, 3 class names"), (-2, "holds class -2"), (np.nan, "mask with NaN")):
+        with pytest.raises(OutputError, match=message):
+            segmented({"m": np.full((1, 2, 2), value)}, "own_decoder:mask", small)

@@ -18,6 +18,7 @@ from edgeship.config import Benchmark, Target
 from edgeship.data.reference import importable
 from edgeship.errors import ArtifactError, DataError, EngineMismatch, MissingExtra, StorageError, WorkFolderBusy
 from edgeship.files import lock, sha256_file
+from edgeship.pipeline.trials import Tries, require_decoded
 from edgeship.results import Artifact, Build, Trial, TrialSpec, read, write
 from edgeship.targets import local, remote, wire
 from edgeship.trial.run import run_trial
@@ -127,6 +128,27 @@ def test_wrong_data_stops_the_run_and_an_engine_error_fails_the_candidate(made: 
     trial = run_trial(folder)
     assert trial.failure is not None and trial.failure.stage == "build"
     assert read(Trial, folder / "trial.json") == trial
+
+
+def test_outputs_that_cannot_be_decoded_fail_a_candidate_and_stop_for_the_reference(
+    made: Ground, tmp_path: Path
+) -> None:
+    (tmp_path / "own_answers.py").write_text(
+        "def nothing(outputs, geometry):\n    return outputs['logits'] * float('nan')\n"
+    )
+    folder = make_trial(tmp_path / "trial", made)
+    spec = read(TrialSpec, folder / "spec.json")
+    assert spec.evaluation is not None
+    change(folder, evaluation=spec.evaluation.model_copy(update={"decoder": "own_answers:nothing"}))
+    with importable(tmp_path):
+        trial = targets.run(Target(), folder)
+    assert trial.failure is not None and trial.latency is not None
+    assert (trial.failure.kind, trial.failure.stage) == ("OutputError", "evaluate")
+    tries = Tries("default", Target(), [(spec.candidate, trial, folder)])
+    with pytest.raises(DataError, match="own_answers:nothing returned scores with NaN"):
+        require_decoded(tries)
+    fine = trial.model_copy(update={"failure": None})
+    require_decoded(Tries("default", Target(), [(spec.candidate, fine, folder)]))
 
 
 def test_two_processes_do_not_mix_in_one_folder(finished: Path) -> None:
