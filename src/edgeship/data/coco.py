@@ -221,13 +221,13 @@ def from_dict(name: str, target: Any, classes: Sequence[str]) -> Boxes:
     """Boxes given by a ``module:callable``: ``boxes`` xyxy, ``labels`` (names or indices), ``crowd``, ``area``.
 
     Raises:
-        DataError: Missing keys, other shapes, or unknown classes.
+        DataError: Missing keys, other shapes, boxes without area, or unknown classes.
     """
     if isinstance(target, Boxes):
         return target
     if not isinstance(target, Mapping) or not {"boxes", "labels"} <= set(target):
         raise DataError(f"the target of {name} is {type(target).__name__}", expected="a dict with boxes and labels")
-    boxes = np.asarray(target["boxes"], dtype=np.float64).reshape(-1, 4)
+    boxes = _corners(name, target["boxes"])
     position = {label: number for number, label in enumerate(classes)}
     labels = []
     for label in target["labels"]:
@@ -237,10 +237,24 @@ def from_dict(name: str, target: Any, classes: Sequence[str]) -> Boxes:
         labels.append(number)
     if len(labels) != len(boxes):
         raise DataError(f"{name} has {len(boxes)} boxes and {len(labels)} labels")
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return Boxes(
-        boxes=boxes,
-        labels=np.array(labels, dtype=np.int64),
-        crowd=np.asarray(target.get("crowd", np.zeros(len(boxes))), dtype=np.bool_),
-        area=np.asarray(target.get("area", area), dtype=np.float64),
-    )
+    crowd = np.asarray(target.get("crowd", np.zeros(len(boxes))), dtype=np.bool_)
+    area = np.asarray(target.get("area", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)), dtype=np.float64)
+    if not len(boxes) == crowd.size == area.size:
+        raise DataError(f"{name} has {len(boxes)} boxes, {crowd.size} crowd flags and {area.size} areas")
+    return Boxes(boxes=boxes, labels=np.array(labels, dtype=np.int64), crowd=crowd, area=area)
+
+
+def _corners(name: str, value: Any) -> Array:
+    boxes = np.asarray(value, dtype=np.float64)
+    if boxes.size == 0:
+        return boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise DataError(f"{name} has boxes of shape {list(boxes.shape)}", expected="[number, 4]: x1, y1, x2, y2")
+    fit = (np.abs(boxes) < LARGEST).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    if not fit.all():
+        raise DataError(
+            f"{name} has the box {boxes[~fit][0].tolist()}",
+            expected="x1, y1, x2, y2 in pixels, with x1 < x2 and y1 < y2",
+            do="convert boxes of (x, y, width, height), and leave out those without area",
+        )
+    return boxes

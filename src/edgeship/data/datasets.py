@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.config import Evaluation
-from edgeship.data import coco, labels, masks
+from edgeship.data import coco, labels, masks, rows
 from edgeship.data.frames import image_files, spread
 from edgeship.data.loader import Item
 from edgeship.data.names import read_classes, unknown_names
 from edgeship.data.npz import open_npz
-from edgeship.data.reference import call, is_reference
+from edgeship.data.reference import is_reference
 from edgeship.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Dataset:
     """Labelled images of one task."""
 
     task: str
-    items: tuple[Item, ...]
+    items: rows.Items
     classes: tuple[str, ...]
     """Names in the order of the model's outputs."""
     numbered: bool = False
@@ -93,15 +93,15 @@ def open_dataset(settings: Evaluation, classes: Sequence[str] = ()) -> Dataset:
     if not dataset.items:
         raise DataError(f"{settings.images} gives no labelled images", do="name a set with at least one")
     if settings.limit is not None:
-        rows = spread(len(dataset.items), settings.limit)
-        dataset = replace(dataset, items=tuple(dataset.items[row] for row in rows))
+        chosen = spread(len(dataset.items), settings.limit)
+        dataset = replace(dataset, items=rows.take(dataset.items, chosen))
     return dataset
 
 
 def _classification(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
     assert settings.images is not None
     if settings.labels is not None:
-        listing = labels.read(settings.labels)
+        listing = labels.read(settings.labels, names)
         pairs = labels.find_images(settings.images, listing, settings.labels)
         values = [value for _, value in pairs]
         known, numbered = labels.class_names(values, names)
@@ -164,7 +164,7 @@ def _segmentation(settings: Evaluation, names: tuple[str, ...] | None) -> Datase
     if settings.labels is None:
         raise DataError("segmentation needs masks", expected="a folder of masks in evaluation.labels")
     pairs = masks.pair(image_files(settings.images), settings.images, settings.labels)
-    items = [Item(name, image, masks.Reader(mask, settings.ignore_index)) for name, image, mask in pairs]
+    items = [Item(name, image, masks.Reader(mask)) for name, image, mask in pairs]
     return Dataset("segmentation", tuple(items), names or (), numbered=names is None)
 
 
@@ -201,34 +201,46 @@ def _arrays(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
 
 
 def _custom(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
-    """``module:callable`` gives ``(image, target)`` or ``(image, target, id)``; the image is a path or an array.
+    """``module:callable`` gives ``(image, target)`` or ``(image, target, id)``: see :mod:`edgeship.data.rows`.
 
     Targets: a class index or name; a dict of boxes (``boxes`` xyxy, ``labels``, perhaps ``crowd`` and ``area``); a
-    mask array or file; anything for a task of one's own.
+    mask array or file; anything for a task of one's own. One walk over the rows checks them and reads the labels.
     """
-    pairs: list[tuple[str, Any, Any]] = []
-    for number, row in enumerate(call(str(settings.images))):
-        if not isinstance(row, tuple) or len(row) not in (2, 3):
-            raise DataError(
-                f"{settings.images}: item {number} is {type(row).__name__}", expected="(image, target[, id])"
-            )
-        image, target = row[0], row[1]
-        default = str(image) if isinstance(image, Path) else f"{settings.images}[{number}]"
-        pairs.append((str(row[2]) if len(row) == 3 else default, image, target))
+    source = str(settings.images)
+    if settings.task == "detection" and names is None:
+        raise DataError("detection from module:callable needs class names", do="set evaluation.classes")
+    labelled: list[tuple[str, Any]] = []
+    count = 0
+    for number, row in rows.read(source):
+        name, _, target = _parts(source, number, row)
+        if settings.task == "classification":
+            labelled.append((name, target))
+        elif settings.task == "detection":
+            coco.from_dict(name, target, names or ())
+        count += 1
+    known, numbered = names or (), names is None and settings.task == "segmentation"
     if settings.task == "classification":
-        known, numbered = labels.class_names([target for _, _, target in pairs], names)
-        index = labels.to_indices([(name, target) for name, _, target in pairs], known, settings.images)
-        ready = [Item(name, image, label) for (name, image, _), label in zip(pairs, index, strict=True)]
-        return Dataset(settings.task, tuple(ready), known, numbered)
-    if settings.task == "detection":
-        if names is None:
-            raise DataError("detection from module:callable needs class names", do="set evaluation.classes")
-        ready = [Item(name, image, coco.from_dict(name, target, names)) for name, image, target in pairs]
-        return Dataset(settings.task, tuple(ready), names)
-    if settings.task == "segmentation":
-        ready = [Item(name, image, masks.reader(target, name, settings.ignore_index)) for name, image, target in pairs]
-        return Dataset(settings.task, tuple(ready), names or (), numbered=names is None)
-    return Dataset(settings.task, tuple(Item(*pair) for pair in pairs), names or ())
+        known, numbered = labels.class_names([target for _, target in labelled], names)
+        labels.to_indices(labelled, known, source)
+
+    def item(number: int, row: Any) -> Item:
+        name, image, target = _parts(source, number, row)
+        if settings.task == "classification":
+            target = labels.to_indices([(name, target)], known, source)[0]
+        elif settings.task == "detection":
+            target = coco.from_dict(name, target, known)
+        elif settings.task == "segmentation":
+            target = masks.reader(target, name)
+        return Item(name, image, target)
+
+    return Dataset(settings.task, rows.Rows(source, range(count), item), known, numbered)
+
+
+def _parts(source: str, number: int, row: Any) -> tuple[str, Any, Any]:
+    """Id, image and target of a row."""
+    if not isinstance(row, tuple) or len(row) not in (2, 3):
+        raise DataError(f"{source}: item {number} is {type(row).__name__}", expected="(image, target[, id])")
+    return str(row[2]) if len(row) == 3 else rows.name_of(source, number, row[0]), row[0], row[1]
 
 
 def _some(values: Sequence[str]) -> str:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.config import Preprocess
+from edgeship.data import rows
 from edgeship.data.loader import Item, Loader, LoadOptions
 from edgeship.data.npz import open_npz
 from edgeship.data.preprocess import SUFFIXES, image_input, input_size
-from edgeship.data.reference import call, is_reference
+from edgeship.data.reference import is_reference
 from edgeship.errors import DataError
 from edgeship.files import sha256_file, sha256_json
 from edgeship.results import TensorInfo
@@ -37,7 +38,7 @@ class Frames:
     """
 
     ids: tuple[str, ...]
-    items: tuple[Item, ...]
+    items: rows.Items
     """Images to preprocess; empty when ``feeds`` holds ready arrays."""
     inputs: tuple[TensorInfo, ...]
     preprocess: Preprocess | None
@@ -70,8 +71,8 @@ class Frames:
     def __iter__(self) -> Iterator[tuple[tuple[str, ...], dict[str, Array]]]:
         if self.feeds:
             for start in range(0, len(self.ids), self.options.batch):
-                rows = slice(start, start + self.options.batch)
-                yield self.ids[rows], {name: np.ascontiguousarray(array[rows]) for name, array in self.feeds.items()}
+                part = slice(start, start + self.options.batch)
+                yield self.ids[part], {name: np.ascontiguousarray(array[part]) for name, array in self.feeds.items()}
             return
         if self.preprocess is None:
             raise DataError("images need [preprocess] to become model inputs", do="add a [preprocess] table")
@@ -100,7 +101,7 @@ def frames(source: Path, preprocess: Preprocess | None, inputs: Sequence[TensorI
     Args:
         source: A folder of images (searched in depth), an ``.npz`` of raw images (``images``: uint8 [N, H, W] or
             [N, H, W, 3]) or of ready arrays (one for each input, by its name), or ``module:callable`` that gives
-            images.
+            images (see :mod:`edgeship.data.rows`).
         preprocess: Needed for images.
         inputs: The model's inputs, as read from the artifact.
         choice: How many, and which.
@@ -123,14 +124,13 @@ def frames(source: Path, preprocess: Preprocess | None, inputs: Sequence[TensorI
         stack = arrays["images"]
         items = [Item(f"{source.name}[{row}]", stack[row]) for row in spread(len(stack), choice.count, choice.seed)]
     elif is_reference(source):
-        items = list(_custom(source))
-        items = [items[row] for row in spread(len(items), choice.count, choice.seed)]
+        return _custom(str(source), preprocess, inputs, choice)
     else:
         paths = image_files(source)
         chosen = [paths[row] for row in spread(len(paths), choice.count, choice.seed)]
         items = [Item(path.relative_to(source).as_posix(), path) for path in chosen]
     if not items:
-        raise DataError(f"{source} gives no frames", do="name a folder with frames from the deployment camera")
+        raise _no_frames(source)
     return Frames(tuple(item.id for item in items), tuple(items), tuple(inputs), preprocess, options)
 
 
@@ -211,16 +211,28 @@ def _ready(source: Path, feeds: dict[str, Array], inputs: Sequence[TensorInfo], 
                 f"{source}: {info.name!r} has shape {list(array.shape)} and dtype {array.dtype}",
                 expected=f"{list(info.shape)}, {info.dtype}",
             )
-    rows = spread(next(iter(lengths.values())), choice.count, choice.seed)
-    taken = {name: array[rows] for name, array in feeds.items()}
-    ids = tuple(f"{source.name}[{row}]" for row in rows)
+    chosen = spread(next(iter(lengths.values())), choice.count, choice.seed)
+    taken = {name: array[chosen] for name, array in feeds.items()}
+    ids = tuple(f"{source.name}[{row}]" for row in chosen)
     return Frames(ids, (), tuple(inputs), None, LoadOptions(choice.batch), feeds=taken)
 
 
-def _custom(source: Path) -> Iterator[Item]:
-    for number, value in enumerate(call(source)):
-        image = value[0] if isinstance(value, tuple) else value
-        yield Item(str(image) if isinstance(image, Path) else f"{source}[{number}]", image)
+def _custom(source: str, preprocess: Preprocess | None, inputs: Sequence[TensorInfo], choice: FrameChoice) -> Frames:
+    def item(number: int, row: Any) -> Item:
+        image = row[0] if isinstance(row, tuple) else row
+        return Item(rows.name_of(source, number, image), image)
+
+    ids = [item(number, row).id for number, row in rows.read(source)]
+    if not ids:
+        raise _no_frames(source)
+    numbers = spread(len(ids), choice.count, choice.seed)
+    options = LoadOptions(choice.batch, choice.workers, choice.allow_corrupt)
+    chosen = tuple(ids[number] for number in numbers)
+    return Frames(chosen, rows.Rows(source, numbers, item), tuple(inputs), preprocess, options)
+
+
+def _no_frames(source: str | Path) -> DataError:
+    return DataError(f"{source} gives no frames", do="name a folder with frames from the deployment camera")
 
 
 def image_hash(item: Item) -> str:
@@ -229,9 +241,8 @@ def image_hash(item: Item) -> str:
     Raises:
         DataError: The file cannot be read.
     """
-    if isinstance(item.source, Path):
-        return _file_hash(item.source)
-    return _digest(np.asarray(item.source() if callable(item.source) else item.source))
+    picture = item.picture()
+    return _file_hash(picture) if isinstance(picture, Path) else _digest(np.asarray(picture))
 
 
 def not_comparable(frames: Frames, others: Frames) -> tuple[str, ...]:

@@ -16,11 +16,12 @@ LABEL_KEYS = ("label", "class", "class_name", "target", "category")
 Label = int | str
 
 
-def read(path: Path) -> list[tuple[str, Label]]:
+def read(path: Path, names: Sequence[str] | None = None) -> list[tuple[str, Label]]:
     """Image name and label of each row.
 
-    CSV has a header with one of :data:`IMAGE_KEYS` and one of :data:`LABEL_KEYS`. JSON is ``{"a.jpg": "cat"}`` or a
-    list of objects with such keys.
+    CSV has a header with one of :data:`IMAGE_KEYS` and one of :data:`LABEL_KEYS`; digits in it are a number, unless
+    ``names``, the class names, hold them as they stand (``01``). JSON is ``{"a.jpg": "cat"}`` or a list of objects
+    with such keys.
 
     Raises:
         DataError: Absent, malformed, without these columns, or an image stands twice.
@@ -31,7 +32,7 @@ def read(path: Path) -> list[tuple[str, Label]]:
         raise DataError(
             f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file", do="mend evaluation.labels"
         ) from None
-    rows = _json(path, text) if path.suffix.lower() == ".json" else _csv(path, text)
+    rows = _json(path, text) if path.suffix.lower() == ".json" else _csv(path, text, frozenset(names or ()))
     seen: set[str] = set()
     for name, _ in rows:
         if name in seen:
@@ -42,7 +43,7 @@ def read(path: Path) -> list[tuple[str, Label]]:
     return rows
 
 
-def _csv(path: Path, text: str) -> list[tuple[str, Label]]:
+def _csv(path: Path, text: str, names: frozenset[str]) -> list[tuple[str, Label]]:
     reader = csv.DictReader(text.splitlines())
     header = [name.strip().lower() for name in reader.fieldnames or []]
     reader.fieldnames = header
@@ -53,7 +54,7 @@ def _csv(path: Path, text: str) -> list[tuple[str, Label]]:
         if not name or value is None or value.strip() == "":
             raise DataError(f"{path}, line {number}: no {image if not name else label}", expected=f"{image},{label}")
         value = value.strip()
-        rows.append((name.strip(), int(value) if value.isdecimal() else value))
+        rows.append((name.strip(), int(value) if value.isdecimal() and value not in names else value))
     return rows
 
 

@@ -38,6 +38,10 @@ class Item:
     source: Path | Array | Callable[[], Array]
     target: Any = None
 
+    def picture(self) -> Path | Array:
+        """The file, or the decoded array."""
+        return np.asarray(self.source()) if callable(self.source) else self.source
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -77,15 +81,16 @@ def load(item: Item, preprocess: Preprocess, size: tuple[int, int]) -> Loaded:
         CorruptImage: It cannot be decoded.
         DataError: Its target does not fit it.
     """
-    if isinstance(item.source, Path):
+    picture = item.picture()
+    if isinstance(picture, Path):
         try:
-            content = item.source.read_bytes()
+            content = picture.read_bytes()
         except OSError as error:
-            raise CorruptImage(str(item.source), f"cannot be read: {error.strerror}") from None
+            raise CorruptImage(str(picture), f"cannot be read: {error.strerror}") from None
         digest = hashlib.sha256(content).hexdigest()
-        array, geometry = apply(open_image(content, str(item.source)), preprocess, size)
+        array, geometry = apply(open_image(content, str(picture)), preprocess, size)
     else:
-        pixels = np.asarray(item.source() if callable(item.source) else item.source)
+        pixels = np.asarray(picture)
         digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
         array, geometry = apply(pixels, preprocess, size)
     target = item.target(geometry) if callable(item.target) else item.target

@@ -29,7 +29,6 @@ class Reader:
     """Reads one mask when its image is loaded."""
 
     path: Path
-    ignore_index: int | None = None
 
     def __call__(self, geometry: Geometry) -> Array:
         return _checked(read(self.path), str(self.path), geometry)
@@ -46,9 +45,9 @@ class Ready:
         return _checked(np.asarray(self.array), self.name, geometry)
 
 
-def reader(target: Any, name: str, ignore_index: int | None) -> Reader | Ready:
+def reader(target: Any, name: str) -> Reader | Ready:
     """The reader for a mask given as a path or an array."""
-    return Reader(target, ignore_index) if isinstance(target, Path) else Ready(np.asarray(target), name)
+    return Reader(target) if isinstance(target, Path) else Ready(np.asarray(target), name)
 
 
 def read(path: Path) -> Array:
@@ -58,7 +57,7 @@ def read(path: Path) -> Array:
         DataError: Absent, damaged, in colour, or too large.
     """
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             array: Array = np.load(path, allow_pickle=False)
             return array
         with Image.open(path, formats=FORMATS) as image:
@@ -107,9 +106,13 @@ def pair(images: Sequence[Path], root: Path, folder: Path) -> list[tuple[str, Pa
     if not folder.is_dir():
         raise DataError(f"the mask folder {folder} does not exist", do="name it in evaluation.labels")
     found, missing = [], []
+    listed: dict[Path, dict[str, Path]] = {}
     for image in images:
         name = image.relative_to(root)
-        mask = next((path for suffix in SUFFIXES if (path := (folder / name).with_suffix(suffix)).is_file()), None)
+        place = folder / name.parent
+        if place not in listed:
+            listed[place] = _by_stem(place)
+        mask = listed[place].get(name.stem)
         if mask is None:
             missing.append(name.as_posix())
         else:
@@ -121,3 +124,12 @@ def pair(images: Sequence[Path], root: Path, folder: Path) -> list[tuple[str, Pa
             do="mend evaluation.labels, or add the masks",
         )
     return found
+
+
+def _by_stem(place: Path) -> dict[str, Path]:
+    """The masks in a folder by name without suffix; of several with one stem, the first of :data:`SUFFIXES`."""
+    if not place.is_dir():
+        return {}
+    masks = [path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    masks.sort(key=lambda path: (-SUFFIXES.index(path.suffix.lower()), path.name))
+    return {path.stem: path for path in masks}

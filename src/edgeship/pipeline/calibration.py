@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgeship.config import Precision
-from edgeship.data import datasets
+from edgeship.data import datasets, rows
 from edgeship.data.frames import FrameChoice, Frames, image_hash, not_comparable, spread
-from edgeship.data.loader import Item
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, storage_errors
 from edgeship.pipeline import steps
@@ -73,10 +72,9 @@ def _with_evaluation(run: Run, options: Options, chosen: Frames) -> Options:
     """The options with some of the evaluation images as frames, and the hashes of all."""
     if run.config.evaluation.images is None:
         return options
-    items = datasets.open_dataset(run.config.evaluation).items
+    items = rows.without_targets(datasets.open_dataset(run.config.evaluation).items)
     size = chosen.options.batch if isinstance(chosen.inputs[0].shape[0], int) else 1
-    rows = spread(len(items), min(EVALUATION_FRAMES, len(items)) // size * size)
-    some = tuple(Item(items[row].id, items[row].source) for row in rows)
+    some = rows.take(items, spread(len(items), min(EVALUATION_FRAMES, len(items)) // size * size))
     loading = replace(chosen.options, allow_corrupt=EVALUATION_FRAMES)
     clipped = Frames(tuple(item.id for item in some), some, chosen.inputs, run.config.preprocess, loading)
     unchecked = not_comparable(chosen, replace(clipped, items=items))

@@ -16,6 +16,8 @@ from edgeship.pipeline.trials import Tries
 from edgeship.results import Decision
 
 SHOWN = 12
+ORDER = {"worse": 0, "other": 1, "better": 2}
+"""Harm first."""
 
 
 def changed_images(run: Run, reference: Tries, tries: Tries, decision: Decision) -> tuple[ChangedImage, ...]:
@@ -36,8 +38,7 @@ def changed_images(run: Run, reference: Tries, tries: Tries, decision: Decision)
         from edgeship.pipeline.inferring import compare_predictions
 
         found = compare_predictions(run, base, other, SHOWN)
-    order = {"worse": 0, "other": 1, "better": 2}
-    return tuple(sorted(found, key=lambda item: (order[item.harm], -item.change))[:SHOWN])
+    return tuple(sorted(found, key=lambda item: (ORDER[item.harm], -item.change))[:SHOWN])
 
 
 def _candidate_folder(tries: Tries, decision: Decision) -> Path | None:
@@ -54,28 +55,37 @@ def _candidate_folder(tries: Tries, decision: Decision) -> Path | None:
 
 
 def _classification(run: Run, base: Any, other: Any, name: str) -> list[ChangedImage]:
+    """The first of the images whose best class changed, in the order of :func:`changed_images`."""
     classes = [str(item) for item in base["classes"]]
-    sources = {item.id: item.source for item in datasets.open_dataset(run.config.evaluation).items}
     before: NDArray[Any] = base["top"][:, 0]
     after: NDArray[Any] = other["top"][:, 0]
+    moved = np.flatnonzero(before != after)
+    change = np.maximum(base["score"], other["score"])
+    harm = {
+        int(row): "worse"
+        if before[row] == base["label"][row]
+        else "better"
+        if after[row] == base["label"][row]
+        else "other"
+        for row in moved
+    }
+    shown = sorted(harm, key=lambda row: (ORDER[harm[row]], -change[row]))[:SHOWN]
+    wanted = {str(base["ids"][row]): row for row in shown}
     found = []
-    for row in np.flatnonzero(before != after):
-        label = int(base["label"][row])
-        identity = str(base["ids"][row])
-        source = sources.get(identity)
-        if source is None or callable(source):
+    for item in datasets.open_dataset(run.config.evaluation).items:
+        row = wanted.get(item.id)
+        if row is None:
             continue
-        harm = "worse" if before[row] == label else "better" if after[row] == label else "other"
         found.append(
             ChangedImage(
-                image=source,
-                name=identity,
-                label=classes[label],
+                image=item.picture(),
+                name=item.id,
+                label=classes[int(base["label"][row])],
                 candidate_name=name,
                 reference=Answer(classes[int(before[row])], float(base["score"][row])),
                 candidate=Answer(classes[int(after[row])], float(other["score"][row])),
-                change=float(max(base["score"][row], other["score"][row])),
-                harm=harm,
+                change=float(change[row]),
+                harm=harm[row],
             )
         )
     return found

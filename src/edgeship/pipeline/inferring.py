@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from edgeship.decide.report import Answer, Box, ChangedImage
 from edgeship.metrics.decoders import decode_predictions
 from edgeship.metrics.paired import change
 from edgeship.metrics.predictions import Detection, Prediction, Segmentation
+from edgeship.metrics.segmentation import count_pixels
 from edgeship.pipeline.cache import Run
 from edgeship.results import TrialSpec, read
 from edgeship.trial.run import built_batch, open_options
@@ -35,15 +35,16 @@ def compare_predictions(run: Run, base: Measured, other: Measured, count: int) -
     moved = change(base.records, other.records)
     rows = [int(row) for row in np.argsort(-moved, kind="stable")[:count] if moved[row] > 0]
     wanted = [str(base.records["ids"][row]) for row in rows]
-    known = {item.id: item for item in datasets.open_dataset(run.config.evaluation).items}
-    items = [known[name] for name in wanted if name in known]
-    if not items or not _runs_here(base) or not _runs_here(other):
+    if not wanted or not _runs_here(base) or not _runs_here(other):
+        return []
+    items = [item for item in datasets.open_dataset(run.config.evaluation).items if item.id in wanted]
+    if not items:
         return []
     before, after = _predict(run, base, items), _predict(run, other, items)
     by_name = dict(zip(wanted, (float(moved[row]) for row in rows), strict=True))
     found = []
     for item in items:
-        if item.id in before and item.id in after and not callable(item.source):
+        if item.id in before and item.id in after:
             found.append(_pair(run, other.name, item, (before[item.id], after[item.id]), by_name[item.id]))
     return found
 
@@ -88,7 +89,7 @@ def _pair(
 ) -> ChangedImage:
     (before, target), (after, _) = answers
     threshold = run.config.evaluation.operating_confidence
-    assert isinstance(item.source, Path | np.ndarray)
+    picture = item.picture()
     if isinstance(before, Detection) and isinstance(after, Detection):
         first, second = before.above(threshold), after.above(threshold)
         good, later = found_objects(first, target), found_objects(second, target)
@@ -97,7 +98,7 @@ def _pair(
             for (a, b, c, d), label in zip(target.boxes, target.labels, strict=True)
         )
         return ChangedImage(
-            image=item.source,
+            image=picture,
             name=item.id,
             label=counted(len(truth), "object", "objects"),
             candidate_name=candidate,
@@ -109,9 +110,10 @@ def _pair(
         )
     assert isinstance(before, Segmentation)
     assert isinstance(after, Segmentation)
-    right, right_later = _pixel_accuracy(before, target), _pixel_accuracy(after, target)
+    ignored = run.config.evaluation.ignore_index
+    right, right_later = pixel_accuracy(before, target, ignored), pixel_accuracy(after, target, ignored)
     return ChangedImage(
-        image=item.source,
+        image=picture,
         name=item.id,
         label="labelled mask",
         candidate_name=candidate,
@@ -151,6 +153,7 @@ def boxes_of(detection: Detection) -> tuple[Box, ...]:
     )
 
 
-def _pixel_accuracy(answer: Segmentation, truth: Any) -> float:
-    known = (answer.mask >= 0) & (truth >= 0)
-    return float((answer.mask == truth)[known].mean()) if known.any() else 0.0
+def pixel_accuracy(answer: Segmentation, truth: Any, ignored: int | None) -> float:
+    """The metric of that name on one image; 0 where no pixel is labelled."""
+    right, _, labelled = count_pixels(answer.mask, truth, len(answer.classes), ignored).sum(axis=1)
+    return float(right / labelled) if labelled else 0.0

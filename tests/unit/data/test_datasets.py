@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from edgeship.config import Evaluation
+from edgeship.data.coco import from_dict
 from edgeship.data.datasets import open_dataset
 from edgeship.data.preprocess import Geometry
 from edgeship.errors import DataError
@@ -130,6 +131,15 @@ def test_wrong_lists_of_labels(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
         opened(images=tmp_path / "images", labels=tmp_path / name, classes=("cat", "dog"))
+
+
+@pytest.mark.parametrize(("classes", "targets"), [(("00", "01", "02", "10"), [1, 3]), (None, [1, 10])])
+def test_labels_of_digits_are_names_where_the_classes_have_them(tmp_path, classes, targets):
+    for image in ("a.png", "b.png"):
+        save(tmp_path / "images" / image)
+    (tmp_path / "l.csv").write_text("image,label\na.png,01\nb.png,10\n")
+    found = opened(images=tmp_path / "images", labels=tmp_path / "l.csv", classes=classes)
+    assert [item.target for item in found.items] == targets
 
 
 def test_npz(tmp_path):
@@ -261,6 +271,22 @@ def test_mask_folders(tmp_path):
     assert found.fitted(3).classes == ("0", "1", "2")
 
 
+@pytest.mark.parametrize(("suffix", "other"), [(".PNG", ".npy"), (".Tif", ".bmp"), (".NPY", ".txt")])
+def test_masks_with_suffixes_in_capitals(tmp_path, suffix, other):
+    """Of several masks of one image, the first of the suffixes that the documentation names is taken."""
+    values = np.arange(96, dtype=np.uint8).reshape(8, 12) % 3
+    save(tmp_path / "images" / "a.b.JPG")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / f"a.b{other}").write_bytes(b"not this one")
+    if suffix == ".NPY":
+        with (tmp_path / "masks" / f"a.b{suffix}").open("wb") as stream:
+            np.save(stream, values)
+    else:
+        Image.fromarray(values).save(tmp_path / "masks" / f"a.b{suffix}")
+    found = opened("segmentation", images=tmp_path / "images", labels=tmp_path / "masks")
+    assert np.array_equal(found.items[0].target(Geometry(8, 12, 8, 8)), values)
+
+
 def test_palette_masks_give_their_indices(tmp_path):
     image = Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12) % 3).convert("P")
     values = np.arange(96, dtype=np.uint8).reshape(8, 12) % 3
@@ -295,6 +321,28 @@ def test_images_without_masks(tmp_path):
         opened("detection", images=tmp_path / "images")
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"boxes": [[1, 2, 3]], "labels": [0]}, r"boxes of shape \[1, 3\]"),
+        ({"boxes": [[5, 5, 3, 9]], "labels": [0]}, r"has the box \[5.0, 5.0, 3.0, 9.0\]"),
+        ({"boxes": [[5, 5, 5, 9]], "labels": [0]}, "those without area"),
+        ({"boxes": [[0, 0, float("nan"), 9]], "labels": [0]}, r"box \[0.0, 0.0, nan"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": []}, "1 boxes and 0 labels"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": ["cta"]}, r"'cta' \(did you mean 'cat'\?\)"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": [0], "crowd": [0, 1]}, "1 boxes, 2 crowd flags and 1 areas"),
+        ({"boxes": [[0, 0, 1, 1]]}, "a dict with boxes and labels"),
+    ],
+)
+def test_wrong_boxes_of_a_callable(target, message):
+    with pytest.raises(DataError, match=message):
+        from_dict("a.png", target, ("cat", "dog"))
+
+
+def test_an_image_of_a_callable_without_objects():
+    assert from_dict("a.png", {"boxes": [], "labels": []}, ("cat",)).boxes.shape == (0, 4)
+
+
 def test_module_callable(tmp_path, monkeypatch):
     (tmp_path / "own_data.py").write_text(
         "import numpy as np\n"
@@ -310,7 +358,7 @@ def test_module_callable(tmp_path, monkeypatch):
     found = opened(images="own_data:pets")
     assert [(item.id, item.target) for item in found.items] == [("own_data:pets[0]", 0), ("second", 1)]
     found = opened("detection", images="own_data:boxes", classes=("cat", "dog"))
-    assert found.items[0].target.labels.tolist() == [1]
+    assert next(iter(found.items)).target.labels.tolist() == [1]
     with pytest.raises(DataError, match="item 0 is int"):
         opened(images="own_data:broken")
     with pytest.raises(DataError, match="no callable 'absent'"):
