@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.config import Preprocess
-from edgeship.data.preprocess import CorruptImage, Geometry, apply, open_image
+from edgeship.data.preprocess import CorruptImage, Geometry, apply, input_shape, open_image
 from edgeship.errors import DataError
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class LoadOptions:
     allow_corrupt: int = 0
 
 
-def load(item: Item, preprocess: Preprocess, size: tuple[int, int]) -> Loaded:
-    """Read, decode and preprocess one image.
+def load(item: Item, preprocess: Preprocess, size: tuple[int, int], out: Array | None = None) -> Loaded:
+    """Read, decode and preprocess one image, into ``out`` where it is given.
 
     Raises:
         CorruptImage: It cannot be decoded.
@@ -88,11 +88,11 @@ def load(item: Item, preprocess: Preprocess, size: tuple[int, int]) -> Loaded:
         except OSError as error:
             raise CorruptImage(str(picture), f"cannot be read: {error.strerror}") from None
         digest = hashlib.sha256(content).hexdigest()
-        array, geometry = apply(open_image(content, str(picture)), preprocess, size)
+        array, geometry = apply(open_image(content, str(picture)), preprocess, size, out)
     else:
         pixels = np.asarray(picture)
         digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-        array, geometry = apply(pixels, preprocess, size)
+        array, geometry = apply(pixels, preprocess, size, out)
     target = item.target(geometry) if callable(item.target) else item.target
     return Loaded(item.id, digest, array, geometry, target)
 
@@ -101,8 +101,8 @@ class Loader:
     """Batches of preprocessed images, in order, decoded ahead.
 
     Corrupt images are left out and named in ``skipped``; more than ``allow_corrupt`` of them raise DataError.
-    The next batch is put together while the caller works on the last one. At most two batches and two images a worker
-    stand in memory beyond the batch in use.
+    Images are decoded into the rows of their batch. At most three batches and two images a worker stand in memory
+    beyond the batch in use.
     """
 
     def __init__(self, items: Iterable[Item], preprocess: Preprocess, size: tuple[int, int], options: LoadOptions):
@@ -129,19 +129,23 @@ class Loader:
         for loaded in self._loaded():
             pending.append(loaded)
             if len(pending) == self._options.batch:
-                yield _collate(pending)
+                yield self._collate(pending)
                 pending = []
         if pending:
-            yield _collate(pending)
+            yield self._collate(pending)
 
     def _loaded(self) -> Iterator[Loaded]:
         workers = self._options.workers or default_workers()
         window: deque[Future[Loaded]] = deque()
         ahead = self._options.batch + 2 * workers
+        shape = (self._options.batch, *input_shape(self._preprocess, self._size))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="edgeship-decode")
         try:
-            for item in self._items:
-                window.append(pool.submit(load, item, self._preprocess, self._size))
+            for number, item in enumerate(self._items):
+                row = number % self._options.batch
+                if row == 0:
+                    whole = np.empty(shape, dtype=self._preprocess.dtype)
+                window.append(pool.submit(load, item, self._preprocess, self._size, whole[row]))
                 if len(window) > ahead:
                     yield from self._next(window)
             while window:
@@ -162,17 +166,18 @@ class Loader:
                     do="replace or remove the files, or raise allow_corrupt",
                 ) from None
 
+    def _collate(self, items: list[Loaded]) -> Batch:
+        """Without a skipped image, the items are the rows of the array that they were decoded into."""
+        whole = items[0].array.base
+        return Batch(
+            ids=tuple(item.id for item in items),
+            digests=tuple(item.digest for item in items),
+            array=np.stack([item.array for item in items]) if self.skipped or whole is None else whole[: len(items)],
+            geometries=tuple(item.geometry for item in items),
+            targets=tuple(item.target for item in items),
+        )
+
 
 def default_workers() -> int:
     """One thread for each core this process may use, at most eight."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-def _collate(items: list[Loaded]) -> Batch:
-    return Batch(
-        ids=tuple(item.id for item in items),
-        digests=tuple(item.digest for item in items),
-        array=np.stack([item.array for item in items]),
-        geometries=tuple(item.geometry for item in items),
-        targets=tuple(item.target for item in items),
-    )

@@ -157,9 +157,9 @@ def open_image(source: Path | bytes, name: str | None = None) -> Image.Image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise CorruptImage(label, _too_large(f"{width}×{height}"))
-            upright = ImageOps.exif_transpose(image)
-            upright.load()
-            return _to_rgb(upright, label)
+            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            return _to_rgb(image, label)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise CorruptImage(label, _too_large("the image")) from None
     except FileNotFoundError:
@@ -189,13 +189,16 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     raise CorruptImage(name, f"pixel mode {image.mode!r} has no fixed range; save it as 8 or 16 bits")
 
 
-def apply(image: Array | Image.Image, preprocess: Preprocess, size: tuple[int, int]) -> tuple[Array, Geometry]:
+def apply(
+    image: Array | Image.Image, preprocess: Preprocess, size: tuple[int, int], out: Array | None = None
+) -> tuple[Array, Geometry]:
     """Turn a decoded image into one model input, without the batch axis.
 
     Args:
         image: uint8 RGB [height, width, 3] or greyscale [height, width], or a Pillow image of mode RGB or L.
         preprocess: The steps.
         size: (height, width) of the model's input.
+        out: Where to put the input; default: a new array.
 
     Returns:
         The input, [C, H, W] or [H, W, C] in ``preprocess.dtype``, and where the image lies in it.
@@ -204,7 +207,7 @@ def apply(image: Array | Image.Image, preprocess: Preprocess, size: tuple[int, i
         DataError: The array is no 8-bit image, or the values do not fit ``dtype = "uint8"``.
     """
     pixels, geometry = place(_as_image(image), preprocess, size)
-    return normalise(pixels, preprocess), geometry
+    return normalise(pixels, preprocess, out), geometry
 
 
 def _as_image(image: Array | Image.Image) -> Image.Image:
@@ -277,8 +280,8 @@ def _resize(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) -
     return image if image.size == size else image.resize(size, _FILTERS[preprocess.interpolation])
 
 
-def normalise(pixels: Array, preprocess: Preprocess) -> Array:
-    """uint8 [H, W] or [H, W, 3] in RGB order → the model's values in its colour order, layout and dtype.
+def normalise(pixels: Array, preprocess: Preprocess, out: Array | None = None) -> Array:
+    """uint8 [H, W] or [H, W, 3] in RGB order → the model's values in its colour order, layout and dtype, in ``out``.
 
     Raises:
         DataError: The dtype is uint8 and scale, mean and std do not give whole numbers in 0..255.
@@ -290,20 +293,29 @@ def normalise(pixels: Array, preprocess: Preprocess) -> Array:
     planes = pixels.transpose(2, 0, 1) if preprocess.layout == "nchw" else pixels
     if preprocess.dtype == "uint8":
         _check_bytes(preprocess)
+    if out is None:
+        out = np.empty(planes.shape, dtype=preprocess.dtype)
     identity = preprocess.scale == 1.0 and not any(preprocess.mean) and set(preprocess.std) == {1.0}
+    values = out if identity or preprocess.dtype == "float32" else np.empty(planes.shape, dtype=np.float32)
+    np.copyto(values, planes)
     if identity:
-        return np.ascontiguousarray(planes, dtype=preprocess.dtype)
+        return out
     shape = (-1, 1, 1) if preprocess.layout == "nchw" else (1, 1, -1)
-    values = np.ascontiguousarray(planes, dtype=np.float32)
     if preprocess.scale != 1.0:
         values *= np.float32(preprocess.scale)
     if any(preprocess.mean):
         values -= np.asarray(preprocess.mean, dtype=np.float32).reshape(shape)
     if set(preprocess.std) != {1.0}:
         values /= np.asarray(preprocess.std, dtype=np.float32).reshape(shape)
-    return (
-        np.rint(values).astype(np.uint8) if preprocess.dtype == "uint8" else values.astype(preprocess.dtype, copy=False)
-    )
+    if values is not out:
+        np.copyto(out, np.rint(values) if preprocess.dtype == "uint8" else values, casting="unsafe")
+    return out
+
+
+def input_shape(preprocess: Preprocess, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Shape of one image's input, in the layout."""
+    channels = 1 if preprocess.color == "gray" else 3
+    return (channels, *size) if preprocess.layout == "nchw" else (*size, channels)
 
 
 def _check_bytes(preprocess: Preprocess) -> None:

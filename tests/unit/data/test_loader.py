@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +38,15 @@ def test_batches_are_in_order_and_the_last_is_short() -> None:
     assert [batch.array.shape for batch in batches] == [(4, 1, 4, 4), (4, 1, 4, 4), (2, 1, 4, 4)]
     assert batches[1].array[:, 0, 0, 0].tolist() == [4, 5, 6, 7]
     assert not decoders()
+
+
+def test_batches_are_whole_and_apart_with_a_corrupt_image_among_them() -> None:
+    items = shades(9)
+    items.insert(5, Item("broken", Path("/nowhere/broken.png")))
+    batches = list(Loader(items, GRAY, (4, 4), LoadOptions(batch=4, workers=3, allow_corrupt=1)))
+    assert [batch.array[:, 0, 0, 0].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert all(batch.array.flags.c_contiguous for batch in batches)
+    assert not any(np.shares_memory(one.array, two.array) for one, two in pairwise(batches))
 
 
 def test_only_a_few_batches_are_decoded_ahead() -> None:

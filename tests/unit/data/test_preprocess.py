@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgeship.config import Preprocess
-from edgeship.data.preprocess import MAX_PIXELS, CorruptImage, apply, decode, image_input, input_size
+from edgeship.data.preprocess import MAX_PIXELS, CorruptImage, apply, decode, image_input, input_shape, input_size
 from edgeship.errors import DataError
 from edgeship.results import TensorInfo
 
@@ -78,6 +78,26 @@ def test_gray_is_pillows_luma_and_float16_and_uint8_come_as_asked():
     assert half.dtype == np.float16
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {},
+        {"scale": 1 / 255, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4), "color": "bgr"},
+        {"dtype": "float16", "mean": (127.0, 127.0, 127.0), "layout": "nhwc"},
+        {"dtype": "uint8", "scale": 2.0, "std": (2.0,), "color": "gray"},
+    ],
+)
+def test_an_input_is_the_same_in_an_array_that_is_given(steps):
+    preprocess = Preprocess(fit="stretch", **steps)
+    alone, _ = apply(photo(20, 30), preprocess, (16, 24))
+    assert (alone.shape, alone.dtype) == (input_shape(preprocess, (16, 24)), np.dtype(preprocess.dtype))
+    batch = np.zeros((3, *alone.shape), alone.dtype)
+    row, _ = apply(photo(20, 30), preprocess, (16, 24), batch[1])
+    assert np.shares_memory(row, batch)
+    assert np.array_equal(batch[1], alone)
+    assert not batch[[0, 2]].any()
+
+
 def test_uint8_with_mean_is_refused():
     with pytest.raises(DataError, match="whole numbers"):
         apply(photo(4, 4), Preprocess(fit="stretch", dtype="uint8", mean=(0.5,)), (4, 4))
@@ -131,12 +151,13 @@ def test_extreme_shapes(fit, shape):
     assert (found == 77).any()
 
 
-def test_exif_orientation_turns_the_image():
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_turns_the_image(kind):
     image = Image.fromarray(photo(40, 60))
     exif = Image.Exif()
     exif[0x0112] = 6
     stream = io.BytesIO()
-    image.save(stream, "JPEG", exif=exif, quality=95)
+    image.save(stream, kind, exif=exif, quality=95)
     found = decode(stream.getvalue())
     assert found.shape == (60, 40, 3)
     assert np.abs(found.astype(int) - np.rot90(np.asarray(image), -1)).mean() < 8
