@@ -114,7 +114,7 @@ def _match_image(prediction: Detection, target: Boxes) -> tuple[dict[str, Array]
     scores = prediction.scores[order][kept].astype(np.float32)
     wide = boxes.astype(np.float64)
     matched = np.zeros((len(labels), len(AREAS)), dtype=np.uint16)
-    ignored = outside_bits(wide, matched)
+    ignored = np.zeros_like(matched)
     gt_ignored = np.zeros((len(target.labels), len(AREAS)), dtype=np.bool_)
     gt_score = np.full(len(target.labels), -1.0, dtype=np.float32)
     for label in np.unique(target.labels):
@@ -125,6 +125,7 @@ def _match_image(prediction: Detection, target: Boxes) -> tuple[dict[str, Array]
         gt_ignored[theirs] = result.out_of_range
         found = result.finder >= 0
         gt_score[theirs[found]] = scores[mine[result.finder[found]]]
+    ignored |= outside_bits(wide, matched)
     detections: dict[str, Array] = {"label": labels, "score": scores, "rank": rank, "box": boxes}
     detections |= {"matched": matched, "ignored": ignored}
     objects: dict[str, Array] = {"label": target.labels.astype(np.int32), "box": target.boxes.astype(np.float32)}

@@ -30,9 +30,9 @@ _THRESHOLDS = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
 class Matches:
     """One class in one image: D detections by falling score, G objects, A area ranges.
 
-    ``matched`` and ``ignored`` uint16 [D, A]: bit t stands for IoU threshold t. ``out_of_range`` bool [G, A]: the
-    object does not count there (another size, or a crowd). ``finder`` int64 [G]: the detection that took the object
-    at IoU 0.5 over all areas, or -1.
+    ``matched`` and ``ignored`` uint16 [D, A]: bit t stands for IoU threshold t; ``ignored``: what was matched does not
+    count. ``out_of_range`` bool [G, A]: the object does not count there (another size, or a crowd). ``finder`` int64
+    [G]: the detection that took the object at IoU 0.5 over all areas, or -1.
     """
 
     matched: Array
@@ -45,13 +45,18 @@ def iou_matrix(detections: Array, objects: Array, crowd: Array) -> Array:
     """IoU float64 [D, G] of boxes (x1, y1, x2, y2); for crowds the intersection over the detection's area."""
     low = np.maximum(detections[:, None, :2], objects[None, :, :2])
     high = np.minimum(detections[:, None, 2:], objects[None, :, 2:])
-    sides = np.clip(high - low, 0.0, None)
+    sides = np.maximum(high - low, 0.0)
     inside = sides[..., 0] * sides[..., 1]
-    own = np.prod(detections[:, 2:] - detections[:, :2], axis=1)[:, None]
-    other = np.prod(objects[:, 2:] - objects[:, :2], axis=1)[None, :]
+    own, other = _areas(detections)[:, None], _areas(objects)[None, :]
     union = np.where(crowd[None, :], own, own + other - inside)
     overlap: Array = np.divide(inside, union, out=np.zeros_like(inside), where=(inside > 0) & (union > 0))
     return overlap
+
+
+def _areas(boxes: Array) -> Array:
+    sides = boxes[:, 2:] - boxes[:, :2]
+    result: Array = sides[:, 0] * sides[:, 1]
+    return result
 
 
 def match(detections: Array, objects: Array, crowd: Array, area: Array) -> Matches:
@@ -67,18 +72,18 @@ def match(detections: Array, objects: Array, crowd: Array, area: Array) -> Match
     if len(objects) == 0 or len(detections) == 0:
         nothing = np.zeros((len(detections), len(AREAS)), dtype=np.uint16)
         finder = np.full(len(objects), -1, dtype=np.int64)
-        return Matches(nothing, outside_bits(detections, nothing), out_of_range, finder)
+        return Matches(nothing, nothing, out_of_range, finder)
     overlap = iou_matrix(detections, objects, crowd)
     if len(objects) == 1 and not crowd[0]:
-        matched, by_ignored, finder = _match_one(overlap[:, 0], out_of_range[0])
+        matched, ignored, finder = _match_one(overlap[:, 0], out_of_range[0])
     else:
-        matched, by_ignored, finder = _match_many(overlap, out_of_range, crowd)
-    return Matches(matched, by_ignored | outside_bits(detections, matched), out_of_range, finder)
+        matched, ignored, finder = _match_many(overlap, out_of_range, crowd)
+    return Matches(matched, ignored, out_of_range, finder)
 
 
 def outside_bits(detections: Array, matched: Array) -> Array:
     """Bits uint16 [D, A] of unmatched detections whose own size is out of the range: neither right nor wrong there."""
-    size = np.prod(detections[:, 2:] - detections[:, :2], axis=1)[:, None]
+    size = _areas(detections)[:, None]
     outside = (size < _LOW) | (size > _HIGH)
     every = np.uint16(_BITS.sum())
     return np.where(outside, ~matched & every, np.uint16(0)).astype(np.uint16)
