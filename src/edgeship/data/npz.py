@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 BROKEN_ARRAY = (OSError, ValueError, EOFError, MemoryError, SyntaxError, tokenize.TokenError)
 """What numpy raises for a damaged ``.npy``: its header is read as a Python literal."""
-_BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, struct.error, zlib.error)
+_BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, struct.error, zlib.error)
+"""What zipfile raises; RuntimeError (NotImplementedError among it) for encrypted members and unknown compressions."""
 _LOCAL_HEADER = struct.Struct("<26xHH")
 """A zip member's local header: the lengths of its name and of its extra field end its first 30 bytes."""
 

@@ -99,6 +99,17 @@ def test_mutated_npz(tmp_path, seed, packed):
         assert all(array.dtype != object for array in found.values())
 
 
+def test_an_encrypted_npz_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, images=np.zeros((4, 5), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"no \.npz of plain arrays: .*encrypted"):
+        open_npz(path)
+
+
 def test_deeply_nested_json_is_refused(tmp_path):
     path = tmp_path / "labels.json"
     path.write_text("[" * 100_000)
