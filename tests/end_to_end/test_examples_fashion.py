@@ -39,7 +39,7 @@ def test_it_ships(tmp_path: Path, edgeship: Edgeship) -> None:
 @pytest.mark.slow
 def test_a_budget_too_small_for_the_images_is_not_taken_as_passed(tmp_path: Path, edgeship: Edgeship) -> None:
     example = copy_example("fashion", tmp_path / "fashion")
-    example.change("max_drop = { top1 = 0.01 }", "max_drop = { top1 = 0.0005 }")
+    example.change("max_drop = { top1 = 0.01 }", "max_drop = { top1 = 0.002 }")
     example.change('["fp32", "int8"]', '["int8"]')
     done = edgeship("ship", example.config, timeout=600)
     assert (done.code, example.result["verdict"]) == (3, "INCONCLUSIVE"), done.err
