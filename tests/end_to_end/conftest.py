@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from edgeship.targets import link
+from sshd_support import Device, device
+
 ROOT = Path(__file__).parents[2]
 FASHION = ROOT / "examples" / "fashion"
 CONFIG = """
@@ -66,6 +69,15 @@ class Done:
 
 
 Edgeship = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    """A device behind a real sshd on loopback, and the SSH config that reaches it."""
+    with device(tmp_path_factory.mktemp("device")) as made, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGESHIP_SSH_CONFIG", str(made.config))
+        yield made
+        link.close_all()
 
 
 @pytest.fixture

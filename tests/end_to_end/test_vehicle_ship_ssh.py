@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnxruntime
@@ -19,19 +18,10 @@ from chaos_support import at_work, remote_target
 from edgeship import targets
 from edgeship.config import Target
 from edgeship.files import sha256_json
-from edgeship.targets import link
-from sshd_support import Device, device
+from sshd_support import Device
 
 pytestmark = pytest.mark.slow
 NAMES = ("first", "second")
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    with device(tmp_path_factory.mktemp("device")) as made, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGESHIP_SSH_CONFIG", str(made.config))
-        yield made
-        link.close_all()
 
 
 def python_there(place: Path, packages: Path | None = None) -> Path:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +19,10 @@ from edgeship.errors import StorageError, TargetError, UserInputError
 from edgeship.results import Trial, TrialSpec, read, write
 from edgeship.targets import link, ssh
 from edgeship.targets.ssh import run as run_over_ssh
-from sshd_support import Device, device
+from sshd_support import Device
 from vehicle_support import Ground, ground, make_trial
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    with device(tmp_path_factory.mktemp("device")) as made, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGESHIP_SSH_CONFIG", str(made.config))
-        yield made
-        link.close_all()
 
 
 @pytest.fixture(scope="module")

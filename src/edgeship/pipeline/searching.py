@@ -10,6 +10,7 @@ from edgeship.config import Target
 from edgeship.decide import gate, measured
 from edgeship.decide.measured import Measured
 from edgeship.decide.report import SearchFound, SearchStep
+from edgeship.decide.rules import SPEED
 from edgeship.decide.search import SearchOptions, Tried, search
 from edgeship.pipeline.cache import Run, Stage, execute_one, versions
 from edgeship.pipeline.calibration import frames_of
@@ -63,18 +64,12 @@ def called_for(run: Run, tries: Tries, reference: Tries) -> bool:
     decision = gate.judge(run.config.gate, [measured.load(folder) for folder in tries.folders()], base)
     if any(item.outcome == "pass" for item in decision.judged):
         return False
-    broken = {item.candidate: {rule.name for rule in item.rules if rule.outcome == "fail"} for item in decision.judged}
-    precisions = {candidate.name: candidate.precision for candidate, _, _ in tries.trials}
-
-    def fails(low: bool, *kinds: str) -> bool:
-        return any(
-            name.startswith(kinds)
-            for candidate, rules in broken.items()
-            if precisions[candidate].startswith("int8") == low
-            for name in rules
-        )
-
-    return fails(True, "max_drop.", "critical.") and fails(False, "latency_", "speedup_", "throughput_")
+    low = {candidate.name for candidate, _, _ in tries.trials if candidate.precision.startswith("int8")}
+    broken = [
+        (item.candidate in low, rule.name) for item in decision.judged for rule in item.rules if rule.outcome == "fail"
+    ]
+    loses = any(is_low and name.startswith(("max_drop.", "critical.")) for is_low, name in broken)
+    return loses and any(not is_low and name in SPEED for is_low, name in broken)
 
 
 def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = True) -> Search | None:
