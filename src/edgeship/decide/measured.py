@@ -89,4 +89,19 @@ def _arrays(folder: Path, artifact: Artifact | None) -> dict[str, NDArray[Any]]:
         raise ArtifactError(f"{path} is missing; trial.json beside it names it", do="run the trial again")
     if sha256_file(path) != artifact.sha256:
         raise ArtifactError(f"{path} is not the file that trial.json was written with", do="run the trial again")
-    return {name: np.array(array) for name, array in open_npz(path).items()}
+    return _Stored(path, {name: np.array(array) for name, array in open_npz(path).items()})
+
+
+class _Stored(dict[str, NDArray[Any]]):
+    """Arrays of a file. One that is missing is the file's fault, and said as that."""
+
+    def __init__(self, path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+        super().__init__(arrays)
+        self._path = path
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise ArtifactError(
+            f"{self._path} has no array {name!r}",
+            expected=f"{name!r} beside {', '.join(sorted(self)) or 'others'}",
+            do="run the trial again",
+        )

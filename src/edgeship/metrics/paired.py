@@ -43,15 +43,14 @@ def comparable(reference: RecordsLike, candidate: RecordsLike) -> tuple[RecordsL
     For a task of one's own (``value/NAME``): an image without a number in the reference counts in neither mean; a
     number that only the candidate failed to give is no image to leave out, but a failure of that metric.
     """
-    masked = dict(candidate)
-    spoiled = set()
+    masked, spoiled = {}, set()
     for name in reference:
         if name.startswith("value/") and name in candidate:
             known = np.isfinite(reference[name])
             if (known & ~np.isfinite(candidate[name])).any():
                 spoiled.add(name.removeprefix("value/"))
             masked[name] = np.where(known, candidate[name], np.nan)
-    return masked, frozenset(spoiled)
+    return {**candidate, **masked} if masked else candidate, frozenset(spoiled)
 
 
 def agreement(reference: RecordsLike, candidate: RecordsLike) -> float:

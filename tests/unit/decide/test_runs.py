@@ -15,8 +15,8 @@ from edgeship.decide import junit
 from edgeship.decide.gate import judge
 from edgeship.decide.measured import load
 from edgeship.decide.runs import compare, judge_again
-from edgeship.errors import ArtifactError, UserInputError
-from edgeship.files import write_text
+from edgeship.errors import ArtifactError, EdgeshipError, UserInputError
+from edgeship.files import sha256_bytes, write_text
 from edgeship.results import LatencyMs, RunResult, TrialSummary
 from made_trials import failed, measured, records, save
 
@@ -97,6 +97,19 @@ def test_a_trial_that_was_changed_is_refused(finished):
     (finished / "int8" / "records.npz").unlink()
     with pytest.raises(ArtifactError, match="missing"):
         load(finished / "int8")
+
+
+@pytest.mark.parametrize("name", ["ids", "task", "label", "top"])
+def test_records_that_lack_an_array_are_refused_by_its_name(finished, name):
+    whole = {key: array for key, array in records(0).items() if key != name}
+    for folder in (finished / "reference", finished / "int8"):
+        np.savez(folder / "records.npz", **whole)
+        trial = json.loads((folder / "trial.json").read_text())
+        written = (folder / "records.npz").read_bytes()
+        trial["evaluation"]["records"] |= {"sha256": sha256_bytes(written), "size_bytes": len(written)}
+        write_text(folder / "trial.json", json.dumps(trial))
+    with pytest.raises(EdgeshipError, match=rf"records\.npz has no array '{name}'|cannot be paired"):
+        judge_again(finished, Gate(**GATE))
 
 
 def test_a_trial_folder_outside_the_run_is_refused(finished):
