@@ -1,7 +1,8 @@
 """Find the fastest mixed-precision engine that passes, with few engine builds. Pure: a callback builds and tries.
 
 The ranking says which groups of nodes do the damage. Keeping the worst k of them in high precision costs time and
-buys accuracy, so the smallest k that passes is bisected; whole patterns are tried where the ranking points at them.
+buys accuracy, though not steadily: k is bisected down to where the drop is no longer known to be too large, then
+raised until a plan passes. Whole patterns are tried where the ranking points at them.
 """
 
 from __future__ import annotations
@@ -125,20 +126,45 @@ class _Search:
     # --- steps
 
     def _bisect(self) -> Tried | None:
-        """The fewest kept groups, from the top of the ranking, that pass; the accuracy decides the direction."""
-        failing, passing = 0, len(self.ranking.groups)
+        """The fewest kept groups, from the top of the ranking, that pass.
+
+        Down first, to the fewest whose drop is not known to be too large: an undecided plan is no reason to keep more
+        before fewer were tried. Then up from there, because just above it the drop need not fall steadily.
+        """
+        failing, edge, ceiling = 0, len(self.ranking.groups), len(self.ranking.groups)
         survivors: list[int] = []
-        while passing - failing > 1 and self._left() > 0:
-            k = self._middle(failing, passing)
+        spare = self._left() // 2
+        while edge - failing > 1 and self._left() > 0 and (edge in [ceiling, *survivors] or self._left() > spare):
+            k = self._middle(failing, edge)
             accuracy = self._look(self._worst(k))
-            if accuracy == "pass":
-                passing = k
-                survivors.append(k)
-            else:
+            if accuracy == "fail":
                 failing = k
-                if self._hopeless() or self._undecidable():
-                    break
-        return self._confirm(sorted(survivors))
+                if self._too_slow():
+                    return self._confirm(sorted(survivors))
+                continue
+            edge = k
+            if accuracy == "pass":
+                survivors.append(k)
+            elif self._undecidable():
+                return self._confirm(sorted(survivors))
+            if accuracy == "pass" or self._too_slow():
+                ceiling = k
+        return self._confirm(sorted([*survivors, *self._climb(edge, ceiling)]))
+
+    def _climb(self, k: int, ceiling: int) -> list[int]:
+        """The first plan above the undecided ``k`` and below ``ceiling`` that passes, if one does.
+
+        Steps are geometric and as small as the trials that are left allow.
+        """
+        while self._left() > 0:
+            k = max(k + 1, round(k * (ceiling / k) ** (1 / (self._left() + 1))))
+            if k >= ceiling:
+                break
+            if self._look(self._worst(k)) == "pass":
+                return [k]
+            if self._too_slow() or self._undecidable():
+                break
+        return []
 
     def _confirm(self, survivors: list[int]) -> Tried | None:
         """Build what the preview let through, fewest kept first; where the target disagrees, keep more."""
@@ -254,8 +280,8 @@ class _Search:
     def _high_passes(self) -> bool:
         return self.high is not None and self.high.judged.outcome == "pass"
 
-    def _hopeless(self) -> bool:
-        """Too slow already, while more kept nodes are slower still: no larger k can pass."""
+    def _too_slow(self) -> bool:
+        """The last plan breaks a rule of speed, while more kept nodes are slower still: no larger k can pass."""
         if not self.tried or self.high is None or self._slower_than_high():
             return False
         last = list(self.tried.values())[-1]
