@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-all lint format bench docs gpu-test gpu-bench clean
+.PHONY: help demo test test-all lint format bench docs gpu-test gpu-bench cpp clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,10 @@ gpu-test:  ## Tests on a machine with a GPU: from a checkout and .wheels, no reg
 
 gpu-bench:  ## Every GPU figure, both sides in one run, into build/gpu/gpu.json
 	LIMIT_S=1800 sh benchmarks/gpu_machine.sh bench .wheels build/gpu
+
+cpp:  ## The C++ example, where TensorRT's and CUDA's headers are installed (CPPFLAGS=-I...)
+	$(CXX) -std=c++17 -O2 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -isystem /usr/local/cuda/include $(CPPFLAGS) \
+		docs/how-to/cpp/infer.cpp
 
 clean:  ## Remove environments and run folders
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
