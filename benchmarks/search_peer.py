@@ -51,7 +51,7 @@ class Scenes:
         self.name = info.name
 
     def map50(self, model: Any, items: Iterable[Batch]) -> float:
-        """Of a compiled model."""
+        """Of a compiled model; 0 where no scene of ``items`` shows an object: NNCF also asks for single scenes."""
         task, collector, dataset = metrics.get("detection"), None, self._dataset
         names = [output.get_any_name() for output in model.outputs]
         for batch in items:
@@ -66,7 +66,7 @@ class Scenes:
             for prediction, target in zip(predictions, batch.targets, strict=True):
                 collector.add(prediction, target)
         assert collector is not None
-        return task.summarize(collector.records()).metrics["map50"]
+        return task.summarize(collector.records()).metrics.get("map50", 0.0)
 
 
 def main() -> None:
@@ -87,7 +87,9 @@ def main() -> None:
     scenes, others = Scenes(options.config, info, options.scenes), Scenes(options.other, info, options.scenes)
     assert loaded.calibration.images is not None
     calibration = [
-        feeds[info.name] for _, feeds in frames(loaded.calibration.images, loaded.preprocess, (info,), FrameChoice(64))
+        row[np.newaxis]
+        for _, feeds in frames(loaded.calibration.images, loaded.preprocess, (info,), FrameChoice(64))
+        for row in feeds[info.name]
     ]
     evaluations: list[tuple[int, float]] = []
     start = time.perf_counter()
