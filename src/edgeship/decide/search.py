@@ -134,7 +134,7 @@ class _Search:
         failing, edge, ceiling = 0, len(self.ranking.groups), len(self.ranking.groups)
         survivors: list[int] = []
         spare = self._left() // 2
-        while edge - failing > 1 and self._left() > 0 and (edge in [ceiling, *survivors] or self._left() > spare):
+        while edge - failing > 1 and self._left() > 0 and (edge == ceiling or self._left() > spare):
             k = self._middle(failing, edge)
             accuracy = self._look(self._worst(k))
             if accuracy == "fail":
