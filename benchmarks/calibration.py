@@ -106,7 +106,7 @@ def run(name: str, model: Path, stack: np.ndarray, folder: Path) -> None:
             session.run(None, {"images": stack[row : row + batch]})
     elif name.startswith("edgeship"):
         from edgeship.prepare.calibrate import Options, calibrate
-        from edgeship.prepare.intake import Batches
+        from edgeship.prepare.frame_checks import Batches
 
         batches = [([str(row)], {"images": stack[row : row + 1]}) for row in range(len(stack))]
         calibrate(model, Batches(batches), folder / "calib.cache", Options(method="mse"))
@@ -133,7 +133,7 @@ def warm(name: str) -> None:
     """Import what the contender needs, so that imports are in nobody's time."""
     modules = ["onnx", "onnxruntime"]
     if name.startswith("edgeship"):
-        modules += ["edgeship.engines._ort_session", "edgeship.prepare.calibrate"]
+        modules += ["edgeship.engines.ort.session", "edgeship.prepare.calibrate"]
     elif name.startswith("onnxruntime"):
         modules += ["onnxruntime.quantization"]
     elif name.startswith("ModelOpt"):

@@ -43,8 +43,8 @@ def compare(folder: Path, options: Any, known: dict[str, Any]) -> dict[str, Any]
     """
     import onnx
 
-    from edgeship.prepare import graph, noise
-    from edgeship.prepare.placement import infer
+    from edgeship.prepare import compare, graph
+    from edgeship.prepare.quantized_tensors import infer
 
     sys.path[:0] = [str(EXAMPLE), *([str(options.packages)] if options.packages else [])]
     data: Any = importlib.import_module("data")
@@ -62,7 +62,7 @@ def compare(folder: Path, options: Any, known: dict[str, Any]) -> dict[str, Any]
         label = maker(name, path, frames, folder / "made.onnx")
         optimize = not name.startswith("ModelOpt") and not name.endswith("TensorRT")
         made = onnx.load(str(folder / "made.onnx"))
-        found = noise.compare(reference, made, views, limit=len(views), layers=False, optimize=optimize)
+        found = compare.compare(reference, made, views, limit=len(views), layers=False, optimize=optimize)
         rows[name] = {"what": label, "agreement": found.agreement, "snr_db": found.output_snr_db}
         print(rows[name], file=sys.stderr, flush=True)
     return {"frames": len(frames), "views": len(views), "rows": [rows[name] for name in CONTENDERS if name in rows]}
@@ -104,15 +104,17 @@ def _views(data: Any) -> Iterator[np.ndarray]:
 
 
 def _ours(name: str, path: Path, frames: list[np.ndarray], out: Path) -> str:
-    from edgeship.prepare import cache
+    from edgeship.prepare import calibration_cache
     from edgeship.prepare.calibrate import Options, calibrate, method_named
-    from edgeship.prepare.intake import Batches
+    from edgeship.prepare.frame_checks import Batches
     from edgeship.prepare.quantize import Plan, quantize
 
     batches = [([str(row)], {"images": frame}) for row, frame in enumerate(frames)]
     method = method_named(name.split()[1])
     done = calibrate(path, Batches(batches), out.with_name("calib.cache"), Options(method=method))
-    known = cache.load(out.with_name("calib.cache"), cache.Expected(graph_sha256=done.graph_sha256))
+    known = calibration_cache.load(
+        out.with_name("calib.cache"), calibration_cache.Expected(graph_sha256=done.graph_sha256)
+    )
     if name.endswith("TensorRT"):
         quantize(path, "tensorrt", known, out, batches[:2], Plan(precision="int8-fp32", layers=False))
     else:

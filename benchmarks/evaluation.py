@@ -34,9 +34,9 @@ from edgeship import engines
 from edgeship.config import Evaluation, Preprocess
 from edgeship.data.coco import Boxes
 from edgeship.data.loader import Item, load
+from edgeship.decode.predictions import Detection
 from edgeship.engines import OpenOptions
 from edgeship.metrics import detection
-from edgeship.metrics.predictions import Detection
 from edgeship.trial.evaluate import evaluate
 
 SIDE = 416

@@ -29,10 +29,10 @@ import numpy as np
 
 from edgeship.config import Gate
 from edgeship.decide.gate import judge
-from edgeship.decide.measured import Measured
+from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.statistics import bootstrap_upper, leave_out, paired_p_value, quantile_upper, resampling
 from edgeship.metrics import get
-from edgeship.pipeline.finish import environment
+from edgeship.pipeline.decide import environment
 from edgeship.results import Audit, Candidate, Evaluated, Trial
 
 CONFIDENCE = 0.95

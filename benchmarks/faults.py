@@ -48,16 +48,16 @@ from edgeship.data.datasets import open_dataset
 from edgeship.data.names import read_classes
 from edgeship.data.preprocess import open_image
 from edgeship.decide.runs import judge_again
-from edgeship.engines import _trt_cache, trtexec
 from edgeship.engines.inspect import describe, sidecar
+from edgeship.engines.trt import timing_cache, trtexec
 from edgeship.errors import EdgeshipError
 from edgeship.files import Hasher, sha256_bytes
-from edgeship.prepare import cache
+from edgeship.prepare import calibration_cache
 from edgeship.prepare.graph import inputs_of, load_onnx
 from edgeship.prepare.model import _read_state
 from edgeship.results import Identity, RunResult, TensorRange, Trial, TrialSpec, TrialSummary, read
 from edgeship.results import write as write_result
-from edgeship.runtime import load as load_bundle
+from edgeship.runtime.model import load as load_bundle
 from edgeship.targets import wire
 from edgeship.trial.run import run_trial
 from vehicle_support import decision, ground, make_trial
@@ -227,9 +227,13 @@ def calibrations(scratch: Path) -> Kinds:
     frames = [(("0.png",), {"images": np.zeros((1, 3, 4, 4), np.float32)})]
     facts = {"edgeship": __version__, "method": "minmax", "frames": 1}
     facts |= {f"{part}_sha256": "0" * 64 for part in ("graph", "preprocess", "frames")}
-    cache.save(place, cache.Content({"images": 0.5}, {"images": entry}, frames), facts)
-    binding = json.loads(cache.sidecar_path(place).read_text())
-    parts = {"cache": place, "ranges": cache.ranges_path(place), "samples": cache.samples_path(place)}
+    calibration_cache.save(place, calibration_cache.Content({"images": 0.5}, {"images": entry}, frames), facts)
+    binding = json.loads(calibration_cache.sidecar_path(place).read_text())
+    parts = {
+        "cache": place,
+        "ranges": calibration_cache.ranges_path(place),
+        "samples": calibration_cache.samples_path(place),
+    }
     good = {part: path.read_bytes() for part, path in parts.items()}
 
     def as_part(part: str) -> Reader:
@@ -238,15 +242,15 @@ def calibrations(scratch: Path) -> Kinds:
                 path.write_bytes(data if name == part else good[name])
             told = binding | ({f"{part}_sha256": sha256_bytes(data)} if part in parts else {})
             sidecar = json.dumps(told).encode() if part in parts else data
-            cache.sidecar_path(place).write_bytes(sidecar)
-            return cache.samples(cache.load(place, cache.Expected()))
+            calibration_cache.sidecar_path(place).write_bytes(sidecar)
+            return calibration_cache.samples(calibration_cache.load(place, calibration_cache.Expected()))
 
         return work
 
-    sidecar = cache.sidecar_path(place).read_bytes()
+    sidecar = calibration_cache.sidecar_path(place).read_bytes()
     found: Kinds = {f"calibration {part}": (data, as_part(part)) for part, data in good.items()}
     found["calibration sidecar"] = (sidecar, as_part("sidecar"))
-    return found | {"cache": (text, in_file(scratch / "calib.cache", cache.parse_cache))}
+    return found | {"cache": (text, in_file(scratch / "calib.cache", calibration_cache.parse_cache))}
 
 
 def data(scratch: Path) -> Kinds:
@@ -308,7 +312,7 @@ def messages(scratch: Path) -> Kinds:
     """What a device, trtexec and a timing cache's proof say."""
     bound = Identity(engine="tensorrt", version="10.3.0", device="Orin")
     (scratch / "timing.cache").write_bytes(b"measured")
-    proof = json.dumps({"sha256": sha256_bytes(b"measured"), **_trt_cache.binding(bound)}).encode()
+    proof = json.dumps({"sha256": sha256_bytes(b"measured"), **timing_cache.binding(bound)}).encode()
     times = b'[{"computeMs": 1.5, "latencyMs": 1.75, "h2dMs": 0.1, "d2hMs": 0.1}]'
     said = b'{"error": {"kind": "DataError", "found": "no image", "expected": null, "do": "mend it"}}'
     return {
@@ -317,8 +321,8 @@ def messages(scratch: Path) -> Kinds:
         "timing cache": (
             proof,
             in_file(
-                _trt_cache.proof_path(scratch / "timing.cache"),
-                lambda _: _trt_cache._read(scratch / "timing.cache", bound),
+                timing_cache.proof_path(scratch / "timing.cache"),
+                lambda _: timing_cache._read(scratch / "timing.cache", bound),
             ),
         ),
     }

@@ -44,8 +44,8 @@ if [ "$what" = test ] || [ "$what" = all ]; then
         --durations=8 --junitxml="$out/gpu-tests.xml" $measure >"$out/gpu-tests.log" 2>&1 || status=$?
     tail -n 40 "$out/gpu-tests.log"
     if [ -n "$measure" ]; then
-        only_gpu=$(printf '*/edgeship/%s,' engines/cuda.py engines/_ort_cuda.py engines/_ort_session.py \
-            engines/_trt_memory.py engines/_trt_upload.py prepare/observe_cuda.py prepare/baseline.py prepare/parity.py)
+        only_gpu=$(printf '*/edgeship/%s,' engines/cuda.py engines/ort/cuda.py engines/ort/session.py \
+            engines/trt/buffers.py engines/trt/buffers.py prepare/activations_cuda.py prepare/baseline.py prepare/parity.py)
         python3 -m coverage report -m --include="$only_gpu" >"$out/gpu-coverage.txt" 2>&1
         python3 -m coverage json -q --include="$only_gpu" -o "$out/gpu-coverage.json"
         cat "$out/gpu-coverage.txt"

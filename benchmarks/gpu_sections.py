@@ -107,7 +107,7 @@ def models(work: Path) -> dict[str, Any]:
     """Export, slim and convert ResNet-50 by edgeship's own stages."""
     from edgeship import config
     from edgeship.prepare.export import export
-    from edgeship.prepare.half import to_half
+    from edgeship.prepare.fp16 import to_half
     from edgeship.prepare.slim import slim
 
     if (work / "models.json").is_file():
@@ -459,7 +459,7 @@ def calibrate(work: Path) -> dict[str, Any]:
     """
     from edgeship.prepare.calibrate import Options
     from edgeship.prepare.calibrate import calibrate as run
-    from edgeship.prepare.intake import Batches
+    from edgeship.prepare.frame_checks import Batches
 
     name = json.loads((work / "input.json").read_text()) if (work / "input.json").is_file() else "images"
     stack = np.concatenate(list(itertools.islice(frames(), FRAMES)))
@@ -487,8 +487,8 @@ def calibrate(work: Path) -> dict[str, Any]:
 
 def _observation(path: Path, held: list[Any], device: str) -> dict[str, float]:
     from edgeship.prepare import graph
-    from edgeship.prepare.observe import Observer, open_session
-    from edgeship.prepare.placement import infer, place
+    from edgeship.prepare.activations import Observer, open_session
+    from edgeship.prepare.quantized_tensors import infer, place
 
     proto = infer(graph.load_onnx(path))
     session = open_session(proto, device=device)

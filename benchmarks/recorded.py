@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from edgeship import __version__
-from edgeship.engines.onnxruntime import cpu_name
+from edgeship.engines.ort.engine import cpu_name
 
 
 def conditions() -> dict[str, object]:

@@ -149,7 +149,7 @@ def imports(rounds: int = 7) -> float:
         subprocess.run([sys.executable, "-c", code], check=True)
         return time.perf_counter() - start
 
-    return min(once("import edgeship.runtime") for _ in range(rounds)) - min(once("") for _ in range(rounds))
+    return min(once("import edgeship.runtime.model") for _ in range(rounds)) - min(once("") for _ in range(rounds))
 
 
 def endurance(bundle: Path, frames: int) -> dict[str, object]:

@@ -32,13 +32,13 @@ import numpy as np
 
 from edgeship import config as configs
 from edgeship import engines, pipeline
-from edgeship.decide import gate, measured
+from edgeship.decide import gate, loaded_trial
 from edgeship.decide.search import trial_limit
 from edgeship.engines import OpenOptions
 from edgeship.files import write_text
-from edgeship.pipeline import cache
-from edgeship.pipeline.finish import environment
-from edgeship.pipeline.searching import Search, search_target
+from edgeship.pipeline import stages
+from edgeship.pipeline.decide import environment
+from edgeship.pipeline.search import Search, search_target
 from edgeship.pipeline.trials import Tries, reference_target, try_candidates, try_one
 from edgeship.results import Candidate, Trial, TrialSpec, read
 
@@ -81,12 +81,12 @@ def script(folder: Path, packages: Path, *command: str) -> None:
     )
 
 
-def prepared(path: Path, out: Path) -> tuple[cache.Run, Tries, Tries]:
+def prepared(path: Path, out: Path) -> tuple[stages.Run, Tries, Tries]:
     """Everything before the trials, the reference, and an empty list of trials of the target."""
     loaded = configs.load(path)
-    run = cache.Run(loaded, out)
-    cache.execute(run, pipeline.PREPARE)
-    cache.execute_one(run, pipeline.CALIBRATE)
+    run = stages.Run(loaded, out)
+    stages.execute(run, pipeline.PREPARE)
+    stages.execute_one(run, pipeline.CALIBRATE)
     name, target = reference_target(loaded)
     reference = try_candidates(run, name, target, (pipeline.FP32,))
     return run, reference, Tries(name, target, trials=list(reference.trials))
@@ -97,10 +97,10 @@ def median(trial: Trial) -> float | None:
     return trial.latency.wall_ms.p50 if trial.latency is not None else None
 
 
-def outcome(run: cache.Run, reference: Tries, tries: Tries, candidate: Candidate, metric: str) -> dict[str, Any]:
+def outcome(run: stages.Run, reference: Tries, tries: Tries, candidate: Candidate, metric: str) -> dict[str, Any]:
     """One candidate on the run's images: metric, drop with bound, median, and how it was judged."""
     folders = try_one(run, tries, candidate)
-    base, found = measured.load(reference.folders()[0]), measured.load(folders[0])
+    base, found = loaded_trial.load(reference.folders()[0]), loaded_trial.load(folders[0])
     judged = gate.judge(run.config.gate, [found], base).judged[0]
     evaluation = found.trial.evaluation
     return {
@@ -114,7 +114,7 @@ def outcome(run: cache.Run, reference: Tries, tries: Tries, candidate: Candidate
     }
 
 
-def searched(run: cache.Run, reference: Tries, tries: Tries, *, fallback: bool) -> tuple[Search, dict[str, Any]]:
+def searched(run: stages.Run, reference: Tries, tries: Tries, *, fallback: bool) -> tuple[Search, dict[str, Any]]:
     """Run the search; what it found and what it cost."""
     start = time.perf_counter()
     search = search_target(run, tries, reference, fallback=fallback)
@@ -147,7 +147,7 @@ def turn_by_turn(tries: Tries, names: list[str]) -> dict[str, float]:
         timers = {}
         for name in names:
             folder = next(place for item, _, place in tries.trials if item.name == name)
-            spec, trial = read(TrialSpec, folder / "spec.json"), measured.load(folder).trial
+            spec, trial = read(TrialSpec, folder / "spec.json"), loaded_trial.load(folder).trial
             assert trial.build is not None
             options = OpenOptions(device=spec.target.device)
             runner = stack.enter_context(engines.get(trial.engine).open(folder / trial.build.engine.path, options))

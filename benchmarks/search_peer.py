@@ -22,7 +22,7 @@ from edgeship.data.datasets import open_dataset
 from edgeship.data.frames import FrameChoice, frames, in_dtype
 from edgeship.data.loader import Batch, Loader, LoadOptions
 from edgeship.data.preprocess import image_input, input_size
-from edgeship.metrics.decoders import decode_predictions, head_classes
+from edgeship.decode.decoders import decode_predictions, head_classes
 from edgeship.results import TensorInfo
 
 DROP = 0.02

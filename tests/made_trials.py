@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeship.config import Precision
-from edgeship.decide.measured import Measured
+from edgeship.decide.loaded_trial import Measured
 from edgeship.files import sha256_json, write_text
 from edgeship.metrics import get
 from edgeship.results import (

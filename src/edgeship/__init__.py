@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from edgeship.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from edgeship.runtime import load
+    from edgeship.runtime.model import load
 
 __all__ = ["__version__", "load"]
 
@@ -16,5 +16,5 @@ def __getattr__(name: str) -> object:
     if name == "load":
         import importlib
 
-        return importlib.import_module("edgeship.runtime").load
+        return importlib.import_module("edgeship.runtime.model").load
     raise AttributeError(f"module 'edgeship' has no attribute {name!r}")

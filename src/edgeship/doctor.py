@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edgeship import __version__, engines
 from edgeship.config import EngineName
-from edgeship.engines import ENGINES, Probe, _host, trtexec
+from edgeship.engines import ENGINES, Probe, cuda
+from edgeship.engines.trt import trtexec
 from edgeship.errors import EdgeshipError, TargetError
 from edgeship.results import Result
 
@@ -46,12 +47,12 @@ def examine() -> Checkup:
     """Look at this machine."""
     packages = {name: version for name in PACKAGES if (version := package_version(name))}
     probes = tuple(_probe(name) for name in ENGINES)
-    here = _host.cuda()
+    here = cuda.cuda()
     tool, tool_version = _trtexec()
     facts = {
         "edgeship": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
-        "platform": f"{_host.platform_name()}, {platform.release()}",
+        "platform": f"{cuda.platform_name()}, {platform.release()}",
         **packages,
         "CUDA driver": here.driver or "none",
         "CUDA runtime": here.runtime or "none",
@@ -81,7 +82,7 @@ def _probe(name: EngineName) -> Probe:
         return Probe(name, False, reason=str(error))
 
 
-def _gpu(gpu: _host.Gpu) -> str:
+def _gpu(gpu: cuda.Gpu) -> str:
     return f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory_mib} MiB"
 
 
@@ -136,7 +137,7 @@ def _output(command: list[str]) -> str:
 
 
 def misfits(
-    packages: dict[str, str], probes: tuple[Probe, ...], here: _host.Cuda, trtexec_version: str = ""
+    packages: dict[str, str], probes: tuple[Probe, ...], here: cuda.Cuda, trtexec_version: str = ""
 ) -> list[str]:
     """Pairs that do not fit together, each with what to do."""
     found = []
@@ -159,7 +160,7 @@ def misfits(
     return found
 
 
-def _driver(packages: dict[str, str], here: _host.Cuda) -> list[str]:
+def _driver(packages: dict[str, str], here: cuda.Cuda) -> list[str]:
     if not here.driver:
         return []
     found = []
@@ -176,7 +177,7 @@ def _driver(packages: dict[str, str], here: _host.Cuda) -> list[str]:
     return found
 
 
-def _tensorrt(version: str, here: _host.Cuda, trtexec_version: str) -> list[str]:
+def _tensorrt(version: str, here: cuda.Cuda, trtexec_version: str) -> list[str]:
     found = []
     if version and not here.gpus:
         found.append(f"TensorRT {version} is installed and builds only on a GPU: {here.reason}")

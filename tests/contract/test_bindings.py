@@ -91,9 +91,9 @@ PLANTED = (
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("right", "wrong", "named"), PLANTED)
 def test_a_planted_mistake_is_found(version: str, right: str, wrong: str, named: str) -> None:
-    source = sources()["_trt_build.py"]
+    source = sources()["build.py"]
     assert right in source
-    uses = uses_in(source.replace(right, wrong), "_trt_build.py")
+    uses = uses_in(source.replace(right, wrong), "build.py")
     problems = ask(version, "lookup.py", allowed(uses, ONLY_RTX | ONLY_10))["problems"]
     assert len(problems) == 1
     assert named in problems[0]

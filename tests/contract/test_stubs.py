@@ -37,11 +37,16 @@ def stubs() -> Path:
     return place
 
 
+def _checked(engines: Path) -> list[Path]:
+    """Our files that are handed the vendor's module."""
+    return [path for path in engines.glob("*.py") if re.search(r"\btrt: Any\b|flavour\.trt\b", path.read_text("utf-8"))]
+
+
 def typed_copy(into: Path) -> Path:
     """Our source with ``trt`` as an import instead of an argument."""
     shutil.copytree(ROOT / "src" / "edgeship", into / "edgeship")
-    engines = into / "edgeship" / "engines"
-    for path in engines.glob("_trt*.py"):
+    engines = into / "edgeship" / "engines" / "trt"
+    for path in _checked(engines):
         source = path.read_text(encoding="utf-8")
         text = re.sub(r"([(,] ?)trt: Any\b", r"\1_trt: Any", source)
         text = re.sub(r"^\s+trt = flavour\.trt\n", "", text, flags=re.MULTILINE)
@@ -57,13 +62,13 @@ def complaints(engines: Path) -> list[str]:
     command = [
         sys.executable, "-m", "mypy", "--config-file=", "--ignore-missing-imports", "--follow-imports=silent",
         "--check-untyped-defs", "--no-incremental", "--cache-dir", str(CACHE / "mypy"),
-        *(str(path) for path in sorted(engines.glob("_trt*.py"))),
+        *(str(path) for path in sorted(_checked(engines))),
     ]  # fmt: skip
-    root = engines.parents[1]
+    root = engines.parents[2]
     environment = {"MYPYPATH": f"{stubs()}:{root}", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
     assert "errors prevented further checking" not in done.stdout, done.stdout
-    lines = [line for line in done.stdout.splitlines() if re.search(r"engines/_trt\w*\.py", line)]
+    lines = [line for line in done.stdout.splitlines() if re.search(r"engines/trt/\w*\.py", line)]
     kinds = [line for line in lines if any(f"[{kind}]" in line for kind in KINDS)]
     return [line for line in kinds if not any(f'"{name}"' in line for name in RTX_ONLY)]
 
@@ -74,7 +79,7 @@ def test_our_calls_agree_with_the_stubs(tmp_path: Path) -> None:
 
 def test_a_planted_mistake_is_found(tmp_path: Path) -> None:
     engines = typed_copy(tmp_path)
-    path = engines / "_trt_build.py"
+    path = engines / "build.py"
     source = path.read_text(encoding="utf-8")
     wrong = source.replace("config.clear_flag(trt.BuilderFlag.TF32)", "config.clear_flags(trt.BuilderFlag.TF23)")
     assert wrong != source

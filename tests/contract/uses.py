@@ -180,7 +180,7 @@ def uses_in(source: str, file: str) -> list[Use]:
 
 def sources() -> dict[str, str]:
     """Our files that talk to the vendor's bindings, by name."""
-    paths = [*ENGINES.glob("_trt*.py"), ENGINES / "tensorrt.py", ENGINES / "tensorrt_rtx.py"]
+    paths = [path for path in (ENGINES / "trt").glob("*.py") if path.name != "trtexec.py"]
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(paths)}
 
 

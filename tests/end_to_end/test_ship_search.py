@@ -16,10 +16,10 @@ from conftest import Edgeship, Project, make_project
 
 from edgeship.config import Target, load
 from edgeship.data.reference import importable
-from edgeship.decide import measured
+from edgeship.decide import loaded_trial
 from edgeship.pipeline import CALIBRATE, FP32, PREPARE
-from edgeship.pipeline.cache import Run, execute, execute_one
-from edgeship.pipeline.searching import preview_of
+from edgeship.pipeline.search import preview_of
+from edgeship.pipeline.stages import Run, execute, execute_one
 from edgeship.pipeline.trials import reference_target, try_candidates
 from edgeship.results import Candidate
 
@@ -134,7 +134,7 @@ def test_a_preview_judges_the_answers_of_a_tensorrt_plan_without_timing_it(tmp_p
         execute(run, PREPARE)
         execute_one(run, CALIBRATE)
         reference = try_candidates(run, *reference_target(config), (FP32,))
-        base = measured.load(reference.folders()[0])
+        base = loaded_trial.load(reference.folders()[0])
         target = Target(engine="tensorrt", device="cuda:0", batch=config.target.batch)
         plain, _ = preview_of(run, target, base, Candidate(name="int8", precision="int8"))
         kept = Candidate(name="int8-keep2", precision="int8", keep=guilty(project))

@@ -14,9 +14,10 @@ import pytest
 from edgeship import engines
 from edgeship.config import Batch, InputSpec, Model, Target
 from edgeship.engines import BuildRequest, OpenOptions
-from edgeship.engines._plan import read_plan
+from edgeship.engines.trt.plan import read_plan
 from edgeship.errors import DeviceError, PrecisionError
-from edgeship.prepare import cache, calibrate, export, graph, half, preflight, quantize, slim
+from edgeship.prepare import calibrate, calibration_cache, export, graph, preflight, quantize, slim
+from edgeship.prepare import fp16 as fp16_module
 from edgeship.results import Audit, Build
 
 pytestmark = pytest.mark.slow
@@ -65,10 +66,12 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         plain = folder / "fp32.onnx"
         slim.slim(folder / "model.onnx", plain)
         seen = frames(2)
-        half.to_half(plain, seen, folder / "fp16.onnx")
+        fp16_module.to_half(plain, seen, folder / "fp16.onnx")
         table = folder / "calibration.cache"
         calibrate.calibrate(plain, seen, table, calibrate.Options(method="minmax"))
-        known = cache.load(table, cache.Expected(cache.graph_hash(graph.load_onnx(plain)), ""))
+        known = calibration_cache.load(
+            table, calibration_cache.Expected(calibration_cache.graph_hash(graph.load_onnx(plain)), "")
+        )
         quantize.quantize_tensorrt(plain, known, folder / "int8.onnx", seen)
         return Graphs(plain, folder / "fp16.onnx", folder / "int8.onnx")
 
@@ -123,7 +126,7 @@ def test_an_fp32_graph_is_no_fp16_engine(graphs) -> None:  # type: ignore[no-unt
 
 def test_an_fp8_engine_is_built_for_ada(graphs, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     plain = graphs("vit", True).fp32
-    known = cache.load(plain.with_name("calibration.cache"), cache.Expected(), trust=True)
+    known = calibration_cache.load(plain.with_name("calibration.cache"), calibration_cache.Expected(), trust=True)
     model = tmp_path / "fp8.onnx"
     quantize.quantize_tensorrt(plain, known, model, frames(2), quantize.Plan(precision="fp8"))
     target = Target(engine="tensorrt-rtx", device="cuda:0", batch=Batch(max=4), compute_capability=("8.9", "12.0"))

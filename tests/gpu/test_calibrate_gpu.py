@@ -10,13 +10,13 @@ import torch
 from gpu_models import images
 
 from edgeship.errors import ModelError
-from edgeship.prepare import cache, graph
+from edgeship.prepare import calibration_cache, graph
+from edgeship.prepare.activations import Observer
+from edgeship.prepare.activations_cuda import DeviceHistograms
 from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.histogram import Histogram, Scratch
-from edgeship.prepare.intake import Batches
-from edgeship.prepare.observe import Observer
-from edgeship.prepare.observe_cuda import DeviceHistograms
-from edgeship.prepare.placement import infer, place
+from edgeship.prepare.quantized_tensors import infer, place
 
 DEVICE = "cuda:0"
 
@@ -84,7 +84,7 @@ def test_ranges_by_every_method_are_the_cpus(fp32: Path, tmp_path: Path) -> None
         out = tmp_path / device.replace(":", "") / "calib.cache"
         out.parent.mkdir()
         done = calibrate(fp32, Batches(batches()), out, Options(method="mse", device=device))
-        read[device] = cache.load(out, cache.Expected(graph_sha256=done.graph_sha256))
+        read[device] = calibration_cache.load(out, calibration_cache.Expected(graph_sha256=done.graph_sha256))
     for name, entry in read["cpu"].ranges.items():
         mine = read[DEVICE].ranges[name]
         width = 2 * max(abs(entry.low), abs(entry.high)) / 4096

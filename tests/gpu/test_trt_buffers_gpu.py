@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from edgeship.engines import cuda
-from edgeship.engines._trt_memory import make_slot
-from edgeship.engines._trt_upload import Uploader
+from edgeship.engines.trt.buffers import Uploader, make_slot
 from edgeship.errors import DataError, DeviceError
 from edgeship.results import TensorInfo
 

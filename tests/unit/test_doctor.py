@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeship.doctor import examine, jetson, l4t_version, misfits, power_mode
 from edgeship.engines import Probe
-from edgeship.engines._host import Cuda, Gpu, cuda_version, device_index
+from edgeship.engines.cuda import Cuda, Gpu, cuda_version, device_index
 
 ORIN = Cuda((Gpu(0, "Orin", "8.7", 30000),), driver="12.6", runtime="12.6")
 NOTHING = Cuda(reason="no CUDA driver is installed here")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeship import __version__
 from edgeship.bundle import sign as signing
 from edgeship.bundle.manifest import (
     MANIFEST,
@@ -26,6 +25,7 @@ from edgeship.bundle.manifest import (
 from edgeship.errors import ArtifactError, BundleError
 from edgeship.files import finished_folder, sha256_file
 from edgeship.results import Build, Trial, TrialSpec, read
+from edgeship.version import __version__
 
 if TYPE_CHECKING:
     from edgeship.config import Evaluation, Gate, Precision, Target

@@ -79,7 +79,7 @@ def bench(
 
 def engine_of(path: Path) -> EngineName:
     """Which engine a file is for, by its header. Raises UserInputError, ArtifactError."""
-    from edgeship.engines._plan import read_plan
+    from edgeship.engines.trt.plan import read_plan
     from edgeship.errors import UserInputError
 
     if not path.is_file():
@@ -148,8 +148,8 @@ class Job:
         """
         import tempfile
 
-        from edgeship.engines import trtexec
         from edgeship.engines.inspect import describe
+        from edgeship.engines.trt import trtexec
         from edgeship.errors import UserInputError
         from edgeship.trial.benchmark import quantiles
         from edgeship.trial.sweep import Sweep, batches_for, folder_of, samples_below, shapes_for

@@ -139,7 +139,7 @@ def _request(
         problems = [f"{'.'.join(map(str, item['loc'])) or 'precision'}: {item['msg']}" for item in error.errors()]
         raise ConfigError(problems, where="the options") from None
     if not precision and target.engine != "onnxruntime" and target.via == "api":
-        from edgeship.engines._trt_engine import declared_precision
+        from edgeship.engines.trt.engine import declared_precision
 
         asked = declared_precision(target.engine, model, target.plugins)
     module = engines.get(target.engine)
@@ -231,7 +231,7 @@ def _audit(request: BuildRequest, *, stated: bool) -> tuple[Audit | None, str]:
     options = OpenOptions(device=target.device, plugins=target.plugins, tf32=target.tf32)
     try:
         if target.via == "trtexec" and not stated:
-            from edgeship.engines._trt_engine import declared_precision
+            from edgeship.engines.trt.engine import declared_precision
 
             request = replace(request, precision=declared_precision(target.engine, request.onnx, target.plugins))
         return engines.get(target.engine).audit(request.output, request, options), ""
@@ -256,7 +256,7 @@ def _show_build(console: Console, output: Path, done: Build) -> None:
 
 
 def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
-    from edgeship.engines import trtexec
+    from edgeship.engines.trt import trtexec
     from edgeship.errors import UserInputError
 
     if request.target.via != "trtexec":

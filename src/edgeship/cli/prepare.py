@@ -60,7 +60,6 @@ def init(
     force: bool = typer.Option(False, "--force", help="Replace an existing file."),
 ) -> None:
     """Write a starter edgeship.toml."""
-    from edgeship.cli.starter import starter
     from edgeship.errors import UserInputError
     from edgeship.files import write_text
 
@@ -131,7 +130,7 @@ def slim(
 
 def _real_feeds(onnx: Path, images: Path | None, npz: Path | None, preprocess: list[str]) -> list[dict[str, Any]]:
     """A batch of real frames for the graph; none when none were named."""
-    from edgeship.pipeline.steps import fit_batch
+    from edgeship.pipeline.prepare import fit_batch
     from edgeship.prepare.graph import inputs_of, load_onnx
 
     if images is None and npz is None:
@@ -182,3 +181,70 @@ def parity(
     emit(result, as_json=as_json, text=text)
     if not result.passed:
         raise typer.Exit(4)
+
+
+LABELS = {
+    "classification": 'images = "val/"                    # one folder per class, named like the class',
+    "detection": 'images = "val/"\nlabels = "val/annotations.json"    # COCO JSON\n'
+    'decoder = "yolox"                  # yolox | ultralytics | detr | nms | module:callable',
+    "segmentation": 'images = "val/images/"\nlabels = "val/masks/"              # masks with the images\' names',
+}
+METRIC = {"classification": "top1", "detection": "map", "segmentation": "miou"}
+FIT = {"classification": "center-crop", "detection": "letterbox", "segmentation": "stretch"}
+
+
+def starter(source: str, task: str, engine: str) -> str:
+    """The text of a config for a model, with places to fill in.
+
+    Raises:
+        UserInputError: An unknown task or engine.
+    """
+    from edgeship.engines import ENGINES
+    from edgeship.errors import UserInputError
+
+    if task not in METRIC:
+        raise UserInputError(f"unknown task {task!r}", expected=f"one of {', '.join(METRIC)}")
+    if engine not in ENGINES:
+        raise UserInputError(f"unknown engine {engine!r}", expected=f"one of {', '.join(ENGINES)}")
+    device = "cpu" if engine == "onnxruntime" else "cuda:0"
+    precisions = '["fp32", "int8"]' if engine == "onnxruntime" else '["fp32", "fp16", "int8"]'
+    return f"""# edgeship: from a PyTorch model to an engine that may ship.
+
+[model]
+source  = "{source}"               # module:callable that returns an nn.Module, or a path to .onnx or .pt2
+# weights = "weights.safetensors"
+
+[model.inputs.images]               # one table for each input of forward()
+shape = ["batch", 3, 224, 224]      # a name makes the axis dynamic; a number fixes it
+dtype = "float32"
+
+[preprocess]                        # written once: calibration, evaluation and the vehicle use the same
+fit   = "{FIT[task]}"               # center-crop | letterbox | stretch
+color = "rgb"
+mean  = [123.675, 116.28, 103.53]   # in grey levels, 0..255
+std   = [58.395, 57.12, 57.375]
+
+[calibration]
+images = "calib/"                   # a few hundred frames from the deployment camera
+count  = 512
+method = "auto"                     # auto | entropy | minmax | percentile | mse
+
+[evaluation]
+task   = "{task}"
+{LABELS[task]}
+
+[target]
+engine = "{engine}"
+device = "{device}"
+batch  = {{ min = 1, opt = 1, max = 8 }}   # opt: your real serving batch
+
+[candidates]
+precisions = {precisions}
+search = false                      # true: look for the fastest mixed-precision engine that passes
+
+[gate]
+latency_p99_ms = 33.0
+max_drop   = {{ {METRIC[task]} = 0.01 }}
+# critical = {{ pedestrian = 0.01 }}  # classes with a rule of their own
+confidence = 0.95
+"""

@@ -140,9 +140,9 @@ def quantize(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """An INT8, FP8 or FP16 graph, run on real frames and compared with the reference."""
-    from edgeship.prepare import cache as caches
+    from edgeship.prepare import calibration_cache as caches
+    from edgeship.prepare.compare import worst
     from edgeship.prepare.graph import load_onnx
-    from edgeship.prepare.noise import worst
     from edgeship.prepare.quantize import Plan, precision_named, style_named
     from edgeship.prepare.quantize import quantize as run
 

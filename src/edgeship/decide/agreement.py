@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeship.decide.distributions import clopper_pearson
 from edgeship.decide.drops import IDENTICAL, Reference
-from edgeship.decide.measured import Arrays
-from edgeship.decide.special import clopper_pearson
+from edgeship.decide.loaded_trial import Arrays
 from edgeship.decide.statistics import bootstrap_upper
 from edgeship.metrics import paired
 

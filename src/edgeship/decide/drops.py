@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeship import metrics
-from edgeship.decide.measured import Arrays
+from edgeship.decide.loaded_trial import Arrays
 from edgeship.decide.statistics import (
     Interval,
     bootstrap_images_needed,

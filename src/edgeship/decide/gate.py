@@ -18,7 +18,7 @@ from edgeship.config import Gate
 from edgeship.decide import rules
 from edgeship.decide.agreement import Answers, compare_answers, same_answers
 from edgeship.decide.drops import Drop, Reference, check_paired, measure, unchanged
-from edgeship.decide.measured import Measured
+from edgeship.decide.loaded_trial import Measured
 from edgeship.errors import UserInputError
 from edgeship.results import Decision, Judged, Outcome, Rule, VerdictWord
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeship.config import Gate
 from edgeship.decide.agreement import Answers
 from edgeship.decide.drops import IDENTICAL, POINT, Drop
-from edgeship.decide.measured import Measured
+from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper, samples_needed
 from edgeship.results import Latency, Outcome, Quantiles, Rule
 

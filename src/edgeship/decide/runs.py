@@ -11,7 +11,7 @@ from edgeship import metrics
 from edgeship.config import Gate
 from edgeship.decide.drops import Reference, measure
 from edgeship.decide.gate import judge
-from edgeship.decide.measured import Measured, load
+from edgeship.decide.loaded_trial import Measured, load
 from edgeship.errors import ArtifactError, DataError, UserInputError
 from edgeship.metrics import paired
 from edgeship.results import SCHEMA_VERSION, Decision, Result, RunResult, TrialSummary, read

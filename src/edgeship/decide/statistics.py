@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgeship.decide.special import (
+from edgeship.decide.distributions import (
     binomial_cdf,
     binomial_pmf,
     binomial_quantile,

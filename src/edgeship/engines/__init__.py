@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     Feeds = Mapping[str, Array]
 
 ENGINES: dict[EngineName, str] = {
-    "onnxruntime": "edgeship.engines.onnxruntime",
-    "tensorrt": "edgeship.engines.tensorrt",
-    "tensorrt-rtx": "edgeship.engines.tensorrt_rtx",
+    "onnxruntime": "edgeship.engines.ort.engine",
+    "tensorrt": "edgeship.engines.trt.tensorrt",
+    "tensorrt-rtx": "edgeship.engines.trt.tensorrt_rtx",
 }
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from edgeship.engines import OpenOptions, _host
-from edgeship.engines._onnx_inputs import read_inputs
-from edgeship.engines._onnx_nodes import read_nodes
-from edgeship.engines._plan import TAGS, TITLES, Plan, read_plan
+from edgeship.engines import OpenOptions, cuda
+from edgeship.engines.onnx_file import read_inputs, read_nodes
+from edgeship.engines.trt.plan import TAGS, TITLES, Plan, read_plan
 from edgeship.errors import ArtifactError, EdgeshipError, EngineMismatch, ModelError
 from edgeship.files import sha256_file
 from edgeship.results import Build, Result, TensorInfo, read
@@ -118,8 +117,8 @@ def _engine(path: Path, plan: Plan, plugins: tuple[Path, ...]) -> Described:
             profiles=beside.profiles,
             facts=facts,
         )
-    if not _host.cuda().gpus:
-        why = f"its names and profiles can be read only where it runs ({_host.cuda().reason})"
+    if not cuda.cuda().gpus:
+        why = f"its names and profiles can be read only where it runs ({cuda.cuda().reason})"
         return Described(kind="engine", what=what, facts={"note": why})
     return _opened(path, plan, what, plugins)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeship.config import Evaluation
-    from edgeship.metrics.predictions import Prediction
+    from edgeship.decode.predictions import Prediction
 
     Array = NDArray[Any]
     Records = dict[str, Array]

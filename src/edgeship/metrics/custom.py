@@ -14,9 +14,9 @@ import numpy as np
 
 from edgeship.config import Evaluation
 from edgeship.data.reference import resolve
+from edgeship.decode.predictions import Prediction, Raw
 from edgeship.errors import DataError
 from edgeship.metrics import Summary
-from edgeship.metrics.predictions import Prediction, Raw
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, Mask, Records, RecordsLike

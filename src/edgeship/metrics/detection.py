@@ -25,10 +25,10 @@ import numpy as np
 
 from edgeship.config import Evaluation
 from edgeship.data.coco import Boxes
+from edgeship.decode.predictions import Detection, Prediction
 from edgeship.errors import DataError
 from edgeship.metrics import Summary, average_precision
 from edgeship.metrics.matching import AREAS, MAX_DETECTIONS, match, outside_bits
-from edgeship.metrics.predictions import Detection, Prediction
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, Mask, Records, RecordsLike

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.config import Evaluation
+from edgeship.decode.predictions import Prediction, Segmentation
 from edgeship.errors import DataError
 from edgeship.metrics import Summary
-from edgeship.metrics.predictions import Prediction, Segmentation
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, Mask, Records, RecordsLike

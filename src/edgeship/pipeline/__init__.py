@@ -13,9 +13,9 @@ from pathlib import Path
 from edgeship.config import Config, Target
 from edgeship.data.reference import importable
 from edgeship.files import Hasher, lock, sweep
-from edgeship.pipeline import steps
-from edgeship.pipeline.cache import Run, Stage, execute, execute_one
-from edgeship.pipeline.finish import Outcome, finish, forget
+from edgeship.pipeline import prepare
+from edgeship.pipeline.decide import Outcome, finish, forget
+from edgeship.pipeline.stages import Run, Stage, execute, execute_one
 from edgeship.pipeline.trials import (
     Tries,
     candidates,
@@ -28,14 +28,16 @@ from edgeship.progress import Progress, silent
 from edgeship.results import Calibrated, Candidate, Exported, Parity, Preflight, Slimmed, StageRun
 from edgeship.targets import start_all, stop_all
 
-PREPARE: tuple[Stage[Exported] | Stage[Slimmed] | Stage[Preflight] | Stage[steps.KnownFrames] | Stage[Parity], ...] = (
-    Stage("export", Exported, steps.export_key, steps.export_work),
-    Stage("slim", Slimmed, steps.slim_key, steps.slim_work),
-    Stage("preflight", Preflight, steps.preflight_key, steps.preflight_work),
-    Stage("frames", steps.KnownFrames, steps.frames_key, steps.frames_work),
-    Stage("parity", Parity, steps.parity_key, steps.parity_work),
+PREPARE: tuple[
+    Stage[Exported] | Stage[Slimmed] | Stage[Preflight] | Stage[prepare.KnownFrames] | Stage[Parity], ...
+] = (
+    Stage("export", Exported, prepare.export_key, prepare.export_work),
+    Stage("slim", Slimmed, prepare.slim_key, prepare.slim_work),
+    Stage("preflight", Preflight, prepare.preflight_key, prepare.preflight_work),
+    Stage("frames", prepare.KnownFrames, prepare.frames_key, prepare.frames_work),
+    Stage("parity", Parity, prepare.parity_key, prepare.parity_work),
 )
-CALIBRATE = Stage("calibrate", Calibrated, steps.calibrate_key, steps.calibrate_work)
+CALIBRATE = Stage("calibrate", Calibrated, prepare.calibrate_key, prepare.calibrate_work)
 FP32 = Candidate(name="fp32", precision="fp32")
 
 
@@ -64,7 +66,7 @@ def ship(
         sweep(folder / "stages")
         forget(folder)
         run = Run(config, folder, progress, on_stage or (lambda _name, _run: None), Hasher(folder / "hashes.json"))
-        steps.check_data(config)
+        prepare.check_data(config)
         execute(run, PREPARE)
         if config.candidates.search or any(needs_calibration(item) for item in candidates(config)):
             execute_one(run, CALIBRATE)

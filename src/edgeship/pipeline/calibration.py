@@ -14,11 +14,11 @@ from edgeship.data import datasets, rows
 from edgeship.data.frames import FrameChoice, Frames, image_hash, not_comparable, spread
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, storage_errors
-from edgeship.pipeline import steps
-from edgeship.pipeline.cache import Run
-from edgeship.prepare import cache
+from edgeship.pipeline import prepare
+from edgeship.pipeline.stages import Run
+from edgeship.prepare import calibration_cache
 from edgeship.prepare.calibrate import Options, calibrate
-from edgeship.prepare.half import to_half
+from edgeship.prepare.fp16 import to_half
 from edgeship.prepare.quantize import Plan, quantize_onnxruntime, quantize_tensorrt
 from edgeship.results import Artifact, Calibrated, Candidate, Quantized, Slimmed, read
 
@@ -40,10 +40,10 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         return _adopt(run, settings.cache, folder)
     source = settings.images or settings.npz
     if source is None:
-        steps.require_calibration(run.config)
+        prepare.require_calibration(run.config)
         raise DataError("no calibration frames", do="set calibration.images to frames from the deployment camera")
     batch = _batch(run, settings.batch)
-    chosen = steps.choose_frames(
+    chosen = prepare.choose_frames(
         run, source, FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt)
     )
     options = Options(
@@ -87,25 +87,25 @@ def _with_evaluation(run: Run, options: Options, chosen: Frames) -> Options:
 def _adopt(run: Run, source: Path, folder: Path) -> Calibrated:
     """Take a cache from elsewhere, if it belongs here or the config trusts it."""
     settings = run.config.calibration
-    expected = cache.Expected(
-        graph_sha256=cache.graph_hash(_graph(run)),
+    expected = calibration_cache.Expected(
+        graph_sha256=calibration_cache.graph_hash(_graph(run)),
         preprocess_sha256=preprocess_hash(run) or None,
         method=settings.method if settings.method != "auto" else None,
     )
-    loaded = cache.load(source, expected, trust=settings.trust_cache)
-    bound = None if loaded.trusted else read(cache.Binding, cache.sidecar_path(source))
+    loaded = calibration_cache.load(source, expected, trust=settings.trust_cache)
+    bound = None if loaded.trusted else read(calibration_cache.Binding, calibration_cache.sidecar_path(source))
     with storage_errors(folder):
         shutil.copyfile(source, folder / CACHE)
-        for beside in (cache.sidecar_path, cache.ranges_path, cache.samples_path):
+        for beside in (calibration_cache.sidecar_path, calibration_cache.ranges_path, calibration_cache.samples_path):
             if bound is not None:
                 shutil.copyfile(beside(source), beside(folder / CACHE))
     return Calibrated(
         cache=Artifact.of(folder / CACHE, folder),
-        ranges=Artifact.of(_or(cache.ranges_path(folder / CACHE), folder / CACHE), folder),
+        ranges=Artifact.of(_or(calibration_cache.ranges_path(folder / CACHE), folder / CACHE), folder),
         method=loaded.method,
         frames=bound.frames if bound is not None else 0,
         frames_sha256=bound.frames_sha256 if bound is not None else "",
-        graph_sha256=cache.graph_hash(_graph(run)),
+        graph_sha256=calibration_cache.graph_hash(_graph(run)),
         preprocess_sha256=bound.preprocess_sha256 if bound is not None else "",
         tensors=len(loaded.scales),
         unchecked=("The ranges come from a cache: nothing was checked on evaluation images in this run.",),
@@ -130,7 +130,9 @@ def make_graph(run: Run, folder: Path, candidate: Candidate, precision: Precisio
     if precision == "fp16":
         return to_half(model, frames, out, candidate.keep)
     calibrated = run.result("calibrate", Calibrated)
-    loaded = cache.load(run.path("calibrate", calibrated.cache.path), cache.Expected(), trust=True)
+    loaded = calibration_cache.load(
+        run.path("calibrate", calibrated.cache.path), calibration_cache.Expected(), trust=True
+    )
     plan = Plan(candidate.keep, run.config.quantization.per_channel, precision)
     if style == "onnxruntime":
         return quantize_onnxruntime(model, loaded, out, frames, plan)
@@ -143,7 +145,7 @@ def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     Raises:
         DataError: The config names no images at all.
     """
-    known = run.result("frames", steps.KnownFrames)
+    known = run.result("frames", prepare.KnownFrames)
     if known.arrays is None:
         raise DataError("no real frames", do="name calibration.images: converting precision is checked on real frames")
     with np.load(run.path("frames", known.arrays.path), allow_pickle=False) as stored:
@@ -152,7 +154,7 @@ def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     rows = max(len(known.ids) - len(known.ids) % size, size)
     batches = []
     for start in range(0, rows, size):
-        feeds = {name: steps.rows_of(array, start, size) for name, array in arrays.items()}
+        feeds = {name: prepare.rows_of(array, start, size) for name, array in arrays.items()}
         batches.append((tuple(known.ids[start : start + size]), feeds))
     return batches
 
@@ -163,8 +165,8 @@ def frames_of(run: Run, count: int) -> Frames:
     Raises:
         DataError: The config names no images at all.
     """
-    source = steps.frame_source(run.config)
+    source = prepare.frame_source(run.config)
     if source is None:
         raise DataError("no real frames", do="name calibration.images")
-    choice = FrameChoice(count, _batch(run, 8), allow_corrupt=steps.allow_corrupt(run.config))
-    return steps.choose_frames(run, source, choice)
+    choice = FrameChoice(count, _batch(run, 8), allow_corrupt=prepare.allow_corrupt(run.config))
+    return prepare.choose_frames(run, source, choice)

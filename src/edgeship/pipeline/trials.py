@@ -11,9 +11,9 @@ from edgeship import targets
 from edgeship.config import Config, Precision, Target
 from edgeship.errors import EdgeshipError, OutputError, UserInputError
 from edgeship.files import storage_errors
-from edgeship.pipeline.cache import Run, Stage, execute_in, execute_one, versions
-from edgeship.pipeline.source import code_hashes
-from edgeship.pipeline.steps import KnownFrames, evaluation_hash
+from edgeship.pipeline.prepare import KnownFrames, evaluation_hash
+from edgeship.pipeline.stages import Run, Stage, execute_in, execute_one, versions
+from edgeship.pipeline.user_code import code_hashes
 from edgeship.results import Artifact, Calibrated, Candidate, Failure, Quantized, Slimmed, Trial, TrialSpec, write
 
 REFERENCE = "reference"
@@ -203,7 +203,7 @@ def try_candidates(
     for candidate in plans:
         try_one(run, tries, candidate)
     if reference is not None:
-        from edgeship.pipeline.searching import called_for, search_target
+        from edgeship.pipeline.search import called_for, search_target
 
         if run.config.candidates.search or called_for(run, tries, reference):
             tries.search = search_target(run, tries, reference)

@@ -1,7 +1,7 @@
 """Calibrate once, for every engine: one pass over real frames, the thresholds of four methods, one cache.
 
 Nothing is stored but histograms, so memory does not grow with the frames. The cache is TensorRT's text format;
-beside it stand the ranges by every method and the binding (see :mod:`edgeship.prepare.cache`).
+beside it stand the ranges by every method and the binding (see :mod:`edgeship.prepare.calibration_cache`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 import edgeship
 from edgeship.config import Method
 from edgeship.errors import ModelError, UserInputError
-from edgeship.prepare import cache, graph, noise, thresholds
+from edgeship.prepare import calibration_cache, compare, graph, thresholds
+from edgeship.prepare.activations import Histograms, Observer
+from edgeship.prepare.frame_checks import Frames, Held, Intake
 from edgeship.prepare.histogram import Histogram
-from edgeship.prepare.intake import Frames, Held, Intake
-from edgeship.prepare.observe import Histograms, Observer
-from edgeship.prepare.placement import Placement, infer, place
 from edgeship.prepare.quantize import ort_graph
+from edgeship.prepare.quantized_tensors import Placement, infer, place
 from edgeship.prepare.thresholds import METHODS
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Calibrated, MethodScore, TensorRange
@@ -29,7 +29,7 @@ from edgeship.results import Artifact, Calibrated, MethodScore, TensorRange
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.observe import Batch
+    from edgeship.prepare.activations import Batch
 
 
 MOVED_LIMIT = 0.05
@@ -105,11 +105,13 @@ def calibrate(
         "frames_sha256": intake.sha256,
         "frames": intake.count,
     }
-    cache.save(out, cache.Content(_scales(ranges, placement, method), ranges, intake.samples), facts)
+    calibration_cache.save(
+        out, calibration_cache.Content(_scales(ranges, placement, method), ranges, intake.samples), facts
+    )
     moved = [entry.moved for entry in ranges.values() if entry.moved is not None]
     result = Calibrated(
         cache=Artifact.of(out, out.parent),
-        ranges=Artifact.of(cache.ranges_path(out), out.parent),
+        ranges=Artifact.of(calibration_cache.ranges_path(out), out.parent),
         method=method,
         methods=scores,
         held_out=intake.count - used if scores else None,
@@ -130,7 +132,7 @@ def calibrate(
 def _open(model: Path) -> tuple[str, onnx.ModelProto, Placement]:
     """The graph's hash, the graph with inferred shapes, and what quantization touches in it."""
     loaded = graph.load_onnx(model)
-    graph_sha256 = cache.graph_hash(loaded)
+    graph_sha256 = calibration_cache.graph_hash(loaded)
     proto = infer(loaded)
     placement = place(proto)
     if not placement.observed:
@@ -205,11 +207,11 @@ def _choose(
         return options.method, ()
     progress(0, None, "comparing methods")
     candidates: dict[str, onnx.ModelProto] = {
-        name: ort_graph(proto, cache.Calibration(Path(name), {}, ranges, name), ()) for name in METHODS
+        name: ort_graph(proto, calibration_cache.Calibration(Path(name), {}, ranges, name), ()) for name in METHODS
     }
     held = Held(frames, options.holdout, inside=True)
     judges: Iterable[Batch] = held if any(True for _ in held) else frames
-    compared = noise.compare_outputs(proto, candidates, judges, MAX_TRIAL)
+    compared = compare.compare_outputs(proto, candidates, judges, MAX_TRIAL)
     scores = tuple(
         MethodScore(method=name, snr_db=entry.output_snr_db, agreement=entry.agreement)
         for name, entry in compared.items()

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgeship.errors import DataError, MissingExtra, StageError
 from edgeship.prepare import graph
-from edgeship.prepare.placement import RANKING
+from edgeship.prepare.quantized_tensors import RANKING
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.observe import Batch
+    from edgeship.prepare.activations import Batch
 
 _ONE_AT_A_TIME = threading.RLock()
 _PATCHED = ("calibrate", "base_quantizer", "qdq_quantizer", "onnx_quantizer", "registry", "quant_utils")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeship.config import EngineName
-from edgeship.engines import _trt, _trt_network
+from edgeship.engines.trt import flavour as trt
+from edgeship.engines.trt import network
 from edgeship.errors import BuildError, DeviceError, MissingExtra, StageError
 from edgeship.prepare import graph
 from edgeship.results import Preflight, Problem
@@ -63,9 +64,9 @@ def preflight(
     named = engine if engine in FLAVOURS else None
     for name in [named] if named else sorted(FLAVOURS, key=lambda flavour: flavour != prefer):
         try:
-            flavour = _trt.load(name)
-            with _trt.quiet():
-                rejected = _trt_network.supported(flavour, model, _trt.Log(), plugins)
+            flavour = trt.load(name)
+            with trt.quiet():
+                rejected = network.supported(flavour, model, trt.Log(), plugins)
         except (MissingExtra, DeviceError, BuildError):  # a TensorRT without a GPU has no builder
             if named:
                 raise
@@ -100,7 +101,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _rejected(proto: onnx.ModelProto, item: _trt_network.Objection) -> Problem:
+def _rejected(proto: onnx.ModelProto, item: network.Objection) -> Problem:
     nodes = proto.graph.node
     node = nodes[item.index] if 0 <= item.index < len(nodes) else None
     if node is None or (item.operator and node.op_type != item.operator):

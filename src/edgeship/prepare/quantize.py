@@ -15,16 +15,16 @@ import numpy as np
 
 from edgeship.config import Precision
 from edgeship.errors import CacheError, MissingExtra, PrecisionError, UserInputError
-from edgeship.prepare import graph, modelopt, noise
-from edgeship.prepare.cache import UNLIMITED, Calibration
-from edgeship.prepare.half import to_half
-from edgeship.prepare.placement import COMPUTING, SHARING, float_tensors, infer, limits, place, select
+from edgeship.prepare import compare, graph, modelopt
+from edgeship.prepare.calibration_cache import UNLIMITED, Calibration
+from edgeship.prepare.fp16 import to_half
+from edgeship.prepare.quantized_tensors import COMPUTING, SHARING, float_tensors, infer, limits, place, select
 from edgeship.results import Artifact, Quantized
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.observe import Batch
+    from edgeship.prepare.activations import Batch
 
 ORT_OPERATORS = (COMPUTING | SHARING) - {"Identity", "Expand"}
 """What onnxruntime's Q/DQ covers: operators with an integer kernel, and data movement between them."""
@@ -88,7 +88,7 @@ def quantize_onnxruntime(
     kept = select(reference, plan.keep)
     proto = ort_graph(reference, calibration, kept, per_channel=plan.per_channel)
     graph.check_onnx(proto, "the quantized graph")
-    compared = noise.compare(reference, proto, frames, layers=plan.layers)
+    compared = compare.compare(reference, proto, frames, layers=plan.layers)
     graph.save_onnx(proto, out)
     return Quantized(
         model=Artifact.of(out, out.parent),
@@ -125,7 +125,7 @@ def quantize_tensorrt(
     proto = modelopt.quantize(reference, first, kept, "fp8" if fp8 else "int8", high)
     set_scales(proto, reference, calibration, fp8=fp8)
     graph.check_onnx(proto, "the quantized graph")
-    compared = noise.compare(reference, proto, frames, layers=plan.layers, optimize=False)
+    compared = compare.compare(reference, proto, frames, layers=plan.layers, optimize=False)
     graph.save_onnx(proto, out)
     return Quantized(
         model=Artifact.of(out, out.parent),

@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 from edgeship.data.loader import default_workers
 from edgeship.errors import DataError, UserInputError
 from edgeship.prepare import graph
-from edgeship.prepare.cache import UNLIMITED
-from edgeship.prepare.noise import Snr
-from edgeship.prepare.observe import open_session
-from edgeship.prepare.placement import COMPUTING, SHARING, WEIGHTED, float_tensors, infer, limits, place, select
+from edgeship.prepare.activations import open_session
+from edgeship.prepare.calibration_cache import UNLIMITED
+from edgeship.prepare.compare import Snr
+from edgeship.prepare.quantized_tensors import COMPUTING, SHARING, WEIGHTED, float_tensors, infer, limits, place, select
 from edgeship.progress import Progress, silent
 from edgeship.results import SensitiveGroup, Sensitivity
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.cache import Calibration
-    from edgeship.prepare.observe import Batch
+    from edgeship.prepare.activations import Batch
+    from edgeship.prepare.calibration_cache import Calibration
 
 Style = Literal["onnxruntime", "tensorrt"]
 FLAGS = "edgeship_quantized"
@@ -69,7 +69,7 @@ def rank(
 
     Args:
         model: The slim FP32 ONNX file.
-        calibration: Ranges of this model, from ``prepare.cache.load``.
+        calibration: Ranges of this model, from ``prepare.calibration_cache.load``.
         frames: Real frames in batches of (ids, {input: array}); the first batches that hold
             ``options.frames`` are used.
 

@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from edgeship import __version__
 from edgeship.config import Target
 from edgeship.errors import MissingExtra, TargetError, UserInputError
 from edgeship.targets import wire
 from edgeship.targets.channel import Channel, Closed, Malformed
 from edgeship.targets.remote import PROTOCOL
+from edgeship.version import __version__
 
 OPTIONS = ("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=5", "ServerAliveCountMax=3", "LogLevel=ERROR")
 HELLO_S = 60.0

@@ -50,7 +50,7 @@ def machine(engine: EngineName, device: str, via: str) -> dict[str, Any]:
     import numpy
     import PIL
 
-    from edgeship.engines import trtexec
+    from edgeship.engines.trt import trtexec
 
     module = engines.get(engine)
     return {

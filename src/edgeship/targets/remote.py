@@ -30,12 +30,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from edgeship import __version__
 from edgeship.config import EngineName
 from edgeship.errors import ArtifactError, EdgeshipError, StorageError, TargetError
 from edgeship.files import sha256_file, storage_errors, write_json
 from edgeship.targets import wire
 from edgeship.targets.channel import Channel, Closed, Malformed
+from edgeship.version import __version__
 
 PROTOCOL = 2
 RESTARTS = 5

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from edgeship import engines
 from edgeship.data.npz import open_npz
-from edgeship.engines import BuildRequest
+from edgeship.engines import BuildRequest, OpenOptions
 from edgeship.progress import Progress, silent
-from edgeship.results import Build, TrialSpec
+from edgeship.results import Audit, Build, TrialSpec
 
 if TYPE_CHECKING:
     from edgeship.engines import Feeds
@@ -55,3 +55,17 @@ def single_frames(path: Path) -> Iterator[Feeds]:
     return (
         {name: array[row : row + 1] if array.ndim else array for name, array in arrays.items()} for row in range(rows)
     )
+
+
+def audit(spec: TrialSpec, folder: Path, build: Build) -> Audit:
+    """Look into the built engine, or at the parsed network where the engine does not run here.
+
+    Raises:
+        EngineError: The engine cannot be inspected, or its layers ran elsewhere than asked for.
+    """
+    target = spec.target
+    options = OpenOptions(
+        device=target.device, threads=target.threads, tf32=target.tf32, nhwc=target.nhwc, plugins=target.plugins
+    )
+    engine = engines.get(target.engine)
+    return engine.audit(folder / build.engine.path, request_of(spec, folder), options)

@@ -23,10 +23,10 @@ from edgeship.data.datasets import Dataset, open_dataset
 from edgeship.data.frames import in_dtype
 from edgeship.data.loader import Batch, Loader, LoadOptions
 from edgeship.data.preprocess import image_input, input_size
+from edgeship.decode.decoders import decode_predictions, head_classes
 from edgeship.engines import Runner
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, write_bytes
-from edgeship.metrics.decoders import decode_predictions, head_classes
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Evaluated, TensorInfo
 from edgeship.trial.conditions import device_of

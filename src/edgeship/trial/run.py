@@ -232,8 +232,7 @@ def _failed(trial: Trial, stage: str, error: EdgeshipError) -> Trial:
 
 
 def _built(place: _Place, trial: Trial) -> Trial:
-    from edgeship.trial.audit import audit
-    from edgeship.trial.build import build
+    from edgeship.trial.build import audit, build
 
     stage = "build"
     try:

@@ -11,9 +11,9 @@ from edgeship.config import Evaluation, Gate
 from edgeship.data.coco import Boxes
 from edgeship.decide.drops import Reference
 from edgeship.decide.gate import judge
+from edgeship.decode.predictions import Detection
 from edgeship.errors import DataError, UserInputError
 from edgeship.metrics import detection, get
-from edgeship.metrics.predictions import Detection
 from edgeship.results import Audit, Conditions
 from made_trials import CLASSES, evaluated, failed, latency, measured, records
 

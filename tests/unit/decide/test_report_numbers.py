@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeship.decide.report import numbers, scale, scatter, strips, svg
+from edgeship.charts import row_charts, scale, scatter, svg
+from edgeship.decide.report import numbers
 
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -119,7 +120,7 @@ def test_each_outcome_has_its_own_shape() -> None:
 
 
 def test_a_rule_far_over_its_limit_stays_in_the_picture() -> None:
-    drawn = strips.headroom_row(75.0, 90.0, 6.0, "fail", at_least=False)
+    drawn = row_charts.headroom_row(75.0, 90.0, 6.0, "fail", at_least=False)
     places = [float(part.split("%")[0]) for part in str(drawn).split('x="')[1:] if "%" in part.split('"')[0]]
     assert places and all(0 <= place <= 100 for place in places)
 

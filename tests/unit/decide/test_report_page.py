@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import report_samples as samples
-from edgeship.decide.report import ChangedImage, Evidence, judgement, render, write_report
+from edgeship.decide.report import ChangedImage, Evidence, render, verdict, write_report
 from edgeship.decide.report.blocks import Table
 from edgeship.decide.report.view import targets
 from edgeship.errors import StorageError
@@ -97,7 +97,7 @@ def test_every_part_is_shown(page: Parsed) -> None:
 
 
 def test_several_targets_stand_side_by_side_in_one_table(evidence: Evidence) -> None:
-    section = judgement.targets_section(targets(evidence))
+    section = verdict.targets_section(targets(evidence))
     (table,) = section.blocks
     assert isinstance(table, Table)
     assert [row.cells[0].text for row in table.rows] == ["workstation", "orin <nano>"]

@@ -13,7 +13,7 @@ from edgeship.cli import _register, app
 from edgeship.config import Gate
 from edgeship.decide import junit
 from edgeship.decide.gate import judge
-from edgeship.decide.measured import load
+from edgeship.decide.loaded_trial import load
 from edgeship.decide.runs import compare, judge_again
 from edgeship.errors import ArtifactError, EdgeshipError, UserInputError
 from edgeship.files import sha256_bytes, write_text

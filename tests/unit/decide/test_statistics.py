@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 from scipy import special as oracle
 from scipy import stats
 
-from edgeship.decide import special, statistics
+from edgeship.decide import distributions, statistics
 
 
 def test_the_incomplete_beta_function_is_scipys():
     random = np.random.default_rng(0)
     a, b = 10 ** random.uniform(-1, 5, (2, 5000))
     x = np.clip(random.beta(a, b) * random.uniform(0.8, 1.2, 5000), 0, 1)
-    assert np.abs(special.beta_cdf(x, a, b) - oracle.betainc(a, b, x)).max() < 1e-9
-    assert np.abs(special.log_gamma(a) - oracle.gammaln(a)).max() < 1e-9 * np.abs(oracle.gammaln(a)).max()
+    assert np.abs(distributions.beta_cdf(x, a, b) - oracle.betainc(a, b, x)).max() < 1e-9
+    assert np.abs(distributions.log_gamma(a) - oracle.gammaln(a)).max() < 1e-9 * np.abs(oracle.gammaln(a)).max()
 
 
 @given(k=st.integers(-1, 60), n=st.integers(1, 50), p=st.just(0.0) | st.floats(1e-200, 1))
 def test_binomial_functions_are_scipys(k, n, p):
-    assert float(special.binomial_cdf(k, n, p)) == pytest.approx(stats.binom.cdf(k, n, p), abs=1e-10)
+    assert float(distributions.binomial_cdf(k, n, p)) == pytest.approx(stats.binom.cdf(k, n, p), abs=1e-10)
     if 0 <= k <= n:
-        assert float(special.binomial_pmf(np.array(k), n, np.array(p))) == pytest.approx(
+        assert float(distributions.binomial_pmf(np.array(k), n, np.array(p))) == pytest.approx(
             stats.binom.pmf(k, n, p), abs=1e-10
         )
 
@@ -35,14 +35,14 @@ def test_binomial_functions_are_scipys(k, n, p):
 @settings(max_examples=50)
 def test_clopper_pearson_is_the_beta_quantile(k, n):
     k = min(k, n)
-    lower, upper = special.clopper_pearson(k, n, 0.95)
+    lower, upper = distributions.clopper_pearson(k, n, 0.95)
     assert lower == pytest.approx(stats.beta.ppf(0.05, k, n - k + 1) if k else 0.0, abs=1e-9)
     assert upper == pytest.approx(stats.beta.ppf(0.95, k + 1, n - k) if k < n else 1.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("freedom", [1.0, 1.7, 5, 50, 1e4, 1e9])
 def test_the_t_quantile_is_scipys(freedom):
-    assert special.t_quantile(0.95, freedom) == pytest.approx(stats.t.ppf(0.95, freedom), rel=1e-8)
+    assert distributions.t_quantile(0.95, freedom) == pytest.approx(stats.t.ppf(0.95, freedom), rel=1e-8)
 
 
 def test_nothing_lost_is_the_rule_of_three():
@@ -90,9 +90,9 @@ def test_the_lower_side_of_the_interval_is_close_to_the_exact_one():
 
 @pytest.mark.parametrize("n", [50, 101, 5000])
 def test_summed_and_continued_fractions_meet(n):
-    k = np.arange(min(n, 3 * special.FEW))
+    k = np.arange(min(n, 3 * distributions.FEW))
     for p in (1e-6, 0.01, 0.3, 0.89, 0.95):
-        assert np.abs(special.binomial_cdf(k, n, p) - stats.binom.cdf(k, n, p)).max() < 1e-12
+        assert np.abs(distributions.binomial_cdf(k, n, p) - stats.binom.cdf(k, n, p)).max() < 1e-12
 
 
 def test_a_shown_margin_is_never_zero():

@@ -17,7 +17,7 @@ from small_onnx import convolutions, images, nonzero, quantized
 from edgeship import engines
 from edgeship.config import Batch, ShapeRange, Target
 from edgeship.engines import BuildRequest, OpenOptions
-from edgeship.engines._ort_session import make_session
+from edgeship.engines.ort.session import make_session
 from edgeship.errors import BuildError, DataError, DeviceError, EngineError, PrecisionError, UserInputError
 
 ENGINE = engines.get("onnxruntime")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from edgeship.engines._trt_audit import Layer, declared, is_kept, parse_inspector, summarize, type_in_text
+from edgeship.engines.trt.audit import Layer, declared, is_kept, parse_inspector, summarize, type_in_text
 from edgeship.errors import EngineError
 
 REPORT = {

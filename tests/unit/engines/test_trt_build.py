@@ -13,18 +13,11 @@ from small_onnx import convolutions, reshaped
 
 from edgeship import engines
 from edgeship.config import Batch, Target
-from edgeship.engines import (
-    BuildRequest,
-    OpenOptions,
-    _host,
-    _trt,
-    _trt_build,
-    _trt_cache,
-    _trt_engine,
-    _trt_implicit,
-    _trt_network,
-)
-from edgeship.engines._plan import read_plan
+from edgeship.engines import BuildRequest, OpenOptions, cuda
+from edgeship.engines.trt import build, engine, implicit, timing_cache
+from edgeship.engines.trt import flavour as trt
+from edgeship.engines.trt import network as trt_network
+from edgeship.engines.trt.plan import read_plan
 from edgeship.errors import (
     BuildError,
     CacheError,
@@ -103,7 +96,7 @@ def test_fp8_for_a_gpu_without_fp8_is_refused_before_the_build(
 
 
 def test_fp8_belongs_to_ada_and_later() -> None:
-    _trt.refuse_fp8("TensorRT", Target(engine="tensorrt-rtx", compute_capability=("8.9", "9.0", "10.0", "12.1")))
+    trt.refuse_fp8("TensorRT", Target(engine="tensorrt-rtx", compute_capability=("8.9", "9.0", "10.0", "12.1")))
 
 
 def test_options_that_the_flavour_has_not_are_refused(request_: BuildRequest) -> None:
@@ -122,8 +115,8 @@ def test_a_batch_range_that_the_graph_cannot_have(request_: BuildRequest) -> Non
 
 
 def test_a_workspace_that_is_too_small_says_what_to_do() -> None:
-    log = _trt.Log(lines=[(1, "Tactic Selection: no tactics to implement the operation within workspace limit.")])
-    error = _trt.build_error("could not build", log)
+    log = trt.Log(lines=[(1, "Tactic Selection: no tactics to implement the operation within workspace limit.")])
+    error = trt.build_error("could not build", log)
     assert "workspace_mib" in str(error.do)
 
 
@@ -176,10 +169,10 @@ def test_plugin_libraries_are_loaded_for_every_build(request_: BuildRequest, tmp
         RTX.build(with_target(request_, plugins=(library,)))
     with pytest.raises(UserInputError, match="plugin creator of Nothing exists already"):
         RTX.build(with_target(request_, plugins=(library, library)))
-    log = _trt.Log()
+    log = trt.Log()
     for _ in range(2):
         with pytest.raises(UserInputError, match="getCreators could not be loaded"):
-            _trt_network.parse(_trt.load("tensorrt-rtx"), request_.onnx, log, plugins=(empty,))
+            trt_network.parse(trt.load("tensorrt-rtx"), request_.onnx, log, plugins=(empty,))
 
 
 def test_engines_that_do_not_open(request_: BuildRequest, tmp_path: Path) -> None:
@@ -218,11 +211,11 @@ def test_versions_that_say_the_same_fit_and_compatible_plans_fit_later_ones(requ
 
 def test_hardware_compatible_plans_fit_ampere_and_later(request_: BuildRequest) -> None:
     built = RTX.build(request_).identity
-    flavour = _trt.load("tensorrt-rtx")
-    ada = _host.Gpu(0, "Ada", "8.9", 1000)
-    assert "built for compute capability 8.6" in _trt_engine._capability_misfits(flavour, built, ada)[0]
+    flavour = trt.load("tensorrt-rtx")
+    ada = cuda.Gpu(0, "Ada", "8.9", 1000)
+    assert "built for compute capability 8.6" in engine._capability_misfits(flavour, built, ada)[0]
     anywhere = built.model_copy(update={"hardware_compatible": True})
-    assert _trt_engine._capability_misfits(flavour, anywhere, ada) == []
+    assert engine._capability_misfits(flavour, anywhere, ada) == []
 
 
 def test_the_probe_says_what_it_builds_for() -> None:
@@ -245,27 +238,27 @@ def bound(**changes: str) -> Identity:
 
 
 def test_a_timing_cache_is_kept_and_bound(tmp_path: Path) -> None:
-    flavour = _trt.load("tensorrt-rtx")
-    log = _trt.Log()
+    flavour = trt.load("tensorrt-rtx")
+    log = trt.Log()
     path = tmp_path / "timing.cache"
-    keep = _trt.logger(flavour.trt, log)
+    keep = trt.logger(flavour.trt, log)
     builder = flavour.trt.Builder(keep)
     config = builder.create_builder_config()
-    with _trt.quiet():
-        assert _trt_cache.attach(flavour, config, path, bound(), log) is False
-        _trt_cache.keep(config, path, bound())
+    with trt.quiet():
+        assert timing_cache.attach(flavour, config, path, bound(), log) is False
+        timing_cache.keep(config, path, bound())
         assert path.stat().st_size > 0
-        assert _trt_cache.attach(flavour, builder.create_builder_config(), path, bound(), log) is True
+        assert timing_cache.attach(flavour, builder.create_builder_config(), path, bound(), log) is True
         with pytest.raises(CacheError, match=r"version is '10\.3\.0', here it is '10\.16\.1'"):
-            _trt_cache.attach(flavour, config, path, bound(version="10.16.1"), log)
+            timing_cache.attach(flavour, config, path, bound(version="10.16.1"), log)
         with pytest.raises(CacheError, match="device is 'Orin', here it is 'Thor'"):
-            _trt_cache.attach(flavour, config, path, bound(device="Thor"), log)
+            timing_cache.attach(flavour, config, path, bound(device="Thor"), log)
         path.write_bytes(path.read_bytes() + b"x")
         with pytest.raises(CacheError, match="has changed since it was written"):
-            _trt_cache.attach(flavour, config, path, bound(), log)
-        _trt_cache.proof_path(path).unlink()
+            timing_cache.attach(flavour, config, path, bound(), log)
+        timing_cache.proof_path(path).unlink()
         with pytest.raises(CacheError, match="does not say where it came from"):
-            _trt_cache.attach(flavour, config, path, bound(), log)
+            timing_cache.attach(flavour, config, path, bound(), log)
 
 
 def test_a_default_timing_cache_that_does_not_hold_is_measured_anew(
@@ -273,25 +266,25 @@ def test_a_default_timing_cache_that_does_not_hold_is_measured_anew(
 ) -> None:
     """As a build leaves it that was killed between its two writes; nobody named the file, so nobody must delete it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    flavour = _trt.load("tensorrt-rtx")
-    log = _trt.Log()
-    keep = _trt.logger(flavour.trt, log)
+    flavour = trt.load("tensorrt-rtx")
+    log = trt.Log()
+    keep = trt.logger(flavour.trt, log)
     builder = flavour.trt.Builder(keep)
     config = builder.create_builder_config()
-    path = _trt_cache.default_path(bound())
+    path = timing_cache.default_path(bound())
     path.parent.mkdir(parents=True)
     path.write_bytes(b"half of a pair")
-    with _trt.quiet():
-        assert _trt_cache.attach(flavour, config, path, bound(), log) is False
-        _trt_cache.keep(config, path, bound())
-        assert _trt_cache.attach(flavour, builder.create_builder_config(), path, bound(), log) is True
+    with trt.quiet():
+        assert timing_cache.attach(flavour, config, path, bound(), log) is False
+        timing_cache.keep(config, path, bound())
+        assert timing_cache.attach(flavour, builder.create_builder_config(), path, bound(), log) is True
     assert "measured anew" in log.warnings()[0]
 
 
 def test_the_default_timing_cache_is_named_after_version_and_device() -> None:
-    name = _trt_cache.default_path(bound()).name
+    name = timing_cache.default_path(bound()).name
     assert name == "tensorrt-10.3.0-Orin-.cache"
-    assert _trt_cache.default_path(bound(version="10.4.0")).name != name
+    assert timing_cache.default_path(bound(version="10.4.0")).name != name
 
 
 # --- TensorRT 10's implicit path: what can be said without TensorRT 10 ---------------------------------------------
@@ -299,23 +292,23 @@ def test_the_default_timing_cache_is_named_after_version_and_device() -> None:
 
 def test_a_calibration_cache_is_served_under_the_header_of_this_version() -> None:
     text = "TRT-8601-EntropyCalibration2\nimages: 3c010a14\n"
-    algorithm, data = _trt_implicit.cache_for("10.3.0.26", text, "c")
+    algorithm, data = implicit.cache_for("10.3.0.26", text, "c")
     assert algorithm == "EntropyCalibration2"
     assert data == b"TRT-100300-EntropyCalibration2\nimages: 3c010a14\n"
-    assert _trt_implicit.cache_for("10.3.0", text.replace("Entropy", "MinMax").replace("2\n", "\n"), "c")[0].startswith(
+    assert implicit.cache_for("10.3.0", text.replace("Entropy", "MinMax").replace("2\n", "\n"), "c")[0].startswith(
         "Min"
     )
     with pytest.raises(CacheError, match="is no TensorRT calibration cache"):
-        _trt_implicit.cache_for("10.3.0", "images: 1\n", "c")
+        implicit.cache_for("10.3.0", "images: 1\n", "c")
 
 
 def test_the_calibrator_feeds_batches_in_the_order_of_the_names() -> None:
     feeds = [{"a": np.zeros(1), "b": np.zeros(1)}]
-    serves = _trt_implicit.Calibration(None, iter(feeds), lambda batch: {"a": 16, "b": 32}, 1)
+    serves = implicit.Calibration(None, iter(feeds), lambda batch: {"a": 16, "b": 32}, 1)
     assert serves.next_batch(["b", "a"]) == [32, 16]
     assert serves.next_batch(["b", "a"]) is None
     serves.finish()
-    lacking = _trt_implicit.Calibration(None, iter(feeds), lambda batch: {}, 1)
+    lacking = implicit.Calibration(None, iter(feeds), lambda batch: {}, 1)
     assert lacking.next_batch(["c"]) is None
     with pytest.raises(DataError, match="have no input 'c'"):
         lacking.finish()
@@ -325,7 +318,7 @@ def test_what_stopped_the_device_is_the_error_of_the_calibration() -> None:
     def full(feeds: object) -> dict[str, int]:
         raise DeviceError("out of device memory")
 
-    serves = _trt_implicit.Calibration(None, iter([{"a": np.zeros(1)}]), full, 1)
+    serves = implicit.Calibration(None, iter([{"a": np.zeros(1)}]), full, 1)
     assert serves.next_batch(["a"]) is None
     with pytest.raises(DeviceError, match="out of device memory"):
         serves.finish()
@@ -333,10 +326,10 @@ def test_what_stopped_the_device_is_the_error_of_the_calibration() -> None:
 
 def test_frames_are_gathered_to_the_shape_that_calibrates() -> None:
     frames = [{"x": np.full((1, 2), row, np.float32), "scale": np.float32(7).reshape(())} for row in range(5)]
-    found = list(_trt_implicit.batched(iter(frames), {"x": (2, 2), "scale": ()}))
+    found = list(implicit.batched(iter(frames), {"x": (2, 2), "scale": ()}))
     assert [batch["x"][:, 0].tolist() for batch in found] == [[0, 1], [2, 3], [4, 0]]
     assert [float(batch["scale"]) for batch in found] == [7, 7, 7]
-    (repeated,) = _trt_implicit.batched(iter(frames[:2]), {"x": (5, 2)})
+    (repeated,) = implicit.batched(iter(frames[:2]), {"x": (5, 2)})
     assert repeated["x"][:, 0].tolist() == [0, 1, 0, 1, 0]
 
 
@@ -348,17 +341,17 @@ def test_frames_that_would_make_tensorrt_read_past_their_end_are_refused() -> No
         ([frame], {"y": (1, 3)}, "have no input 'y'"),
     ):
         with pytest.raises(DataError, match=says):
-            list(_trt_implicit.batched(iter(frames), shapes))
+            list(implicit.batched(iter(frames), shapes))
 
 
 def test_ctrl_c_stops_a_build_at_its_next_step() -> None:
-    flavour = _trt.load("tensorrt-rtx")
+    flavour = trt.load("tensorrt-rtx")
 
     def interrupted(done: int, total: int | None, what: str) -> None:
         if done:
             raise KeyboardInterrupt
 
-    monitor = _trt_build.progress_monitor(flavour.trt, interrupted, threading.Event())
+    monitor = build.progress_monitor(flavour.trt, interrupted, threading.Event())
     monitor.phase_start("Building engine", None, 3)
     assert monitor.step_complete("Building engine", 0) is False
 
@@ -375,11 +368,11 @@ def test_ctrl_c_during_a_build_is_no_failed_build(request_: BuildRequest) -> Non
 
 def test_a_precision_is_held_on_layers_of_floats_alone(tmp_path: Path) -> None:
     """Beside the convolution, ``keep`` must not touch what computes shapes: TensorRT 10 refuses FP16 for integers."""
-    flavour = _trt.load("tensorrt-rtx")
-    network = _trt_network.parse(flavour, reshaped(tmp_path / "model.onnx"), _trt.Log()).network
+    flavour = trt.load("tensorrt-rtx")
+    network = trt_network.parse(flavour, reshaped(tmp_path / "model.onnx"), trt.Log()).network
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = {layer.type.name for layer in layers}
     assert {"CONVOLUTION", "SHAPE", "GATHER", "CONCATENATION", "SHUFFLE"} <= kinds
-    held = {layer.type.name for layer in layers if _trt_implicit._has_precision(flavour.trt, layer)}
+    held = {layer.type.name for layer in layers if implicit._has_precision(flavour.trt, layer)}
     assert {"CONVOLUTION", "SHUFFLE"} <= held
     assert not held & {"SHAPE", "GATHER", "CONCATENATION", "CONSTANT"}

@@ -10,10 +10,11 @@ from small_onnx import convolutions
 
 from edgeship import engines
 from edgeship.config import Batch, Target
-from edgeship.engines import BuildRequest, _trt
-from edgeship.engines._trt_open import diagnoses, same_version, validity
-from edgeship.engines._trt_run import agree, check_feed
+from edgeship.engines import BuildRequest
 from edgeship.engines.inspect import describe, sidecar
+from edgeship.engines.trt import flavour as trt
+from edgeship.engines.trt.open import diagnoses, same_version, validity
+from edgeship.engines.trt.runner import agree, check_feed
 from edgeship.errors import ArtifactError
 from edgeship.results import TensorInfo, write
 
@@ -66,15 +67,15 @@ def test_files_that_are_neither(tmp_path: Path) -> None:
 
 
 def test_the_librarys_own_verdict_on_a_damaged_plan(engine: Path) -> None:
-    flavour = _trt.load("tensorrt-rtx")
-    log = _trt.Log()
-    keep = _trt.logger(flavour.trt, log)
+    flavour = trt.load("tensorrt-rtx")
+    log = trt.Log()
+    keep = trt.logger(flavour.trt, log)
     runtime = flavour.trt.Runtime(keep)
     assert validity(flavour, runtime, b"damaged" * 100) == ["the file is not a whole engine"]
 
 
 def test_every_diagnosis_has_a_sentence() -> None:
-    flavour = _trt.load("tensorrt-rtx")
+    flavour = trt.load("tensorrt-rtx")
     members = flavour.trt.EngineInvalidityDiagnostics.__members__
     every = 0
     for member in members.values():

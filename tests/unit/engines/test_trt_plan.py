@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeship.engines._plan import Plan, parse_plan, read_plan, require_flavour
+from edgeship.engines.trt.plan import Plan, parse_plan, read_plan, require_flavour
 from edgeship.errors import ArtifactError, EngineMismatch
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeship.config import Batch, ShapeRange, Target
-from edgeship.engines._trt_profiles import plan_profiles
+from edgeship.engines.trt.profiles import plan_profiles
 from edgeship.errors import ConfigError
 from edgeship.results import TensorInfo
 

@@ -17,8 +17,9 @@ import pytest
 from small_onnx import convolutions, quantized
 
 from edgeship.config import Batch, Benchmark, ShapeRange, Target
-from edgeship.engines import BuildRequest, trtexec
-from edgeship.engines.trtexec import Measure, Trtexec
+from edgeship.engines import BuildRequest
+from edgeship.engines.trt import trtexec
+from edgeship.engines.trt.trtexec import Measure, Trtexec
 from edgeship.errors import (
     ArtifactError,
     BuildError,

@@ -11,8 +11,8 @@ from pycocotools.cocoeval import COCOeval
 
 from edgeship.config import Evaluation
 from edgeship.data.coco import Boxes
+from edgeship.decode.predictions import Detection
 from edgeship.metrics import detection
-from edgeship.metrics.predictions import Detection
 
 
 def scene(random, classes, *, objects=6, detections=20, crowds=0.1, empty=0.15, whole=False):

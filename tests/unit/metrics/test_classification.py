@@ -7,9 +7,9 @@ import pytest
 
 from edgeship import metrics
 from edgeship.config import Evaluation
+from edgeship.decode.predictions import Classification, Raw
 from edgeship.errors import DataError, UserInputError
 from edgeship.metrics import classification
-from edgeship.metrics.predictions import Classification
 
 CLASSES = ("a", "b", "c", "d", "e", "f")
 
@@ -83,7 +83,7 @@ def test_a_task_of_ones_own(tmp_path, monkeypatch):
     task = metrics.get("own_task:error")
     collector = task.collector((), Evaluation(task="own_task:error"))
     for value, target in ((1.0, 1.0), (2.0, 5.0)):
-        collector.add(metrics.predictions.Raw({"y": np.array([value])}), target)
+        collector.add(Raw({"y": np.array([value])}), target)
     records = collector.records()
     assert task.summarize(records).metrics == {"closeness": -1.5}
     assert task.resample(records, np.array([[2, 0], [0, 1]]), ["closeness"])["closeness"].tolist() == [0.0, -3.0]

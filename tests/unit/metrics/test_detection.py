@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgeship.data.coco import Boxes
+from edgeship.decode.predictions import Detection
 from edgeship.metrics import detection
-from edgeship.metrics.predictions import Detection
 from unit.metrics.scenes import pycocotools_stats, records_of, scene
 
 CLASSES = ("person", "cyclist", "car", "sign")

@@ -7,9 +7,9 @@ import pytest
 
 from edgeship.config import Evaluation
 from edgeship.data.coco import Boxes
+from edgeship.decode.predictions import Classification, Detection, Segmentation
 from edgeship.errors import DataError
 from edgeship.metrics import classification, detection, paired, segmentation
-from edgeship.metrics.predictions import Classification, Detection, Segmentation
 
 CLASSES = ("person", "car")
 NOTHING = Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgeship.config import Evaluation
+from edgeship.decode.predictions import Segmentation
 from edgeship.errors import DataError
 from edgeship.metrics import segmentation
-from edgeship.metrics.predictions import Segmentation
 
 CLASSES = ("road", "car", "person", "sky")
 

@@ -13,10 +13,10 @@ from PIL import Image
 from edgeship.config import load
 from edgeship.data.reference import importable
 from edgeship.errors import CacheError
-from edgeship.pipeline import steps
-from edgeship.pipeline.cache import Run
+from edgeship.pipeline import prepare
 from edgeship.pipeline.calibration import CACHE, calibrate_from_config, make_graph
-from edgeship.prepare import cache
+from edgeship.pipeline.stages import Run
+from edgeship.prepare import calibration_cache
 from edgeship.prepare.graph import inputs_of, load_onnx
 from edgeship.results import Artifact, Calibrated, Candidate, Slimmed
 from vehicle_support import CLASSES, network, photographs
@@ -43,7 +43,7 @@ def run_in(folder: Path, text: str, batch: int | None = None) -> Run:
     known = folder / "frames"
     known.mkdir(exist_ok=True)
     run.folders |= {"slim": slim, "frames": known}
-    run.results["frames"] = steps.frames_work(run, known)
+    run.results["frames"] = prepare.frames_work(run, known)
     return run
 
 
@@ -63,7 +63,7 @@ def pixels(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clipped(run: Run, found: Calibrated) -> list[float | None]:
-    ranges = cache.load(run.path("calibrate", CACHE), cache.Expected()).ranges
+    ranges = calibration_cache.load(run.path("calibrate", CACHE), calibration_cache.Expected()).ranges
     assert len(ranges) == found.tensors
     return [entry.clipped for entry in ranges.values()]
 
@@ -141,9 +141,9 @@ def test_the_key_sees_which_images_are_evaluated(tmp_path: Path) -> None:
     photographs(tmp_path / "calib")
     photographs(tmp_path / "val")
     text = '[calibration]\nimages = "calib/"\n[evaluation]\nimages = "val/"\n'
-    before = steps.calibrate_key(run_in(tmp_path, text))
-    assert steps.calibrate_key(run_in(tmp_path, text)) == before
-    assert steps.calibrate_key(run_in(tmp_path, text + "limit = 3\n")) != before
+    before = prepare.calibrate_key(run_in(tmp_path, text))
+    assert prepare.calibrate_key(run_in(tmp_path, text)) == before
+    assert prepare.calibrate_key(run_in(tmp_path, text + "limit = 3\n")) != before
 
 
 def test_a_cache_of_ones_own_serves_another_run(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_cache_of_ones_own_serves_another_run(tmp_path: Path) -> None:
     made = calibrated(first, tmp_path / "made")
     given = tmp_path / "given"
     given.mkdir()
-    for of in (Path, cache.sidecar_path, cache.ranges_path, cache.samples_path):
+    for of in (Path, calibration_cache.sidecar_path, calibration_cache.ranges_path, calibration_cache.samples_path):
         shutil.copyfile(of(tmp_path / "made" / CACHE), of(given / "mine.cache"))
     again = run_in(tmp_path, '[calibration]\nimages = "calib/"\ncache = "given/mine.cache"\n')
     found = calibrated(again, tmp_path / "taken")

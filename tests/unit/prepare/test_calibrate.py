@@ -14,12 +14,12 @@ from calibration_support import export_fashion, patches, pictures, tiny
 from onnx import helper
 
 from edgeship.errors import CacheError, DataError, ModelError, UserInputError
-from edgeship.prepare import cache, graph, thresholds
+from edgeship.prepare import calibration_cache, graph, thresholds
+from edgeship.prepare.activations import Observer, open_session, with_outputs
 from edgeship.prepare.calibrate import Options, calibrate, method_named
+from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.histogram import BINS
-from edgeship.prepare.intake import Batches
-from edgeship.prepare.observe import Observer, open_session, with_outputs
-from edgeship.prepare.placement import infer, place, select
+from edgeship.prepare.quantized_tensors import infer, place, select
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, A
     return out, calibrate(model, frames, out, options)
 
 
-def expected(result: Any, **changes: Any) -> cache.Expected:
+def expected(result: Any, **changes: Any) -> calibration_cache.Expected:
     facts = {
         "graph_sha256": result.graph_sha256,
         "preprocess_sha256": result.preprocess_sha256,
         "frames_sha256": result.frames_sha256,
         "method": result.method,
     }
-    return cache.Expected(**(facts | changes))
+    return calibration_cache.Expected(**(facts | changes))
 
 
 def test_ranges_are_those_of_every_activation(model: Path, made: tuple[Path, Any]) -> None:
@@ -59,7 +59,7 @@ def test_ranges_are_those_of_every_activation(model: Path, made: tuple[Path, Any
     session = open_session(with_outputs(proto, names))
     wanted = [name for name in names if name != "images"]
     stored = [dict(zip(wanted, session.run(wanted, feeds), strict=True)) | feeds for _, feeds in pictures(model, 128)]
-    ranges = cache.load(out, expected(result)).ranges
+    ranges = calibration_cache.load(out, expected(result)).ranges
     assert set(ranges) == set(names)
     assert result.frames == 128  # those held out to compare methods are counted in the end
     for name in names:
@@ -130,7 +130,7 @@ def test_auto_takes_the_nearest_method(made: tuple[Path, Any]) -> None:
 
 def test_clipping_moving_and_overlap_are_reported(made: tuple[Path, Any]) -> None:
     out, result = made
-    ranges = cache.load(out, expected(result)).ranges
+    ranges = calibration_cache.load(out, expected(result)).ranges
     assert all(entry.clipped is not None and 0 <= entry.clipped < 0.01 for entry in ranges.values())
     assert result.moved_p95 >= 0
     assert len(result.overlap) == 1
@@ -154,7 +154,7 @@ def test_the_result_does_not_depend_on_workers_or_batches(model: Path, tmp_path:
     one = calibrate(model, pictures(model, 40, batch=8), tmp_path / "1.cache", Options(method="percentile", workers=1))
     two = calibrate(model, pictures(model, 40, batch=4), tmp_path / "2.cache", Options(method="percentile", workers=3))
     assert one.frames_sha256 == two.frames_sha256
-    first, second = (cache.parse_cache(tmp_path / f"{name}.cache") for name in "12")
+    first, second = (calibration_cache.parse_cache(tmp_path / f"{name}.cache") for name in "12")
     for name, scale in first.items():
         assert second[name] == pytest.approx(scale, rel=1e-3)
 
@@ -177,10 +177,10 @@ def test_the_text_is_tensorrts(made: tuple[Path, Any]) -> None:
 
     out, result = made
     theirs = import_scales_from_calib_cache(str(out))
-    ours = cache.parse_cache(out)
+    ours = calibration_cache.parse_cache(out)
     assert out.read_text().splitlines()[0].startswith("TRT-")
     assert {f"{name}_scale": scale for name, scale in ours.items()} == theirs
-    ranges = cache.load(out, expected(result)).ranges
+    ranges = calibration_cache.load(out, expected(result)).ranges
     for name, entry in ranges.items():
         assert ours[name] == pytest.approx(entry.amax[result.method] / 127, rel=1e-6)
 
@@ -199,7 +199,7 @@ def test_a_strangers_cache_is_refused_by_the_part_that_differs(
 ) -> None:
     out, result = made
     with pytest.raises(CacheError) as refused:
-        cache.load(out, expected(result, **change), trust=True)
+        calibration_cache.load(out, expected(result, **change), trust=True)
     assert part in refused.value.found
     assert refused.value.found.count("\n  - ") == 1
 
@@ -217,11 +217,11 @@ def test_changed_or_missing_neighbours_are_refused(
     place_ = copied(made, tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b" ")
     with pytest.raises(CacheError, match="was changed after it was written") as refused:
-        cache.load(place_, expected(made[1]))
+        calibration_cache.load(place_, expected(made[1]))
     assert part in refused.value.found
     (tmp_path / name).unlink()
     with pytest.raises(CacheError, match="is not beside it"):
-        cache.load(place_, expected(made[1]))
+        calibration_cache.load(place_, expected(made[1]))
 
 
 def test_an_edited_scale_is_refused(made: tuple[Path, Any], tmp_path: Path) -> None:
@@ -229,24 +229,24 @@ def test_an_edited_scale_is_refused(made: tuple[Path, Any], tmp_path: Path) -> N
     text = place_.read_text()
     place_.write_text(text[:-3] + ("0" if text[-3] != "0" else "1") + text[-2:])
     with pytest.raises(CacheError, match="its scales were changed"):
-        cache.load(place_, expected(made[1]))
+        calibration_cache.load(place_, expected(made[1]))
 
 
 def test_another_calibration_version_is_refused(made: tuple[Path, Any], tmp_path: Path) -> None:
     place_ = copied(made, tmp_path)
-    sidecar = cache.sidecar_path(place_)
+    sidecar = calibration_cache.sidecar_path(place_)
     sidecar.write_text(re.sub(r'"calibration_version": \d+', '"calibration_version": 0', sidecar.read_text()))
     with pytest.raises(CacheError, match="calibration version 0"):
-        cache.load(place_, expected(made[1]))
+        calibration_cache.load(place_, expected(made[1]))
 
 
 def test_a_plain_tensorrt_cache_needs_trust(made: tuple[Path, Any], tmp_path: Path) -> None:
     plain = tmp_path / "plain.cache"
     plain.write_text("TRT-8601-EntropyCalibration2\nimages: 3c010204\nlayer:0 out: 3d810204\n")
     with pytest.raises(CacheError, match="no proof of where it came from") as refused:
-        cache.load(plain, cache.Expected())
+        calibration_cache.load(plain, calibration_cache.Expected())
     assert "--trust-cache" in (refused.value.do or "")
-    trusted = cache.load(plain, cache.Expected(), trust=True)
+    trusted = calibration_cache.load(plain, calibration_cache.Expected(), trust=True)
     assert trusted.trusted
     assert set(trusted.scales) == {"images", "layer:0 out"}
     assert trusted.bounds("images", (0.0, 6.0)) == (0.0, pytest.approx(1.0, rel=1e-6))
@@ -272,26 +272,26 @@ def test_malformed_caches_are_refused(tmp_path: Path, text: str, words: str) -> 
     path = tmp_path / "bad.cache"
     path.write_text(text)
     with pytest.raises(CacheError, match=words):
-        cache.load(path, cache.Expected(), trust=True)
+        calibration_cache.load(path, calibration_cache.Expected(), trust=True)
 
 
 def test_an_absent_or_binary_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="no calibration cache"):
-        cache.load(tmp_path / "none.cache", cache.Expected(), trust=True)
+        calibration_cache.load(tmp_path / "none.cache", calibration_cache.Expected(), trust=True)
     (tmp_path / "binary.cache").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CacheError, match="is not text"):
-        cache.load(tmp_path / "binary.cache", cache.Expected(), trust=True)
+        calibration_cache.load(tmp_path / "binary.cache", calibration_cache.Expected(), trust=True)
 
 
 def test_the_graphs_hash_ignores_comments_and_sees_weights(model: Path) -> None:
     proto = graph.load_onnx(model)
-    before = cache.graph_hash(proto)
+    before = calibration_cache.graph_hash(proto)
     proto.doc_string = "a comment"
     proto.graph.node[0].doc_string = "another"
-    assert cache.graph_hash(proto) == before
+    assert calibration_cache.graph_hash(proto) == before
     weight = next(tensor for tensor in proto.graph.initializer if tensor.raw_data)
     weight.raw_data = weight.raw_data[:-1] + bytes([weight.raw_data[-1] ^ 1])
-    assert cache.graph_hash(proto) != before
+    assert calibration_cache.graph_hash(proto) != before
 
 
 # --- bad input -----------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_a_dead_layer_is_named_and_gets_a_harmless_scale(tmp_path: Path) -> None
     onnx.save(proto, path)
     result = calibrate(path, Batches(patches("residual")), tmp_path / "calib.cache", Options(method="mse"))
     assert "'r': their scale says nothing" in result.advice
-    assert cache.parse_cache(tmp_path / "calib.cache")["r"] == pytest.approx(1 / 127)
+    assert calibration_cache.parse_cache(tmp_path / "calib.cache")["r"] == pytest.approx(1 / 127)
 
 
 def test_unknown_methods_and_patterns_are_refused() -> None:

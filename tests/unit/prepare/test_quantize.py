@@ -19,14 +19,14 @@ from edgeship import engines
 from edgeship.config import Model, Target
 from edgeship.engines import BuildRequest
 from edgeship.errors import CacheError, DataError, PrecisionError, StageError, UserInputError
-from edgeship.prepare import cache, graph, noise
+from edgeship.prepare import calibration_cache, compare, graph
+from edgeship.prepare.activations import open_session
 from edgeship.prepare.calibrate import Options, calibrate
 from edgeship.prepare.export import export
-from edgeship.prepare.half import to_half
-from edgeship.prepare.intake import Batches
-from edgeship.prepare.observe import open_session
-from edgeship.prepare.placement import infer, place
+from edgeship.prepare.fp16 import to_half
+from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.quantize import Plan, ort_graph, precision_named, quantize, style_named
+from edgeship.prepare.quantized_tensors import infer, place
 from edgeship.prepare.slim import slim
 
 RTX_89 = Target(engine="tensorrt-rtx", compute_capability=("8.9",))
@@ -39,17 +39,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calibration(model: Path, tmp_path_factory: pytest.TempPathFactory) -> cache.Calibration:
+def calibration(model: Path, tmp_path_factory: pytest.TempPathFactory) -> calibration_cache.Calibration:
     out = tmp_path_factory.mktemp("cache") / "calib.cache"
     result = calibrate(model, pictures(model, 128), out, Options(method="mse"))
-    return cache.load(out, cache.Expected(graph_sha256=result.graph_sha256))
+    return calibration_cache.load(out, calibration_cache.Expected(graph_sha256=result.graph_sha256))
 
 
-def calibrated(kind: str, folder: Path) -> tuple[Path, cache.Calibration]:
+def calibrated(kind: str, folder: Path) -> tuple[Path, calibration_cache.Calibration]:
     path = folder / f"{kind}.onnx"
     onnx.save(tiny(kind), path)
     result = calibrate(path, Batches(patches(kind)), folder / "calib.cache", Options(method="minmax"))
-    return path, cache.load(folder / "calib.cache", cache.Expected(graph_sha256=result.graph_sha256))
+    return path, calibration_cache.load(
+        folder / "calib.cache", calibration_cache.Expected(graph_sha256=result.graph_sha256)
+    )
 
 
 def scales(proto: onnx.ModelProto) -> dict[str, tuple[float, int]]:
@@ -108,8 +110,8 @@ def test_a_clip_of_a_trusted_cache_still_clips(tmp_path: Path) -> None:
     path, known = calibrated("relu6", tmp_path)
     plain = tmp_path / "plain.cache"
     wider = {name: 2 * scale for name, scale in known.scales.items()}
-    plain.write_text(cache.format_cache(wider))
-    trusted = cache.load(plain, cache.Expected(), trust=True)
+    plain.write_text(calibration_cache.format_cache(wider))
+    trusted = calibration_cache.load(plain, calibration_cache.Expected(), trust=True)
     result = quantize(path, "onnxruntime", trusted, tmp_path / "q.onnx", patches("relu6"), Plan())
     proto = onnx.load(tmp_path / "q.onnx")
     assert "Clip" not in {node.op_type for node in proto.graph.node}
@@ -173,11 +175,11 @@ def test_a_residual_add_and_a_kept_node_for_tensorrt(tmp_path: Path) -> None:
 
 
 def test_one_cache_for_onnxruntime_and_tensorrt_rtx(
-    model: Path, calibration: cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
 ) -> None:
     """The same cache drives both engines; TensorRT-RTX's own parser and builder take the graph."""
     rtx: Any = importlib.import_module("tensorrt_rtx")
-    frames = cache.samples(calibration)
+    frames = calibration_cache.samples(calibration)
     for_ort = quantize(model, "onnxruntime", calibration, tmp_path / "ort.onnx", frames, Plan())
     for_trt = quantize(model, "tensorrt", calibration, tmp_path / "trt.onnx", frames, Plan(precision="int8-fp16"))
     assert min(for_ort.output_snr_db.values()) > 30
@@ -224,8 +226,10 @@ def test_a_ranking_and_a_tensor_that_is_always_zero_for_tensorrt(tmp_path: Path)
     assert engines.get("tensorrt-rtx").build(request).engine.size_bytes > 0
 
 
-def test_kept_nodes_stay_in_high_precision(model: Path, calibration: cache.Calibration, tmp_path: Path) -> None:
-    frames = cache.samples(calibration)
+def test_kept_nodes_stay_in_high_precision(
+    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
+) -> None:
+    frames = calibration_cache.samples(calibration)
     first = next(node.name for node in graph.load_onnx(model).graph.node if node.op_type == "Conv")
     plan = Plan(keep=(first, "op:Gemm"))
     result = quantize(model, "onnxruntime", calibration, tmp_path / "q.onnx", frames, plan)
@@ -241,13 +245,13 @@ def test_kept_nodes_stay_in_high_precision(model: Path, calibration: cache.Calib
 
 
 def test_modelopt_leaves_onnxruntimes_quantizer_as_it_was(
-    model: Path, calibration: cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
 ) -> None:
     """ModelOpt deletes Relu, Concat and others from onnxruntime's registry; here it does so inside its block only."""
     from onnxruntime.quantization import calibrate as calibrators
     from onnxruntime.quantization.registry import QDQRegistry
 
-    frames = cache.samples(calibration)
+    frames = calibration_cache.samples(calibration)
     before = (dict(QDQRegistry), calibrators.create_calibrator, calibrators.MinMaxCalibrater.collect_data)
     first = quantize(model, "onnxruntime", calibration, tmp_path / "1.onnx", frames, Plan())
     quantize(model, "tensorrt", calibration, tmp_path / "t.onnx", frames, Plan(precision="int8-fp32"))
@@ -257,9 +261,14 @@ def test_modelopt_leaves_onnxruntimes_quantizer_as_it_was(
     assert first.model.sha256 == second.model.sha256
 
 
-def test_fp8_takes_the_same_ranges(model: Path, calibration: cache.Calibration, tmp_path: Path) -> None:
+def test_fp8_takes_the_same_ranges(model: Path, calibration: calibration_cache.Calibration, tmp_path: Path) -> None:
     result = quantize(
-        model, "tensorrt", calibration, tmp_path / "8.onnx", cache.samples(calibration), Plan(precision="fp8")
+        model,
+        "tensorrt",
+        calibration,
+        tmp_path / "8.onnx",
+        calibration_cache.samples(calibration),
+        Plan(precision="fp8"),
     )
     assert min(result.output_snr_db.values()) > 25
     proto = onnx.load(tmp_path / "8.onnx")
@@ -305,7 +314,7 @@ def test_a_candidate_that_overflows_is_refused() -> None:
     weight = next(tensor for tensor in broken.graph.initializer if tensor.name == "w2")
     weight.CopyFrom(numpy_helper.from_array(np.full((8, 8, 3, 3), np.inf, np.float32), "w2"))
     with pytest.raises(StageError, match="output 'y' holds NaN or infinity"):
-        noise.compare(reference, broken, patches("residual"))
+        compare.compare(reference, broken, patches("residual"))
 
 
 def test_noise_is_in_decibels_and_names_the_layer() -> None:
@@ -313,25 +322,25 @@ def test_noise_is_in_decibels_and_names_the_layer() -> None:
     reference, changed = infer(tiny("residual")), infer(tiny("residual"))
     weight = next(tensor for tensor in changed.graph.initializer if tensor.name == "w2")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.001), "w2"))
-    compared = noise.compare(reference, changed, patches("residual"))
+    compared = compare.compare(reference, changed, patches("residual"))
     by_node = {layer.node: layer.snr_db for layer in compared.layers}
-    assert by_node["n_c"] == noise.CEILING_DB
+    assert by_node["n_c"] == compare.CEILING_DB
     assert by_node["n_d"] == pytest.approx(60.0, abs=0.1)
-    assert noise.worst(compared.layers, 1)[0].node == "n_d"
+    assert compare.worst(compared.layers, 1)[0].node == "n_d"
     session = open_session(reference)
-    assert noise.compare(reference, reference, patches("residual")).output_snr_db == noise.CEILING_DB
+    assert compare.compare(reference, reference, patches("residual")).output_snr_db == compare.CEILING_DB
     assert session.get_outputs()[0].name in compared.outputs
 
 
 def test_missing_tensors_and_wrong_requests_are_refused(
-    model: Path, calibration: cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
 ) -> None:
-    frames = cache.samples(calibration)
+    frames = calibration_cache.samples(calibration)
     plain = tmp_path / "plain.cache"
     lines = calibration.path.read_text().splitlines()
     gone = lines.pop(3).partition(":")[0]
     plain.write_text("\n".join(lines) + "\n")
-    partial = cache.load(plain, cache.Expected(), trust=True)
+    partial = calibration_cache.load(plain, calibration_cache.Expected(), trust=True)
     for style in ("onnxruntime", "tensorrt"):
         with pytest.raises(CacheError, match="lacks 1 of the tensors") as refused:
             quantize(model, style_named(style), partial, tmp_path / "q.onnx", frames, Plan(precision="int8-fp32"))
@@ -349,11 +358,15 @@ def test_missing_tensors_and_wrong_requests_are_refused(
     assert not (tmp_path / "q.onnx").exists()
 
 
-def test_a_trusted_plain_cache_quantizes(model: Path, calibration: cache.Calibration, tmp_path: Path) -> None:
+def test_a_trusted_plain_cache_quantizes(
+    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
+) -> None:
     plain = tmp_path / "plain.cache"
     plain.write_text(calibration.path.read_text())
-    trusted = cache.load(plain, cache.Expected(), trust=True)
-    result = quantize(model, "onnxruntime", trusted, tmp_path / "q.onnx", cache.samples(calibration), Plan())
+    trusted = calibration_cache.load(plain, calibration_cache.Expected(), trust=True)
+    result = quantize(
+        model, "onnxruntime", trusted, tmp_path / "q.onnx", calibration_cache.samples(calibration), Plan()
+    )
     assert min(result.output_snr_db.values()) > 28
 
 
@@ -390,11 +403,11 @@ def test_the_commands(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_plain_tensorrt_cache_at_the_command_line(
-    model: Path, calibration: cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
 ) -> None:
     """A cache from elsewhere: refused, taken with --trust-cache and frames, refused without frames."""
     plain, out = tmp_path / "elsewhere.cache", tmp_path / "q.onnx"
-    plain.write_text(calibration.path.read_text().replace(cache.HEADER, "TRT-8601-MinMaxCalibration"))
+    plain.write_text(calibration.path.read_text().replace(calibration_cache.HEADER, "TRT-8601-MinMaxCalibration"))
     asked = ["quantize", str(model), "--cache", str(plain), "-o", str(out)]
     images = ["--images", str(Path(__file__).parents[3] / "examples" / "fashion" / "calib")]
     settings = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=73", "-p", "std=90"]
@@ -408,7 +421,9 @@ def test_a_plain_tensorrt_cache_at_the_command_line(
     taken = run(*asked, "--trust-cache", *images, *settings, "--json")
     assert taken.returncode == 0, taken.stderr
     for name, (scale, _) in scales(onnx.load(out)).items():
-        low, high = cache.load(plain, cache.Expected(), trust=True).bounds(name, (0.0, math.inf)) or (0.0, 0.0)
+        low, high = calibration_cache.load(plain, calibration_cache.Expected(), trust=True).bounds(
+            name, (0.0, math.inf)
+        ) or (0.0, 0.0)
         assert scale == pytest.approx((high - low) / 255, rel=1e-5) or scale == pytest.approx(2 * high / 255, rel=1e-5)
 
 
@@ -418,14 +433,14 @@ def test_a_kept_layer_is_float_in_previews(tmp_path: Path) -> None:
     reference = infer(graph.load_onnx(path))
     proto = ort_graph(reference, known, ("n_d",))
     found = {
-        optimize: noise.compare(reference, proto, patches("residual"), layers=False, optimize=optimize).output_snr_db
+        optimize: compare.compare(reference, proto, patches("residual"), layers=False, optimize=optimize).output_snr_db
         for optimize in (True, False)
     }
     assert found[True] == pytest.approx(found[False], abs=0.02)
     ort: Any = importlib.import_module("onnxruntime")
     options = ort.SessionOptions()
     plain = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    ours, off = open_session(proto), noise.Snr()
+    ours, off = open_session(proto), compare.Snr()
     for _, feeds in patches("residual"):
         off.add(ours.run(None, feeds)[0], plain.run(None, feeds)[0])
     assert off.db < 40, "the optimizer that is left out changes nothing any more: leave it in"
@@ -443,9 +458,11 @@ def test_attention_for_tensorrt(tmp_path: Path) -> None:
     slim(tmp_path / exported.model.path, tmp_path / "vit.onnx")
     frames = pictures(tmp_path / "vit.onnx", 64)
     calibrate(tmp_path / "vit.onnx", frames, tmp_path / "calib.cache", Options(method="minmax"))
-    known = cache.load(tmp_path / "calib.cache", cache.Expected())
+    known = calibration_cache.load(tmp_path / "calib.cache", calibration_cache.Expected())
     plan = Plan(precision="int8-fp32", layers=False)
-    result = quantize(tmp_path / "vit.onnx", "tensorrt", known, tmp_path / "t.onnx", cache.samples(known), plan)
+    result = quantize(
+        tmp_path / "vit.onnx", "tensorrt", known, tmp_path / "t.onnx", calibration_cache.samples(known), plan
+    )
     assert min(result.output_snr_db.values()) > 30
     proto = onnx.load(tmp_path / "t.onnx")
     dequantized = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}

@@ -8,11 +8,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeship.errors import DataError, UserInputError
-from edgeship.prepare import cache, noise
+from edgeship.prepare import calibration_cache, compare
 from edgeship.prepare.calibrate import Options, calibrate
-from edgeship.prepare.intake import Batches
-from edgeship.prepare.placement import infer
+from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.quantize import ort_graph
+from edgeship.prepare.quantized_tensors import infer
 from edgeship.prepare.sensitivity import RankOptions, Simulator, find_groups, rank
 
 CHANNELS = 8
@@ -55,7 +55,7 @@ def prepared(tmp_path_factory):
     random = np.random.default_rng(1)
     frames = Batches([((f"{k}a", f"{k}b"), {"images": random.random((2, 3, 16, 16), np.float32)}) for k in range(8)])
     calibrate(folder / "model.onnx", frames, folder / "calib.cache", Options(method="minmax"))
-    return folder / "model.onnx", cache.load(folder / "calib.cache", cache.Expected()), frames
+    return folder / "model.onnx", calibration_cache.load(folder / "calib.cache", calibration_cache.Expected()), frames
 
 
 def test_groups_are_convolutions_with_their_activation():
@@ -90,7 +90,7 @@ def test_everything_quantized_is_the_quantizers_own_graph(prepared):
     reference = infer(onnx.load(model))
     simulator = Simulator(onnx.load(model), calibration, frames, RankOptions(frames=8))
     simulated = simulator.snr(range(len(simulator.groups)))
-    real = noise.compare(reference, ort_graph(reference, calibration, ()), frames, limit=8, layers=False)
+    real = compare.compare(reference, ort_graph(reference, calibration, ()), frames, limit=8, layers=False)
     assert simulated == pytest.approx(real.output_snr_db, abs=1.0)
 
 
@@ -98,7 +98,7 @@ def test_a_plan_is_the_quantizers_own_graph_with_those_nodes_kept(prepared):
     model, calibration, frames = prepared
     reference = infer(onnx.load(model))
     simulator = Simulator(onnx.load(model), calibration, frames, RankOptions(frames=8))
-    real = noise.compare(
+    real = compare.compare(
         reference, ort_graph(reference, calibration, ("conv2", "sigmoid2", "mul2")), frames, limit=8, layers=False
     )
     assert simulator.snr([0, 1, 3, 4]) == pytest.approx(real.output_snr_db, abs=1.0)
@@ -106,7 +106,7 @@ def test_a_plan_is_the_quantizers_own_graph_with_those_nodes_kept(prepared):
 
 def test_nothing_quantized_is_the_reference(prepared):
     model, calibration, frames = prepared
-    assert Simulator(onnx.load(model), calibration, frames, RankOptions()).snr([]) == noise.CEILING_DB
+    assert Simulator(onnx.load(model), calibration, frames, RankOptions()).snr([]) == compare.CEILING_DB
 
 
 def test_no_frames_and_nothing_to_rank_are_refused(prepared):

@@ -12,8 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeship.config import Batch, Benchmark, ShapeRange, Target
 from edgeship.errors import PrecisionError
 from edgeship.results import Artifact, Candidate, TrialSpec, write
-from edgeship.trial.audit import audit
-from edgeship.trial.build import build, request_of
+from edgeship.trial.build import audit, build, request_of
 from edgeship.trial.run import built_batch, open_options, run_trial
 
 

@@ -8,8 +8,10 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from edgeship import engines
-from edgeship.engines import OpenOptions, _ort_cuda, _trt
-from edgeship.engines._trt_run import TrtRunner
+from edgeship.engines import OpenOptions
+from edgeship.engines.ort import cuda as ort_cuda
+from edgeship.engines.trt import flavour
+from edgeship.engines.trt.runner import TrtRunner
 from edgeship.errors import EdgeshipError
 from edgeship.trial.conditions import device_of, for_device
 
@@ -120,9 +122,9 @@ def test_every_runner_says_which_device_it_works_on(tmp_path: Path) -> None:
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "net.onnx")
     with engines.get("onnxruntime").open(tmp_path / "net.onnx", OpenOptions(threads=1)) as runner:
         assert device_of(runner) == "cpu"
-    cuda = _ort_cuda.CudaRunner(None, ((), ()), _ort_cuda._Device("cuda:1", 1, None), cuda_graph=False)
+    cuda = ort_cuda.CudaRunner(None, ((), ()), ort_cuda._Device("cuda:1", 1, None), cuda_graph=False)
     assert device_of(cuda) == "cuda:1"
     tensorrt = TrtRunner.__new__(TrtRunner)
     with pytest.raises(EdgeshipError, match="does not exist"):
-        tensorrt.__init__(_trt.load("tensorrt-rtx"), tmp_path / "absent.engine", OpenOptions(device="cuda:1"))
+        tensorrt.__init__(flavour.load("tensorrt-rtx"), tmp_path / "absent.engine", OpenOptions(device="cuda:1"))
     assert device_of(tensorrt) == "cuda:1"

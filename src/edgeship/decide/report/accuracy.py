@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeship.decide.report import numbers, strips
-from edgeship.decide.report import scale as scales
+from edgeship.charts import row_charts
+from edgeship.charts import scale as scales
+from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Fold, Heading, Prose, Row, Section, Table, folded
-from edgeship.decide.report.judgement import confidence_words
+from edgeship.decide.report.verdict import confidence_words
 from edgeship.decide.report.view import CandidateView, TargetView
 
 SIZES = ("_small", "_medium", "_large")
@@ -181,7 +182,7 @@ def _table(
         columns.append(Column("Examples", number=True))
     columns += [Column(name, number=True) for name in ("Reference", "Candidate", "Drop", "Interval")]
     unit = "Drop, pp" if share else "Drop"
-    columns.append(Column(unit, chart=True, wide=True, head=strips.scale_row(axis)))
+    columns.append(Column(unit, chart=True, wide=True, head=row_charts.scale_row(axis)))
     if with_limits:
         columns += [Column("Limit", number=True), Column("Outcome")]
     rows = []
@@ -199,7 +200,7 @@ def _table(
             Cell(numbers.metric_value(line.value, share=share)),
             Cell(numbers.drop_value(line.drop, share=share)),
             Cell(_interval(line.interval, share=share)),
-            Cell(strips.interval_row(axis, drop, interval, limit, line.outcome or "plain")),
+            Cell(row_charts.interval_row(axis, drop, interval, limit, line.outcome or "plain")),
         ]
         if with_limits:
             shown = numbers.tidy(numbers.drop_value(line.limit, share=share)).removeprefix("+")
@@ -215,7 +216,7 @@ def _table(
     return Table(caption + words, tuple(columns), tuple(rows), compact=not metrics)
 
 
-def _axis(lines: Sequence[_Line], *, share: bool) -> strips.Axis:
+def _axis(lines: Sequence[_Line], *, share: bool) -> row_charts.Axis:
     values = [0.0]
     for line in lines:
         values += [line.drop, *(line.interval or ())]
@@ -225,7 +226,7 @@ def _axis(lines: Sequence[_Line], *, share: bool) -> strips.Axis:
     low, high = scales.padded(
         [value * factor for value in values if math.isfinite(value)], 0.04, least=0.4 if share else 0.0
     )
-    return strips.axis(low, high, 6)
+    return row_charts.axis(low, high, 6)
 
 
 def _interval(interval: tuple[float, float] | None, *, share: bool) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from edgeship.charts.svg import element, group, text
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Gallery, Pair, Picture, Prose, Section
 from edgeship.decide.report.evidence import Answer, Box, ChangedImage
-from edgeship.decide.report.svg import element, group, text
 from edgeship.decide.report.view import TargetView
 from edgeship.errors import EdgeshipError
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 
-from edgeship.decide.report import accuracy, inside, judgement, numbers, pictures, preparation, strips, timing
+from edgeship.charts import row_charts
+from edgeship.decide.report import accuracy, engine_layers, export_and_calibration, numbers, pictures, timing, verdict
 from edgeship.decide.report.blocks import Block, Cell, Code, Column, Facts, Fold, Page, Prose, Row, Section, Table
 from edgeship.decide.report.evidence import Evidence
 from edgeship.decide.report.view import TargetView, targets
 
 PER_TARGET: tuple[Callable[[TargetView, str], Section | None], ...] = (
-    judgement.rules_section,
-    judgement.candidates_section,
+    verdict.rules_section,
+    verdict.candidates_section,
     timing.latency_section,
     accuracy.accuracy_section,
     pictures.changed_section,
-    inside.audit_section,
-    inside.sensitivity_section,
-    inside.search_section,
+    engine_layers.audit_section,
+    engine_layers.sensitivity_section,
+    engine_layers.search_section,
 )
 
 
@@ -26,16 +27,16 @@ def assemble(evidence: Evidence) -> Page:
     """The whole page from the evidence."""
     views = targets(evidence)
     several = len(views) > 1
-    sections: list[Section | None] = [judgement.targets_section(views)] if several else []
+    sections: list[Section | None] = [verdict.targets_section(views)] if several else []
     for view in views:
         prefix = f"target-{view.number}-" if several else ""
         for build in PER_TARGET:
             section = build(view, prefix)
             sections.append(_named(section, view.name) if several else section)
     shared = [
-        preparation.calibration_section(evidence),
-        preparation.export_section(evidence),
-        preparation.baseline_section(evidence, views),
+        export_and_calibration.calibration_section(evidence),
+        export_and_calibration.export_section(evidence),
+        export_and_calibration.baseline_section(evidence, views),
         _stages(evidence),
         _environment(evidence),
         _reproduce(evidence),
@@ -44,7 +45,7 @@ def assemble(evidence: Evidence) -> Page:
     return Page(
         title=evidence.title,
         subtitle=" · ".join(_subtitle(evidence)),
-        banners=tuple(judgement.banner(view, several=several) for view in views),
+        banners=tuple(verdict.banner(view, several=several) for view in views),
         sections=tuple(section for section in sections if section is not None),
     )
 
@@ -52,7 +53,7 @@ def assemble(evidence: Evidence) -> Page:
 def _subtitle(evidence: Evidence) -> Iterator[str]:
     """Where it was tried, on how much, and when."""
     trials = [tried.trial for tried in evidence.trials]
-    devices = {judgement.device(trial): None for trial in trials if trial.build is not None}
+    devices = {verdict.device(trial): None for trial in trials if trial.build is not None}
     if devices:
         engines = {trial.engine: None for trial in trials}
         yield f"{', '.join(engines)} on {', '.join(devices)}"
@@ -84,7 +85,7 @@ def _stages(evidence: Evidence) -> Section:
         Row(
             (
                 Cell(stage.name, code=True),
-                Cell(strips.bar_row(stage.seconds / longest, "quiet" if stage.cached else "")),
+                Cell(row_charts.bar_row(stage.seconds / longest, "quiet" if stage.cached else "")),
                 Cell(numbers.seconds(stage.seconds)),
                 Cell("reused" if stage.cached else "ran"),
             )

@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeship.decide.report import numbers, strips
+from edgeship.charts import row_charts
+from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Heading, Prose, Row, Section, Table
 from edgeship.decide.report.evidence import Tried
 from edgeship.decide.report.view import CandidateView, TargetView
@@ -54,7 +55,7 @@ def latency_section(view: TargetView, prefix: str) -> Section | None:
     shown = [limit for limit in limits if limit < high * 2.5]
     high = max(high * 1.08, *(limit * 1.04 for limit in shown), low * 1.05)
     log = high / low > 12
-    axis = strips.axis(low * 0.97 if not log else low * 0.9, high, 8, log=log)
+    axis = row_charts.axis(low * 0.97 if not log else low * 0.9, high, 8, log=log)
     rows = []
     for candidate, latency in known:
         samples = load_samples(candidate.tried[0], view.clock)
@@ -71,12 +72,12 @@ def latency_section(view: TargetView, prefix: str) -> Section | None:
         marks = [("median", latency.p50), ("tail", latency.p99)]
         tail = f"{beyond:,} beyond the axis" if beyond else ""
         name = Cell(candidate.name, code=True, sub=_samples_note(candidate, latency.samples, tail))
-        row = strips.histogram_row(axis, counts.tolist(), marks, shown)
+        row = row_charts.histogram_row(axis, counts.tolist(), marks, shown)
         cells = (name, Cell(row), *_quantile_cells(latency.p50, latency.p90, latency.p99))
         rows.append(Row(cells, emphasis=candidate.chosen))
     columns = (
         Column("Candidate"),
-        Column("Distribution, ms" + (" (log)" if log else ""), chart=True, wide=True, head=strips.scale_row(axis)),
+        Column("Distribution, ms" + (" (log)" if log else ""), chart=True, wide=True, head=row_charts.scale_row(axis)),
         *(Column(name, number=True) for name in ("p50", "p90", "p99")),
     )
     caption = f"Latency samples, {view.clock} time. Solid line: median; dotted: p99; dashed: budget"

@@ -1,0 +1,1 @@
+"""A network's outputs → predictions."""

@@ -1,0 +1,283 @@
+"""Raw outputs of a model → predictions in the pixels of the image: one function for evaluation and the vehicle.
+
+==============  ==============================================================================================
+classification  ``logits`` [batch, classes]: logits or probabilities
+detection       ``yolox``, ``ultralytics``, ``detr``, ``nms``: see :mod:`edgeship.decode.detectors`
+segmentation    ``logits`` [batch, classes, h, w] at any stride, ``classmap`` [batch, h, w] or [batch, 1, h, w]
+any             ``module:callable``: gets the outputs of one image (a dict, without the batch axis) and its
+                Geometry; returns scores [classes], ``(boxes xyxy in image pixels, scores, labels)`` or a mask
+==============  ==============================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeship.config import Evaluation
+from edgeship.data.names import suggest
+from edgeship.data.preprocess import Geometry
+from edgeship.data.reference import is_reference, resolve
+from edgeship.decode import dense
+from edgeship.decode.boxes import nms
+from edgeship.decode.detectors import DECODERS, Head
+from edgeship.decode.predictions import Classification, Detection, Prediction, Raw, Segmentation
+from edgeship.errors import DataError, EngineError, OutputError
+
+if TYPE_CHECKING:
+    from edgeship.metrics import Array
+
+Outputs = Mapping[str, "Array"]
+KNOWN = {
+    "classification": ("logits",),
+    "detection": tuple(DECODERS),
+    "segmentation": ("logits", "classmap"),
+}
+
+
+def decode_predictions(
+    task: str,
+    decoder: str | None,
+    outputs: Outputs,
+    geometries: Sequence[Geometry],
+    settings: Evaluation,
+    classes: Sequence[str],
+) -> list[Prediction]:
+    """Turn a batch of outputs into one prediction for each image.
+
+    Args:
+        task: classification, detection, segmentation, or ``module:callable``.
+        decoder: Of ``Evaluation.decoder``; None: the only one that fits the shapes of the outputs.
+        outputs: By name; the first axis is the batch. Rows beyond ``geometries`` are padding.
+        geometries: How each image was placed in the input.
+        settings: Thresholds and the choice of output.
+        classes: Names in the order of the outputs.
+
+    Raises:
+        DataError: No decoder of that name.
+        OutputError: The outputs have a shape that the decoder does not take (the message names those that would), or
+            values that are no class or no box.
+        EngineError: The outputs hold NaN or infinite values.
+    """
+    names = tuple(classes)
+    chosen = _chosen(outputs, settings)
+    if is_reference(task):
+        return [Raw(_row(chosen, row)) for row in range(len(geometries))]
+    if decoder is not None and is_reference(decoder):
+        own = resolve(decoder)
+        return [
+            _own(task, decoder, own(_row(chosen, row), geometry), geometry, names)
+            for row, geometry in enumerate(geometries)
+        ]
+    _check_name(task, decoder)
+    _check_finite(chosen)
+    if task == "classification":
+        scores = classification_scores(chosen)
+        if scores.shape[1] != len(names):
+            raise _head_error(scores.shape[1], names)
+        return [Classification(row, names) for row in scores[: len(geometries)]]
+    if task == "segmentation":
+        return _segmentations(decoder, chosen, geometries, names)
+    return _detections(decoder, chosen, geometries, settings, names)
+
+
+def head_classes(task: str, decoder: str | None, outputs: Outputs, settings: Evaluation) -> int | None:
+    """How many classes the outputs have; None where their shape does not tell."""
+    if decoder is not None and is_reference(decoder):
+        return None
+    if task not in ("classification", "segmentation"):
+        return None
+    _check_name(task, decoder)
+    chosen = _chosen(outputs, settings)
+    _check_finite(chosen)
+    if task == "classification":
+        return int(classification_scores(chosen).shape[1])
+    name, kind = dense.recognise(decoder, chosen)
+    channels = chosen[name].shape[1] if kind == "logits" else 0
+    return channels if channels > 1 else None
+
+
+def _chosen(outputs: Outputs, settings: Evaluation) -> Outputs:
+    if settings.output is None:
+        return outputs
+    if settings.output not in outputs:
+        raise OutputError(f"evaluation.output is {settings.output!r}", expected=f"one of {dense.describe(outputs)}")
+    return {settings.output: outputs[settings.output]}
+
+
+def _row(outputs: Outputs, row: int) -> dict[str, Array]:
+    return {name: value[row] for name, value in outputs.items()}
+
+
+def _check_name(task: str, decoder: str | None) -> None:
+    if task not in KNOWN:
+        raise DataError(f"no decoder for the task {task!r}", expected=", ".join(KNOWN))
+    if decoder is not None and decoder not in KNOWN[task]:
+        raise DataError(
+            f"evaluation.decoder is {suggest(decoder, KNOWN[task])}",
+            expected=f"{', '.join(KNOWN[task])} or module:callable for {task}",
+        )
+
+
+def _check_finite(outputs: Outputs) -> None:
+    for name, value in outputs.items():
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise EngineError(
+                f"output {name!r} holds NaN or infinite values on real images",
+                do="in FP16, a value left its range: keep the layer that overflows in FP32; in FP32, the model itself "
+                "computes them",
+            )
+
+
+def classification_scores(outputs: Outputs) -> Array:
+    """Probabilities float32 [n, C] from logits or probabilities; trailing axes of length 1 are dropped."""
+    squeezed = {name: _drop_tail(value) for name, value in outputs.items()}
+    fitting = [value for value in squeezed.values() if value.ndim == 2]
+    if len(fitting) != 1:
+        raise OutputError(
+            f"the model's outputs are {dense.describe(outputs)}; {len(fitting) or 'none'} of them could be the logits",
+            expected="one output [batch, classes]",
+            do="name it in evaluation.output" if fitting else "check evaluation.task",
+        )
+    values = fitting[0].astype(np.float32)
+    return values if dense.is_probability(values) else dense.softmax(values)
+
+
+def _drop_tail(value: Array) -> Array:
+    while value.ndim > 2 and value.shape[-1] == 1:
+        value = value[..., 0]
+    return value
+
+
+def _segmentations(
+    decoder: str | None, outputs: Outputs, geometries: Sequence[Geometry], names: tuple[str, ...]
+) -> list[Prediction]:
+    name, kind = dense.recognise(decoder, outputs)
+    values = outputs[name]
+    if kind == "logits" and values.shape[1] != len(names) and not (values.shape[1] == 1 and len(names) == 2):
+        raise _head_error(values.shape[1], names)
+    found: list[Prediction] = []
+    for row, geometry in enumerate(geometries):
+        if kind == "logits":
+            chart = dense.class_map(values[row], (geometry.input_height, geometry.input_width))
+        else:
+            chart = np.rint(values[row].reshape(values.shape[-2:])).astype(np.int32)
+            _check_chart(f"output {name!r}", chart, names)
+        found.append(Segmentation(geometry.mask_to_image(chart.astype(np.int16), outside=-1), names))
+    return found
+
+
+def _detections(
+    decoder: str | None,
+    outputs: Outputs,
+    geometries: Sequence[Geometry],
+    settings: Evaluation,
+    names: tuple[str, ...],
+) -> list[Prediction]:
+    if not geometries:
+        return []
+    head = _head(decoder, outputs, geometries[0], names)
+    return [_detect(head, row, geometry, settings, names) for row, geometry in enumerate(geometries)]
+
+
+def _head(decoder: str | None, outputs: Outputs, geometry: Geometry, names: tuple[str, ...]) -> Head:
+    asked = DECODERS[decoder](outputs, geometry, len(names)) if decoder else None
+    if asked is not None and asked.classes in (None, len(names)):
+        return asked
+    heads = {key: take(outputs, geometry, len(names)) for key, take in DECODERS.items()}
+    fitting = [key for key, head in heads.items() if head and head.classes in (None, len(names))]
+    only = heads[fitting[0]] if decoder is None and len(fitting) == 1 else None
+    if only is not None:
+        return only
+    would = " or ".join(fitting) or "none of the built-in ones: write module:callable"
+    if asked is not None and asked.classes is not None and not fitting:
+        raise _head_error(asked.classes, names)
+    raise OutputError(
+        (f"the decoder {decoder!r} does not fit" if decoder else "no decoder is set for")
+        + f" the outputs {dense.describe(outputs)} with {len(names)} class names",
+        expected=f"a decoder that fits: {would}",
+        do="set evaluation.decoder, and evaluation.output where the model has several",
+    )
+
+
+def _detect(head: Head, row: int, geometry: Geometry, settings: Evaluation, names: tuple[str, ...]) -> Detection:
+    boxes, scores, labels = head.decode(row, settings.score_threshold)
+    if head.suppress:
+        kept = nms(boxes, scores, labels, settings.nms_iou, settings.max_detections)
+    else:
+        kept = np.argsort(-scores, kind="stable")[: settings.max_detections]
+    labels = labels[kept]
+    if len(labels) and labels.max() >= len(names):
+        raise OutputError(
+            f"the model found a class numbered {labels.max()}, {len(names)} class names were given",
+            expected="one name for each output, the background included where the model counts it",
+            do="set evaluation.classes to the list the model was trained with",
+        )
+    placed = geometry.boxes_to_image(boxes[kept])
+    inside = (placed[:, 2] > placed[:, 0]) & (placed[:, 3] > placed[:, 1])
+    return Detection(placed[inside], scores[kept][inside], labels[inside], names)
+
+
+def _own(task: str, decoder: str, value: Any, geometry: Geometry, names: tuple[str, ...]) -> Prediction:
+    """What a decoder of the user's own returned, checked."""
+    if task == "classification":
+        scores = np.asarray(value, dtype=np.float32)
+        if scores.shape != (len(names),):
+            raise OutputError(f"{decoder} returned shape {list(scores.shape)}", expected=f"[{len(names)}] scores")
+        _check_own(decoder, scores=scores)
+        return Classification(scores, names)
+    if task == "segmentation":
+        mask = np.asarray(value)
+        if mask.shape != (geometry.height, geometry.width):
+            raise OutputError(
+                f"{decoder} returned shape {list(mask.shape)}", expected=f"a mask [{geometry.height}, {geometry.width}]"
+            )
+        _check_own(decoder, mask=mask)
+        _check_chart(f"the mask of {decoder}", mask, names, least=-1)
+        return Segmentation(mask.astype(np.int16), names)
+    if not isinstance(value, tuple) or len(value) != 3:
+        raise OutputError(
+            f"{decoder} returned {type(value).__name__}", expected="(boxes [N, 4], scores [N], labels [N])"
+        )
+    boxes = np.asarray(value[0], dtype=np.float32).reshape(-1, 4)
+    scores, labels = np.asarray(value[1], dtype=np.float32), np.asarray(value[2], dtype=np.int64)
+    if not len(boxes) == len(scores) == len(labels) or (
+        len(labels) and not 0 <= labels.min() <= labels.max() < len(names)
+    ):
+        raise OutputError(
+            f"{decoder} returned {len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels",
+            expected=f"as many of each, labels in 0..{len(names) - 1}",
+        )
+    _check_own(decoder, boxes=boxes, scores=scores)
+    order = np.argsort(-scores, kind="stable")
+    return Detection(boxes[order], scores[order], labels[order], names)
+
+
+def _check_own(decoder: str, **values: Array) -> None:
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise OutputError(f"{decoder} returned {name} with NaN or infinite values", expected="finite numbers")
+
+
+def _check_chart(what: str, chart: Array, names: Sequence[str], least: int = 0) -> None:
+    if chart.size and (chart.min() < least or chart.max() >= len(names)):
+        stray = chart.max() if chart.max() >= len(names) else chart.min()
+        raise OutputError(
+            f"{what} holds class {stray:g}, {len(names)} class names were given",
+            expected="one name for each class of the output",
+            do="set evaluation.classes to the list the model was trained with",
+        )
+
+
+def _head_error(head: int, names: Sequence[str]) -> OutputError:
+    return OutputError(
+        f"the model's output has {head} classes, {len(names)} class names were given",
+        expected="one name for each output, in the order of the outputs",
+        do="set evaluation.classes to the list the model was trained with",
+    )
+
+
+Decoder = Callable[[dict[str, Any], Geometry], Any]
+"""The signature of a decoder of one's own."""

@@ -1,0 +1,220 @@
+"""What a session really ran, from onnxruntime's own profiler.
+
+The profile names each kernel with its operator, provider and tensor types. Optimized nodes carry names made from
+the user's (``r0_nchwc``, ``conv3_token_10``); they are followed back through the candidate's graph.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from edgeship.config import Precision
+from edgeship.engines.onnx_file import Node
+from edgeship.errors import EngineError
+from edgeship.results import Audit, AuditedLayer
+
+CONVOLUTIONS = (
+    "Conv",
+    "ConvTranspose",
+    "FusedConv",
+    "NhwcConv",
+    "NhwcFusedConv",
+    "QLinearConv",
+    "QLinearConvTranspose",
+    "ConvInteger",
+    "GroupedConv",
+)
+PRODUCTS = (
+    "MatMul",
+    "Gemm",
+    "FusedMatMul",
+    "FusedGemm",
+    "GemmFastGelu",
+    "TransposeMatMul",
+    "QLinearMatMul",
+    "QGemm",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "MatMulNBits",
+    "Attention",
+    "QAttention",
+    "MultiHeadAttention",
+)
+REFORMATS = ("ReorderInput", "ReorderOutput", "Transpose", "Cast", "MemcpyToHost", "MemcpyFromHost")
+_KIND = dict.fromkeys(CONVOLUTIONS, "Conv") | dict.fromkeys(PRODUCTS, "MatMul")
+_TYPES = {
+    "float": "fp32",
+    "float16": "fp16",
+    "double": "fp64",
+    "bfloat16": "bf16",
+    "int8": "int8",
+    "uint8": "int8",
+    "int16": "int16",
+    "uint16": "int16",
+}
+_MARKS = re.compile(r"(_token_\d+|_nchwc|_nhwc|_fp16|_kernel_time)+$")
+_PREFIXES = re.compile(r"^(InsertedPrecisionFreeCast_|fused )+")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One node as it ran: its kernel's operator, provider, precision and median time."""
+
+    name: str
+    operator: str
+    provider: str
+    precision: str
+    touches: frozenset[str]
+    """Precisions of all its tensors."""
+    microseconds: float
+
+    @property
+    def kind(self) -> str | None:
+        """``Conv`` or ``MatMul``; None for everything else."""
+        return _KIND.get(self.operator)
+
+
+def read_profile(path: Path) -> tuple[Ran, ...]:
+    """The nodes of a profile, each once.
+
+    Raises:
+        EngineError: The profile holds no node.
+    """
+    events = json.loads(path.read_text(encoding="utf-8"))
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and str(event.get("name", "")).endswith("_kernel_time"):
+            grouped[event["args"].get("node_index", ""), event["name"]].append(event)
+    if not grouped:
+        raise EngineError("onnxruntime's profile holds no node", do="report this with the model")
+    return tuple(_ran(same) for same in grouped.values())
+
+
+def _ran(same: list[dict[str, Any]]) -> Ran:
+    first = same[0]["args"]
+    inputs = [next(iter(item)) for item in first.get("input_type_shape", []) if item]
+    outputs = [next(iter(item)) for item in first.get("output_type_shape", []) if item]
+    types = [_TYPES.get(name, name) for name in inputs + outputs]
+    return Ran(
+        name=same[0]["name"].removesuffix("_kernel_time"),
+        operator=first.get("op_name", ""),
+        provider=first.get("provider", ""),
+        precision=_precision(first.get("op_name", ""), types),
+        touches=frozenset(types),
+        microseconds=float(statistics.median(event["dur"] for event in same)),
+    )
+
+
+def _precision(operator: str, types: list[str]) -> str:
+    """The type of a kernel's arithmetic: that of its first input, except where it quantizes that itself."""
+    if operator in ("DynamicQuantizeMatMul", "QAttention"):
+        return "int8"
+    return types[0] if types else ""
+
+
+class Origins:
+    """From the name of an optimized node to the node of the candidate's graph that it came from."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        nodes = tuple(nodes)
+        self._by_name = {node.name: node for node in nodes if node.name}
+        self._producer = {output: node for node in nodes for output in node.outputs}
+
+    def of(self, ran: Ran) -> Node:
+        """The node ``ran`` came from, or a node of its own name where that cannot be told."""
+        plain = _PREFIXES.sub("", _MARKS.sub("", ran.name))
+        node = self._by_name.get(ran.name) or self._by_name.get(plain) or self._producer.get(plain)
+        for _ in range(8):
+            if node is None or ran.kind is None or node.operator in _KIND:
+                break
+            node = next((self._producer[name] for name in node.inputs if name in self._producer), None)
+        return node or Node(plain or ran.operator, ran.operator, (), ())
+
+
+def audit_of(
+    ran: tuple[Ran, ...], asked: Precision, keep: tuple[str, ...], origins: Origins, *, tf32: bool = False
+) -> Audit:
+    """Compare asked-for with achieved precision, layer by layer."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    missed: list[AuditedLayer] = []
+    kept: list[str] = []
+    overruled: list[str] = []
+    right = wanted = 0
+    accepted = accepted_precisions(asked)
+    for item in ran:
+        if item.kind is None:
+            continue
+        counts[item.kind][item.precision] += 1
+        node = origins.of(item)
+        if is_kept(node, keep):
+            kept.append(node.name)
+            if item.precision in accepted and item.precision == "int8":
+                overruled.append(node.name)
+            continue
+        wanted += 1
+        if item.precision in accepted:
+            right += 1
+        else:
+            missed.append(AuditedLayer(name=node.name, operator=item.operator, precision=item.precision))
+    notes = []
+    if tf32 and asked == "fp32":
+        notes.append("TF32 was allowed: fp32 convolutions and products may round their inputs to 10 bits of mantissa")
+    if overruled:
+        notes.append(f"kept on request, yet onnxruntime runs them in INT8: {', '.join(overruled)}")
+    if not wanted:
+        notes.append("no convolution or matrix product outside the kept ones: there is nothing to compare")
+    return Audit(
+        source="profile",
+        asked=asked,
+        layers={kind: dict(found) for kind, found in sorted(counts.items())},
+        achieved=right / wanted if wanted else 1.0,
+        missed=tuple(missed),
+        kept=tuple(kept),
+        reformats=sum(item.operator in REFORMATS for item in ran),
+        notes=tuple(notes + elsewhere(ran)),
+        hottest=hottest(ran),
+    )
+
+
+def accepted_precisions(asked: Precision) -> frozenset[str]:
+    """The kernel precisions that count as ``asked``. Kept nodes are judged apart."""
+    table: Mapping[str, str] = {"fp32": "fp32", "fp16": "fp16", "fp8": "fp8"}
+    return frozenset({table.get(asked, "int8")})
+
+
+def is_kept(node: Node, keep: tuple[str, ...]) -> bool:
+    """Whether a node name or an ``op:Kind`` pattern of ``keep`` names this node."""
+    for pattern in keep:
+        if pattern.startswith("op:"):
+            if fnmatchcase(node.operator, pattern[3:]):
+                return True
+        elif node.name == pattern or fnmatchcase(node.name, pattern):
+            return True
+    return False
+
+
+def hottest(ran: tuple[Ran, ...], count: int = 8) -> tuple[tuple[str, float], ...]:
+    """The operator kinds that take the most time, with their share of it."""
+    time: dict[str, float] = defaultdict(float)
+    for item in ran:
+        time[f"{item.operator} {item.precision}".strip()] += item.microseconds
+    total = sum(time.values()) or 1.0
+    longest = sorted(time.items(), key=lambda pair: -pair[1])
+    return tuple((kind, round(spent / total, 4)) for kind, spent in longest[:count])
+
+
+def elsewhere(ran: tuple[Ran, ...]) -> list[str]:
+    """A note when nodes ran on a provider beside the main one."""
+    providers = Counter(item.provider.removesuffix("ExecutionProvider") for item in ran)
+    if len(providers) < 2:
+        return []
+    return ["nodes by provider: " + ", ".join(f"{name} {count}" for name, count in providers.most_common())]

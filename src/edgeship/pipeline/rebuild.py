@@ -1,0 +1,194 @@
+"""Build a bundle's engine again on this machine, try it and judge it: a rebuilt engine is a new engine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeship.bundle.manifest import Manifest
+from edgeship.bundle.verify import Verified, opened
+from edgeship.bundle.write import Contents, write
+from edgeship.config import Benchmark, Evaluation, Gate
+from edgeship.data.npz import open_npz
+from edgeship.errors import BundleError, UserInputError
+from edgeship.files import lock, storage_errors
+from edgeship.progress import Progress, silent
+from edgeship.results import Artifact, Decision, Trial, TrialSpec
+from edgeship.results import write as write_result
+from edgeship.trial.run import save_arrays
+
+if TYPE_CHECKING:
+    from edgeship.engines import Array
+
+
+@dataclass(frozen=True)
+class RebuildOptions:
+    """How a bundle is rebuilt.
+
+    Args:
+        device: Default: the one it was built for.
+        key: Ed25519 public key that the bundle must be signed with.
+        images: Labelled images; without them no accuracy rule is measured and the verdict cannot be SHIP where the
+            gate has one.
+        labels: Their labels, as in ``evaluation.labels``.
+        benchmark: How long latency is measured.
+        sign_with: Ed25519 private key for the new bundle; tried before anything is built.
+        password: Of that key.
+    """
+
+    device: str | None = None
+    key: Path | None = None
+    images: Path | None = None
+    labels: Path | None = None
+    benchmark: Benchmark = field(default_factory=Benchmark)
+    sign_with: Path | None = None
+    password: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The new engine's trials (as many builds as the gate asks for), the verdict, and the bundle where it ships."""
+
+    decision: Decision
+    trials: tuple[Trial, ...]
+    bundle: Path | None
+
+
+def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress = silent) -> Rebuilt:
+    """Build from the bundle's ONNX on this machine, run its trial, and gate it against the bundle's own reference.
+
+    Args:
+        bundle: A bundle, a folder or a zip.
+        out: The work folder: ``out/trial`` is kept, ``out/bundle`` is written when the verdict is SHIP. Killed
+            anywhere, the same call continues.
+        options: See :class:`RebuildOptions`.
+        progress: Told what the trial reports.
+
+    Raises:
+        BundleError: The bundle was refused, or carries no reference to judge by.
+        EdgeshipError: What stopped the trial and is not the candidate's fault.
+    """
+    from edgeship.bundle.sign import sign
+    from edgeship.decide import gate, loaded_trial
+    from edgeship.targets import local
+
+    if options.sign_with is not None:
+        sign(b"", options.sign_with, password=options.password)
+    with opened(bundle, options.key) as verified, lock(out):
+        reference = verified.folder / "evidence" / "reference"
+        if not (reference / "trial.json").is_file():
+            raise BundleError(
+                f"{bundle} carries no reference to judge a rebuilt engine by", do="make the bundle again with ship"
+            )
+        manifest = verified.manifest
+        rules = manifest.gate or Gate()
+        folders, trials = [], []
+        for number in range(rules.rebuilds):
+            folders.append(out / (f"trial-{number}" if number else "trial"))
+            _lay_out(verified, folders[-1], options, number)
+            trials.append(local.run(folders[-1], progress))
+        base = loaded_trial.load(reference)
+        decision = gate.judge(rules, [loaded_trial.load(folder) for folder in folders], base)
+        written = None
+        if decision.verdict == "SHIP":
+            written = out / "bundle"
+            contents = Contents(
+                trial=folders[0],
+                decision=decision,
+                name=manifest.name,
+                reference=reference,
+                gate=manifest.gate,
+                calibration=manifest.calibration,
+                cache=verified.folder / manifest.cache if manifest.cache is not None else None,
+                prepared=manifest.prepared,
+                evidence=_earlier(verified),
+                licences=_licences(verified),
+                key=options.sign_with,
+                password=options.password,
+            )
+            write(contents, written)
+        return Rebuilt(decision, tuple(trials), written)
+
+
+def _earlier(verified: Verified) -> dict[str, Path]:
+    """What the first engine's verdict rested on; the reference stays where it is."""
+    names = [name for name, entry in verified.manifest.files.items() if entry.role == "evidence"]
+    kept = [name for name in names if name.startswith("evidence/")]
+    kept = [name for name in kept if not name.startswith(("evidence/reference/", "evidence/rebuilt-from/"))]
+    return {
+        f"rebuilt-from/{name.removeprefix('evidence/').removeprefix('candidate/')}": verified.folder / name
+        for name in kept
+    }
+
+
+def _licences(verified: Verified) -> dict[str, Path]:
+    names = [name for name, entry in verified.manifest.files.items() if entry.role == "licence"]
+    return {name.removeprefix("licences/"): verified.folder / name for name in names}
+
+
+def _lay_out(verified: Verified, folder: Path, options: RebuildOptions, number: int) -> None:
+    """The trial's folder: the bundle's ONNX, cache and known input, under the options of its first build."""
+    manifest = verified.manifest
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(verified.folder / manifest.model, folder / "model.onnx")
+        taken = manifest.cache if manifest.candidate.precision == "implicit" else None
+        cache = _optional(folder, "calibration.cache", taken, lambda: verified.folder / str(taken))
+        known = manifest.known_answer
+        frames = None
+        if known is not None:
+            save_arrays(folder / "frames.npz", _inputs(verified.folder / known.path))
+            frames = Artifact.of(folder / "frames.npz", folder)
+    plugins = tuple(_plugin(verified.folder / plugin, folder) for plugin in manifest.target.plugins)
+    target = manifest.target.model_copy(update={"device": options.device or manifest.target.device, "plugins": plugins})
+    spec = TrialSpec(
+        candidate=manifest.candidate,
+        target_name=manifest.target_name,
+        target=target,
+        model=Artifact.of(folder / "model.onnx", folder),
+        cache=cache,
+        frames=frames,
+        benchmark=options.benchmark.model_copy(update={"batch": manifest.latency_batch}),
+        evaluation=_evaluation(manifest, options),
+        preprocess=manifest.preprocess,
+        classes=manifest.classes,
+        rebuild=number,
+    )
+    write_result(spec, folder / "spec.json")
+
+
+def _plugin(source: Path, folder: Path) -> Path:
+    place = folder.resolve() / source.name
+    shutil.copyfile(source, place)
+    return place
+
+
+def _optional(folder: Path, name: str, listed: str | None, source: Callable[[], Path]) -> Artifact | None:
+    if listed is None:
+        return None
+    shutil.copyfile(source(), folder / name)
+    return Artifact.of(folder / name, folder)
+
+
+def _inputs(path: Path) -> dict[str, Array]:
+    return {name[3:]: array for name, array in open_npz(path).items() if name.startswith("in:")}
+
+
+def _evaluation(manifest: Manifest, options: RebuildOptions) -> Evaluation | None:
+    if options.images is None:
+        return None
+    if manifest.evaluation is None:
+        raise UserInputError("the bundle says nothing about evaluation", do="leave out --images")
+    settings = manifest.evaluation
+    for value in (settings.task, settings.decoder):
+        if value is not None and ":" in value:
+            raise BundleError(
+                f"the bundle asks for Python code of its own: {value}",
+                do="run ship with your own config on this machine; edgeship runs no code that a bundle names",
+            )
+    images = options.images.resolve()
+    labels = options.labels.resolve() if options.labels is not None else None
+    return settings.model_copy(update={"images": images, "labels": labels})

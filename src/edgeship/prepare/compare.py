@@ -1,0 +1,205 @@
+"""How far a candidate graph's tensors are from the reference's on the same real frames: signal-to-noise in decibels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeship.errors import StageError
+from edgeship.prepare.activations import open_session, with_outputs
+from edgeship.prepare.quantized_tensors import COMPUTING, float_tensors, place
+from edgeship.results import LayerNoise
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgeship.prepare.activations import Batch
+
+CEILING_DB = 200.0
+"""Reported where two tensors are equal; float32 itself resolves about 150 dB."""
+FRAMES = 8
+"""Frames that a comparison looks at unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reference against candidate.
+
+    ``agreement``: the share of positions at which the largest value along axis 1, the classes, is the same one — top-1
+    for a classifier. It counts every float output with two values or more on that axis; None when there is none.
+    """
+
+    layers: tuple[LayerNoise, ...]
+    outputs: dict[str, float]
+    agreement: float | None
+
+    @property
+    def output_snr_db(self) -> float:
+        """The worst output's."""
+        return min(self.outputs.values())
+
+
+class Snr:
+    """Signal-to-noise over many arrays: 10 log10(sum(reference²) / sum((candidate - reference)²))."""
+
+    def __init__(self) -> None:
+        self._signal = 0.0
+        self._noise = 0.0
+
+    def add(self, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
+        """Count a pair of arrays of one shape."""
+        wanted = np.asarray(reference, dtype=np.float64)
+        self._signal += float(np.square(wanted).sum())
+        self._noise += float(np.square(np.asarray(candidate, dtype=np.float64) - wanted).sum())
+
+    @property
+    def db(self) -> float:
+        """Decibels, at most :data:`CEILING_DB`; minus that for noise without a signal."""
+        if self._noise == 0.0:
+            return CEILING_DB
+        if self._signal == 0.0:
+            return -CEILING_DB
+        return min(CEILING_DB, 10.0 * math.log10(self._signal / self._noise))
+
+
+def compare(
+    reference: onnx.ModelProto,
+    candidate: onnx.ModelProto,
+    frames: Iterable[Batch],
+    *,
+    limit: int = FRAMES,
+    layers: bool = True,
+    optimize: bool = True,
+) -> Comparison:
+    """Run both graphs on real frames and compare outputs and, by name, the outputs of computing nodes.
+
+    Args:
+        reference: The FP32 graph, with inferred shapes.
+        candidate: A graph with the same inputs and outputs.
+        frames: Real frames; the first batches that hold ``limit`` of them are used.
+        layers: Whether to compare inner tensors too.
+        optimize: Whether onnxruntime may rewrite the candidate; False for a graph that is meant for TensorRT.
+
+    Raises:
+        StageError: The candidate answers with NaN or infinity where the reference does not.
+    """
+    outputs = [value.name for value in reference.graph.output]
+    nodes = _common_layers(reference, candidate) if layers else {}
+    tensors = [name for name in nodes if name not in outputs]
+    places = {name: nodes[name][1] for name in tensors}
+    ours = open_session(with_outputs(reference, tensors))
+    theirs = open_session(with_outputs(candidate, list(places.values())), optimize=optimize)
+    tally = _Tally(outputs)
+    noise = {name: Snr() for name in tensors}
+    for feeds in _first(frames, limit):
+        wanted = ours.run([*outputs, *tensors], dict(feeds))
+        found = theirs.run([*outputs, *places.values()], _cast(theirs, feeds))
+        tally.add(wanted[: len(outputs)], found[: len(outputs)])
+        for name, reference_value, value in zip(tensors, wanted[len(outputs) :], found[len(outputs) :], strict=True):
+            noise[name].add(reference_value, value)
+    noise |= {name: tally.noise[name] for name in outputs}
+    return tally.comparison(
+        tuple(
+            LayerNoise(node=node.name, operator=node.op_type, snr_db=round(noise[name].db, 3))
+            for name, (node, _) in nodes.items()
+        )
+    )
+
+
+def compare_outputs(
+    reference: onnx.ModelProto, candidates: Mapping[str, onnx.ModelProto], frames: Iterable[Batch], limit: int
+) -> dict[str, Comparison]:
+    """Compare the outputs of several candidates with the reference's in one pass. Raises as :func:`compare` does."""
+    outputs = [value.name for value in reference.graph.output]
+    ours = open_session(reference)
+    theirs = {name: open_session(candidate) for name, candidate in candidates.items()}
+    tallies = {name: _Tally(outputs) for name in candidates}
+    for feeds in _first(frames, limit):
+        wanted = ours.run(outputs, dict(feeds))
+        for name, session in theirs.items():
+            tallies[name].add(wanted, session.run(outputs, _cast(session, feeds)))
+    return {name: tally.comparison() for name, tally in tallies.items()}
+
+
+class _Tally:
+    """Signal-to-noise and agreement of outputs."""
+
+    def __init__(self, outputs: Sequence[str]) -> None:
+        self.noise = {name: Snr() for name in outputs}
+        self.same = self.total = 0
+
+    def add(self, wanted: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> None:
+        for (name, noise), ours, theirs in zip(self.noise.items(), wanted, found, strict=True):
+            _refuse_broken(name, ours, theirs)
+            noise.add(ours, theirs)
+            hits, size = _agreement(ours, theirs)
+            self.same += hits
+            self.total += size
+
+    def comparison(self, layers: tuple[LayerNoise, ...] = ()) -> Comparison:
+        outputs = {name: round(noise.db, 3) for name, noise in self.noise.items()}
+        return Comparison(layers, outputs, self.same / self.total if self.total else None)
+
+
+def _common_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict[str, tuple[onnx.NodeProto, str]]:
+    """Tensor → (node of the reference, the candidate's tensor to compare with), for computing nodes.
+
+    A node whose result a fused ReLU or Clip consumes at once is judged after it. Where the candidate quantizes the
+    tensor, its dequantized value is compared: what the next layer sees.
+    """
+    floats = float_tensors(reference)
+    fused = place(reference).shared
+    there = {name for node in candidate.graph.node for name in node.output}
+    quantized = {node.input[0]: node.output[0] for node in candidate.graph.node if node.op_type == "QuantizeLinear"}
+    dequantized = {node.input[0]: node.output[0] for node in candidate.graph.node if node.op_type == "DequantizeLinear"}
+    found: dict[str, tuple[onnx.NodeProto, str]] = {}
+    for node in reference.graph.node:
+        name = node.output[0] if node.output else ""
+        name = fused.get(name, name)
+        if node.op_type in COMPUTING and name in floats and name in there and name not in found:
+            found[name] = (node, dequantized.get(quantized.get(name, ""), name))
+    return found
+
+
+def _first(frames: Iterable[Batch], limit: int) -> Iterable[Mapping[str, NDArray[Any]]]:
+    taken = 0
+    for ids, feeds in frames:
+        if taken >= limit:
+            return
+        taken += max(len(ids), 1)
+        yield feeds
+
+
+def _cast(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Feeds in the input types of a session: a converted graph may take float16."""
+    kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    wanted = {value.name: kinds.get(value.type) for value in session.get_inputs()}
+    return {name: array.astype(wanted[name] or array.dtype, copy=False) for name, array in feeds.items()}
+
+
+def _refuse_broken(name: str, wanted: NDArray[Any], found: NDArray[Any]) -> None:
+    if wanted.dtype.kind == "f" and not np.isfinite(found).all() and np.isfinite(wanted).all():
+        raise StageError(
+            f"output {name!r} holds NaN or infinity after conversion, the reference does not",
+            expected="finite outputs on real frames",
+            do="keep the layers that overflow in high precision (--keep), or convert to another precision",
+        )
+
+
+def _agreement(wanted: NDArray[Any], found: NDArray[Any]) -> tuple[int, int]:
+    """How many of the positions choose the same class, for float outputs [batch, classes, ...]."""
+    if wanted.dtype.kind != "f" or wanted.ndim < 2 or wanted.shape[1] < 2:
+        return 0, 0
+    hits = wanted.argmax(axis=1) == found.argmax(axis=1)
+    return int(hits.sum()), int(hits.size)
+
+
+def worst(layers: Sequence[LayerNoise], count: int) -> tuple[LayerNoise, ...]:
+    """The ``count`` layers with the lowest signal-to-noise, worst first."""
+    return tuple(itertools.islice(sorted(layers, key=lambda layer: layer.snr_db), count))

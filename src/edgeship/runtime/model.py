@@ -1,0 +1,386 @@
+"""A bundle → predictions, for the vehicle. Needs numpy, pillow and the engine's own library; no torch, no onnx.
+
+    with edgeship.load("bundle", key="pub.pem", budget_ms=33.3) as model:
+        prediction = model(image)
+
+Loading checks, in this order: every hash (and the signature, with a key), the fit with this machine, and then a known
+input's output. Only what passed the first is parsed by the engine's library.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeship import engines
+from edgeship.bundle.pack import GET_AGAIN
+from edgeship.bundle.verify import opened
+from edgeship.data.npz import open_npz
+from edgeship.engines import OpenOptions
+from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch, UserInputError
+from edgeship.runtime.timing import FrameTiming, Statistics, Timekeeper
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from PIL import Image
+
+    from edgeship.bundle.manifest import KnownAnswer, Manifest
+    from edgeship.data.preprocess import Geometry
+    from edgeship.decode.predictions import Prediction
+    from edgeship.engines import Array, Runner
+
+    Picture = Array | Image.Image | Path | str | bytes
+
+_now = time.perf_counter_ns
+_ARRAY = np.ndarray
+DLPACK_CPU = frozenset({1, 3, 11})
+"""kDLCPU, kDLCUDAHost, kDLROCMHost: memory that the host can read."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a bundle is opened.
+
+    Args:
+        device: Default: the one it was built for.
+        key: Ed25519 public key; given, an unsigned or wrongly signed bundle is refused.
+        budget_ms: Longest time for a frame; later ones count as missed.
+        allow_misfit: Open an engine that was built for another machine, where its library lets it.
+        self_test: Run the known input and compare.
+        threads: CPU threads of one inference; default: as it was built.
+    """
+
+    device: str | None = None
+    key: Path | None = None
+    budget_ms: float | None = None
+    allow_misfit: bool = False
+    self_test: bool = True
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One prediction and what it cost."""
+
+    prediction: Prediction
+    timing: FrameTiming
+
+
+def load(
+    bundle: Path | str,
+    *,
+    device: str | None = None,
+    key: Path | str | None = None,
+    budget_ms: float | None = None,
+    allow_misfit: bool = False,
+    self_test: bool = True,
+) -> Model:
+    """Open a bundle (a folder or a zip) for inference. See :class:`LoadOptions` for the arguments.
+
+    Raises:
+        BundleError: Changed, missing or extra files, a bad signature, or a wrong answer to the known input.
+        ArtifactError: The engine was changed between its check and its opening.
+        UserInputError: The budget is no time, or the key no Ed25519 public key.
+        EngineMismatch: Built for another machine; the message names the differences and the command that rebuilds.
+        EngineError: The engine's library refuses it.
+        MissingExtra: The engine's package, or ``cryptography`` for a key, is not installed.
+    """
+    options = LoadOptions(
+        device=device,
+        key=Path(key) if key is not None else None,
+        budget_ms=budget_ms,
+        allow_misfit=allow_misfit,
+        self_test=self_test,
+    )
+    return open_bundle(Path(bundle), options)
+
+
+def open_bundle(bundle: Path, options: LoadOptions) -> Model:
+    """As :func:`load`, with its options in one value."""
+    if options.budget_ms is not None and not 0 < options.budget_ms < float("inf"):
+        raise UserInputError(f"the budget is {options.budget_ms} ms", expected="milliseconds above 0, or none at all")
+    with ExitStack() as stack:
+        verified = stack.enter_context(opened(bundle, options.key))
+        manifest = verified.manifest
+        device = options.device or manifest.target.device
+        check_fit(manifest, device, bundle, allow=options.allow_misfit)
+        engine = engines.get(manifest.identity.engine)
+        runner = stack.enter_context(
+            engine.open(verified.folder / manifest.engine, _open_options(manifest, verified.folder, device, options))
+        )
+        _check_tensors(manifest, runner)
+        if options.self_test and manifest.known_answer is not None:
+            check_answer(runner, verified.folder / manifest.known_answer.path, manifest.known_answer)
+        return Model(manifest, runner, options.budget_ms, stack.pop_all())
+
+
+def check_fit(manifest: Manifest, device: str, bundle: Path, *, allow: bool = False) -> None:
+    """Compare what the engine is bound to with this machine.
+
+    Raises:
+        EngineMismatch: They differ, and ``allow`` is not set.
+    """
+    differences = engines.get(manifest.identity.engine).misfits(manifest.identity, device)
+    if differences and not allow:
+        raise EngineMismatch(differences, do=f"edgeship rebuild {bundle} --out {bundle.name.removesuffix('.zip')}-here")
+
+
+def check_answer(runner: Runner, path: Path, known: KnownAnswer) -> None:
+    """Run the known input and compare with the recorded outputs.
+
+    Raises:
+        BundleError: An output is too far off: the engine loads and computes something else.
+    """
+    try:
+        arrays = open_npz(path)
+    except DataError as error:
+        raise BundleError(f"the known input {path.name} is damaged: {error.found}", do=GET_AGAIN) from None
+    feeds = {name[3:]: array for name, array in arrays.items() if name.startswith("in:")}
+    wanted = {name[4:]: array for name, array in arrays.items() if name.startswith("out:")}
+    if not feeds or not wanted:
+        raise BundleError(
+            f"the known input {path.name} holds {', '.join(arrays) or 'nothing'}",
+            expected="in:NAME for each input and out:NAME for each output",
+            do=GET_AGAIN,
+        )
+    found = runner.infer(feeds)
+    for name, expected in wanted.items():
+        problem = _difference(expected, found.get(name), known)
+        if problem:
+            raise BundleError(
+                f"the engine loads, but its answer to the known input is wrong: output {name!r} {problem}",
+                expected=f"at least {known.min_snr_db:g} dB against the answer recorded where it was tried",
+                do="do not use it; rebuild it on this machine: edgeship rebuild BUNDLE",
+            )
+
+
+def _difference(expected: Array, found: Array | None, known: KnownAnswer) -> str:
+    if found is None or found.shape != expected.shape:
+        return f"has shape {None if found is None else list(found.shape)}, not {list(expected.shape)}"
+    if expected.dtype.kind in "iub":
+        equal = float(np.mean(found == expected)) if expected.size else 1.0
+        return "" if equal >= known.min_equal else f"agrees in {equal:.1%} of its elements"
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        return "is not finite where the recorded one is, or the other way round"
+    finite = np.isfinite(a)
+    signal, noise = float(np.sum(a[finite] ** 2)), float(np.sum((a[finite] - b[finite]) ** 2))
+    if noise == 0:
+        return ""
+    snr = 10 * np.log10(signal / noise) if signal > 0 else -np.inf
+    return "" if snr >= known.min_snr_db else f"has a signal-to-noise ratio of {snr:.1f} dB"
+
+
+def _open_options(manifest: Manifest, folder: Path, device: str, options: LoadOptions) -> OpenOptions:
+    target = manifest.target
+    return OpenOptions(
+        device=device,
+        threads=target.threads if options.threads is None else options.threads,
+        cuda_graph=target.cuda_graph,
+        max_batch=manifest.batch_range[1],
+        tf32=target.tf32,
+        nhwc=target.nhwc,
+        plugins=tuple(folder / plugin for plugin in target.plugins),
+        sha256=manifest.files[manifest.engine].sha256,
+    )
+
+
+def _check_tensors(manifest: Manifest, runner: Runner) -> None:
+    for kind, said, real in (
+        ("inputs", manifest.inputs, runner.inputs),
+        ("outputs", manifest.outputs, runner.outputs),
+    ):
+        if [(info.name, info.dtype) for info in said] != [(info.name, info.dtype) for info in real]:
+            raise BundleError(
+                f"the engine's {kind} are {', '.join(f'{info.name} {info.dtype}' for info in real)}",
+                expected=f"{', '.join(f'{info.name} {info.dtype}' for info in said)}, as the manifest says",
+                do="do not use it; get the bundle again from where it was made",
+            )
+
+
+class Model:
+    """An open bundle. Safe from several threads: images are prepared and outputs decoded in parallel, and one
+    inference runs at a time."""
+
+    def __init__(self, manifest: Manifest, runner: Runner, budget_ms: float | None, resources: ExitStack) -> None:
+        self.manifest = manifest
+        self.inputs = runner.inputs
+        self.outputs = runner.outputs
+        self._runner: Runner | None = runner
+        self._resources = resources
+        self._lock = threading.Lock()
+        self._times = Timekeeper(budget_ms)
+
+    @property
+    def runner(self) -> Runner:
+        """The open engine. Not safe from several threads; prefer :meth:`infer`. Raises EngineError when closed."""
+        if self._runner is None:
+            raise _gone()
+        return self._runner
+
+    def __call__(self, image: Picture) -> Prediction:
+        """The prediction for one image, in the image's own pixels. See :meth:`predict`."""
+        return self.predict(image).prediction
+
+    def predict(self, image: Picture) -> Frame:
+        """The prediction for one image with the time of each part.
+
+        Args:
+            image: uint8 RGB [height, width, 3] or grey [height, width], a Pillow image, or an encoded file (its path
+                or its bytes).
+
+        Raises:
+            DataError: The image cannot be decoded, or the bundle has no preprocessing.
+            EngineError: The engine failed, or the model is closed.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[Picture]) -> list[Frame]:
+        """Predictions for several images that go through the engine together: the cameras of one instant.
+
+        They share one timing. Raises as :meth:`predict` does, and DataError for more images than the largest batch.
+        """
+        start = _now()
+        name, batch, geometries = self._prepare(images)
+        ready = _now()
+        outputs, begun, done = self._run({name: batch})
+        predictions = self._decode(outputs, geometries)
+        timing = self._times.record(start, ready, begun, done, _now())
+        return [Frame(prediction, timing) for prediction in predictions]
+
+    def infer(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """Raw outputs by name for raw inputs by name: numpy arrays, or anything with ``__dlpack__`` in host memory,
+        which is not copied.
+
+        Raises:
+            DataError: Names, dtypes or shapes that do not fit, or memory of a device.
+            EngineError: The engine failed, or the model is closed.
+        """
+        start = _now()
+        for value in feeds.values():
+            if type(value) is not _ARRAY:
+                feeds = {name: as_array(name, item) for name, item in feeds.items()}
+                break
+        with self._lock:
+            runner = self._runner
+            if runner is None:
+                raise _gone()
+            begun = _now()
+            outputs = runner.infer(feeds)
+            done = _now()
+        self._times.note(start, start, begun, done, done)
+        return outputs
+
+    def statistics(self) -> Statistics:
+        """Frames so far, deadlines missed, and quantiles of the last few thousand frames."""
+        return self._times.statistics()
+
+    def close(self) -> None:
+        """Free the engine, after the inference that runs now."""
+        with self._lock:
+            if self._runner is not None:
+                self._runner = None
+                self._resources.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], int, int]:
+        with self._lock:
+            if self._runner is None:
+                raise _gone()
+            begun = _now()
+            outputs = self._runner.infer(feeds)
+            return outputs, begun, _now()
+
+    def _prepare(self, images: Sequence[Picture]) -> tuple[str, Array, list[Geometry]]:
+        from edgeship.data import preprocess as steps
+        from edgeship.data.frames import in_dtype
+
+        settings = self.manifest.preprocess
+        if settings is None:
+            raise DataError("this bundle holds no preprocessing", do="use model.infer({name: array})")
+        low, high = self.manifest.batch_range
+        if not 1 <= len(images) <= high:
+            raise DataError(f"{len(images)} images at once", expected=f"1 to {high}, the engine's largest batch")
+        info = steps.image_input(self.inputs, settings)
+        size = steps.input_size(info, settings)
+        settings = in_dtype(settings, info)
+        made = [steps.apply(_picture(image), settings, size) for image in images]
+        rows = [array for array, _ in made]
+        rows += [rows[-1]] * (low - len(rows))
+        batch = rows[0][None] if len(rows) == 1 else np.stack(rows)
+        return info.name, batch, [geometry for _, geometry in made]
+
+    def _decode(self, outputs: dict[str, Array], geometries: list[Geometry]) -> list[Prediction]:
+        from edgeship.decode.decoders import decode_predictions
+        from edgeship.decode.predictions import Raw
+
+        settings = self.manifest.evaluation
+        if settings is None:
+            return [
+                Raw({name: value[row] if value.ndim else value for name, value in outputs.items()})
+                for row in range(len(geometries))
+            ]
+        if settings.decoder is not None and ":" in settings.decoder:
+            raise BundleError(
+                f"the bundle asks for Python code of its own to decode outputs: {settings.decoder}",
+                do="use model.infer and call that code yourself; edgeship runs no code that a bundle names",
+            )
+        return decode_predictions(settings.task, settings.decoder, outputs, geometries, settings, self.manifest.classes)
+
+
+def _gone() -> EngineError:
+    return EngineError("the model is closed", do="load the bundle again")
+
+
+def as_array(name: str, value: Any) -> Array:
+    """A numpy view of anything that speaks DLPack from host memory, without a copy.
+
+    A tensor in device memory is refused, not copied in silence: numpy cannot see it, the runtime has no library of its
+    own that could hand it to an engine, and the engine would have to be ordered after the stream that fills it.
+
+    Raises:
+        DataError: No array, or memory of a device.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if not hasattr(value, "__dlpack__"):
+        raise DataError(f"input {name!r} is a {type(value).__name__}", expected="a numpy array or a DLPack tensor")
+    try:
+        kind, _ = value.__dlpack_device__()
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"input {name!r} cannot be read through DLPack: {error}", expected="host memory") from None
+    if int(kind) not in DLPACK_CPU:
+        raise DataError(
+            f"input {name!r} lies in a device's memory (DLPack device type {int(kind)})",
+            expected="host memory",
+            do="copy it to the host first, into pinned memory where that is free",
+        )
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise DataError(f"input {name!r} cannot be read through DLPack: {error}") from None
+
+
+def _picture(image: Picture) -> Array | Image.Image:
+    from edgeship.data.preprocess import open_image
+
+    if isinstance(image, bytes):
+        return open_image(image)
+    if isinstance(image, (str, Path)):
+        return open_image(Path(image))
+    return image
