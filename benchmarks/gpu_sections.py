@@ -487,7 +487,8 @@ def calibrate(work: Path) -> dict[str, Any]:
 
 def _observation(path: Path, held: list[Any], device: str) -> dict[str, float]:
     from edgeship.prepare import graph
-    from edgeship.prepare.activations import Observer, open_session
+    from edgeship.prepare.activations import Observer
+    from edgeship.prepare.graph import session as open_session
     from edgeship.prepare.quantized_tensors import infer, place
 
     proto = infer(graph.load_onnx(path))

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from edgeship import __version__
-from edgeship.engines.ort.engine import cpu_name
+from edgeship.engines import processor
 
 
 def conditions() -> dict[str, object]:
@@ -21,7 +21,8 @@ def conditions() -> dict[str, object]:
         check=False,
     )
     return {
-        "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "machine": f"{processor.name()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "instruction_sets": " ".join(processor.instruction_sets()),
         "python": platform.python_version(),
         "edgeship": __version__,
         "commit": done.stdout.strip(),

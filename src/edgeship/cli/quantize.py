@@ -123,6 +123,12 @@ def _print_calibrated(screen: Console, result: Calibrated, out: Path) -> None:
             screen.print(f"  {sentence}", markup=False)
 
 
+SATURATES = (
+    "this processor has no VNNI: onnxruntime's own kernels would saturate here. The figures above are of exact "
+    "arithmetic, which edgeship's engine and runtime set too; elsewhere set session.x64quantprecision = 1"
+)
+
+
 @app.command()
 def quantize(
     model: Path = MODEL,
@@ -140,6 +146,7 @@ def quantize(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """An INT8, FP8 or FP16 graph, run on real frames and compared with the reference."""
+    from edgeship.engines import processor
     from edgeship.prepare import calibration_cache as caches
     from edgeship.prepare.compare import worst
     from edgeship.prepare.graph import load_onnx
@@ -171,6 +178,8 @@ def quantize(
             screen.print(f"  {layer.snr_db:6.1f} dB  {layer.operator} {layer.node}", markup=False)
         if result.kept:
             screen.print(f"  kept in high precision: {', '.join(result.kept)}", markup=False)
+        if style == "onnxruntime" and processor.saturates():
+            screen.print(f"  {SATURATES}", markup=False)
         if result.left:
             screen.print(f"  left in FP32 by AutoCast: {', '.join(result.left)}", markup=False)
 

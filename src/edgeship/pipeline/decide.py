@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgeship.engines import processor
 from edgeship.files import storage_errors
 from edgeship.pipeline.stages import Run, Stage, execute_one, source_digest, versions
 from edgeship.pipeline.trials import REFERENCE, Tries, needs_calibration
@@ -224,18 +225,9 @@ def environment() -> dict[str, Any]:
         "edgeship": source_digest(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor.name(),
         "packages": versions(*PACKAGES),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def _tell(

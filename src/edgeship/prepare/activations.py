@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeship.errors import DeviceError, MissingExtra, ModelError
+from edgeship.errors import ModelError
+from edgeship.prepare import graph
 from edgeship.prepare.histogram import Histogram, NotFinite, Scratch
 
 if TYPE_CHECKING:
     import onnx
+
+    from edgeship.engines.ort.session import ExactSession
 
     Array = NDArray[Any]
     Feeds = Mapping[str, Array]
@@ -44,53 +47,6 @@ def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelPr
             twin.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
             present.add(name)
     return twin
-
-
-def open_session(model: onnx.ModelProto, *, threads: int = 0, device: str = "cpu", optimize: bool = True) -> Any:
-    """An onnxruntime session for calibration and previews: layers in float stay float, as in the engine's session.
-
-    Args:
-        optimize: False for graphs that are meant for another engine: onnxruntime 1.32's own rewriting of float16
-            Q/DQ graphs on the CPU was seen to change their answers (29 dB became 15 dB on ResNet-18).
-
-    Raises:
-        MissingExtra: onnxruntime is not installed.
-        ModelError: onnxruntime refuses the graph.
-        DeviceError: The provider of ``device`` is not there, or did not start.
-    """
-    from edgeship.engines.ort import session as sessions
-
-    try:
-        ort, refusals = sessions.library(), sessions.failures()
-    except MissingExtra:
-        raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
-    wanted, _ = sessions.provider_for(device)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("optimization.disable_specified_optimizers", sessions.UNWANTED_OPTIMIZER)
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if wanted != providers[0]:
-        from edgeship.engines import cuda
-
-        settings = {"device_id": str(cuda.index_of(device)), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-        providers.insert(0, (wanted, settings))
-    try:
-        opened = ort.InferenceSession(model.SerializeToString(), options, providers=providers, enable_fallback=0)
-    except refusals as error:
-        raise ModelError(
-            f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}",
-            do="edgeship preflight names the nodes",
-        ) from None
-    if opened.get_providers()[0] != wanted:
-        raise DeviceError(
-            f"{device} was asked for, onnxruntime fell back to {', '.join(opened.get_providers())}",
-            expected=f"a session on {wanted}",
-            do="install onnxruntime-gpu with a matching CUDA, or calibrate with device = 'cpu'",
-        )
-    return opened
 
 
 class Worker(Protocol):
@@ -121,7 +77,7 @@ class Observer:
         names = Names(
             tuple(name for name in tensors if name in inputs), tuple(name for name in tensors if name not in inputs)
         )
-        session = open_session(with_outputs(model, tensors), threads=1, device=device)
+        session = graph.session(with_outputs(model, tensors), threads=1, device=device)
         self._tensors = tuple(tensors)
         self.workers = workers or min(len(os.sched_getaffinity(0)), 8)
         self._make: Callable[[], Worker] = lambda: CpuWorker(session, names)
@@ -190,7 +146,7 @@ class Names:
 class CpuWorker:
     """Forward passes and histograms on the CPU."""
 
-    def __init__(self, session: Any, names: Names) -> None:
+    def __init__(self, session: ExactSession, names: Names) -> None:
         self._session, self._names = session, names
         self._own: Histograms = {name: Histogram() for name in (*names.inputs, *names.outputs)}
         self._scratch = Scratch()
@@ -208,7 +164,7 @@ class CpuWorker:
         for name in self._names.inputs:
             self._add(name, feeds[name], ids)
         outputs = list(self._names.outputs)
-        values = self._session.run(outputs, dict(feeds)) if outputs else []
+        values = self._session.run(outputs, feeds) if outputs else []
         for name, value in zip(outputs, values, strict=True):
             self._add(name, value, ids)
 

@@ -19,6 +19,7 @@ from edgeship.prepare.histogram import BINS, MIN_EXPONENT, Histogram, exponent_o
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgeship.engines.ort.session import ExactSession
     from edgeship.prepare.activations import Batch, Histograms
 
 WORKERS = 2
@@ -168,7 +169,7 @@ def _tally(index: Tensor) -> Tensor:
 class CudaWorker:
     """Forward passes on onnxruntime's CUDA provider, histograms on the same device, one torch stream."""
 
-    def __init__(self, session: Any, names: Names, device: str) -> None:
+    def __init__(self, session: ExactSession, names: Names, device: str) -> None:
         import torch
 
         from edgeship.engines import cuda
@@ -209,7 +210,7 @@ class CudaWorker:
         from edgeship.engines.ort import session as sessions
 
         ort = sessions.library()
-        binding = self._session.io_binding()
+        binding = self._session.session.io_binding()
         fed = {
             name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", self._index)
             for name, array in feeds.items()
@@ -220,7 +221,7 @@ class CudaWorker:
             binding.bind_ortvalue_input(name, value)
         for name in self._names.outputs:
             binding.bind_output(name, "cuda", self._index)
-        self._session.run_with_iobinding(binding)
+        self._session.session.run_with_iobinding(binding)
         return fed, dict(zip(self._names.outputs, binding.get_outputs(), strict=True))
 
     def histograms(self) -> Histograms:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeship.errors import StageError
-from edgeship.prepare.activations import open_session, with_outputs
+from edgeship.prepare import graph
+from edgeship.prepare.activations import with_outputs
 from edgeship.prepare.quantized_tensors import COMPUTING, float_tensors, place
 from edgeship.results import LayerNoise
 
@@ -93,8 +94,8 @@ def compare(
     nodes = _common_layers(reference, candidate) if layers else {}
     tensors = [name for name in nodes if name not in outputs]
     places = {name: nodes[name][1] for name in tensors}
-    ours = open_session(with_outputs(reference, tensors))
-    theirs = open_session(with_outputs(candidate, list(places.values())), optimize=optimize)
+    ours = graph.session(with_outputs(reference, tensors))
+    theirs = graph.session(with_outputs(candidate, list(places.values())), optimize=optimize)
     tally = _Tally(outputs)
     noise = {name: Snr() for name in tensors}
     for feeds in _first(frames, limit):
@@ -117,8 +118,8 @@ def compare_outputs(
 ) -> dict[str, Comparison]:
     """Compare the outputs of several candidates with the reference's in one pass. Raises as :func:`compare` does."""
     outputs = [value.name for value in reference.graph.output]
-    ours = open_session(reference)
-    theirs = {name: open_session(candidate) for name, candidate in candidates.items()}
+    ours = graph.session(reference)
+    theirs = {name: graph.session(candidate) for name, candidate in candidates.items()}
     tallies = {name: _Tally(outputs) for name in candidates}
     for feeds in _first(frames, limit):
         wanted = ours.run(outputs, dict(feeds))

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeship.engines.ort.session import ExactSession, exact_session
 from edgeship.errors import MissingExtra, ModelError
 from edgeship.files import storage_errors
 from edgeship.results import TensorInfo
@@ -199,32 +200,15 @@ def copy_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
             node.metadata_props.extend(origin.metadata_props)
 
 
-def session(model: onnx.ModelProto | Path, *, optimize: bool = True) -> Any:
-    """An onnxruntime session on the CPU.
+def session(
+    model: onnx.ModelProto | Path, *, threads: int = 0, device: str = "cpu", optimize: bool = True
+) -> ExactSession:
+    """A session for comparing numbers; see :func:`edgeship.engines.ort.session.exact_session`.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
         ModelError: onnxruntime refuses the graph.
+        DeviceError: The provider of ``device`` is not there, or did not start.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except (ort.capi.onnxruntime_pybind11_state.Fail, ort.capi.onnxruntime_pybind11_state.InvalidGraph) as error:
-        raise ModelError(
-            f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}",
-            do="edgeship preflight names the nodes; or export it again with another model.opset",
-        ) from None
-    except (
-        ort.capi.onnxruntime_pybind11_state.NotImplemented,
-        ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-        ort.capi.onnxruntime_pybind11_state.RuntimeException,
-    ) as error:
-        raise ModelError(f"onnxruntime cannot load the graph: {' '.join(str(error).split())[:400]}") from None
+    source = model if isinstance(model, Path) else model.SerializeToString()
+    return exact_session(source, threads=threads, device=device, optimize=optimize)

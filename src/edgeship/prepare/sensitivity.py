@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from edgeship.data.loader import default_workers
 from edgeship.errors import DataError, UserInputError
 from edgeship.prepare import graph
-from edgeship.prepare.activations import open_session
 from edgeship.prepare.calibration_cache import UNLIMITED
 from edgeship.prepare.compare import Snr
 from edgeship.prepare.quantized_tensors import COMPUTING, SHARING, WEIGHTED, float_tensors, infer, limits, place, select
@@ -158,7 +157,7 @@ class Simulator:
         )
         self._outputs = [value.name for value in reference.graph.output]
         switched = _Switched(reference, calibration, options).build(self.groups)
-        self._session = open_session(switched, threads=1)
+        self._session = graph.session(switched, threads=1)
         self._wanted = [self._run(feeds, ()) for feeds in self._feeds]
 
     def snr(self, quantized: Sequence[int]) -> float:

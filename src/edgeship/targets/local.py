@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from edgeship import engines
 from edgeship.config import EngineName
+from edgeship.engines import processor
 from edgeship.errors import EdgeshipError
 from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
@@ -56,6 +57,7 @@ def machine(engine: EngineName, device: str, via: str) -> dict[str, Any]:
     return {
         "identity": _or_why(lambda: module.identity(device).model_dump(mode="json")),
         "installed": asdict(module.probe()),
+        "processor": processor.facts(),
         "trtexec": _or_why(lambda: trtexec.ask(trtexec.find()).version) if via == "trtexec" else None,
         "libraries": {"numpy": numpy.__version__, "pillow": PIL.__version__},
     }

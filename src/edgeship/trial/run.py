@@ -19,7 +19,7 @@ import numpy as np
 
 from edgeship import __version__, engines
 from edgeship.config import Batch, Benchmark
-from edgeship.engines import OpenOptions, Runner
+from edgeship.engines import OpenOptions, Runner, processor
 from edgeship.errors import (
     ArtifactError,
     EdgeshipError,
@@ -213,9 +213,8 @@ def _run(place: _Place) -> Trial:
             "edgeship": __version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "machine": platform.machine(),
             "system": f"{platform.system()} {platform.release()}",
-            "host": platform.node(),
+            **processor.facts(),
         },
     )
     for step in (_built, _measured):

@@ -15,9 +15,10 @@ from onnx import helper
 
 from edgeship.errors import CacheError, DataError, ModelError, UserInputError
 from edgeship.prepare import calibration_cache, graph, thresholds
-from edgeship.prepare.activations import Observer, open_session, with_outputs
+from edgeship.prepare.activations import Observer, with_outputs
 from edgeship.prepare.calibrate import Options, calibrate, method_named
 from edgeship.prepare.frame_checks import Batches
+from edgeship.prepare.graph import session as open_session
 from edgeship.prepare.histogram import BINS
 from edgeship.prepare.quantized_tensors import infer, place, select
 

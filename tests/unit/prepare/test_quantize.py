@@ -20,11 +20,11 @@ from edgeship.config import Model, Target
 from edgeship.engines import BuildRequest
 from edgeship.errors import CacheError, DataError, PrecisionError, StageError, UserInputError
 from edgeship.prepare import calibration_cache, compare, graph
-from edgeship.prepare.activations import open_session
 from edgeship.prepare.calibrate import Options, calibrate
 from edgeship.prepare.export import export
 from edgeship.prepare.fp16 import to_half
 from edgeship.prepare.frame_checks import Batches
+from edgeship.prepare.graph import session as open_session
 from edgeship.prepare.quantize import Plan, ort_graph, precision_named, quantize, style_named
 from edgeship.prepare.quantized_tensors import infer, place
 from edgeship.prepare.slim import slim

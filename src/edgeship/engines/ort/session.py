@@ -1,4 +1,8 @@
-"""Sessions of onnxruntime: made with the provider that was asked for, or refused. Its errors in our words."""
+"""Sessions of onnxruntime: the only place that makes one. Its errors in our words.
+
+Two purposes: :func:`make_session` opens an engine as it is measured and shipped; :func:`exact_session` runs a graph
+whose numbers are compared, so that they do not depend on this machine's instruction sets.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,19 @@ import functools
 import importlib.util
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgeship.engines import OpenOptions, read_engine
+from edgeship.engines import OpenOptions, processor, read_engine
 from edgeship.engines.onnx_file import weights_are_half
-from edgeship.errors import DeviceError, EngineError, MissingExtra, UserInputError
+from edgeship.errors import DeviceError, EngineError, MissingExtra, ModelError, UserInputError
 from edgeship.results import TensorInfo
+
+if TYPE_CHECKING:
+    from edgeship.engines import Array, Feeds
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 DTYPES = {
@@ -36,6 +43,9 @@ DTYPES = {
 UNWANTED_OPTIMIZER = "WeightBiasQuantization"
 """onnxruntime 1.21 and later quantize the float weights of a layer between Q/DQ nodes, with ranges of their own:
 a layer that the candidate keeps in high precision would silently run in INT8."""
+EXACT_INT8 = "session.x64quantprecision"
+"""onnxruntime's name for: uint8 × uint8 kernels instead of uint8 × int8 ones, which saturate without VNNI. With VNNI
+they are exact as they are, and the others four times slower (seen), so it is set only where it is needed."""
 _NO_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_?alloc|CUDA failure 2\b", re.I)
 _FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT) failure")
 _NO_GRAPH = re.compile(r"graph capture feature|CUDA ?graph", re.I)
@@ -95,6 +105,8 @@ class SessionRequest:
     stream: int | None = None
     """A ``cudaStream_t`` to work in."""
     cuda_graph: bool = False
+    search: str = "EXHAUSTIVE"
+    """On CUDA: how cuDNN's convolutions are chosen."""
     fuse: bool = False
     """On CUDA: one kernel for a convolution with its bias, sum and activation, where cuDNN has one."""
 
@@ -134,23 +146,99 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
             raise
         plain = replace(request, cuda_graph=False)
         return Opened(_session(path, options, plain), cuda_graph=False)
-    used = session.get_providers()
-    if wanted not in used:
-        raise DeviceError(
-            f"{options.device} was asked for, and onnxruntime fell back to {', '.join(used)}{said}",
-            expected=f"a session on {wanted}",
-            do="make the CUDA and cuDNN libraries of this onnxruntime-gpu loadable: "
-            "pip install 'onnxruntime-gpu[cuda,cudnn]', and check the driver with nvidia-smi",
-        )
+    _refuse_fallback(session, wanted, options.device, said)
     return Opened(session, cuda_graph=request.cuda_graph and wanted == CUDA)
 
 
+class ExactSession:
+    """A session for numbers that are compared. What onnxruntime cannot run is a ModelError."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        """onnxruntime's own, for I/O binding."""
+
+    def run(self, outputs: Sequence[str] | None, feeds: Feeds) -> list[Array]:
+        """The outputs named (None: all), in that order. Raises ModelError, DeviceError."""
+        try:
+            answers: list[Array] = self.session.run(outputs, dict(feeds))
+        except failures() as error:
+            text = " ".join(str(error).split())
+            if _NO_MEMORY.search(text):
+                raise OutOfMemory("out of memory while running the graph", do="use a smaller batch") from error
+            raise ModelError(f"onnxruntime cannot run the graph: {text[:600]}", do="check the inputs' shapes") from None
+        return answers
+
+    def get_inputs(self) -> Any:
+        """onnxruntime's description of the inputs."""
+        return self.session.get_inputs()
+
+    def get_outputs(self) -> Any:
+        """onnxruntime's description of the outputs."""
+        return self.session.get_outputs()
+
+
+def exact_session(model: bytes | Path, *, threads: int = 0, device: str = "cpu", optimize: bool = True) -> ExactSession:
+    """A session for comparing numbers: INT8 exact on every processor, float layers in float, no TF32.
+
+    Args:
+        model: A serialized ONNX model, or the path of one.
+        threads: CPU threads of one run (0: onnxruntime's own choice).
+        device: ``"cpu"`` or ``"cuda:0"``.
+        optimize: False for graphs that are meant for another engine: onnxruntime 1.32's own rewriting of float16
+            Q/DQ graphs on the CPU was seen to change their answers (29 dB became 15 dB on ResNet-18), and of FP16
+            bidirectional LSTMs to kill the process.
+
+    Raises:
+        MissingExtra: onnxruntime is not installed.
+        ModelError: onnxruntime refuses the graph.
+        DeviceError: The provider of ``device`` is not there, or did not start.
+    """
+    try:
+        library()
+    except MissingExtra:
+        raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
+    wanted, said = provider_for(device)
+    options = OpenOptions(device=device, threads=threads, nhwc=False)
+    request = SessionRequest(optimize=optimize, search="HEURISTIC")
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        try:
+            made = _construct(source, options, request)
+        except failures():
+            if not (optimize and device == "cpu" and processor.saturates()):
+                raise
+            # its conversion to uint8 weights refuses weights that nodes share; as they stand they run in float: exact
+            made = _construct(source, options, replace(request, optimize=False))
+    except failures() as error:
+        raise ModelError(
+            f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}",
+            do="edgeship preflight names the nodes; or export it again with another model.opset",
+        ) from None
+    _refuse_fallback(made, wanted, device, said)
+    return ExactSession(made)
+
+
 def _session(path: Path, options: OpenOptions, request: SessionRequest) -> Any:
-    ort = library()
     source = str(path) if options.sha256 is None else read_engine(path, options)
     with translated(f"loading {path.name}", options.device):
-        return ort.InferenceSession(
-            source, session_options(options, request), providers=providers(options, request), enable_fallback=0
+        return _construct(source, options, request)
+
+
+def _construct(source: str | bytes, options: OpenOptions, request: SessionRequest) -> Any:
+    """The one call that makes a session."""
+    return library().InferenceSession(
+        source, session_options(options, request), providers=providers(options, request), enable_fallback=0
+    )
+
+
+def _refuse_fallback(session: Any, wanted: str, device: str, said: str) -> None:
+    used = session.get_providers()
+    if wanted not in used:
+        raise DeviceError(
+            f"{device} was asked for, and onnxruntime fell back to {', '.join(used)}{said}",
+            expected=f"a session on {wanted}",
+            do="make the CUDA and cuDNN libraries of this onnxruntime-gpu loadable: "
+            "pip install 'onnxruntime-gpu[cuda,cudnn]', and check the driver with nvidia-smi",
         )
 
 
@@ -163,6 +251,8 @@ def session_options(options: OpenOptions, request: SessionRequest) -> Any:
     level = ort.GraphOptimizationLevel
     made.graph_optimization_level = level.ORT_ENABLE_ALL if request.optimize else level.ORT_DISABLE_ALL
     made.add_session_config_entry("optimization.disable_specified_optimizers", UNWANTED_OPTIMIZER)
+    if options.arithmetic == "exact" and processor.saturates():
+        made.add_session_config_entry(EXACT_INT8, "1")
     if request.write_optimized is not None:
         made.optimized_model_filepath = str(request.write_optimized)
     if request.profile is not None:
@@ -182,7 +272,7 @@ def providers(options: OpenOptions, request: SessionRequest) -> list[Any]:
 
     settings = {
         "device_id": str(cuda.index_of(options.device)),
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_algo_search": request.search,
         "cudnn_conv_use_max_workspace": "1",
         "fuse_conv_bias": "1" if request.fuse else "0",
         "use_tf32": "1" if options.tf32 else "0",
