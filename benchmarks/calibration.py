@@ -105,11 +105,11 @@ def run(name: str, model: Path, stack: np.ndarray, folder: Path) -> None:
         for row in range(0, len(stack), batch):
             session.run(None, {"images": stack[row : row + batch]})
     elif name.startswith("edgeship"):
-        from edgeship.prepare.calibrate import Options, calibrate
+        from edgeship.prepare.calibrate import CalibrateOptions, calibrate
         from edgeship.prepare.frame_checks import Batches
 
         batches = [([str(row)], {"images": stack[row : row + 1]}) for row in range(len(stack))]
-        calibrate(model, Batches(batches), folder / "calib.cache", Options(method="mse"))
+        calibrate(model, Batches(batches), folder / "calib.cache", CalibrateOptions(method="mse"))
     elif name.startswith("onnxruntime"):
         from onnxruntime.quantization import CalibrationMethod, quantize_static
 
