@@ -52,11 +52,11 @@ def run(name: str, model: Path, stack: np.ndarray, folder: Path) -> None:
         for row in range(len(stack)):
             session.run(None, {"images": stack[row : row + 1]})
     elif name == OURS:
-        from edgeship.prepare.calibrate import Options, calibrate
+        from edgeship.prepare.calibrate import CalibrateOptions, calibrate
         from edgeship.prepare.frame_checks import Batches
 
         batches = [([str(row)], {"images": stack[row : row + 1]}) for row in range(len(stack))]
-        calibrate(model, Batches(batches), folder / "calib.cache", Options(method="mse"))
+        calibrate(model, Batches(batches), folder / "calib.cache", CalibrateOptions(method="mse"))
     else:
         peers.quantize(name, model, stack, folder / "peer.onnx")
 

@@ -62,7 +62,7 @@ def compare(folder: Path, given: argparse.Namespace) -> tuple[list[dict[str, Any
     import onnx
 
     from edgeship.prepare import compare, graph
-    from edgeship.prepare.quantized_tensors import infer
+    from edgeship.prepare.inferred_graph import infer
 
     sys.path[:0] = [str(EXAMPLE), str(given.packages)]
     data: Any = importlib.import_module("data")
@@ -123,20 +123,20 @@ def _views(data: Any) -> Iterator[np.ndarray]:
 
 def _ours(name: str, path: Path, frames: list[np.ndarray], out: Path) -> str:
     from edgeship.prepare import calibration_cache
-    from edgeship.prepare.calibrate import Options, calibrate, method_named
+    from edgeship.prepare.calibrate import CalibrateOptions, calibrate, method_named
     from edgeship.prepare.frame_checks import Batches
-    from edgeship.prepare.quantize import Plan, quantize
+    from edgeship.prepare.quantize import QuantizeOptions, quantize
 
     batches = [([str(row)], {"images": frame}) for row, frame in enumerate(frames)]
     method = method_named(name.split()[1])
-    done = calibrate(path, Batches(batches), out.with_name("calib.cache"), Options(method=method))
+    done = calibrate(path, Batches(batches), out.with_name("calib.cache"), CalibrateOptions(method=method))
     known = calibration_cache.load(
         out.with_name("calib.cache"), calibration_cache.Expected(graph_sha256=done.graph_sha256)
     )
     if name.endswith("TensorRT"):
-        quantize(path, "tensorrt", known, out, batches[:2], Plan(precision="int8-fp32", layers=False))
+        quantize(path, known, out, batches[:2], QuantizeOptions("tensorrt", "int8-fp32", layers=False))
     else:
-        quantize(path, "onnxruntime", known, out, batches[:2], Plan(layers=False))
+        quantize(path, known, out, batches[:2], QuantizeOptions(layers=False))
     return f"{name} ({done.method})" if method == "auto" else name
 
 
