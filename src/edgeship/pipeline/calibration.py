@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeship.config import Precision
 from edgeship.data import datasets, rows
+from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import FrameChoice, Frames, image_hash, not_comparable, spread
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, storage_errors
@@ -153,7 +154,7 @@ def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     rows = max(len(known.ids) - len(known.ids) % size, size)
     batches = []
     for start in range(0, rows, size):
-        feeds = {name: prepare.rows_of(array, start, size) for name, array in arrays.items()}
+        feeds = {name: fill_rows(array, size, start) for name, array in arrays.items()}
         batches.append((tuple(known.ids[start : start + size]), feeds))
     return batches
 

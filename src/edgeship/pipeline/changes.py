@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgeship import engines
 from edgeship.data import datasets
+from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import in_dtype
 from edgeship.data.loader import Batch, Item, Loader, LoadOptions
 from edgeship.data.preprocess import image_input, input_size
@@ -153,9 +154,7 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
         )
         batch: Batch
         for batch in loader:
-            missing = rows - len(batch.array)
-            array = np.concatenate([batch.array, np.repeat(batch.array[-1:], missing, axis=0)])
-            outputs = runner.infer({info.name: array})
+            outputs = runner.infer({info.name: fill_rows(batch.array, rows)})
             answers = decode_predictions(settings.task, settings.decoder, outputs, batch.geometries, settings, classes)
             for name, answer, target in zip(batch.ids, answers, batch.targets, strict=True):
                 found[name] = (answer, target)
