@@ -113,7 +113,7 @@ import sys
 from pathlib import Path
 from edgeship.errors import DeviceError
 from edgeship.prepare import graph
-from edgeship.prepare.graph import session as open_session
+from edgeship.prepare.activations import open_session
 try:
     open_session(graph.load_onnx(Path(sys.argv[1])), device="cuda:0")
 except DeviceError as error:

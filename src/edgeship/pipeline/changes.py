@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgeship import engines
 from edgeship.data import datasets
+from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import in_dtype
 from edgeship.data.loader import Batch, Item, Loader, LoadOptions
 from edgeship.data.preprocess import image_input, input_size
@@ -22,7 +23,7 @@ from edgeship.metrics.paired import change
 from edgeship.metrics.segmentation import count_pixels
 from edgeship.pipeline.stages import Run
 from edgeship.pipeline.trials import Tries
-from edgeship.results import Decision, TrialSpec, read
+from edgeship.results import Decision, trial_folder
 from edgeship.trial.run import built_batch, open_options
 
 SHOWN = 12
@@ -130,7 +131,7 @@ def compare_predictions(run: Run, base: Measured, other: Measured, count: int) -
 def _runs_here(trial: Measured) -> bool:
     if trial.folder is None or trial.trial.build is None:
         return False
-    spec = read(TrialSpec, trial.folder / "spec.json")
+    spec = trial_folder.read_spec(trial.folder)
     return spec.target.host is None and (trial.folder / trial.trial.build.engine.path).is_file()
 
 
@@ -140,7 +141,7 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
     assert trial.trial.build is not None
     settings, preprocess = run.config.evaluation, run.config.preprocess
     assert preprocess is not None
-    spec = read(TrialSpec, trial.folder / "spec.json")
+    spec = trial_folder.read_spec(trial.folder)
     classes = tuple(str(name) for name in trial.records["classes"])
     found: dict[str, tuple[Prediction, Any]] = {}
     engine = engines.get(trial.trial.engine)
@@ -153,9 +154,7 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
         )
         batch: Batch
         for batch in loader:
-            missing = rows - len(batch.array)
-            array = np.concatenate([batch.array, np.repeat(batch.array[-1:], missing, axis=0)])
-            outputs = runner.infer({info.name: array})
+            outputs = runner.infer({info.name: fill_rows(batch.array, rows)})
             answers = decode_predictions(settings.task, settings.decoder, outputs, batch.geometries, settings, classes)
             for name, answer, target in zip(batch.ids, answers, batch.targets, strict=True):
                 found[name] = (answer, target)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.config import Config, Target
+from edgeship.data.feeds import batch_of
 from edgeship.data.frames import FrameChoice, Frames, frames, image_files
 from edgeship.data.reference import is_reference
-from edgeship.errors import ConfigError, DataError, ModelError
+from edgeship.errors import ConfigError, DataError
 from edgeship.files import storage_errors
 from edgeship.pipeline.stages import Run, versions
 from edgeship.pipeline.user_code import code_hashes, source_hashes
-from edgeship.results import Artifact, Calibrated, Exported, Parity, Preflight, Result, Slimmed, TensorInfo
+from edgeship.results import Artifact, Calibrated, Exported, Parity, Preflight, Result, Slimmed
 
 if TYPE_CHECKING:
     from edgeship.data.datasets import Dataset
@@ -232,7 +233,7 @@ def parity_work(run: Run, folder: Path) -> Parity:
     if known.arrays is not None and run.config.parity.images:
         with np.load(run.path("frames", known.arrays.path), allow_pickle=False) as stored:
             feeds = {name: stored[name][: run.config.parity.images] for name in stored.files}
-        images.append(fit_batch(feeds, run.result("slim", Slimmed).inputs))
+        images.append(batch_of(feeds, run.result("slim", Slimmed).inputs, len(next(iter(feeds.values())))))
     request = Request(
         run.config.model,
         run.config.root,
@@ -244,26 +245,6 @@ def parity_work(run: Run, folder: Path) -> Parity:
     result = parity(request)
     require(result)
     return result
-
-
-def fit_batch(feeds: dict[str, Any], inputs: tuple[TensorInfo, ...]) -> dict[str, Any]:
-    """Cut or repeat frames to a fixed batch axis; feeds in the graph's input order."""
-    fitted = {}
-    for info in inputs:
-        if info.name not in feeds:
-            raise ModelError(
-                f"the frames give {', '.join(feeds)}, and the graph also needs {info.name!r}",
-                do="give ready arrays for every input in [calibration] npz",
-            )
-        array = feeds[info.name]
-        fixed = info.shape[0] if info.shape and isinstance(info.shape[0], int) else len(array)
-        fitted[info.name] = rows_of(array, 0, fixed)
-    return fitted
-
-
-def rows_of(array: Any, start: int, count: int) -> Any:
-    """``count`` rows from ``start`` on, from the beginning again when they run out."""
-    return np.ascontiguousarray(np.take(array, range(start, start + count), axis=0, mode="wrap"))
 
 
 def calibrate_key(run: Run) -> Any:

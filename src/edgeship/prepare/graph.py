@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeship.engines.ort.session import ExactSession, exact_session
+from edgeship.engines.onnx_file import DTYPES, dimension
 from edgeship.errors import MissingExtra, ModelError
 from edgeship.files import storage_errors
 from edgeship.results import TensorInfo
@@ -113,6 +113,13 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
             raise
 
 
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of all stored tensors that lie in the graph itself, not in files beside it."""
+    import onnx
+
+    return sum(len(tensor.raw_data) for tensor in onnx.external_data_helper._get_all_tensors(model))
+
+
 def check_onnx(model: onnx.ModelProto, what: str) -> None:
     """Check a graph against the ONNX specification, with shape inference.
 
@@ -133,16 +140,13 @@ def check_onnx(model: onnx.ModelProto, what: str) -> None:
 
 
 def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
-    """Name, shape and numpy dtype name of a graph input or output."""
-    import onnx
-
+    """Name, shape and type of a graph input or output, by the rules of :mod:`edgeship.engines.onnx_file`."""
+    kind = value.type.WhichOneof("value") or "tensor_type"
+    if kind != "tensor_type":
+        return TensorInfo(name=value.name, shape=(), dtype=kind.partition("_")[0])
     tensor = value.type.tensor_type
-    shape = tuple(
-        axis.dim_value if axis.HasField("dim_value") else (axis.dim_param or f"axis{index}")
-        for index, axis in enumerate(tensor.shape.dim)
-    )
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return TensorInfo(name=value.name, shape=shape, dtype=dtype)
+    shape = tuple(dimension(axis.dim_value, axis.dim_param, index) for index, axis in enumerate(tensor.shape.dim))
+    return TensorInfo(name=value.name, shape=shape, dtype=DTYPES.get(tensor.elem_type, f"type{tensor.elem_type}"))
 
 
 def inputs_of(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
@@ -198,17 +202,3 @@ def copy_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
         origin = next((notes[name] for name in node.output if name in notes), None)
         if origin is not None and not node.metadata_props:
             node.metadata_props.extend(origin.metadata_props)
-
-
-def session(
-    model: onnx.ModelProto | Path, *, threads: int = 0, device: str = "cpu", optimize: bool = True
-) -> ExactSession:
-    """A session for comparing numbers; see :func:`edgeship.engines.ort.session.exact_session`.
-
-    Raises:
-        MissingExtra: onnxruntime is not installed.
-        ModelError: onnxruntime refuses the graph.
-        DeviceError: The provider of ``device`` is not there, or did not start.
-    """
-    source = model if isinstance(model, Path) else model.SerializeToString()
-    return exact_session(source, threads=threads, device=device, optimize=optimize)

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship import engines
-from edgeship.bundle.pack import GET_AGAIN
+from edgeship.bundle.manifest import GET_AGAIN
 from edgeship.bundle.verify import opened
+from edgeship.data.feeds import fill_rows
 from edgeship.data.npz import open_npz
 from edgeship.engines import OpenOptions
 from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch, UserInputError
@@ -88,7 +89,7 @@ def load(
     Raises:
         BundleError: Changed, missing or extra files, a bad signature, or a wrong answer to the known input.
         ArtifactError: The engine was changed between its check and its opening.
-        UserInputError: The budget is no time, or the key no Ed25519 public key.
+        UserInputError: The budget is not a time, or the key is not an Ed25519 public key.
         EngineMismatch: Built for another machine; the message names the differences and the command that rebuilds.
         EngineError: The engine's library refuses it.
         MissingExtra: The engine's package, or ``cryptography`` for a key, is not installed.
@@ -203,7 +204,7 @@ def _check_tensors(manifest: Manifest, runner: Runner) -> None:
             raise BundleError(
                 f"the engine's {kind} are {', '.join(f'{info.name} {info.dtype}' for info in real)}",
                 expected=f"{', '.join(f'{info.name} {info.dtype}' for info in said)}, as the manifest says",
-                do="do not use it; get the bundle again from where it was made",
+                do=GET_AGAIN,
             )
 
 
@@ -322,9 +323,8 @@ class Model:
         settings = in_dtype(settings, info)
         made = [steps.apply(_picture(image), settings, size) for image in images]
         rows = [array for array, _ in made]
-        rows += [rows[-1]] * (low - len(rows))
         batch = rows[0][None] if len(rows) == 1 else np.stack(rows)
-        return info.name, batch, [geometry for _, geometry in made]
+        return info.name, fill_rows(batch, max(low, len(rows))), [geometry for _, geometry in made]
 
     def _decode(self, outputs: dict[str, Array], geometries: list[Geometry]) -> list[Prediction]:
         from edgeship.decode.decoders import decode_predictions

@@ -17,11 +17,11 @@ from calibration_support import patches, tiny
 
 from edgeship.engines import processor
 from edgeship.prepare import calibration_cache
-from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.graph import load_onnx
-from edgeship.prepare.quantize import ort_graph
-from edgeship.prepare.quantized_tensors import infer
+from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.qdq_onnxruntime import ort_graph
 
 ROLES = ("residual", "wide residual", "concat", "depthwise", "transposed", "gemm", "shared", "relu6", "attention")
 CHILD = Path(__file__).with_name("other_processor.py")
@@ -39,7 +39,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / f"{name}.onnx"
         onnx.save(tiny(role), path)
         frames = patches(role, 4)
-        calibrate(path, Batches(tuple(frames)), folder / f"{name}.cache", Options(method="minmax"))
+        calibrate(path, Batches(tuple(frames)), folder / f"{name}.cache", CalibrateOptions(method="minmax"))
         known = calibration_cache.load(
             folder / f"{name}.cache", calibration_cache.Expected(calibration_cache.graph_hash(load_onnx(path)))
         )

@@ -11,19 +11,16 @@ import functools
 import importlib.util
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from edgeship.engines import OpenOptions, processor, read_engine
 from edgeship.engines.onnx_file import weights_are_half
 from edgeship.errors import DeviceError, EngineError, MissingExtra, ModelError, UserInputError
 from edgeship.results import TensorInfo
-
-if TYPE_CHECKING:
-    from edgeship.engines import Array, Feeds
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 DTYPES = {
@@ -43,6 +40,10 @@ DTYPES = {
 UNWANTED_OPTIMIZER = "WeightBiasQuantization"
 """onnxruntime 1.21 and later quantize the float weights of a layer between Q/DQ nodes, with ranges of their own:
 a layer that the candidate keeps in high precision would silently run in INT8."""
+Level = Literal["none", "fuse", "all"]
+"""What onnxruntime may do to a graph: nothing; fuse nodes; also change layouts, which is faster for convolutions and
+ends the process on some FP16 recurrent graphs."""
+_LEVELS: dict[Level, str] = {"none": "ORT_DISABLE_ALL", "fuse": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
 EXACT_INT8 = "session.x64quantprecision"
 """onnxruntime's name for: uint8 × uint8 kernels instead of uint8 × int8 ones, which saturate without VNNI. With VNNI
 they are exact as they are, and the others four times slower (seen), so it is set only where it is needed."""
@@ -98,7 +99,7 @@ class OutOfMemory(DeviceError):
 class SessionRequest:
     """How to make a session beyond :class:`OpenOptions`."""
 
-    optimize: bool = True
+    level: Level = "all"
     write_optimized: Path | None = None
     profile: Path | None = None
     """Prefix of the profile's file name."""
@@ -150,43 +151,14 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
     return Opened(session, cuda_graph=request.cuda_graph and wanted == CUDA)
 
 
-class ExactSession:
-    """A session for numbers that are compared. What onnxruntime cannot run is a ModelError."""
-
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        """onnxruntime's own, for I/O binding."""
-
-    def run(self, outputs: Sequence[str] | None, feeds: Feeds) -> list[Array]:
-        """The outputs named (None: all), in that order. Raises ModelError, DeviceError."""
-        try:
-            answers: list[Array] = self.session.run(outputs, dict(feeds))
-        except failures() as error:
-            text = " ".join(str(error).split())
-            if _NO_MEMORY.search(text):
-                raise OutOfMemory("out of memory while running the graph", do="use a smaller batch") from error
-            raise ModelError(f"onnxruntime cannot run the graph: {text[:600]}", do="check the inputs' shapes") from None
-        return answers
-
-    def get_inputs(self) -> Any:
-        """onnxruntime's description of the inputs."""
-        return self.session.get_inputs()
-
-    def get_outputs(self) -> Any:
-        """onnxruntime's description of the outputs."""
-        return self.session.get_outputs()
-
-
-def exact_session(model: bytes | Path, *, threads: int = 0, device: str = "cpu", optimize: bool = True) -> ExactSession:
+def exact_session(source: bytes | Path, *, level: Level = "fuse", threads: int = 0, device: str = "cpu") -> Any:
     """A session for comparing numbers: INT8 exact on every processor, float layers in float, no TF32.
 
     Args:
-        model: A serialized ONNX model, or the path of one.
+        source: A serialized ONNX model, or the path of one.
+        level: What onnxruntime may do to the graph.
         threads: CPU threads of one run (0: onnxruntime's own choice).
         device: ``"cpu"`` or ``"cuda:0"``.
-        optimize: False for graphs that are meant for another engine: onnxruntime 1.32's own rewriting of float16
-            Q/DQ graphs on the CPU was seen to change their answers (29 dB became 15 dB on ResNet-18), and of FP16
-            bidirectional LSTMs to kill the process.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
@@ -194,28 +166,33 @@ def exact_session(model: bytes | Path, *, threads: int = 0, device: str = "cpu",
         DeviceError: The provider of ``device`` is not there, or did not start.
     """
     try:
-        library()
+        ort = library()
     except MissingExtra:
         raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
     wanted, said = provider_for(device)
     options = OpenOptions(device=device, threads=threads, nhwc=False)
-    request = SessionRequest(optimize=optimize, search="HEURISTIC")
-    source = str(model) if isinstance(model, Path) else model
+    request = SessionRequest(level=level, search="HEURISTIC")
+    given = str(source) if isinstance(source, Path) else source
     try:
         try:
-            made = _construct(source, options, request)
+            made = _construct(given, options, request)
         except failures():
-            if not (optimize and device == "cpu" and processor.saturates()):
+            if level == "none" or device != "cpu" or not processor.saturates():
                 raise
             # its conversion to uint8 weights refuses weights that nodes share; as they stand they run in float: exact
-            made = _construct(source, options, replace(request, optimize=False))
+            made = _construct(given, options, replace(request, level="none"))
     except failures() as error:
         raise ModelError(
-            f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}",
+            f"onnxruntime {ort.__version__} cannot load the graph: {one_line(error)[:400]}",
             do="edgeship preflight names the nodes; or export it again with another model.opset",
         ) from None
     _refuse_fallback(made, wanted, device, said)
-    return ExactSession(made)
+    return made
+
+
+def one_line(error: Exception) -> str:
+    """onnxruntime's words without their code, on one line."""
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
 
 
 def _session(path: Path, options: OpenOptions, request: SessionRequest) -> Any:
@@ -248,8 +225,7 @@ def session_options(options: OpenOptions, request: SessionRequest) -> Any:
     made = ort.SessionOptions()
     made.log_severity_level = 4
     made.intra_op_num_threads = options.threads
-    level = ort.GraphOptimizationLevel
-    made.graph_optimization_level = level.ORT_ENABLE_ALL if request.optimize else level.ORT_DISABLE_ALL
+    made.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[request.level])
     made.add_session_config_entry("optimization.disable_specified_optimizers", UNWANTED_OPTIMIZER)
     if options.arithmetic == "exact" and processor.saturates():
         made.add_session_config_entry(EXACT_INT8, "1")
