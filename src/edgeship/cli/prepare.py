@@ -130,7 +130,7 @@ def slim(
 
 def _real_feeds(onnx: Path, images: Path | None, npz: Path | None, preprocess: list[str]) -> list[dict[str, Any]]:
     """A batch of real frames for the graph; none when none were named."""
-    from edgeship.pipeline.prepare import fit_batch
+    from edgeship.pipeline.frames import fit_batch
     from edgeship.prepare.graph import inputs_of, load_onnx
 
     if images is None and npz is None:
