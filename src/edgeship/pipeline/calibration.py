@@ -16,7 +16,7 @@ from edgeship.pipeline.frames import data_hash, evaluation_hash, require_calibra
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.prepare import calibration_cache
-from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.graph import load_onnx
 from edgeship.results import Artifact, Calibrated, read
 
@@ -59,7 +59,7 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
     batch = graph_batch(run, settings.batch)
     choice = FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt)
     chosen = frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)
-    options = Options(
+    options = CalibrateOptions(
         method=settings.method,
         percentile=settings.percentile,
         holdout=settings.holdout,
@@ -81,7 +81,7 @@ def graph_batch(run: Run, wanted: int) -> int:
     return first if isinstance(first, int) else wanted
 
 
-def _with_evaluation(run: Run, options: Options, chosen: Frames) -> Options:
+def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> CalibrateOptions:
     """The options with some of the evaluation images as frames, and the hashes of all."""
     if run.config.evaluation.images is None:
         return options

@@ -18,7 +18,7 @@ from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.fp16 import to_half
-from edgeship.prepare.quantize import Plan, quantize_onnxruntime, quantize_tensorrt
+from edgeship.prepare.quantize import QuantizeOptions, quantize
 from edgeship.results import Candidate, Quantized, Slimmed
 from edgeship.results.trial_folder import MODEL
 
@@ -66,9 +66,8 @@ def make_graph(run: Run, folder: Path, candidate: Candidate, trials: TargetTrial
     loaded = calibration_cache.load(
         run.path(CALIBRATE, calibrated.cache.path), calibration_cache.Expected(), trust=True
     )
-    plan = Plan(candidate.keep, run.config.quantization.per_channel, precision)
-    convert = quantize_onnxruntime if trials.style == "onnxruntime" else quantize_tensorrt
-    return convert(model, loaded, out, known, plan)
+    options = QuantizeOptions(trials.style, precision, candidate.keep, run.config.quantization.per_channel)
+    return quantize(model, loaded, out, known, options)
 
 
 def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:

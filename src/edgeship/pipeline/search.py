@@ -14,10 +14,11 @@ from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.graphs import PREVIEW, frames_of
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Stage, execute_one, versions
-from edgeship.pipeline.target_trials import Search, Style, TargetTrials
+from edgeship.pipeline.target_trials import Search, TargetTrials
 from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one
 from edgeship.prepare import calibration_cache, sensitivity
 from edgeship.prepare.compare import Snr
+from edgeship.prepare.quantized_tensors import Style
 from edgeship.results import Candidate, Judged, Sensitivity
 from edgeship.results.trial_folder import MODEL
 

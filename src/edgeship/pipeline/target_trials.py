@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from edgeship.config import Target
+from edgeship.prepare.quantized_tensors import Style
 from edgeship.results import Candidate, Quantized, Searched, Sensitivity, Trial
-
-Style = Literal["onnxruntime", "tensorrt"]
-"""Where the Q/DQ pairs of a graph stand: as onnxruntime's kernels or as TensorRT's layers take them."""
 
 
 @dataclass(frozen=True)
