@@ -24,7 +24,7 @@ from edgeship.bundle.manifest import (
 )
 from edgeship.errors import ArtifactError, BundleError
 from edgeship.files import finished_folder, sha256_file
-from edgeship.results import Build, Trial, TrialSpec, read
+from edgeship.results import Build, Trial, TrialSpec, trial_folder
 from edgeship.version import __version__
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MIN_SNR_DB: dict[Precision, float] = {"fp32": 50.0, "fp16": 30.0}
 """How close a vehicle's answer must come to the recorded one; quantized engines 15 dB. Nonsense is near 0 dB."""
 QUANTIZED_SNR_DB = 15.0
 CACHE = "calibration.cache"
-EVIDENCE_OF_TRIAL = ("trial.json", "latency.npz", "records.npz", "outputs.npz")
+EVIDENCE_OF_TRIAL = (trial_folder.TRIAL, trial_folder.SAMPLES, trial_folder.RECORDS, trial_folder.OUTPUTS)
 EVIDENCE_OF_RUN = ("report.html", "result.json", "summary.md")
 """What a run writes anew each time, with its times: the same bundle keeps what it was made with."""
 
@@ -86,8 +86,8 @@ def write(contents: Contents, place: Path) -> Manifest:
     """
     if place.exists() and any(place.iterdir()) and not (place / MANIFEST).is_file():
         raise BundleError(f"{place} exists and is not a bundle", do="choose another folder with --out")
-    spec = read(TrialSpec, contents.trial / "spec.json")
-    trial = read(Trial, contents.trial / "trial.json")
+    spec = trial_folder.read_spec(contents.trial)
+    trial = trial_folder.read_trial(contents.trial)
     if trial.build is None or trial.failure is not None:
         why = trial.failure.message if trial.failure else "it has no engine"
         raise ArtifactError(f"the trial in {contents.trial} cannot be bundled: {why}", do="choose another candidate")
@@ -180,9 +180,10 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
     elif spec.cache is not None:
         cache = files.add(source / spec.cache.path, CACHE, "cache", spec.cache.sha256)
     known = None
-    if (source / "known.npz").is_file():
+    answer = source / trial_folder.KNOWN_ANSWER
+    if answer.is_file():
         snr = MIN_SNR_DB.get(spec.candidate.precision, QUANTIZED_SNR_DB)
-        known = KnownAnswer(path=files.add(source / "known.npz", "known.npz", "known-answer"), min_snr_db=snr)
+        known = KnownAnswer(path=files.add(answer, answer.name, "known-answer"), min_snr_db=snr)
     plugins = tuple(
         Path(files.add(plugin, f"plugins/{plugin.name}", "plugin")) for plugin in _existing(spec.target.plugins)
     )
@@ -264,11 +265,11 @@ def _portable_evaluation(evaluation: Evaluation | None) -> Evaluation | None:
 
 def _classes(spec: TrialSpec, folder: Path) -> tuple[str, ...]:
     """The class names in the order of the outputs, as the evaluation used them."""
-    if spec.classes or not (folder / "records.npz").is_file():
+    if spec.classes or not (folder / trial_folder.RECORDS).is_file():
         return spec.classes
     import numpy as np
 
-    with np.load(folder / "records.npz", allow_pickle=False) as records:
+    with np.load(folder / trial_folder.RECORDS, allow_pickle=False) as records:
         return tuple(str(name) for name in records["classes"]) if "classes" in records.files else ()
 
 

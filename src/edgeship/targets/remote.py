@@ -33,6 +33,7 @@ from typing import IO, Any, cast
 from edgeship.config import EngineName
 from edgeship.errors import ArtifactError, EdgeshipError, StorageError, TargetError
 from edgeship.files import sha256_file, storage_errors, write_json
+from edgeship.results import trial_folder
 from edgeship.targets import wire
 from edgeship.targets.channel import Channel, Closed, Malformed
 from edgeship.version import __version__
@@ -51,8 +52,8 @@ OURS = frozenset(
         "error.json",
         "stopped",
         "lock",
-        "spec.json",
-        "spec.sha256",
+        trial_folder.SPEC,
+        trial_folder.SPEC_MARK,
     }
 )
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -456,7 +457,7 @@ def _starting(place: Path) -> int | None:
 
 
 def _ended(place: Path) -> dict[str, Any] | None:
-    if (place / "trial.json").is_file():
+    if (place / trial_folder.TRIAL).is_file():
         return {"finished": True}
     if (place / "error.json").is_file():
         return wire.hear((place / "error.json").read_text(encoding="utf-8"))
