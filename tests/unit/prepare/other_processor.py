@@ -25,10 +25,10 @@ def main(folder: Path) -> None:
         name = place.stem
         feeds = {"x": np.load(place)}
         quantized = folder / f"{name}.int8.onnx"
-        reference = exact_session(folder / f"{name}.onnx", optimize=False).run(None, feeds)
+        reference = exact_session(folder / f"{name}.onnx", level="none").run(None, feeds)
         native = library().InferenceSession(str(quantized), providers=["CPUExecutionProvider"])
         found[name] = {
-            "exact": decibels(reference, exact_session(quantized).run(None, feeds)),
+            "exact": decibels(reference, exact_session(quantized, level="all").run(None, feeds)),
             "native": decibels(reference, native.run(None, feeds)),
         }
         with engine.open(quantized, OpenOptions()) as runner:
