@@ -6,7 +6,6 @@ or whose bound does not reach, is inconclusive and never a pass.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from edgeship.decide.drops import Drop, Reference, check_paired, measure, unchan
 from edgeship.decide.loaded_trial import Measured
 from edgeship.errors import UserInputError
 from edgeship.results import Decision, Judged, Outcome, Rule, VerdictWord
+from edgeship.text import nearest
 
 
 def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured) -> Decision:
@@ -146,9 +146,9 @@ def _resolve(
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), [item.lower() for item in known], n=1, cutoff=0.5)
+    close = nearest(name, known)
     if close:
-        return f"did you mean {next(item for item in known if item.lower() == close[0])!r}?"
+        return f"did you mean {close!r}?"
     return f"known here: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}" if known else "none is known here"
 
 

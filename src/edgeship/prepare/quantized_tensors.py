@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeship.errors import ModelError, UserInputError
 from edgeship.prepare.graph import opset_of
+from edgeship.text import alike
 
 if TYPE_CHECKING:
     import onnx
@@ -206,8 +207,6 @@ def select(model: onnx.ModelProto, patterns: Iterable[str]) -> tuple[str, ...]:
     Raises:
         UserInputError: A pattern that names no node, with the nearest names.
     """
-    import difflib
-
     names = [node.name for node in model.graph.node]
     kinds = sorted({node.op_type for node in model.graph.node})
     chosen: dict[str, None] = {}
@@ -217,7 +216,7 @@ def select(model: onnx.ModelProto, patterns: Iterable[str]) -> tuple[str, ...]:
             near = kinds
         else:
             found = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
-            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+            near = alike(pattern, names, 3) or names[:3]
         if not found:
             raise UserInputError(
                 f"keep pattern {pattern!r} names no node of the model",
