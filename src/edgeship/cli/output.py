@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -35,12 +35,15 @@ def show(*lines: RenderableType, error: bool = False) -> None:
         screen.print(item)
 
 
-@lru_cache(maxsize=2)
 def console(*, error: bool = False) -> Console:
     """The console of standard output or standard error; it wraps nothing where there is no terminal."""
+    return _screen(sys.stderr if error else sys.stdout)
+
+
+@lru_cache(maxsize=2)
+def _screen(stream: TextIO) -> Console:
     from edgeship.cli.screen import Screen
 
-    stream = sys.stderr if error else sys.stdout
     plain = not stream.isatty()
     columns = os.environ.get("COLUMNS", "")
     width = (int(columns) if columns.isdecimal() and int(columns) > 0 else LOG_WIDTH) if plain else None

@@ -14,7 +14,17 @@ from edgeship.files import storage_errors
 from edgeship.pipeline.prepare import KnownFrames, evaluation_hash
 from edgeship.pipeline.stages import Run, Stage, execute_in, execute_one, versions
 from edgeship.pipeline.user_code import code_hashes
-from edgeship.results import Artifact, Calibrated, Candidate, Failure, Quantized, Slimmed, Trial, TrialSpec, write
+from edgeship.results import (
+    Artifact,
+    Calibrated,
+    Candidate,
+    Failure,
+    Quantized,
+    Slimmed,
+    Trial,
+    TrialSpec,
+    trial_folder,
+)
 
 REFERENCE = "reference"
 PREVIEW = "preview"
@@ -117,17 +127,23 @@ def trial_stage(candidate: Candidate, tries: Tries, rebuild: int = 0) -> Stage[T
     def work(run: Run, folder: Path) -> Trial:
         spec = _spec(run, candidate, tries, rebuild)
         with storage_errors(folder):
-            shutil.copyfile(run.path(graph, "model.onnx"), folder / "model.onnx")
+            shutil.copyfile(run.path(graph, "model.onnx"), folder / trial_folder.MODEL)
             if spec.cache is not None:
                 shutil.copyfile(run.path("calibrate", spec.cache.path), folder / spec.cache.path)
             if spec.frames is not None:
                 shutil.copyfile(run.path("frames", spec.frames.path), folder / spec.frames.path)
-        write(spec, folder / "spec.json")
+        trial_folder.write_spec(spec, folder)
         return targets.run(target, folder, run.progress, timeout_s=run.config.candidates.timeout_s)
 
     suffix = f"#{rebuild}" if rebuild else ""
     return Stage(
-        f"trial:{name}:{candidate.name}{suffix}", Trial, key, work, in_place=True, file="trial.json", keep=_conclusive
+        f"trial:{name}:{candidate.name}{suffix}",
+        Trial,
+        key,
+        work,
+        in_place=True,
+        file=trial_folder.TRIAL,
+        keep=_conclusive,
     )
 
 
@@ -253,6 +269,6 @@ def _record_failure(run: Run, tries: Tries, candidate: Candidate, error: Edgeshi
     )
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write(trial, folder / "trial.json")
+    trial_folder.write_trial(trial, folder)
     tries.trials.append((candidate, trial, folder))
     return folder

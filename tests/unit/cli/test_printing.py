@@ -102,7 +102,9 @@ def test_a_full_disk_behind_the_errors_changes_no_exit_code() -> None:
 
 def test_a_closed_pipe_and_closed_streams_change_no_exit_code() -> None:
     line = f"'{sys.executable}' -m edgeship --help"
-    piped = subprocess.run(["bash", "-c", f"set -o pipefail; {line} | true"], capture_output=True, env=ENVIRONMENT, check=False)
+    piped = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line} | true"], capture_output=True, env=ENVIRONMENT, check=False
+    )
     assert (piped.returncode, piped.stderr) == (0, b"")
     closed = subprocess.run(["bash", "-c", f"{line} >&-; exit $?"], capture_output=True, env=ENVIRONMENT, check=False)
     assert closed.returncode == 0, closed.stderr
