@@ -5,7 +5,6 @@ Every problem of a file is reported at once, with the nearest valid key for a mi
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import sys
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_text
+from edgeship.text import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -363,9 +363,9 @@ def _problems(error: ValidationError) -> list[str]:
         location = [str(part) for part in item["loc"]]
         where = ".".join(location)
         if item["type"] == "extra_forbidden":
-            guess = difflib.get_close_matches(location[-1], _siblings(location[:-1]), n=1, cutoff=0.6)
             known = _siblings(location[:-1])
-            hint = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(sorted(known))}"
+            guess = nearest(location[-1], known)
+            hint = f"did you mean {guess!r}?" if guess else f"known here: {', '.join(sorted(known))}"
             found.append(f"{where}: unknown key; {hint}")
         elif item["type"] == "missing":
             found.append(f"{where}: missing")
@@ -381,8 +381,8 @@ def _problems(error: ValidationError) -> list[str]:
 def _nearest_choice(item: Any, value: object) -> str:
     expected = str(item.get("ctx", {}).get("expected", ""))
     choices = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
-    match = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.6)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    match = nearest(str(value), choices)
+    return f"; did you mean {match!r}?" if match else ""
 
 
 def _siblings(location: list[str]) -> list[str]:

@@ -6,7 +6,6 @@ or whose bound does not reach, is inconclusive and never a pass.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.sentences import Told, sentence
 from edgeship.errors import UserInputError
 from edgeship.results import Clock, Decision, Judged, Rule, VerdictWord, common_clock
+from edgeship.text import nearest
 
 
 def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured) -> Decision:
@@ -142,9 +142,9 @@ def unknown_class_metric(gate: Gate, task: metrics.Task) -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), [item.lower() for item in known], n=1, cutoff=0.5)
+    close = nearest(name, known)
     if close:
-        return f"did you mean {next(item for item in known if item.lower() == close[0])!r}?"
+        return f"did you mean {close!r}?"
     return f"known here: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}" if known else "none is known here"
 
 
