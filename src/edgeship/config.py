@@ -174,8 +174,9 @@ class Evaluation(Section):
     """The score at which the vehicle acts: recall of critical classes and score shift are measured there."""
     ignore_index: int | None = None
     batch: Count | None = None
-    """Images inferred at once, where the batch axis is dynamic. Default: on a GPU the profile's ``opt``, whose kernels
-    are the ones that are measured; on the CPU, and where there is no profile, 8."""
+    """Images inferred at once, where the batch axis is dynamic. Default: the batch that is timed and shipped
+    (``benchmark.batch``, else the profile's ``opt``), whose kernels are the ones that are measured; 8 where there is no
+    profile."""
     limit: Count | None = None
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=1)] | None = None
@@ -287,8 +288,9 @@ class Gate(Section):
     min_agreement: Fraction | None = None
     max_engine_mib: Positive | None = None
     max_memory_mib: Positive | None = None
-    min_achieved: Fraction = 0.5
-    """Share of the asked-for layers that must really run in the asked-for precision."""
+    min_achieved: Fraction = 0.9
+    """Share of the arithmetic (multiply-accumulates of convolutions and matrix products outside the kept ones) that
+    must really run in the asked-for precision."""
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """One-sided confidence of every bound; 0 turns the statistics off."""
     resamples: Annotated[int, Field(ge=100)] = 1000

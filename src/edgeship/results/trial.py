@@ -102,8 +102,14 @@ class Audit(Result):
     layers: dict[str, dict[str, int]]
     """Kind of layer → precision → count, for instance ``{"Conv": {"int8": 20, "fp32": 1}}``."""
     achieved: float | None
-    """Share of convolutions and matrix products, outside the kept ones, in the asked-for precision; None where the
-    model has some and the engine's report names none."""
+    """Share of the arithmetic (multiply-accumulates of convolutions and matrix products) in the asked-for precision,
+    outside the kept ones; None where nothing was judged: everything is kept, or the engine's report names none."""
+    arithmetic: float | None = None
+    """The same of all convolutions and matrix products, kept ones included: "INT8 does 43 % of the arithmetic"."""
+    kept_share: float | None = None
+    """Share of the arithmetic that is kept in high precision on request."""
+    weighed_by: Literal["multiply-accumulates", "count"] = "multiply-accumulates"
+    """``count`` where the engine does not tell the shapes of every product: each counts as one."""
     missed: tuple[AuditedLayer, ...] = ()
     kept: tuple[str, ...] = ()
     reformats: int | None = 0
@@ -111,6 +117,32 @@ class Audit(Result):
     notes: tuple[str, ...] = ()
     hottest: tuple[tuple[str, float], ...] = ()
     """Operator kinds by share of the run time, where a profile gave it."""
+
+
+class ConsistencyCheck(Result):
+    """One comparison of two ways to run the same rows; the output that differs most."""
+
+    kind: str
+    """``repeat``, ``equal rows``, ``permuted rows`` or ``batches``."""
+    what: str
+    """In words: ``batch 1 against batch 8``."""
+    output: str
+    passed: bool
+    db: float | None = None
+    """Signal-to-noise of the row that differs most, for float outputs; 200: equal."""
+    equal: float | None = None
+    """Share of equal elements, for integer outputs."""
+    said: str = ""
+
+
+class Consistency(Result):
+    """Whether an engine's answers depend on batch, neighbours or repeats."""
+
+    checks: tuple[ConsistencyCheck, ...]
+    min_db: float
+    """The tolerance, which follows the precision."""
+    min_equal: float
+    notes: tuple[str, ...] = ()
 
 
 class Quantiles(Result):
@@ -235,6 +267,7 @@ class Trial(Result):
     rebuild: int = 0
     build: Build | None = None
     audit: Audit | None = None
+    consistency: Consistency | None = None
     latency: Latency | None = None
     evaluation: Evaluated | None = None
     outputs: Artifact | None = None
