@@ -227,7 +227,7 @@ def test_a_crash_is_told_in_one_line_and_its_traceback_is_kept(made: Ground, tmp
 
 def test_the_last_line_is_short_and_printable() -> None:
     assert local.last_line("") == "" and local.last_line(" \n\n") == ""
-    assert local.last_line("one\n two\x1b[31m \n\n") == "two [31m"
+    assert local.last_line("one\n two\x1b[31m \n\n") == "two[31m"
     assert len(local.last_line("x" * 5000)) == 300
 
 
