@@ -268,7 +268,10 @@ class Benchmark(Section):
     max_s: Positive = 20.0
     min_samples: Count = 100
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Measure until the median is known this well (half width of its 95 % interval over its value)."""
+    """Measure until the median is known this well (half width of its 95 % interval over its value). A rule for p90 or
+    p99 raises the number of calls that it needs by itself."""
+    soak_s: Annotated[float, Field(ge=0)] = 0.0
+    """Hold the load so long before the calls that count: heat and power limits show after a minute or more."""
 
 
 class Gate(Section):
@@ -295,6 +298,11 @@ class Gate(Section):
     """One-sided confidence of every bound; 0 turns the statistics off."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     rebuilds: Count = 1
+
+    def quantiles(self) -> tuple[float, ...]:
+        """The quantiles of latency that a rule reads, the median first."""
+        tails = ((0.9, self.latency_p90_ms), (0.99, self.latency_p99_ms))
+        return (0.5, *(level for level, limit in tails if limit is not None))
 
 
 class Config(Section):

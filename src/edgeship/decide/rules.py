@@ -26,7 +26,7 @@ def untrusted(latency: Latency) -> str:
         return f"conditions changed during the measurement: {latency.conditions.changed}"
     if not latency.settled:
         low, high = latency.wall_ms.interval
-        return (
+        return latency.unsettled or (
             f"the median was not known to the asked-for precision within the time limit (between {low:.3g} and "
             f"{high:.3g} ms after {latency.wall_ms.samples} calls); raise benchmark.max_s or quiet the machine"
         )

@@ -32,6 +32,8 @@ class TrialSpec(Result):
     """.npz of a few preprocessed real frames, one array per input: feeds of the benchmark and known input."""
     benchmark: BenchmarkSettings | None
     """None: latency is not measured."""
+    gated: tuple[float, ...] = (0.5,)
+    """The quantiles of latency that a rule reads: each is measured until it is known."""
     evaluation: EvaluationSettings | None = None
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] = ()
@@ -157,6 +159,25 @@ class Quantiles(Result):
     interval: tuple[float, float]
 
 
+class MachineLoad(Result):
+    """What else the machine did during a measurement; None where the system does not tell."""
+
+    cpu_share: float | None = None
+    """CPU time of the measuring process over wall time: about its threads, less where it had to wait."""
+    others_cores: float | None = None
+    """Cores that other processes used, on average, of those that this one may use."""
+    steal_share: float | None = None
+    """Share of the processor's time that the hypervisor gave to other machines."""
+    involuntary_switches: int | None = None
+    """How often the process was interrupted for another one."""
+    throttled: int | None = None
+    """How often a container's CPU quota stopped it."""
+    load: float | None = None
+    """Processes that wanted to run, averaged over the last minute."""
+    busy: str = ""
+    """Why times may be longer than on a quiet machine; empty when nothing disturbed them."""
+
+
 class Conditions(Result):
     """Clocks and power around a measurement; None where nothing here can tell."""
 
@@ -170,6 +191,7 @@ class Conditions(Result):
     """nvml, sysfs, or empty when nothing could be read."""
     changed: str = ""
     """Why the run cannot be trusted; empty when conditions held."""
+    machine: MachineLoad = MachineLoad()
 
 
 Clock = Literal["device", "wall"]
@@ -195,7 +217,15 @@ class Latency(Result):
     warmup_s: float
     seconds: float
     settled: bool
-    """Whether the median was known to the asked-for precision before the time limit."""
+    """Whether the gated quantiles were known to the asked-for precision before the time limit."""
+    unsettled: str = ""
+    """Why they were not: too few calls within the time, or too much spread."""
+    soak_s: float = 0.0
+    """How long the load was held before the calls that count."""
+    drift: float = 0.0
+    """Slope of the calls that count, as a share of their median from the first to the last (Theil-Sen over blocks)."""
+    drift_sure: bool = False
+    """Whether the slope differs from zero at 99 % (Mann-Kendall over blocks) and exceeds the asked-for precision."""
     cuda_graph: bool = False
     """Whether the timed calls really replayed a CUDA graph."""
     no_graph: str = ""

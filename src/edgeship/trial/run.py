@@ -247,7 +247,9 @@ def _latency(place: _Place, settings: Benchmark, runner: Runner, built: Build, l
 
     def measure() -> Latency:
         feeds = batch_of(_frames(place, built), built.inputs, batch)
-        latency = benchmark(runner, feeds, settings, folder=place.folder, progress=place.progress)
+        latency = benchmark(
+            runner, feeds, settings, folder=place.folder, progress=place.progress, gated=place.spec.gated
+        )
         return latency.model_copy(update={"load_s": load_s})
 
     return place.once(trial_folder.LATENCY, Latency, measure)
