@@ -31,7 +31,7 @@ USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 COMMANDS = (
     "init", "doctor", "ship",
     "export", "slim", "preflight", "parity", "calibrate", "quantize", "build", "bench", "evaluate", "gate", "compare",
-    "inspect", "bundle", "verify", "run", "rebuild",
+    "report", "inspect", "bundle", "verify", "run", "rebuild",
 )  # fmt: skip
 """Every command, in the order of the path; ``--help`` shows them so."""
 INTERRUPTED = 130
@@ -40,7 +40,7 @@ INTERRUPTED = 130
 
 def _register() -> None:
     """Import the command modules: each adds its commands to ``app``."""
-    from edgeship.cli import bench, bundle, decide, engine, evaluate, prepare, quantize, ship  # noqa: F401
+    from edgeship.cli import bench, bundle, decide, engine, evaluate, prepare, quantize, report, ship  # noqa: F401
 
     order = {name: place for place, name in enumerate(COMMANDS)}
     app.registered_commands.sort(

@@ -185,7 +185,7 @@ class Job:
 
     def torch(self, config: Path, progress: Progress) -> list[dict[str, Any]]:
         """PyTorch on the same shapes. A baseline that PyTorch cannot make is listed with its reason."""
-        from edgeship.config import load
+        from edgeship.config import baselines_for, load
         from edgeship.errors import EngineError
         from edgeship.prepare import baseline
         from edgeship.prepare.model import load as load_model
@@ -197,7 +197,7 @@ class Job:
         model = load_model(settings.model, settings.root)
         inputs = [TensorInfo(name=key, shape=spec.shape, dtype=spec.dtype) for key, spec in model.inputs.items()]
         rows: list[dict[str, Any]] = []
-        names = baseline.names(self.options.device)
+        names = baselines_for(self.options.device)
         for number, name in enumerate(names):
             progress(number, len(names), f"PyTorch {name}")
             with baseline.open_baseline(name, model.module, tuple(model.inputs), self.options.device) as runner:

@@ -42,12 +42,14 @@ def ship(
                 how = "reused" if run.cached else f"{run.seconds:.1f} s"
                 screen.print(f"  {name:<40} {how}", markup=False)
 
-        outcome = pipeline.ship(settings, folder, progress, on_stage)
+        finished = pipeline.ship(settings, folder, progress, on_stage)
     if as_json:
-        print(outcome.result.model_dump_json(indent=2))
+        print(finished.result.model_dump_json(indent=2))
     else:
+        from edgeship.decide.report import terminal_summary
+
         screen = console()
-        for row in outcome.summary:
-            screen.print(row)
+        for line in terminal_summary(finished):
+            screen.print(line)
         screen.print(f"done in {time.perf_counter() - start:.1f} s", markup=False)
-    raise typer.Exit(EXIT[outcome.result.verdict])
+    raise typer.Exit(EXIT[finished.result.verdict])

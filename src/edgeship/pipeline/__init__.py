@@ -12,9 +12,11 @@ from pathlib import Path
 
 from edgeship.config import Config, Target
 from edgeship.data.reference import importable
+from edgeship.decide.finished_run import FinishedRun
 from edgeship.files import Hasher, lock, sweep
 from edgeship.pipeline import prepare
-from edgeship.pipeline.decide import Outcome, finish, forget
+from edgeship.pipeline.baseline import baseline_stage
+from edgeship.pipeline.decide import finish, forget
 from edgeship.pipeline.stages import Run, Stage, execute, execute_one
 from edgeship.pipeline.trials import (
     Tries,
@@ -46,7 +48,7 @@ def ship(
     folder: Path,
     progress: Progress = silent,
     on_stage: Callable[[str, StageRun | None], None] | None = None,
-) -> Outcome:
+) -> FinishedRun:
     """The whole path, from the model to the verdict.
 
     Args:
@@ -56,7 +58,7 @@ def ship(
         on_stage: Told when a stage begins and how it went.
 
     Returns:
-        The run's result as written to ``folder/result.json``, and what the terminal summary needs.
+        The finished run: its ``result.json`` and the folder with all that it names.
 
     Raises:
         EdgeshipError: What stopped the run, with the stage and the finished ones before it.
@@ -98,4 +100,6 @@ def _try_targets(run: Run, reference: Tries) -> list[Tries]:
     for name, target in targets.items():
         if target.host is None:
             found[name] = attempt((name, target))
+            if run.config.benchmark.baseline:
+                execute_one(run, baseline_stage(name, target))
     return [found[name] for name in targets]

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import platform
 import shutil
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgeship.decide import junit
+from edgeship.decide.finished_run import FinishedRun
+from edgeship.decide.report import write_report, write_summary
 from edgeship.files import storage_errors
+from edgeship.pipeline.changes import changes_stage
 from edgeship.pipeline.stages import Run, Stage, execute_one, source_digest, versions
-from edgeship.pipeline.trials import REFERENCE, Tries, needs_calibration
+from edgeship.pipeline.trials import REFERENCE, Tries, graph_name, needs_calibration
 from edgeship.results import (
     Calibrated,
     Decision,
     Exported,
     Judged,
     LatencyMs,
-    Parity,
-    Preflight,
     RunResult,
-    Slimmed,
     Trial,
     TrialSummary,
     VerdictWord,
@@ -34,14 +34,6 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "on
             "tensorrt-rtx", "numpy", "pillow")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The end of a run: what was written, and the lines for the terminal."""
-
-    result: RunResult
-    summary: tuple[Any, ...]
-
-
 def forget(folder: Path) -> None:
     """Remove an earlier run's verdict: a run that fails must not leave it for this one's."""
     with storage_errors(folder):
@@ -49,12 +41,16 @@ def forget(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def finish(run: Run, reference: Tries, tries: list[Tries]) -> Outcome:
+def finish(run: Run, reference: Tries, tries: list[Tries]) -> FinishedRun:
     """Judge every target, write what people and machines read, and pack what ships.
 
     The bundles hold the result and the report. result.json gets its name when the bundles that it tells of are there.
     """
     decisions = tuple(execute_one(run, decide_stage(target, reference)) for target in tries)
+    for target, decision in zip(tries, decisions, strict=True):
+        stage = changes_stage(reference, target, decision)
+        if stage is not None:
+            execute_one(run, stage)
     bundle = {
         target.name: run.folder / _bundle_name(target, tries)
         for target, decision in zip(tries, decisions, strict=True)
@@ -63,13 +59,14 @@ def finish(run: Run, reference: Tries, tries: list[Tries]) -> Outcome:
     result = _result(run, reference, tries, decisions, bundle)
     draft = run.folder / "stages" / "result.json"
     write(result, draft)
-    summary = _tell(run, reference, tries, decisions, bundle)
+    finished = FinishedRun(result, run.folder)
+    _tell(finished)
     for target, decision in zip(tries, decisions, strict=True):
         _bundle(run, reference, target, decision, run.folder / _bundle_name(target, tries))
     remove_bundles(run.folder, set(bundle.values()))
     with storage_errors(draft):
         draft.replace(run.folder / "result.json")
-    return Outcome(result, summary)
+    return finished
 
 
 def _bundle_name(target: Tries, tries: list[Tries]) -> str:
@@ -155,7 +152,6 @@ def _result(
     ]
     _, base, base_folder = reference.trials[0]
     own = Judged(candidate=base.candidate.name, target_name=REFERENCE, outcome="pass", rules=())
-    first = next(iter(bundle.values()), None)
     return RunResult(
         edgeship=__version__,
         verdict=verdict,
@@ -165,11 +161,23 @@ def _result(
         trials=tuple(summaries),
         decisions=decisions,
         stages=tuple(run.stages),
-        search={target.name: target.search.found.model_dump() for target in tries if target.search is not None},
+        search={target.name: target.search for target in tries if target.search is not None},
         environment=environment(),
         config=_below(run.config.model_dump(mode="json"), f"{run.config.root}/"),
-        bundle=first.name if first is not None else None,
+        config_file=run.config.file.name,
+        config_text=_config_text(run.config.file),
+        title=_title(run),
+        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        bundles={name: place.name for name, place in bundle.items()},
     )
+
+
+def _config_text(file: Path) -> str:
+    """The user's file; empty for a config that was made in Python."""
+    if not file.is_file():
+        return ""
+    with storage_errors(file):
+        return file.read_text(encoding="utf-8")
 
 
 def _below(value: Any, root: str) -> Any:
@@ -207,6 +215,7 @@ def summarize(run: Run, tries: Tries, name: str, trial: Trial, folder: Path, jud
         engine=trial.engine,
         device=trial.device,
         folder=folder.relative_to(run.folder).as_posix(),
+        graph=graph_name(trial.candidate, tries),
         latency_ms=latency,
         metrics=trial.evaluation.metrics if trial.evaluation is not None else {},
         drop=judged.drop,
@@ -238,56 +247,8 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def _tell(
-    run: Run, reference: Tries, tries: list[Tries], decisions: tuple[Decision, ...], bundle: dict[str, Path]
-) -> tuple[Any, ...]:
-    """Write the report, the Markdown summary and the JUnit file; return the lines for the terminal."""
-    from edgeship.decide import junit
-    from edgeship.decide.report import Evidence, Tried, terminal_summary, write_report, write_summary
-    from edgeship.pipeline.changes import changed_images
-
-    _, base, base_folder = reference.trials[0]
-    calibrated = run.results.get("calibrate")
-    source = run.config.file
-    evidence = Evidence(
-        title=_title(run),
-        decisions=decisions,
-        trials=tuple(Tried(trial, folder) for target in tries for _, trial, folder in target.trials),
-        reference=Tried(base, base_folder),
-        config=source.read_text(encoding="utf-8") if source.is_file() else "",
-        confidence=run.config.gate.confidence,
-        clock=run.config.gate.clock,
-        critical=tuple(run.config.gate.critical),
-        exported=run.result("export", Exported),
-        slimmed=run.result("slim", Slimmed),
-        preflight=run.result("preflight", Preflight),
-        parity=run.result("parity", Parity),
-        calibrated=calibrated if isinstance(calibrated, Calibrated) else None,
-        calibrated_folder=run.folders.get("calibrate"),
-        quantized={target.name: target.quantized for target in tries},
-        stages=tuple(run.stages),
-        environment=environment(),
-        reproduce=(f"edgeship ship {source.name}",),
-        finished=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        searches={
-            target.name: target.search.for_report(next(iter(run.config.gate.max_drop), None))
-            for target in tries
-            if target.search is not None
-        },
-        changed={
-            target.name: changed_images(run, reference, target, decision)
-            for target, decision in zip(tries, decisions, strict=True)
-        },
-    )
-    write_report(evidence, run.folder / "report.html")
-    write_summary(evidence, run.folder / "summary.md")
-    junit.write(decisions, run.folder / "junit.xml")
-    places = {"report": run.folder / "report.html", "result": run.folder / "result.json"}
-    places |= {f"bundle {name}" if len(bundle) > 1 else "bundle": place for name, place in bundle.items()}
-    return tuple(terminal_summary(evidence, {label: _near(place) for label, place in places.items()}))
-
-
-def _near(place: Path) -> Path:
-    """A path as short as it can be typed from here."""
-    here = Path.cwd()
-    return place.resolve().relative_to(here) if place.resolve().is_relative_to(here) else place
+def _tell(run: FinishedRun) -> None:
+    """Write the report, the Markdown summary and the JUnit file."""
+    write_report(run, run.folder / "report.html")
+    write_summary(run, run.folder / "summary.md")
+    junit.write(run.result.decisions, run.folder / "junit.xml")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from edgeship.config import Target
 from edgeship.decide import gate, loaded_trial
 from edgeship.decide.loaded_trial import Measured
-from edgeship.decide.report import SearchFound, SearchStep
 from edgeship.decide.rules import SPEED
 from edgeship.decide.search import SearchOptions, Tried, search
 from edgeship.pipeline.calibration import frames_of
@@ -17,40 +15,10 @@ from edgeship.pipeline.stages import Run, Stage, execute_one, versions
 from edgeship.pipeline.trials import PREVIEW, Tries, on_this_cpu, try_one
 from edgeship.prepare import calibration_cache, sensitivity
 from edgeship.prepare.compare import Snr
-from edgeship.results import Calibrated, Candidate, Judged, LayerNoise, Searched, Sensitivity, Slimmed
+from edgeship.results import Calibrated, Candidate, Judged, Searched, Sensitivity, Slimmed
 
 FRAMES = 8
 """Real frames that the ranking runs on."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """What the search of one target found, and the ranking it rests on."""
-
-    ranking: Sensitivity
-    found: Searched
-
-    def for_report(self, metric: str | None) -> SearchFound:
-        """The report's evidence of it."""
-        steps = tuple(
-            SearchStep(
-                candidate=item.candidate,
-                kept=len(item.keep),
-                where=item.where,
-                drop=item.drop.get(metric) if metric is not None else None,
-                metric=metric or "",
-                latency_ms=item.latency_ms,
-                outcome=item.outcome,
-                why=item.why,
-            )
-            for item in self.found.attempts
-        )
-        noise = tuple(
-            LayerNoise(node=node, operator=group.operator, snr_db=group.snr_db)
-            for group in self.ranking.groups
-            for node in group.nodes[:1]
-        )
-        return SearchFound(self.found.sentence, steps, noise, self.found.keep)
 
 
 def called_for(run: Run, tries: Tries, reference: Tries) -> bool:
@@ -72,7 +40,7 @@ def called_for(run: Run, tries: Tries, reference: Tries) -> bool:
     return loses and any(not is_low and name in SPEED for is_low, name in broken)
 
 
-def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = True) -> Search | None:
+def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = True) -> Searched | None:
     """Search one target; the trials it makes are added to ``tries``. None when its engines cannot run here at all.
 
     ``fallback``: whether to stop where plain INT8 is slower than high precision (see ``SearchOptions``).
@@ -118,7 +86,7 @@ def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = 
         fallback=fallback,
         extra_keep=run.config.quantization.keep,
     )
-    return Search(ranking, search(ranking, judge(plain), judge(high), attempt, options))
+    return search(ranking, judge(plain), judge(high), attempt, options)
 
 
 def _ensure(run: Run, tries: Tries, candidate: Candidate) -> list[Measured]:

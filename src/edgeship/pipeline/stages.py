@@ -114,7 +114,12 @@ def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
             error.stage = stage.name
             error.finished = tuple(item.name for item in run.stages)
         raise
-    done = StageRun(name=stage.name, seconds=time.perf_counter() - start, cached=cached)
+    done = StageRun(
+        name=stage.name,
+        seconds=time.perf_counter() - start,
+        cached=cached,
+        folder=folder.relative_to(run.folder).as_posix(),
+    )
     run.results[stage.name], run.folders[stage.name] = result, folder
     run.stages.append(done)
     run.hasher.save()

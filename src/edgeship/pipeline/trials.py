@@ -14,7 +14,18 @@ from edgeship.files import storage_errors
 from edgeship.pipeline.prepare import KnownFrames, evaluation_hash
 from edgeship.pipeline.stages import Run, Stage, execute_in, execute_one, versions
 from edgeship.pipeline.user_code import code_hashes
-from edgeship.results import Artifact, Calibrated, Candidate, Failure, Quantized, Slimmed, Trial, TrialSpec, write
+from edgeship.results import (
+    Artifact,
+    Calibrated,
+    Candidate,
+    Failure,
+    Quantized,
+    Searched,
+    Slimmed,
+    Trial,
+    TrialSpec,
+    write,
+)
 
 REFERENCE = "reference"
 PREVIEW = "preview"
@@ -158,7 +169,7 @@ def _spec(run: Run, candidate: Candidate, tries: Tries, rebuild: int) -> TrialSp
         model=source.model,
         cache=cache,
         frames=run.result("frames", KnownFrames).arrays,
-        benchmark=None if tries.preview else config.benchmark,
+        benchmark=None if tries.preview else config.benchmark.model_copy(update={"baseline": ()}),
         evaluation=measured,
         preprocess=config.preprocess,
         rebuild=rebuild,
@@ -180,8 +191,7 @@ class Tries:
     name: str
     target: Target
     trials: list[tuple[Candidate, Trial, Path]] = field(default_factory=list)
-    quantized: dict[str, Quantized] = field(default_factory=dict)
-    search: Any = None
+    search: Searched | None = None
     preview: bool = False
     """TensorRT's Q/DQ graphs in onnxruntime on this machine: for their answers only, never timed or built twice."""
 
@@ -215,7 +225,7 @@ def try_one(run: Run, tries: Tries, candidate: Candidate) -> list[Path]:
     if candidate.precision not in ("fp32", "implicit"):
         stage = graph_stage(candidate, tries)
         try:
-            tries.quantized[candidate.name] = execute_one(run, stage)
+            execute_one(run, stage)
         except UserInputError:
             raise
         except EdgeshipError as error:

@@ -1,0 +1,108 @@
+"""The stage that times the model in PyTorch on a target of this machine, beside its engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeship.config import Benchmark, Target, baselines_for
+from edgeship.errors import EngineError
+from edgeship.pipeline.prepare import KnownFrames, export_key
+from edgeship.pipeline.stages import Run, Stage, versions
+from edgeship.results import Baseline, Baselines, Exported, TensorInfo
+from edgeship.trial.benchmark import benchmark
+from edgeship.trial.sweep import feeds_for
+
+
+def baseline_stage(name: str, target: Target) -> Stage[Baselines]:
+    """Time the config's baselines that the target's device can run, at the batch of the target's trials."""
+
+    def key(run: Run) -> Any:
+        return {
+            "export": export_key(run),
+            "names": _names(run, target),
+            "target": target.model_dump(mode="json", include={"device", "threads", "batch", "shapes"}),
+            "benchmark": run.config.benchmark.model_dump(mode="json", exclude={"baseline"}),
+            "frames": run.result("frames", KnownFrames).model_dump(mode="json"),
+            "versions": versions("torch"),
+        }
+
+    def work(run: Run, folder: Path) -> Baselines:
+        from edgeship.prepare.model import load
+
+        model = load(run.config.model, run.config.root)
+        inputs = [TensorInfo(name=name, shape=spec.shape, dtype=spec.dtype) for name, spec in model.inputs.items()]
+        feeds = _feeds(run, target, inputs)
+        with _threads(target.threads):
+            rows = time_baselines(_names(run, target), model.module, feeds, target.device, run.config.benchmark)
+        return Baselines(device=target.device, torch=versions("torch").get("torch", ""), rows=rows)
+
+    return Stage(f"baseline:{name}", Baselines, key, work)
+
+
+def time_baselines(
+    names: Sequence[str], module: Any, feeds: dict[str, Any], device: str, settings: Benchmark
+) -> tuple[Baseline, ...]:
+    """Time PyTorch on one batch. A baseline that PyTorch cannot make is listed with its reason.
+
+    Args:
+        names: Of :func:`edgeship.config.baselines_for`.
+        module: The ``nn.Module``; it is copied.
+        feeds: One batch of every input, in the order of its ``forward``.
+        device: ``"cpu"`` or ``"cuda:0"``.
+        settings: How long to measure.
+    """
+    from edgeship.prepare.baseline import open_baseline
+
+    batch = max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
+    rows = []
+    for name in names:
+        try:
+            with open_baseline(name, module, tuple(feeds), device) as runner:
+                rows.append(Baseline(name=name, batch=batch, latency=benchmark(runner, feeds, settings)))
+        except EngineError as error:
+            rows.append(Baseline(name=name, batch=batch, failed=error.found))
+    return tuple(rows)
+
+
+def _names(run: Run, target: Target) -> list[str]:
+    known = baselines_for(target.device)
+    return [name for name in run.config.benchmark.baseline if name in known]
+
+
+def _feeds(run: Run, target: Target, inputs: Sequence[TensorInfo]) -> dict[str, Any]:
+    """The trials' own frames at their batch, by the names of the model's inputs; noise where there are none."""
+    renamed = run.result("export", Exported).renamed
+    shapes = {info.name: target.shapes[name].opt for info in inputs if (name := _of(info, renamed)) in target.shapes}
+    batch = run.config.benchmark.batch or max((shape[0] for shape in shapes.values()), default=target.batch.opt)
+    stored = run.result("frames", KnownFrames).arrays
+    frames = None
+    if stored is not None:
+        with np.load(run.path("frames", stored.path), allow_pickle=False) as arrays:
+            found = {info.name: arrays[_of(info, renamed)] for info in inputs if _of(info, renamed) in arrays.files}
+        frames = found if len(found) == len(inputs) else None
+    return feeds_for(inputs, batch, frames, shapes)
+
+
+def _of(info: TensorInfo, renamed: dict[str, str]) -> str:
+    """An input's name in the exported graph."""
+    return renamed.get(info.name, info.name)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let PyTorch use as many CPU threads as the target's engines; 0: its own choice."""
+    from edgeship.prepare.model import import_torch
+
+    torch = import_torch("the PyTorch baseline")
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
