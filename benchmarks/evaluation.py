@@ -1,6 +1,6 @@
 """Evaluation: throughput beside the model's own, memory over many images, COCO metrics beside pycocotools.
 
-Run alone: ``python benchmarks/evaluation.py [--quick] [--only PART] [--json benchmarks/results/evaluation.json]``.
+    python benchmarks/evaluation.py [--quick] [--json benchmarks/results/evaluation.json]
 
 throughput  images/s of ``edgeship evaluate`` on JPEG files over images/s of the same session alone on ready
             batches; the target is 0.9. On a CPU engine the decoding takes cores from the model, so the ratio depends
@@ -15,19 +15,14 @@ import argparse
 import contextlib
 import io
 import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import harness
+import models
 import numpy as np
-import onnx
-import onnxruntime
-import PIL
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edgeship import engines
@@ -43,49 +38,6 @@ SIDE = 416
 LETTERBOX = Preprocess(fit="letterbox")
 CLASSES = tuple(f"class {number:02}" for number in range(80))
 BATCH = 8
-
-
-def convolutions(path: Path, width: int, depth: int) -> Path:
-    """3x3 convolutions at stride 8 with random weights, and 100 fixed detections [batch, 100, 6]."""
-    random = np.random.default_rng(0)
-    nodes, constants, last, channels = [], {}, "x", 3
-    for number in range(depth):
-        stride = 2 if number < 3 else 1
-        weight = random.normal(0, (2 / (9 * channels)) ** 0.5, (width, channels, 3, 3)).astype(np.float32)
-        constants[f"w{number}"] = weight
-        nodes.append(
-            helper.make_node(
-                "Conv",
-                [last, f"w{number}"],
-                [f"c{number}"],
-                pads=[1] * 4,
-                strides=[stride, stride],
-                name=f"conv{number}",
-            )
-        )
-        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
-        last, channels = f"r{number}", width
-    rows = np.zeros((1, 100, 6), np.float32)
-    rows[0, :, :2] = random.uniform(0, 300, (100, 2))
-    rows[0, :, 2:4] = rows[0, :, :2] + random.uniform(5, 100, (100, 2))
-    rows[0, :, 4], rows[0, :, 5] = random.random(100), random.integers(0, 80, 100)
-    constants |= {"rows": rows, "zero": np.array(0, np.float32), "all": np.array([1, 2, 3]), "last": np.array([3])}
-    nodes += [
-        helper.make_node("GlobalAveragePool", [last], ["mean"]),
-        helper.make_node("ReduceMean", ["mean", "all"], ["one"], keepdims=1),
-        helper.make_node("Squeeze", ["one", "last"], ["flat"]),
-        helper.make_node("Mul", ["flat", "zero"], ["nothing"]),
-        helper.make_node("Add", ["rows", "nothing"], ["detections"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "chain",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["batch", 100, 6])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
 
 
 def photographs(folder: Path, count: int, size: tuple[int, int], distinct: int = 24) -> Evaluation:
@@ -126,7 +78,7 @@ def photographs(folder: Path, count: int, size: tuple[int, int], distinct: int =
 
 def alone(model: Path, threads: int, seconds: float) -> float:
     """Images/s of the session on one ready batch."""
-    feeds = {"x": np.random.default_rng(0).random((BATCH, 3, SIDE, SIDE), dtype=np.float32) * 255}
+    feeds = {"images": np.random.default_rng(0).random((BATCH, 3, SIDE, SIDE), dtype=np.float32) * 255}
     with engines.get("onnxruntime").open(model, OpenOptions(threads=threads)) as runner:
         runner.infer(feeds)
         start, calls = time.perf_counter(), 0
@@ -146,7 +98,7 @@ def throughput(folder: Path, *, quick: bool) -> list[dict[str, float | str]]:
         load(item, LETTERBOX, (SIDE, SIDE))
     decode_ms = (time.perf_counter() - start) / 40 * 1e3
     for width, depth in ((32, 6), (64, 12), (96, 20)):
-        model = convolutions(folder / f"chain-{width}-{depth}.onnx", width, depth)
+        model = models.chain(folder / f"chain-{width}-{depth}.onnx", SIDE, width, depth, "detections")
         for threads in (1, 0):
             limit = settings.model_copy(update={"limit": 40 if quick else 120 if width > 64 else 300})
             before = alone(model, threads, 2 if quick else 4)
@@ -177,9 +129,7 @@ def peak_mib(folder: str, count: str) -> None:
     )
     with engines.get("onnxruntime").open(place / "small.onnx", OpenOptions()) as runner:
         found = evaluate(runner, settings, LETTERBOX, folder=Path(tempfile.mkdtemp(dir=place)))
-    # Not getrusage: its peak includes the parent's at the moment of the fork.
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+    peak = harness.high_water_mib()
     print(json.dumps({"images": found.images, "peak_mib": peak, "seconds": found.seconds}))
 
 
@@ -187,13 +137,10 @@ def memory(folder: Path, *, quick: bool) -> list[dict[str, float]]:
     """Peak memory over growing numbers of 1920x1080 images."""
     counts = (50, 200) if quick else (100, 1000, 5000)
     photographs(folder / "hd", counts[-1], (1920, 1080))
-    convolutions(folder / "small.onnx", 8, 4)
+    models.chain(folder / "small.onnx", SIDE, 8, 4, "detections")
     rows = []
     for count in counts:
-        done = subprocess.run(
-            [sys.executable, __file__, "--peak", str(folder), str(count)], capture_output=True, text=True, check=True
-        )
-        rows.append(json.loads(done.stdout))
+        rows.append(harness.child(__file__, "--peak", folder, count))
     return rows
 
 
@@ -288,74 +235,35 @@ def pycocotools_seconds(scenes: list[tuple[Boxes, Detection]]) -> tuple[float, l
     return seconds, judge.stats.tolist()
 
 
-def machine() -> dict[str, object]:
-    """What this ran on."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "commit": commit(),
-        "load_before": os.getloadavg()[0],
-    }
-
-
-def commit() -> str:
-    """Of this tree; ``+`` where files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def show(title: str, rows: list[dict[str, object]]) -> None:
-    """A plain table."""
-    print(f"\n{title}")
-    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    widths = [max(len(name), *(len(line[k]) for line in cells)) for k, name in enumerate(rows[0])]
-    for line in (list(rows[0]), *cells):
-        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
-
-
 PARTS = {"metrics": coco_metrics, "throughput": throughput, "memory": memory}
-TITLES = {
-    "metrics": "COCO metrics, seconds (target: under 20)",
-    "throughput": "Throughput (target: ratio at least 0.9)",
-    "memory": "Peak memory, 1920x1080 JPEG files (target: flat)",
-}
+
+
+def targets(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What was to be reached, beside what this run shows."""
+    worst = min(row["ratio"] for row in results["throughput"])
+    peaks = [row["peak_mib"] for row in results["memory"]]
+    return [
+        harness.target("COCO metrics, seconds", results["metrics"][0]["edgeship_s"], 2.0),
+        harness.target("throughput over the bare session, worst row", worst, 0.9, at_least=True),
+        harness.target("peak memory at the most images over that at the fewest", peaks[-1] / peaks[0], 1.1),
+    ]
 
 
 def main() -> None:
-    """Measure and print; ``--json`` also writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure and print all parts."""
+    parser = harness.parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it runs")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part, and keep the others of the JSON")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--peak", nargs=2, metavar=("FOLDER", "COUNT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.peak:
         peak_mib(*given.peak)
         return
-    wanted = given.only or list(PARTS)
-    results: dict[str, object] = {}
-    if given.json and given.json.is_file():
-        results = json.loads(given.json.read_text())
+    before, results = harness.facts(), {}
     with tempfile.TemporaryDirectory() as scratch:
-        for part in wanted:
-            rows = PARTS[part](Path(scratch), quick=given.quick)
-            show(TITLES[part], rows)
-            results[part] = {"machine": machine(), "quick": given.quick, "rows": rows}
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(results, indent=2) + "\n")
+        for part, measure in PARTS.items():
+            results[part] = rows = measure(Path(scratch), quick=given.quick)
+            print(f"\n{part}\n{harness.table(rows[0], (row.values() for row in rows))}", flush=True)
+    harness.record(given.json, before, quick=given.quick, **results, targets=targets(results))
 
 
 if __name__ == "__main__":

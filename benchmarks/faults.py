@@ -33,8 +33,8 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "end_to_
 import numpy as np
 import torch
 from conftest import make_project
+from harness import facts
 from PIL import Image
-from recorded import conditions
 from safetensors.torch import save_file
 
 from edgeship import __version__
@@ -451,7 +451,7 @@ def main() -> None:
         told = kill(arguments.count or 50, arguments.seed, arguments.seconds)
     else:
         told = full()
-    told = conditions() | told
+    told = facts() | told
     print(json.dumps(told, indent=2))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_sections
+import harness
 
 LIMITS_S = {
     "models": 150,
@@ -39,34 +37,18 @@ LIMITS_S = {
 
 
 def machine() -> dict[str, Any]:
-    """What ran where: GPU, versions, commit. Nothing that names a person or a host."""
-    found: dict[str, Any] = {
-        "when": time.strftime("%Y-%m-%d", time.gmtime()),
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "commit": os.environ.get("EDGESHIP_COMMIT", ""),
-        "versions": {},
-    }
-    if not found["commit"] and shutil.which("git"):
-        asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-        found["commit"] = asked.stdout.strip()
-    from importlib.metadata import PackageNotFoundError, version
-
-    for package in ("torch", "torchvision", "numpy", "onnx", "onnxruntime-gpu", "nvidia-modelopt", "cuda-bindings"):
-        try:
-            found["versions"][package] = version(package)
-        except PackageNotFoundError:
-            found["versions"][package] = None
+    """What ran where, with the GPU."""
     from edgeship.engines import cuda
 
     gpu, known = cuda.properties(0), cuda.versions()
-    found["gpu"] = {
-        "name": gpu.name,
-        "compute_capability": gpu.compute_capability,
-        "memory_mib": gpu.memory_bytes >> 20,
-        "driver_cuda": known.driver,
+    return harness.facts() | {
+        "gpu": {
+            "name": gpu.name,
+            "compute_capability": gpu.compute_capability,
+            "memory_mib": gpu.memory_bytes >> 20,
+            "driver_cuda": known.driver,
+        }
     }
-    return found
 
 
 def main() -> int:

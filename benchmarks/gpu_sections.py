@@ -458,7 +458,7 @@ def calibrate(work: Path) -> dict[str, Any]:
     ``forward_fps`` and ``observed_fps`` are frames per second of the plain forward pass and of the same pass with
     every observed tensor counted, frames coming from host memory in both, best of three rounds after a warm-up.
     """
-    from edgeship.prepare.calibrate import Options
+    from edgeship.prepare.calibrate import CalibrateOptions
     from edgeship.prepare.calibrate import calibrate as run
     from edgeship.prepare.frame_checks import Batches
 
@@ -476,7 +476,7 @@ def calibrate(work: Path) -> dict[str, Any]:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
             begin = time.perf_counter()
-            options = Options(method=method, device=device)
+            options = CalibrateOptions(method=method, device=device)
             done = run(work / "fp32.onnx", Batches(held), place / "calibration.cache", options)
             row[f"{method}_s"] = time.perf_counter() - begin
         row |= {"seconds": row["auto_s"], "tensors": done.tensors, "method": done.method}
@@ -489,11 +489,12 @@ def calibrate(work: Path) -> dict[str, Any]:
 def _observation(path: Path, held: list[Any], device: str) -> dict[str, float]:
     from edgeship.prepare import graph
     from edgeship.prepare.activations import Observer, open_session
-    from edgeship.prepare.quantized_tensors import infer, place
+    from edgeship.prepare.inferred_graph import infer
+    from edgeship.prepare.quantized_tensors import find_tensors
 
     proto = infer(graph.load_onnx(path))
     session = open_session(proto, device=device)
-    observer = Observer(proto, place(proto).observed, device=device)
+    observer = Observer(proto, find_tensors(proto).observed, device=device)
     taken: dict[str, list[float]] = {"forward": [], "observed": []}
     for number in range(4):
         part = held if number else held[:6]  # round 0 warms up

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import harness
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "reference" / "gpu-results.md"
@@ -77,7 +79,7 @@ def page(results: dict[str, Any]) -> str:
     gpu = machine["gpu"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
     lines = [
-        f"## {gpu['name']}, {machine['when']}",
+        f"## {gpu['name']}, {machine.get('day', machine.get('when'))}",
         "",
         f"Compute capability {gpu['compute_capability']}, driver for CUDA {gpu['driver_cuda']}, {machine['cores']} CPU "
         f"cores, Python {machine['python']}, {versions}; commit `{machine['commit']}`.",
@@ -100,19 +102,8 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
-    """A Markdown table; floats with three significant places."""
-    names = list(head)
-    made = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    return made + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-    return "–" if value is None else str(value)
+def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
+    return harness.table(head, rows, pad=False).splitlines()
 
 
 def _fastest(sections: dict[str, Any], precision: str, batch: int) -> float | None:
@@ -159,7 +150,7 @@ def _targets(sections: dict[str, Any]) -> list[str]:
         grown = max(soak["device_memory_growth_mib"], soak["host_memory_growth_mib"])
         seen = f"{grown:.1f} MiB, medians within {soak['median_spread']:.2%}"
         add("100,000 inferences: memory flat, no drift", seen, grown < 4 and soak["median_spread"] < 0.02)
-    return ["### Targets", "", *table(("target", "seen", "reached"), rows)]
+    return ["### Targets", "", *_table(("target", "seen", "reached"), rows)]
 
 
 def _engine(found: dict[str, Any], sections: dict[str, Any]) -> list[str]:
@@ -185,7 +176,7 @@ def _engine(found: dict[str, Any], sections: dict[str, Any]) -> list[str]:
         )
     head = ("precision", "batch", "device p50", "p90", "p99", "wall p50", "upload", "images/s", "CUDA graph")
     lines = ["### ResNet-50, 224×224, onnxruntime's CUDA provider through edgeship", ""]
-    lines += table((*head, "best by hand", "ratio"), rows)
+    lines += _table((*head, "best by hand", "ratio"), rows)
     return [*lines, "", HAND]
 
 
@@ -197,7 +188,7 @@ def _torch(found: dict[str, Any], sections: dict[str, Any]) -> list[str]:
         ratio = time / ours if time and ours else None
         rows.append((row["baseline"], row["batch"], time, row.get("wall_ms", {}).get("p50"), ratio))
     lines = ["### What one would have without an engine: PyTorch, same shapes", ""]
-    lines += table(("baseline", "batch", "device p50", "wall p50", "times edgeship's engine of that precision"), rows)
+    lines += _table(("baseline", "batch", "device p50", "wall p50", "times edgeship's engine of that precision"), rows)
     return [*lines, "", "The fp16 baselines also use channels_last, except `eager-fp16`; inputs lie on the device."]
 
 
@@ -214,7 +205,7 @@ def _hand(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
         "clock",
     )
     head = ("precision", "batch", "NHWC", "CUDA graph", "own stream", "fuse_conv_bias", "use_tf32", "median", "clock")
-    return ["### onnxruntime by hand", "", *table(head, ([row.get(key) for key in keys] for row in found["rows"]))]
+    return ["### onnxruntime by hand", "", *_table(head, ([row.get(key) for key in keys] for row in found["rows"]))]
 
 
 def _events(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
@@ -222,7 +213,7 @@ def _events(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
     return [
         "### Our events against `torch.cuda.Event` around the same runs",
         "",
-        *table(("batch", "edgeship", "torch", "ratio"), rows),
+        *_table(("batch", "edgeship", "torch", "ratio"), rows),
     ]
 
 
@@ -237,7 +228,7 @@ def _overhead(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
         "infer_over_by_hand_us": "`infer`'s own share",
     }
     rows = [(text, found[key]) for key, text in names.items() if key in found]
-    return ["### What a call costs, ResNet-50 FP16 at batch 1", "", *table(("what", "wall µs"), rows)]
+    return ["### What a call costs, ResNet-50 FP16 at batch 1", "", *_table(("what", "wall µs"), rows)]
 
 
 def _sweep(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
@@ -245,7 +236,7 @@ def _sweep(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
     return [
         "### FP16 over batch sizes",
         "",
-        *table(("batch", "device p50", "wall p50", "images/s with transfers"), rows),
+        *_table(("batch", "device p50", "wall p50", "images/s with transfers"), rows),
     ]
 
 
@@ -254,7 +245,7 @@ def _soak(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
     return [
         "### 100,000 inferences",
         "",
-        *table(
+        *_table(
             ("after", "device p50", "device MiB", "host MiB"), ([row[key] for key in keys] for row in found["rows"])
         ),
         "",
@@ -267,7 +258,7 @@ def _soak(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
 def _parity(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
     rows = [(row["what"], row["max_abs"], row["max_abs"] / found["scale"]) for row in found["rows"]]
     head = ("what", "largest difference", "of the largest logit")
-    return ["### Against PyTorch FP32 on the same GPU, 8 photographs", "", *table(head, rows)]
+    return ["### Against PyTorch FP32 on the same GPU, 8 photographs", "", *_table(head, rows)]
 
 
 def _calibrate(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
@@ -282,7 +273,7 @@ def _calibrate(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
         "auto, s",
         "tensors",
     )
-    return ["### Calibrating ResNet-50", "", *table(head, ([row.get(key) for key in keys] for row in found["rows"]))]
+    return ["### Calibrating ResNet-50", "", *_table(head, ([row.get(key) for key in keys] for row in found["rows"]))]
 
 
 def _ship(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
@@ -293,7 +284,7 @@ def _ship(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
         f"Verdict {found['verdict']}, chosen {found['chosen']} (random weights: the accuracy means nothing).",
         "",
     ]
-    return lines + table(("stage", "seconds"), stages)
+    return lines + _table(("stage", "seconds"), stages)
 
 
 def _examples(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
@@ -308,7 +299,7 @@ def _examples(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
                 (row["example"], trial["candidate"], latency.get("p50"), name, metrics.get(name), drop, trial["passed"])
             )
     head = ("example", "candidate", "p50", "metric", "value", "drop", "passes")
-    lines = ["### The examples through `edgeship ship` on the GPU", "", *table(head, rows), ""]
+    lines = ["### The examples through `edgeship ship` on the GPU", "", *_table(head, rows), ""]
     for row in found["rows"]:
         said = " ".join((row.get("sentence") or row.get("said", "")).split())
         lines.append(f"- {row['example']}: {row.get('verdict', 'no verdict')} in {row['seconds']:.0f} s. {said}")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 
@@ -75,3 +78,50 @@ def resnet18(path: Path, size: int = 224, seed: int = 0) -> Path:
         verbose=False,
     )
     return path
+
+
+def chain(path: Path, side: int, width: int, depth: int, head: str = "logits") -> Path:
+    """3x3 convolutions of ``width`` channels with random weights: images [batch, 3, side, side] → the head.
+
+    ``logits``: [batch, 10], stride 2 at the first convolution. ``detections``: 100 fixed rows [batch, 100, 6] of
+    corners, score and class, stride 8 in all, so that decoding and matching have boxes to work on.
+    """
+    random = np.random.default_rng(0)
+    nodes, constants, last, channels = [], {}, "images", 3
+    halved = 1 if head == "logits" else 3
+    for number in range(depth):
+        stride = 2 if number < halved else 1
+        scale = (2 / (9 * channels)) ** 0.5
+        constants[f"w{number}"] = random.normal(0, scale, (width, channels, 3, 3)).astype(np.float32)
+        made = [last, f"w{number}"], [f"c{number}"]
+        nodes.append(helper.make_node("Conv", *made, pads=[1] * 4, strides=[stride] * 2, name=f"conv{number}"))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        last, channels = f"r{number}", width
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["mean"]))
+    if head == "logits":
+        constants["v"] = random.normal(0, 1, (width, 10)).astype(np.float32)
+        nodes += [helper.make_node("Flatten", ["mean"], ["flat"]), helper.make_node("MatMul", ["flat", "v"], [head])]
+        shape: list[str | int] = ["batch", 10]
+    else:
+        constants |= _fixed_rows(random)
+        nodes += [
+            helper.make_node("ReduceMean", ["mean", "all"], ["one"], keepdims=1),
+            helper.make_node("Squeeze", ["one", "last"], ["flat"]),
+            helper.make_node("Mul", ["flat", "zero"], ["nothing"]),
+            helper.make_node("Add", ["rows", "nothing"], [head]),
+        ]
+        shape = ["batch", 100, 6]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, side, side])]
+    outputs = [helper.make_tensor_value_info(head, TensorProto.FLOAT, shape)]
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "chain", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def _fixed_rows(random: np.random.Generator) -> dict[str, np.ndarray]:
+    rows = np.zeros((1, 100, 6), np.float32)
+    rows[0, :, :2] = random.uniform(0, 300, (100, 2))
+    rows[0, :, 2:4] = rows[0, :, :2] + random.uniform(5, 100, (100, 2))
+    rows[0, :, 4], rows[0, :, 5] = random.random(100), random.integers(0, 80, 100)
+    return {"rows": rows, "zero": np.array(0, np.float32), "all": np.array([1, 2, 3]), "last": np.array([3])}

@@ -1,4 +1,4 @@
-"""Every benchmark that runs on a CPU, one after the other: ``make bench``. Each prints both sides and the ratio."""
+"""Every benchmark that runs on a CPU, one after the other: ``make bench``. Each records its run in results/."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ HERE = Path(__file__).parent
 COMMANDS = (
     ("ship.py",),
     ("timing.py",),
-    ("calibration.py", "time"),
-    ("calibration.py", "memory"),
+    ("calibration.py",),
     ("evaluation.py",),
     ("runtime.py",),
     ("false_ship.py",),
@@ -27,7 +26,8 @@ def main() -> int:
         name = " ".join([script, *arguments])
         start = time.perf_counter()
         print(f"== {name}", flush=True)
-        done = subprocess.run([sys.executable, str(HERE / script), *arguments], check=False)
+        result = HERE / "results" / script.replace(".py", ".json")
+        done = subprocess.run([sys.executable, str(HERE / script), *arguments, "--json", str(result)], check=False)
         failed += done.returncode != 0
         print(f"== {name}: exit {done.returncode}, {time.perf_counter() - start:.0f} s\n", flush=True)
     return failed

@@ -13,25 +13,20 @@ cold caches and the side that ran before disturb them alike. Overhead is the med
 
 from __future__ import annotations
 
-import argparse
-import json
-import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-import onnx
-import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
-from recorded import conditions
+import harness
+import models
 
 import edgeship
 from edgeship.bundle import Contents, write
@@ -44,37 +39,11 @@ from vehicle_support import decision
 SIZE = 64
 
 
-def network(path: Path, width: int = 48, depth: int = 4) -> None:
-    """Convolutions of about a millisecond on one core: images [1, 3, 64, 64] → logits [1, 10]."""
-    values = np.random.default_rng(0)
-    nodes, weights, current, channels = [], [], "images", 3
-    for layer in range(depth):
-        weight = values.standard_normal((width, channels, 3, 3)).astype(np.float32) * (2 / (9 * channels)) ** 0.5
-        weights.append(numpy_helper.from_array(weight, f"w{layer}"))
-        stride = 2 if layer == 0 else 1
-        nodes.append(
-            helper.make_node("Conv", [current, f"w{layer}"], [f"c{layer}"], pads=[1] * 4, strides=[stride] * 2)
-        )
-        nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
-        current, channels = f"r{layer}", width
-    weights.append(numpy_helper.from_array(values.standard_normal((width, 10)).astype(np.float32), "v"))
-    nodes += [
-        helper.make_node("GlobalAveragePool", [current], ["p"]),
-        helper.make_node("Flatten", ["p"], ["f"]),
-        helper.make_node("MatMul", ["f", "v"], ["logits"]),
-    ]
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIZE, SIZE])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])
-    graph = helper.make_graph(nodes, "millisecond", [images], [logits], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, path)
-
-
 def make_bundle(folder: Path) -> Path:
     """A bundle of the network, by a real trial."""
     trial = folder / "trial"
     trial.mkdir()
-    network(trial / "model.onnx")
+    models.chain(trial / "model.onnx", SIZE, width=48, depth=4)
     frame = np.random.default_rng(1).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
     save_arrays(trial / "frames.npz", {"images": frame})
     spec = TrialSpec(
@@ -90,23 +59,6 @@ def make_bundle(folder: Path) -> Path:
     return folder / "bundle"
 
 
-def turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Time the sides one call each a round, in random order; microseconds by side."""
-    chance, order = random.Random(0), list(sides)
-    found = {name: np.empty(rounds) for name in sides}
-    for call in sides.values():
-        for _ in range(50):
-            call()
-    for index in range(rounds):
-        chance.shuffle(order)
-        for name in order:
-            call = sides[name]
-            start = time.perf_counter_ns()
-            call()
-            found[name][index] = (time.perf_counter_ns() - start) / 1e3
-    return found
-
-
 def overhead(bundle: Path, rounds: int) -> dict[str, float]:
     """Median microseconds of a call on each side, and the median differences.
 
@@ -120,7 +72,7 @@ def overhead(bundle: Path, rounds: int) -> dict[str, float]:
         binding = session.io_binding()
         binding.bind_input("images", "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         binding.bind_output("logits", "cpu", 0, output.dtype, output.shape, output.ctypes.data)
-        times = turns(
+        times = harness.turns(
             {
                 "bound": lambda: session.run_with_iobinding(binding),
                 "again": lambda: session.run_with_iobinding(binding),
@@ -129,6 +81,7 @@ def overhead(bundle: Path, rounds: int) -> dict[str, float]:
             },
             rounds,
         )
+    times = {name: values * 1e3 for name, values in times.items()}
     median = {name: float(np.median(values)) for name, values in times.items()}
     low = {f"{name}_p10": float(np.quantile(values, 0.1)) for name, values in times.items()}
     return {
@@ -152,7 +105,7 @@ def imports(rounds: int = 7) -> float:
     return min(once("import edgeship.runtime.model") for _ in range(rounds)) - min(once("") for _ in range(rounds))
 
 
-def endurance(bundle: Path, frames: int) -> dict[str, object]:
+def endurance(bundle: Path, frames: int) -> dict[str, Any]:
     """Frames in a loop: resident memory along the way, p99, and frames lost."""
     array = np.random.default_rng(3).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
     memory: list[float] = []
@@ -188,33 +141,24 @@ def resident_mib() -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = harness.parser(__doc__)
     parser.add_argument("--frames", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3000)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    given = parser.parse_args()
+    before = harness.facts()
     with tempfile.TemporaryDirectory() as name:
         bundle = make_bundle(Path(name))
-        told = {
-            **conditions(),
-            "onnxruntime": onnxruntime.__version__,
-            "overhead": overhead(bundle, arguments.rounds),
-            "import_s": imports(),
-            "endurance": endurance(bundle, arguments.frames),
-        }
-    cost, run = told["overhead"], told["endurance"]
-    assert isinstance(cost, dict) and isinstance(run, dict)
-    print(f"{'one call, median µs':<34}{'µs':>10}")
-    for side in ("bound", "session", "infer"):
-        print(f"{side:<34}{cost[side]:>10.1f}")
-    print(f"{'infer over bound':<34}{cost['over_bound_us']:>10.1f}  ({cost['over_bound_percent']:.2f} %)")
-    print(f"{'infer over session.run':<34}{cost['over_session_us']:>10.1f}")
-    print(f"{'import edgeship.runtime, s':<34}{told['import_s']:>10.3f}")
+        cost, import_s, run = overhead(bundle, given.rounds), imports(), endurance(bundle, given.frames)
+    sides = ("bound", "session", "infer", "over_bound_us", "over_session_us", "noise_us")
+    print(harness.table(("one call, median", "µs"), ((side, cost[side]) for side in sides)))
     grew = f"memory grew {run['growth_mib']:.2f} MiB"
     print(f"{run['frames']} frames: p99 {run['p99_ms']:.3f} ms, lost {run['lost']}, {grew}")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(told, indent=2) + "\n")
+    targets = [
+        harness.target("`infer` over the bound session, µs", cost["over_bound_us"], 10.0),
+        harness.target("import of the runtime, s", import_s, 0.3),
+        harness.target("frames lost", float(run["lost"]), 0.0),
+    ]
+    harness.record(given.json, before, overhead=cost, import_s=import_s, endurance=run, targets=targets)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The search for a mixed-precision engine, against an exhaustive sweep and against NNCF's accuracy control.
 
-    python benchmarks/search.py yolox --packages DIR --work DIR --json benchmarks/results/search.json
-    python benchmarks/search.py peer --python OTHER --work DIR --json …      (OTHER has openvino, nncf and pydantic)
-    python benchmarks/search.py lite --packages DIR --work DIR --json …
+    python benchmarks/search.py yolox --packages DIR --work DIR [--json FILE]
+    python benchmarks/search.py peer --python OTHER --work DIR [--json FILE]
+    python benchmarks/search.py lite --packages DIR --work DIR [--json FILE]
 
-DIR of ``--packages`` holds what ``pip install --no-deps --target DIR -r requirements.txt`` of the two examples puts
-there. Each piece runs the functions that ``edgeship ship`` runs, writes its part of the JSON and leaves the others.
+OTHER is an interpreter that has openvino, nncf and pydantic. DIR of ``--packages`` holds what
+``pip install --no-deps --target DIR -r requirements.txt`` of the two examples puts there. Each piece runs the functions
+that ``edgeship ship`` runs, and records a file of its own.
 
 - ``yolox``: YOLOX-Nano on onnxruntime CPU. Latency rules are off and the fallback is off, so that the search itself is
   seen; the rule is a drop of at most 0.02 in mAP50. Then plans that keep the first k of the ranking,
@@ -20,7 +21,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 
 from edgeship import config as configs
@@ -35,9 +36,7 @@ from edgeship import engines, pipeline
 from edgeship.decide import gate, loaded_trial
 from edgeship.decide.search import trial_limit
 from edgeship.engines import OpenOptions
-from edgeship.files import write_text
 from edgeship.pipeline import stages
-from edgeship.pipeline.decide import environment
 from edgeship.pipeline.search import Search, search_target
 from edgeship.pipeline.trials import Tries, reference_target, try_candidates, try_one
 from edgeship.results import Candidate, Trial, TrialSpec, read
@@ -183,7 +182,6 @@ def yolox(options: argparse.Namespace) -> dict[str, Any]:
     run, reference, tries = prepared(config, options.work / "yolox-out")
     search, facts = searched(run, reference, tries, fallback=False)
     print(search.found.sentence, flush=True)
-    save(options, facts)
     chosen = next((item for item, _, _ in tries.trials if item.name == search.found.chosen), None)
     plans = [pipeline.FP32, Candidate(name="int8", precision="int8"), *(worst(search, k) for k in options.kept)]
     sweep = [outcome(run, reference, tries, plan, "map50") for plan in plans]
@@ -205,7 +203,6 @@ def yolox(options: argparse.Namespace) -> dict[str, Any]:
         "best_of_sweep_ms": best,
         "over_best_of_sweep": ours["turn_by_turn_ms"] / best if ours and best else None,
     }
-    save(options, facts)
     other = edited(folder, "other", {"scenes/val": "others/val"}, rules)
     run2, reference2, tries2 = prepared(other, options.work / "yolox-other-out")
     elsewhere = [
@@ -293,16 +290,15 @@ def crops() -> Iterator[tuple[NDArray[np.uint8], int, str]]:
 '''
 
 
-# --- the JSON -------------------------------------------------------------------------------------------------------
+PIECES = {"yolox": yolox, "peer": peer, "lite": lite}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("piece", choices=("yolox", "peer", "lite"))
+    """Run one piece and record it."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("piece", choices=tuple(PIECES))
     parser.add_argument("--packages", type=Path, default=Path())
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--commit", default="", help="recorded in the JSON")
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--others", type=int, default=300)
     parser.add_argument("--kept", type=int, nargs="+", default=[1, 2, 3, 4, 8], help="k of the sweep")
@@ -314,27 +310,10 @@ def main() -> None:
     options = parser.parse_args()
     options.work = options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    found = {"yolox": yolox, "peer": peer, "lite": lite}[options.piece](options)
+    before, start = harness.facts(), time.perf_counter()
+    found = PIECES[options.piece](options)
     found["seconds_in_all"] = time.perf_counter() - start
-    save(options, found)
-
-
-def save(options: argparse.Namespace, found: dict[str, Any]) -> None:
-    """Put a piece, whole or as far as it is, into the JSON."""
-    facts = environment()
-    found["machine"] = {"processor": facts["processor"], "cores": os.cpu_count(), "system": platform.system()}
-    found["versions"] = facts["packages"]
-    found["commit"] = options.commit
-    if options.json:
-        known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.is_file() else {}
-        write_text(options.json, json.dumps(known | {options.piece: found}, indent=2, default=_plain) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} in the results")
+    harness.record(options.json, before, piece=options.piece, **found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The whole path: time, what a rerun costs, what lies outside the unavoidable work, and help.
 
-    python benchmarks/ship.py [--projects fashion photographs] [--out benchmarks/results/ship.json]
+    python benchmarks/ship.py [--projects fashion photographs] [--packages DIR] [--json FILE]
 
 ``fashion`` is the demo: a network of 0.1 ms an image, 512 frames, 2,500 images. ``photographs`` has the size of a real
 project: ResNet-18 of our own definition (random weights: only time matters) at 224 x 224, 256 frames, 1,000 images.
@@ -13,21 +13,22 @@ images, checks, hashes, parity, the search for the best of four methods, process
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from recorded import conditions
+import harness
+import numpy as np
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
+LITE0 = HERE.parent / "examples" / "efficientnet_lite0"
 FASHION = HERE.parent / "examples" / "fashion"
 PROJECTS = ("fashion", "photographs")
 SHAPES = {"fashion": (1, 28, 28), "photographs": (3, 224, 224)}
@@ -63,22 +64,12 @@ latency_p50_ms = 1000
 
 def photographs(folder: Path) -> Path:
     """The project of that name: crops of photographs as JPEG, labels that mean nothing; returns its config."""
-    import shutil
-
-    import numpy as np
-    from calibration import photographs as pictures
-    from PIL import Image
-
-    random = np.random.default_rng(0)
     shutil.copy(HERE / "models.py", folder / "models.py")
-    labels = ["image,label"]
+    labels, crops = ["image,label"], harness.crops(256)
     for name, count in zip(("calib", "val"), COUNTS["photographs"], strict=True):
         (folder / name).mkdir()
         for number in range(count):
-            picture = pictures()[number % 3]
-            top, left = (int(random.integers(0, side - 255)) for side in picture.shape[:2])
-            crop = Image.fromarray(picture[top : top + 256, left : left + 256])
-            crop.save(folder / name / f"{number:04}.jpg", quality=90)
+            Image.fromarray(next(crops)).save(folder / name / f"{number:04}.jpg", quality=90)
             if name == "val":
                 labels.append(f"{number:04}.jpg,{number % 1000}")
     (folder / "labels.csv").write_text("\n".join(labels) + "\n")
@@ -87,22 +78,13 @@ def photographs(folder: Path) -> Path:
     return folder / "edgeship.toml"
 
 
-def command(*arguments: object) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """Seconds and result of one edgeship command."""
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeship", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    return time.perf_counter() - start, done
-
-
 def whole(config: Path, folder: Path) -> dict[str, Any]:
     """A first run, a rerun, and the stages of the first."""
-    first, done = command("ship", config, "--out", folder)
+    first, done = harness.edgeship("ship", config, "--out", folder)
     if not (folder / "result.json").is_file():
         raise SystemExit(done.stderr[-2000:])
     result = json.loads((folder / "result.json").read_text())
-    again, _ = command("ship", config, "--out", folder)
+    again, _ = harness.edgeship("ship", config, "--out", folder)
     trials = {
         trial["candidate"]: json.loads((folder / trial["folder"] / "trial.json").read_text())
         for trial in result["trials"]
@@ -195,20 +177,55 @@ def measured(project: str) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    """Measure, print, and write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def lite0(packages: Path) -> dict[str, Any]:
+    """EfficientNet-Lite0 through ``ship``, and PyTorch eager at once after it: batch 1, medians in ms."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch) / "example"
+        shutil.copytree(LITE0, place, ignore=shutil.ignore_patterns("edgeship-out"))
+        path = os.pathsep.join([str(packages.resolve()), str(place)])
+        arguments = ("ship", place / "edgeship.toml", "--json")
+        _, done = harness.edgeship(*arguments, cwd=place, env=os.environ | {"PYTHONPATH": path})
+        result = json.loads(done.stdout)
+        sys.path[:0] = path.split(os.pathsep)
+        medians = {item["candidate"]: item["latency_ms"]["p50"] for item in result["trials"]}
+        medians["pytorch"] = eager()
+    rows = [(name, value, medians["pytorch"] / value) for name, value in medians.items()]
+    print(harness.table(("EfficientNet-Lite0, batch 1", "median ms", "times PyTorch eager"), rows))
+    return {
+        "verdict": result["verdict"],
+        "chosen": result["chosen"],
+        "top1": {item["candidate"]: item["metrics"]["top1"] for item in result["trials"]},
+        "median_ms": medians,
+        "fp32_over_int8": medians["fp32"] / medians["int8"],
+    }
+
+
+def eager(calls: int = 100) -> float:
+    """Median milliseconds of one image by PyTorch eager."""
+    import torch
+    from model import build
+
+    module, image = build().eval(), torch.from_numpy(np.random.default_rng(0).random((1, 3, 224, 224), np.float32))
+    with torch.no_grad():
+        return float(np.median(harness.turns({"eager": lambda: module(image)}, calls)["eager"]))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = harness.parser(__doc__)
     parser.add_argument("--projects", nargs="+", choices=PROJECTS, default=PROJECTS)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    told: dict[str, Any] = {**conditions(), "processor": platform.processor(), "cores": os.cpu_count()}
-    told["help_s"] = statistics.median(command("--help")[0] for _ in range(5))
-    print(f"edgeship --help: {told['help_s']:.2f} s")
-    told["projects"] = {project: measured(project) for project in arguments.projects}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(told, indent=1) + "\n")
-    return 0
+    parser.add_argument("--packages", type=Path, help="of examples/efficientnet_lite0: measures that example too")
+    given = parser.parse_args()
+    before = harness.facts()
+    help_s = statistics.median(harness.edgeship("--help")[0] for _ in range(5))
+    projects = {project: measured(project) for project in given.projects}
+    example = lite0(given.packages) if given.packages else None
+    targets = [harness.target("edgeship --help, s", help_s, 0.3)]
+    for project, found in projects.items():
+        targets.append(harness.target(f"{project}: rerun unchanged, s", found["rerun_s"], 1.0))
+        targets.append(harness.target(f"{project}: outside the unavoidable work", found["outside_share"], 0.2))
+    harness.record(given.json, before, help_s=help_s, projects=projects, lite0=example, targets=targets)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

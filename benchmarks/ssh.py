@@ -9,8 +9,6 @@ supervisor on the device, its worker, the local process) and run again; each mus
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import statistics
@@ -18,10 +16,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from recorded import conditions
+import harness
 
 from chaos_support import KINDS, at_work, remote_target, round_of
 from edgeship import targets
@@ -39,7 +38,7 @@ def timed(target: Target, folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def overhead(host: Device, made: Ground, root: Path, rounds: int) -> dict[str, object]:
+def overhead(host: Device, made: Ground, root: Path, rounds: int) -> dict[str, Any]:
     """Seconds of trials here and there, in turn."""
     there = remote_target(host)
     timed(there, make_trial(root / "first", made, target=there))
@@ -79,12 +78,12 @@ def kills(host: Device, made: Ground, root: Path, count: int, seed: int) -> list
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = harness.parser(__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    before = harness.facts()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         made = ground(root / "ground")
@@ -94,12 +93,12 @@ def main() -> None:
             struck = kills(host, made, root, arguments.kills, arguments.seed)
             link.close_all()
     print(f"trial here {cost['median_here_s']:.2f} s, over ssh {cost['median_there_s']:.2f} s")
-    print(f"overhead a trial: {cost['overhead_s']:.2f} s")
     good = sum(bool(item["same"]) and not item["left_running"] for item in struck)
-    print(f"killed {len(struck)} times: {good} ended in the same answer with nothing left running")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(conditions() | {"overhead": cost, "kills": struck}, indent=2) + "\n")
+    targets = [
+        harness.target("overhead of a trial over ssh, s", cost["overhead_s"], 2.0),
+        harness.target("kills that end in the same answer", float(good), float(len(struck)), at_least=True),
+    ]
+    harness.record(arguments.json, before, overhead=cost, kills=struck, targets=targets)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgeship.errors import ConfigError, UserInputError
+from edgeship.files import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -341,8 +342,8 @@ def load(path: Path) -> Config:
         ConfigError: Every unknown key and wrong value, at once.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
+        raw = tomllib.loads(read_text(path))
+    except FileNotFoundError:
         raise UserInputError(f"no config file at {path}", do="edgeship init") from None
     except PermissionError:
         raise UserInputError(f"{path} cannot be read", do="change its permissions") from None

@@ -80,6 +80,10 @@ class ArtifactError(UserInputError):
     """A result, engine or bundle file is missing, changed, malformed or of another schema version."""
 
 
+class UnsafeFile(ArtifactError):
+    """A path leads to something that may not be opened: no regular file, a link, another user's file, or too large."""
+
+
 class BundleError(ArtifactError):
     """A bundle was refused: hash, signature, layout or size."""
 

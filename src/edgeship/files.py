@@ -1,6 +1,7 @@
-"""Hashes, atomic writes and the lock of a work folder.
+"""Opening files from outside, hashes, atomic writes and the lock of a work folder.
 
-Everything is written to a temporary name beside its place and renamed, so a file is whole or absent.
+Everything is written to a temporary name beside its place and renamed, so a file is whole or absent. What others may
+have put there is opened by :func:`open_outside` and :func:`open_own` alone.
 """
 
 from __future__ import annotations
@@ -10,16 +11,130 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
-from edgeship.errors import StorageError, WorkFolderBusy
+from edgeship.errors import StorageError, UnsafeFile, WorkFolderBusy
 
 CHUNK = 1 << 20
+MAX_TEXT_BYTES = 64 << 20
+"""The largest JSON, TOML or text file that is read whole."""
+NAME_IT = "name the file itself"
+REMOVE_IT = "find out who put it there, remove it and run again"
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_BROKEN = {errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ENODEV}
+
+
+def open_outside(path: Path, limit: int | None = None, *, follow: bool = True) -> BinaryIO:
+    """A file that somebody else may have made, open for reading: a regular file and nothing that blocks or never ends.
+
+    Args:
+        path: The file. Hand the stream, not the path, to libraries that read it.
+        limit: The most bytes it may have; None: no bound.
+        follow: Whether ``path`` may be a symbolic link to a regular file.
+
+    Raises:
+        UnsafeFile: A FIFO, device, socket, folder or (without ``follow``) link, or more than ``limit`` bytes.
+        OSError: Absent or not readable.
+    """
+    _require_regular(path, path.stat() if follow else path.lstat(), NAME_IT)
+    link = 0 if follow else os.O_NOFOLLOW
+    handle = _open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | link)
+    try:
+        found = os.fstat(handle)
+        _require_regular(path, found, NAME_IT)
+        if limit is not None and found.st_size > limit:
+            raise UnsafeFile(f"{path} has {found.st_size} bytes", expected=f"at most {limit}")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES, *, follow: bool = True) -> bytes:
+    """All bytes of a file from outside, at most ``limit``. Raises as :func:`open_outside` does."""
+    with open_outside(path, limit, follow=follow) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise UnsafeFile(f"{path} grew while it was read", expected=f"at most {limit} bytes")
+    return data
+
+
+def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
+    """A file from outside as UTF-8 text. Raises as :func:`open_outside` does, and UnicodeDecodeError (a ValueError)."""
+    return read_bytes(path, limit).decode("utf-8")
+
+
+def open_own(path: Path, *, create: bool = True, empty: bool = False) -> BinaryIO:
+    """A file of our own that keeps its place (a lock, a log), open for reading and writing at its start.
+
+    Nothing is changed, not even by emptying it, before it is known to be ours: a regular file with one name, not
+    reached through a link, of this user, of root, or of the folder's own owner.
+
+    Args:
+        path: The file.
+        create: Make it where it is absent.
+        empty: Cut it to no bytes.
+
+    Raises:
+        UnsafeFile: Something else stands there.
+        OSError: Absent without ``create``, or not permitted.
+    """
+    with suppress(FileNotFoundError):
+        _require_regular(path, path.lstat(), REMOVE_IT)
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    handle = _open(path, flags)
+    try:
+        found = os.fstat(handle)
+        _require_regular(path, found, REMOVE_IT)
+        if found.st_nlink > 1:
+            raise _unsafe(path, "has another name too (a hard link)", REMOVE_IT)
+        if not is_trusted_owner(found.st_uid, path.parent.stat().st_uid):
+            raise _unsafe(path, f"belongs to another user ({found.st_uid})", REMOVE_IT)
+        if empty:
+            os.ftruncate(handle, 0)
+        return os.fdopen(handle, "r+b")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def is_trusted_owner(owner: int, owner_of_folder: int) -> bool:
+    """Whether a file of user ``owner`` may be used as ours: who owns its folder could replace it anyway."""
+    return owner in (os.geteuid(), 0, owner_of_folder)
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _unsafe(path, "is a symbolic link", REMOVE_IT) from None
+        raise
+
+
+def _require_regular(path: Path, found: os.stat_result, do: str) -> None:
+    kind = stat.S_IFMT(found.st_mode)
+    if kind != stat.S_IFREG:
+        raise _unsafe(path, f"is {_KINDS.get(kind, 'a special file')}", do)
+
+
+def _unsafe(path: Path, what: str, do: str) -> UnsafeFile:
+    return UnsafeFile(f"{path} {what}", expected="a regular file", do=do)
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -30,7 +145,7 @@ def sha256_bytes(data: bytes) -> str:
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_outside(path) as stream:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -46,8 +161,11 @@ def sha256_json(value: Any) -> str:
     return sha256_bytes(canonical_json(value).encode())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes the file ``path`` when the block ends well; otherwise nothing changes.
+
+    A symbolic link at ``path`` is replaced, not followed.
 
     Raises:
         StorageError: No space left, read-only, not permitted, or a device or folder stands there.
@@ -56,17 +174,24 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise StorageError(f"{path} is not a regular file", do="choose another place with --out")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            temporary.chmod(0o644)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically. Raises StorageError as :func:`replacing` does."""
+    with replacing(path) as stream:
+        stream.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -84,21 +209,26 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn a failing file system into one sentence.
 
     Raises:
-        StorageError: No space left, read-only, not permitted, or something else stands in the way of ``path``.
+        StorageError: No space left, read-only, not permitted, something else stands in the way of ``path``, or the
+            disk or a limit of the system failed.
     """
     try:
         yield
     except OSError as error:
-        full = {errno.ENOSPC, errno.EDQUOT}
-        denied = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
-        if error.errno in full:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in _FULL:
             raise StorageError(
                 f"no space left while writing {path}", do="free some space and run the same command again: it continues"
             ) from error
-        if error.errno in denied:
+        if error.errno in _DENIED:
             raise StorageError(
-                f"{path} cannot be written: {os.strerror(error.errno or 0)}",
+                f"{path} cannot be written: {why}",
                 do="choose another folder with --out, or change its permissions",
+            ) from error
+        if error.errno in _BROKEN:
+            raise StorageError(
+                f"the file system failed at {error.filename or path}: {why}",
+                do="look at the disk, its limits and its path, then run the same command again: it continues",
             ) from error
         raise
 
@@ -116,7 +246,9 @@ def finished_folder(place: Path) -> Iterator[Path]:
         with storage_errors(place):
             yield temporary
             temporary.chmod(0o755)
-            if place.exists():
+            if place.is_symlink():
+                place.unlink()
+            elif place.exists():
                 shutil.rmtree(place)
             temporary.replace(place)
     except BaseException:
@@ -129,7 +261,8 @@ def sweep(folder: Path) -> None:
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+        with suppress(OSError):
+            leftover.unlink()
 
 
 @contextmanager
@@ -138,26 +271,26 @@ def lock(folder: Path) -> Iterator[None]:
 
     Raises:
         WorkFolderBusy: Another process holds it.
+        UnsafeFile: ``lock`` is a link, another user's, or no regular file; what it leads to is left as it is.
         StorageError: The folder cannot be made or written.
     """
     import fcntl
 
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / "lock").open("a+")
+        stream = open_own(folder / "lock")
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read().strip() or "unknown"
+            holder = stream.read(20).decode("ascii", "replace").strip()
+            holder = holder if holder.isdigit() else "unknown"
             raise WorkFolderBusy(
                 f"another edgeship run (process {holder}) works in {folder}",
                 do="wait for it, or give this run its own folder with --out",
             ) from None
-        stream.seek(0)
         stream.truncate()
-        stream.write(str(os.getpid()))
+        stream.write(str(os.getpid()).encode())
         stream.flush()
         yield
 
@@ -177,8 +310,8 @@ def peak_resident_mib() -> float | None:
 def _remembered(memory: Path) -> dict[str, list[Any]]:
     """What a hasher wrote: path → size, modification time, inode, hash. A damaged file is worth nothing."""
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        known = json.loads(read_text(memory))
+    except (ValueError, RecursionError, UnsafeFile):
         return {}
     if not isinstance(known, dict):
         return {}

@@ -101,10 +101,8 @@ def test_every_calibration_frame_is_seen(shipped: Project) -> None:
 def test_an_unchanged_rerun_reuses_everything(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
     project = copy(shipped, tmp_path / "again")
     assert edgeship("ship", project.config).code == 0
-    start = time.perf_counter()
     done = edgeship("ship", project.config)
     assert done.code == 0
-    assert time.perf_counter() - start < 5
     assert all(project.stages().values())
 
 

@@ -72,7 +72,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         known = calibration_cache.load(
             table, calibration_cache.Expected(calibration_cache.graph_hash(graph.load_onnx(plain)), "")
         )
-        quantize.quantize_tensorrt(plain, known, folder / "int8.onnx", seen)
+        quantize.quantize(plain, known, folder / "int8.onnx", seen, quantize.QuantizeOptions("tensorrt"))
         return Graphs(plain, folder / "fp16.onnx", folder / "int8.onnx")
 
     yield make
@@ -128,7 +128,7 @@ def test_an_fp8_engine_is_built_for_ada(graphs, tmp_path: Path) -> None:  # type
     plain = graphs("vit", True).fp32
     known = calibration_cache.load(plain.with_name("calibration.cache"), calibration_cache.Expected(), trust=True)
     model = tmp_path / "fp8.onnx"
-    quantize.quantize_tensorrt(plain, known, model, frames(2), quantize.Plan(precision="fp8"))
+    quantize.quantize(plain, known, model, frames(2), quantize.QuantizeOptions("tensorrt", "fp8"))
     target = Target(engine="tensorrt-rtx", device="cuda:0", batch=Batch(max=4), compute_capability=("8.9", "12.0"))
     request = BuildRequest(model, tmp_path / "fp8.engine", "fp8", target)
     done = RTX.build(request)

@@ -13,10 +13,11 @@ from edgeship.errors import ModelError
 from edgeship.prepare import calibration_cache, graph
 from edgeship.prepare.activations import Observer
 from edgeship.prepare.activations_cuda import DeviceHistograms
-from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.histogram import Histogram, Scratch
-from edgeship.prepare.quantized_tensors import infer, place
+from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.quantized_tensors import find_tensors
 
 DEVICE = "cuda:0"
 
@@ -56,7 +57,7 @@ def test_counts_on_the_device_are_numpys() -> None:
 
 def observed(path: Path, device: str) -> dict[str, Histogram]:
     proto = infer(graph.load_onnx(path))
-    observer = Observer(proto, place(proto).observed, device=device)
+    observer = Observer(proto, find_tensors(proto).observed, device=device)
     seen = sum(len(ids) for ids, _ in observer.observe(iter(batches())))
     assert seen == 48
     return observer.histograms()
@@ -83,7 +84,7 @@ def test_ranges_by_every_method_are_the_cpus(fp32: Path, tmp_path: Path) -> None
     for device in (DEVICE, "cpu"):
         out = tmp_path / device.replace(":", "") / "calib.cache"
         out.parent.mkdir()
-        done = calibrate(fp32, Batches(batches()), out, Options(method="mse", device=device))
+        done = calibrate(fp32, Batches(batches()), out, CalibrateOptions(method="mse", device=device))
         read[device] = calibration_cache.load(out, calibration_cache.Expected(graph_sha256=done.graph_sha256))
     for name, entry in read["cpu"].ranges.items():
         mine = read[DEVICE].ranges[name]
@@ -95,7 +96,7 @@ def test_ranges_by_every_method_are_the_cpus(fp32: Path, tmp_path: Path) -> None
 
 def test_not_finite_names_tensor_and_frame(fp32: Path) -> None:
     proto = infer(graph.load_onnx(fp32))
-    observer = Observer(proto, place(proto).observed, device=DEVICE)
+    observer = Observer(proto, find_tensors(proto).observed, device=DEVICE)
     ids, feeds = batches(1)[0]
     feeds["images"][5] = 3e38
     with pytest.raises(ModelError, match=r"0\.5"):
@@ -104,7 +105,7 @@ def test_not_finite_names_tensor_and_frame(fp32: Path) -> None:
 
 def test_memory_does_not_grow_with_the_batches(fp32: Path) -> None:
     proto = infer(graph.load_onnx(fp32))
-    observer = Observer(proto, place(proto).observed, device=DEVICE)
+    observer = Observer(proto, find_tensors(proto).observed, device=DEVICE)
     used = []
     for _ in range(6):
         list(observer.observe(iter(batches(8))))

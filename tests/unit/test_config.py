@@ -82,7 +82,7 @@ def test_gate_on_accuracy_needs_labelled_images(tmp_path: Path) -> None:
     [
         (
             '[benchmark]\nbaseline = ["eager-fp16"]',
-            "benchmark.baseline: eager-fp16 does not run on cpu; use eager, channels",
+            "benchmark.baseline: eager-fp16 does not run on cpu; use eager,",
         ),
         ('[benchmark]\nbaseline = ["compiled"]', "did you mean 'compile'?"),
         ('[target]\nhost = "me@orin"\n[benchmark]\nbaseline = ["eager"]', "every target names a host"),

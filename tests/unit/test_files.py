@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeship import files
-from edgeship.errors import StorageError, WorkFolderBusy
+from edgeship.errors import StorageError, UnsafeFile, WorkFolderBusy
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -102,3 +105,111 @@ def test_a_file_where_a_folder_should_be_and_the_other_way_round(tmp_path: Path)
             pass
     with pytest.raises(StorageError), files.storage_errors(tmp_path / "folder"):
         (tmp_path / "file").replace(tmp_path / "folder")
+
+
+def special(folder: Path, kind: str) -> Path:
+    place = folder / "special"
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(str(place))
+    elif kind == "link to a fifo":
+        os.mkfifo(folder / "fifo")
+        place.symlink_to("fifo")
+    else:
+        place = Path("/dev/zero")
+    return place
+
+
+SPECIAL = {"fifo": "FIFO", "folder": "folder", "socket": "socket", "link to a fifo": "FIFO|link", "device": "device"}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_only_regular_files_are_opened_and_nothing_waits(tmp_path: Path, kind: str) -> None:
+    place = special(tmp_path, kind)
+    for read in (files.read_bytes, files.read_text, files.sha256_file, files.open_outside, files.open_own):
+        with pytest.raises(UnsafeFile, match=SPECIAL[kind]):
+            read(place)
+
+
+def test_a_link_is_followed_only_where_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("file")
+    assert files.read_bytes(tmp_path / "link") == b"abc"
+    with pytest.raises(UnsafeFile, match="symbolic link"):
+        files.read_bytes(tmp_path / "link", follow=False)
+
+
+def test_the_size_of_what_is_read_is_bounded(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    with place.open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(UnsafeFile, match=f"{1 << 40} bytes"):
+        files.read_text(place)
+    place.write_bytes(b"12345")
+    assert files.read_bytes(place, 5) == b"12345"
+    with pytest.raises(UnsafeFile, match="at most 4"):
+        files.read_bytes(place, 4)
+
+
+@pytest.mark.parametrize("how", ["symbolic", "hard", "dangling"])
+def test_our_own_files_do_not_lead_elsewhere(tmp_path: Path, how: str) -> None:
+    victim, place = tmp_path / "victim", tmp_path / "work" / "lock"
+    place.parent.mkdir()
+    victim.write_text("precious")
+    if how == "hard":
+        place.hardlink_to(victim)
+    else:
+        place.symlink_to("../victim" if how == "symbolic" else "../absent")
+    for empty in (False, True):
+        with pytest.raises(UnsafeFile, match="link"):
+            files.open_own(place, empty=empty)
+    with pytest.raises(UnsafeFile, match="link"), files.lock(place.parent):
+        pass
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_our_own_files_keep_their_place_and_their_content(tmp_path: Path) -> None:
+    place = tmp_path / "log"
+    with pytest.raises(FileNotFoundError):
+        files.open_own(place, create=False)
+    with files.open_own(place) as stream:
+        stream.write(b"words")
+    with files.open_own(place, create=False) as stream:
+        assert stream.read() == b"words"
+    with files.open_own(place, empty=True) as stream:
+        assert stream.read() == b""
+
+
+def test_another_users_file_is_not_ours() -> None:
+    me = os.geteuid()
+    assert files.is_trusted_owner(me, 0)
+    assert files.is_trusted_owner(0, me)
+    assert files.is_trusted_owner(me + 1, me + 1)
+    assert not files.is_trusted_owner(me + 1, me)
+    assert not files.is_trusted_owner(me + 1, 0)
+
+
+def test_writing_replaces_a_link_and_leaves_what_it_led_to(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "result.json").symlink_to("victim")
+    files.write_text(tmp_path / "result.json", "new")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert (tmp_path / "result.json").read_text() == "new"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "photo").write_text("precious")
+    (tmp_path / "stage").symlink_to("elsewhere")
+    with files.finished_folder(tmp_path / "stage") as folder:
+        (folder / "made").write_text("x")
+    assert [item.name for item in (tmp_path / "stage").iterdir()] == ["made"]
+    assert (tmp_path / "elsewhere" / "photo").read_text() == "precious"
+
+
+@pytest.mark.parametrize("number", [errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENAMETOOLONG])
+def test_a_failing_disk_is_a_storage_error(number: int) -> None:
+    with pytest.raises(StorageError, match=re.escape(os.strerror(number))), files.storage_errors(Path("x")):
+        raise OSError(number, os.strerror(number), "x")

@@ -80,11 +80,11 @@ def calibrate(
     from edgeship.cli.settings import preprocess_of
     from edgeship.data.frames import FrameChoice, not_comparable
     from edgeship.data.frames import frames as choose
-    from edgeship.prepare.calibrate import Options, method_named
+    from edgeship.prepare.calibrate import CalibrateOptions, method_named
     from edgeship.prepare.calibrate import calibrate as run
 
     chosen = given_frames(model, (images, npz), preprocess, count, batch)
-    options = Options(
+    options = CalibrateOptions(
         method=method_named(method),
         percentile=percentile,
         preprocess_sha256=_preprocess_hash(chosen),
@@ -143,7 +143,7 @@ def quantize(
     from edgeship.prepare import calibration_cache as caches
     from edgeship.prepare.compare import worst
     from edgeship.prepare.graph import load_onnx
-    from edgeship.prepare.quantize import Plan, precision_named, style_named
+    from edgeship.prepare.quantize import QuantizeOptions, precision_named, style_named
     from edgeship.prepare.quantize import quantize as run
 
     style, asked = style_named(engine), precision_named(precision)
@@ -161,7 +161,7 @@ def quantize(
     if not frames:
         frames = given_frames(model, (images, npz), preprocess, 8, 1)
     with working("quantizing", quiet=as_json):
-        result = run(model, style, calibration, out, frames, Plan(keep=tuple(keep), precision=asked))
+        result = run(model, calibration, out, frames, QuantizeOptions(style, asked, tuple(keep)))
 
     def text(screen: Console) -> None:
         screen.print(f"wrote {out}: {result.precision} for {engine}, {result.quantized_nodes} quantized nodes")

@@ -26,6 +26,7 @@ from edgeship.results import (
     Trial,
     TrialSummary,
     read,
+    trial_folder,
 )
 
 R = TypeVar("R", bound=Result)
@@ -128,7 +129,7 @@ class FinishedRun:
 
     def _trial(self, summary: TrialSummary) -> TrialFolder:
         folder = self.inside(summary.folder)
-        return TrialFolder(read(Trial, folder / "trial.json"), folder)
+        return TrialFolder(trial_folder.read_trial(folder), folder)
 
 
 def open_run(path: Path) -> FinishedRun:

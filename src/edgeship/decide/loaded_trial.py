@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from edgeship.data.npz import open_npz
 from edgeship.errors import ArtifactError
-from edgeship.files import sha256_file
-from edgeship.results import Artifact, Trial, read
+from edgeship.results import Artifact, Trial, trial_folder
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -63,7 +62,7 @@ def load(folder: Path) -> Measured:
         ArtifactError: A file is absent, malformed, changed, or of another schema version.
         DataError: A file of arrays is whole and holds none.
     """
-    trial = read(Trial, folder / "trial.json")
+    trial = trial_folder.read_trial(folder)
     evaluation, latency = trial.evaluation, trial.latency
     return Measured(
         trial,
@@ -82,13 +81,7 @@ def _equal(one: Arrays, other: Arrays) -> bool:
 def _arrays(folder: Path, artifact: Artifact | None) -> dict[str, NDArray[Any]]:
     if artifact is None:
         return {}
-    path = folder / artifact.path
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{folder / 'trial.json'} names {artifact.path!r}", expected="a file inside its folder")
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing; trial.json beside it names it", do="run the trial again")
-    if sha256_file(path) != artifact.sha256:
-        raise ArtifactError(f"{path} is not the file that trial.json was written with", do="run the trial again")
+    path = trial_folder.verified(folder, artifact)
     return _Stored(path, {name: np.array(array) for name, array in open_npz(path).items()})
 
 

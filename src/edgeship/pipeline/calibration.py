@@ -17,9 +17,10 @@ from edgeship.files import sha256_json, storage_errors
 from edgeship.pipeline import prepare
 from edgeship.pipeline.stages import Run
 from edgeship.prepare import calibration_cache
-from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.fp16 import to_half
-from edgeship.prepare.quantize import Plan, quantize_onnxruntime, quantize_tensorrt
+from edgeship.prepare.quantize import QuantizeOptions, quantize
+from edgeship.prepare.quantized_tensors import Style
 from edgeship.results import Artifact, Calibrated, Candidate, Quantized, Slimmed, read
 
 CACHE = "calib.cache"
@@ -46,7 +47,7 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
     chosen = prepare.choose_frames(
         run, source, FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt)
     )
-    options = Options(
+    options = CalibrateOptions(
         method=settings.method,
         percentile=settings.percentile,
         holdout=settings.holdout,
@@ -68,7 +69,7 @@ def _batch(run: Run, wanted: int) -> int:
     return first if isinstance(first, int) else wanted
 
 
-def _with_evaluation(run: Run, options: Options, chosen: Frames) -> Options:
+def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> CalibrateOptions:
     """The options with some of the evaluation images as frames, and the hashes of all."""
     if run.config.evaluation.images is None:
         return options
@@ -123,7 +124,7 @@ def _graph(run: Run) -> Any:
     return load_onnx(run.path("slim", "model.onnx"))
 
 
-def make_graph(run: Run, folder: Path, candidate: Candidate, precision: Precision, style: str) -> Quantized:
+def make_graph(run: Run, folder: Path, candidate: Candidate, precision: Precision, style: Style) -> Quantized:
     """A candidate's ONNX in ``folder/model.onnx``, checked on the known real frames."""
     model, out = run.path("slim", "model.onnx"), folder / "model.onnx"
     frames = known_batches(run)
@@ -133,10 +134,8 @@ def make_graph(run: Run, folder: Path, candidate: Candidate, precision: Precisio
     loaded = calibration_cache.load(
         run.path("calibrate", calibrated.cache.path), calibration_cache.Expected(), trust=True
     )
-    plan = Plan(candidate.keep, run.config.quantization.per_channel, precision)
-    if style == "onnxruntime":
-        return quantize_onnxruntime(model, loaded, out, frames, plan)
-    return quantize_tensorrt(model, loaded, out, frames, plan)
+    options = QuantizeOptions(style, precision, candidate.keep, run.config.quantization.per_channel)
+    return quantize(model, loaded, out, frames, options)
 
 
 def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:

@@ -23,7 +23,7 @@ from edgeship.metrics.paired import change
 from edgeship.metrics.segmentation import count_pixels
 from edgeship.pipeline.stages import Run, Stage
 from edgeship.pipeline.trials import Tries
-from edgeship.results import Answer, Artifact, Box, ChangedImage, Changes, Decision, TrialSpec, read
+from edgeship.results import Answer, Artifact, Box, ChangedImage, Changes, Decision, trial_folder
 from edgeship.trial.run import built_batch, open_options
 
 SHOWN = 12
@@ -192,7 +192,7 @@ def compare_predictions(
 def _runs_here(trial: Measured) -> bool:
     if trial.folder is None or trial.trial.build is None:
         return False
-    spec = read(TrialSpec, trial.folder / "spec.json")
+    spec = trial_folder.read_spec(trial.folder)
     return spec.target.host is None and (trial.folder / trial.trial.build.engine.path).is_file()
 
 
@@ -202,7 +202,7 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
     assert trial.trial.build is not None
     settings, preprocess = run.config.evaluation, run.config.preprocess
     assert preprocess is not None
-    spec = read(TrialSpec, trial.folder / "spec.json")
+    spec = trial_folder.read_spec(trial.folder)
     classes = tuple(str(name) for name in trial.records["classes"])
     found: dict[str, tuple[Prediction, Any]] = {}
     engine = engines.get(trial.trial.engine)

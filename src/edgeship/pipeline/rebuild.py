@@ -16,8 +16,7 @@ from edgeship.data.npz import open_npz
 from edgeship.errors import BundleError, UserInputError
 from edgeship.files import lock, storage_errors
 from edgeship.progress import Progress, silent
-from edgeship.results import Artifact, Decision, Trial, TrialSpec
-from edgeship.results import write as write_result
+from edgeship.results import Artifact, Decision, Trial, TrialSpec, trial_folder
 from edgeship.trial.run import save_arrays
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress
         sign(b"", options.sign_with, password=options.password)
     with opened(bundle, options.key) as verified, lock(out):
         reference = verified.folder / "evidence" / "reference"
-        if not (reference / "trial.json").is_file():
+        if not (reference / trial_folder.TRIAL).is_file():
             raise BundleError(
                 f"{bundle} carries no reference to judge a rebuilt engine by", do="make the bundle again with ship"
             )
@@ -134,7 +133,7 @@ def _lay_out(verified: Verified, folder: Path, options: RebuildOptions, number: 
     manifest = verified.manifest
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(verified.folder / manifest.model, folder / "model.onnx")
+        shutil.copyfile(verified.folder / manifest.model, folder / trial_folder.MODEL)
         taken = manifest.cache if manifest.candidate.precision == "implicit" else None
         cache = _optional(folder, "calibration.cache", taken, lambda: verified.folder / str(taken))
         known = manifest.known_answer
@@ -148,7 +147,7 @@ def _lay_out(verified: Verified, folder: Path, options: RebuildOptions, number: 
         candidate=manifest.candidate,
         target_name=manifest.target_name,
         target=target,
-        model=Artifact.of(folder / "model.onnx", folder),
+        model=Artifact.of(folder / trial_folder.MODEL, folder),
         cache=cache,
         frames=frames,
         benchmark=options.benchmark.model_copy(update={"batch": manifest.latency_batch}),
@@ -157,7 +156,7 @@ def _lay_out(verified: Verified, folder: Path, options: RebuildOptions, number: 
         classes=manifest.classes,
         rebuild=number,
     )
-    write_result(spec, folder / "spec.json")
+    trial_folder.write_spec(spec, folder)
 
 
 def _plugin(source: Path, folder: Path) -> Path:

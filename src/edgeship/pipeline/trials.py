@@ -24,7 +24,7 @@ from edgeship.results import (
     Slimmed,
     Trial,
     TrialSpec,
-    write,
+    trial_folder,
 )
 
 REFERENCE = "reference"
@@ -128,17 +128,23 @@ def trial_stage(candidate: Candidate, tries: Tries, rebuild: int = 0) -> Stage[T
     def work(run: Run, folder: Path) -> Trial:
         spec = _spec(run, candidate, tries, rebuild)
         with storage_errors(folder):
-            shutil.copyfile(run.path(graph, "model.onnx"), folder / "model.onnx")
+            shutil.copyfile(run.path(graph, "model.onnx"), folder / trial_folder.MODEL)
             if spec.cache is not None:
                 shutil.copyfile(run.path("calibrate", spec.cache.path), folder / spec.cache.path)
             if spec.frames is not None:
                 shutil.copyfile(run.path("frames", spec.frames.path), folder / spec.frames.path)
-        write(spec, folder / "spec.json")
+        trial_folder.write_spec(spec, folder)
         return targets.run(target, folder, run.progress, timeout_s=run.config.candidates.timeout_s)
 
     suffix = f"#{rebuild}" if rebuild else ""
     return Stage(
-        f"trial:{name}:{candidate.name}{suffix}", Trial, key, work, in_place=True, file="trial.json", keep=_conclusive
+        f"trial:{name}:{candidate.name}{suffix}",
+        Trial,
+        key,
+        work,
+        in_place=True,
+        file=trial_folder.TRIAL,
+        keep=_conclusive,
     )
 
 
@@ -263,6 +269,6 @@ def _record_failure(run: Run, tries: Tries, candidate: Candidate, error: Edgeshi
     )
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write(trial, folder / "trial.json")
+    trial_folder.write_trial(trial, folder)
     tries.trials.append((candidate, trial, folder))
     return folder

@@ -5,30 +5,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeship.errors import DeviceError, MissingExtra, ModelError
-from edgeship.prepare.histogram import Histogram, NotFinite, Scratch
+from edgeship.prepare import activations_cuda
+from edgeship.prepare.activations_cpu import CpuWorker, ObservedNames
+from edgeship.prepare.histogram import Histogram, Histograms
 
 if TYPE_CHECKING:
     import onnx
 
-    Array = NDArray[Any]
-    Feeds = Mapping[str, Array]
-    Batch = tuple[Sequence[str], Feeds]
-    """Frame ids, and input name → array with the frames along its first axis."""
-
-Histograms = dict[str, Histogram]
-
-ROWS = 2
-"""Frames in one forward pass of a CPU worker, where the batch axis is free: as fast as eight, at a fraction of the
-memory (ResNet-50 in eight workers: eight frames each held 11 GiB of activations)."""
+    from edgeship.prepare.frame_checks import FrameBatch
 
 
 def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
@@ -96,7 +85,7 @@ def open_session(model: onnx.ModelProto, *, threads: int = 0, device: str = "cpu
 class Worker(Protocol):
     """What one thread counts with."""
 
-    def count(self, batch: Batch) -> None:
+    def count(self, batch: FrameBatch) -> None:
         """Run one batch and count its observed tensors. Raises ModelError for NaN or infinity."""
 
     def histograms(self) -> Histograms:
@@ -118,7 +107,7 @@ class Observer:
         self, model: onnx.ModelProto, tensors: Sequence[str], workers: int | None = None, device: str = "cpu"
     ) -> None:
         inputs = {value.name for value in model.graph.input}
-        names = Names(
+        names = ObservedNames(
             tuple(name for name in tensors if name in inputs), tuple(name for name in tensors if name not in inputs)
         )
         session = open_session(with_outputs(model, tensors), threads=1, device=device)
@@ -126,8 +115,6 @@ class Observer:
         self.workers = workers or min(len(os.sched_getaffinity(0)), 8)
         self._make: Callable[[], Worker] = lambda: CpuWorker(session, names)
         if device != "cpu":
-            from edgeship.prepare import activations_cuda
-
             activations_cuda.check(device)
             self.workers = min(self.workers, activations_cuda.WORKERS)
             self._make = lambda: activations_cuda.CudaWorker(session, names, device)
@@ -135,13 +122,13 @@ class Observer:
         self._idle: list[Worker] = []
         self._lock = threading.Lock()
 
-    def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def observe(self, batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
         """Count batches as they come; yields each one when it has been counted, in any order.
 
         Raises:
             ModelError: NaN or infinity in an activation, with the tensor and the frame.
         """
-        pending: dict[Future[None], Batch] = {}
+        pending: dict[Future[None], FrameBatch] = {}
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 for batch in batches:
@@ -162,7 +149,7 @@ class Observer:
                 merged[name].merge(histogram)
         return merged
 
-    def _one(self, batch: Batch) -> None:
+    def _one(self, batch: FrameBatch) -> None:
         worker = self._take()
         try:
             worker.count(batch)
@@ -179,71 +166,9 @@ class Observer:
             return self._all[-1]
 
 
-@dataclass(frozen=True)
-class Names:
-    """The observed tensors: graph inputs, and outputs of nodes."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-class CpuWorker:
-    """Forward passes and histograms on the CPU."""
-
-    def __init__(self, session: Any, names: Names) -> None:
-        self._session, self._names = session, names
-        self._own: Histograms = {name: Histogram() for name in (*names.inputs, *names.outputs)}
-        self._scratch = Scratch()
-        self._free = all(item.shape and not isinstance(item.shape[0], int) for item in session.get_inputs())
-
-    def count(self, batch: Batch) -> None:
-        """Run one batch and count its observed tensors. Raises ModelError for NaN or infinity."""
-        ids, feeds = batch
-        step = ROWS if self._free and {len(array) for array in feeds.values()} == {len(ids)} else max(len(ids), 1)
-        for start in range(0, len(ids), step):
-            stop = start + step
-            self._count(ids[start:stop], {name: array[start:stop] for name, array in feeds.items()})
-
-    def _count(self, ids: Sequence[str], feeds: Feeds) -> None:
-        for name in self._names.inputs:
-            self._add(name, feeds[name], ids)
-        outputs = list(self._names.outputs)
-        values = self._session.run(outputs, dict(feeds)) if outputs else []
-        for name, value in zip(outputs, values, strict=True):
-            self._add(name, value, ids)
-
-    def histograms(self) -> Histograms:
-        """What this worker counted so far."""
-        return self._own
-
-    def _add(self, name: str, values: Array, ids: Sequence[str]) -> None:
-        try:
-            self._own[name].add(values, self._scratch)
-        except NotFinite:
-            raise not_finite(name, values, ids) from None
-
-
-def _finished(pending: dict[Future[None], Batch]) -> Iterator[Batch]:
+def _finished(pending: dict[Future[None], FrameBatch]) -> Iterator[FrameBatch]:
     done, _ = wait(pending, return_when=FIRST_COMPLETED)
     for future in done:
         batch = pending.pop(future)
         future.result()
         yield batch
-
-
-def not_finite(name: str, values: Array, ids: Sequence[str]) -> ModelError:
-    """The error for NaN or infinity in tensor ``name``, with the frame."""
-    kind, frame = _first_bad(values, ids)
-    return ModelError(
-        f"tensor {name!r} holds {kind} on frame {frame}",
-        expected="finite activations on every calibration frame",
-        do="look at that frame and at the layers before this tensor; check the preprocessing",
-    )
-
-
-def _first_bad(values: Array, ids: Sequence[str]) -> tuple[str, str]:
-    kind = "NaN" if np.isnan(values).any() else "infinity"
-    if values.ndim and values.shape[0] == len(ids):
-        rows = np.flatnonzero(~np.isfinite(values).reshape(len(ids), -1).all(axis=1))
-        return kind, str(ids[int(rows[0])])
-    return kind, ", ".join(map(str, ids))

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.errors import DeviceError, MissingExtra
-from edgeship.prepare.activations import Names, not_finite
+from edgeship.prepare.activations_cpu import ObservedNames, not_finite
 from edgeship.prepare.histogram import BINS, MIN_EXPONENT, Histogram, exponent_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeship.prepare.activations import Batch, Histograms
+    from edgeship.prepare.frame_checks import FrameBatch
+    from edgeship.prepare.histogram import Histograms
 
 WORKERS = 2
 """Threads that feed the device: one batch runs while another is counted."""
@@ -168,7 +169,7 @@ def _tally(index: Tensor) -> Tensor:
 class CudaWorker:
     """Forward passes on onnxruntime's CUDA provider, histograms on the same device, one torch stream."""
 
-    def __init__(self, session: Any, names: Names, device: str) -> None:
+    def __init__(self, session: Any, names: ObservedNames, device: str) -> None:
         import torch
 
         from edgeship.engines import cuda
@@ -180,7 +181,7 @@ class CudaWorker:
         with torch.cuda.stream(self._stream):
             self._own = DeviceHistograms((*names.inputs, *names.outputs), device)
 
-    def count(self, batch: Batch) -> None:
+    def count(self, batch: FrameBatch) -> None:
         """Run one batch and count its observed tensors.
 
         Raises:

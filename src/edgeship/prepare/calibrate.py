@@ -1,7 +1,7 @@
 """Calibrate once, for every engine: one pass over real frames, the thresholds of four methods, one cache.
 
 Nothing is stored but histograms, so memory does not grow with the frames. The cache is TensorRT's text format;
-beside it stand the ranges by every method and the binding (see :mod:`edgeship.prepare.calibration_cache`).
+beside it are the ranges by every method and the binding (see :mod:`edgeship.prepare.calibration_cache`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import edgeship
 from edgeship.config import Method
 from edgeship.errors import ModelError, UserInputError
 from edgeship.prepare import calibration_cache, compare, graph, thresholds
-from edgeship.prepare.activations import Histograms, Observer
-from edgeship.prepare.frame_checks import Frames, Held, Intake
-from edgeship.prepare.histogram import Histogram
-from edgeship.prepare.quantize import ort_graph
-from edgeship.prepare.quantized_tensors import Placement, infer, place
+from edgeship.prepare.activations import Observer
+from edgeship.prepare.frame_checks import FrameChecks, FrameSource, Held
+from edgeship.prepare.histogram import Histogram, Histograms
+from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.qdq_onnxruntime import ort_graph
+from edgeship.prepare.quantized_tensors import QuantizedTensors, find_tensors
 from edgeship.prepare.thresholds import METHODS
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Calibrated, MethodScore, TensorRange
@@ -29,7 +30,7 @@ from edgeship.results import Artifact, Calibrated, MethodScore, TensorRange
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.activations import Batch
+    from edgeship.prepare.frame_checks import FrameBatch
 
 
 MOVED_LIMIT = 0.05
@@ -40,12 +41,12 @@ CLIP_FACTOR = 4.0
 """On evaluation frames a tensor clips more than expected beyond this multiple of its share in calibration …"""
 CLIP_FLOOR = 1e-3
 """… and beyond this share of its values."""
-NOT_GIVEN = "No evaluation images were given: what clips on them, and which frames stand in both sets, was not checked."
+NOT_GIVEN = "No evaluation images were given: clipping on them, and frames that are in both sets, were not checked."
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to calibrate."""
+class CalibrateOptions:
+    """Settings of one calibration."""
 
     method: Method = "auto"
     percentile: float = 99.99
@@ -56,7 +57,7 @@ class Options:
     """Hash of the preprocessing that made the frames; empty: the frames came preprocessed."""
     frame_hashes: Mapping[str, str] = field(default_factory=dict)
     """Frame id → hash of its image file; other frames are hashed by their arrays."""
-    evaluation: Frames | None = None
+    evaluation: FrameSource | None = None
     """Evaluation frames, to count what clips on them."""
     evaluation_hashes: frozenset[str] = frozenset()
     """Hashes of the evaluation images, to find calibration frames among them."""
@@ -68,7 +69,7 @@ class Options:
 
 
 def calibrate(
-    model: Path, frames: Frames, out: Path, options: Options | None = None, progress: Progress = silent
+    model: Path, frames: FrameSource, out: Path, options: CalibrateOptions | None = None, progress: Progress = silent
 ) -> Calibrated:
     """Measure the range of every tensor that quantization touches, and write a cache.
 
@@ -81,20 +82,20 @@ def calibrate(
         DataError: No frames, fewer than a batch, frames of another size, black frames, NaN in a frame.
         ModelError: NaN or infinity in an activation, or nothing to quantize.
     """
-    options = options or Options()
-    graph_sha256, proto, placement = _open(model)
+    options = options or CalibrateOptions()
+    graph_sha256, proto, touched = _open(model)
     share = options.holdout if options.method == "auto" else 0.0
-    intake = Intake(graph.inputs_of(proto), options.frame_hashes)
-    observer = Observer(proto, placement.observed, options.workers, options.device)
-    seen, early, late = _observe(observer, intake, Held(frames, share, inside=False), len(frames), progress)
-    intake.refuse_useless()
-    used = intake.count
+    checks = FrameChecks(graph.inputs_of(proto), options.frame_hashes)
+    observer = Observer(proto, touched.observed, options.workers, options.device)
+    seen, early, late = _observe(observer, checks, Held(frames, share, inside=False), len(frames), progress)
+    checks.refuse_useless()
+    used = checks.count
     ranges = _ranges(late, options)
     method, scores = _choose(proto, ranges, frames, options, progress)
     if share:
-        late = _count(observer, intake, Held(frames, share, inside=True), len(frames), progress)
+        late = _count(observer, checks, Held(frames, share, inside=True), len(frames), progress)
         ranges = _ranges(late, options)
-    if intake.count > seen:
+    if checks.count > seen:
         ranges = _moved(ranges, early, method, options)
     ranges, clipping = _clipped(proto, ranges, late, method, options)
     facts = {
@@ -102,11 +103,11 @@ def calibrate(
         "method": method,
         "graph_sha256": graph_sha256,
         "preprocess_sha256": options.preprocess_sha256,
-        "frames_sha256": intake.sha256,
-        "frames": intake.count,
+        "frames_sha256": checks.sha256,
+        "frames": checks.count,
     }
     calibration_cache.save(
-        out, calibration_cache.Content(_scales(ranges, placement, method), ranges, intake.samples), facts
+        out, calibration_cache.Content(_scales(ranges, touched, method), ranges, checks.samples), facts
     )
     moved = [entry.moved for entry in ranges.values() if entry.moved is not None]
     result = Calibrated(
@@ -114,52 +115,54 @@ def calibrate(
         ranges=Artifact.of(calibration_cache.ranges_path(out), out.parent),
         method=method,
         methods=scores,
-        held_out=intake.count - used if scores else None,
-        frames=intake.count,
-        frames_sha256=intake.sha256,
+        held_out=checks.count - used if scores else None,
+        frames=checks.count,
+        frames_sha256=checks.sha256,
         graph_sha256=graph_sha256,
         preprocess_sha256=options.preprocess_sha256,
         tensors=len(ranges),
         moved_p95=round(float(np.percentile(moved, 95)), 6) if moved else None,
         moving=tuple(name for name, entry in ranges.items() if (entry.moved or 0.0) > MOVED_LIMIT),
         clipping=clipping,
-        overlap=intake.overlap(options.evaluation_hashes),
+        overlap=checks.overlap(options.evaluation_hashes),
         unchecked=options.unchecked or (() if options.evaluation is not None else (NOT_GIVEN,)),
     )
     return result.model_copy(update={"advice": " ".join(_advice(result, ranges))})
 
 
-def _open(model: Path) -> tuple[str, onnx.ModelProto, Placement]:
+def _open(model: Path) -> tuple[str, onnx.ModelProto, QuantizedTensors]:
     """The graph's hash, the graph with inferred shapes, and what quantization touches in it."""
     loaded = graph.load_onnx(model)
     graph_sha256 = calibration_cache.graph_hash(loaded)
     proto = infer(loaded)
-    placement = place(proto)
-    if not placement.observed:
+    touched = find_tensors(proto)
+    if not touched.observed:
         raise ModelError(
             f"{model} has no operator that can be quantized",
             expected="a convolution or a matrix product",
             do="ship it as fp32 or fp16: candidates.precisions",
         )
-    return graph_sha256, proto, placement
+    return graph_sha256, proto, touched
 
 
-def _count(observer: Observer, intake: Intake, frames: Iterable[Batch], total: int, progress: Progress) -> Histograms:
+def _count(
+    observer: Observer, checks: FrameChecks, frames: Iterable[FrameBatch], total: int, progress: Progress
+) -> Histograms:
     """Histograms after these frames too."""
-    for _ in observer.observe(intake.passing(frames)):
-        progress(intake.count, total, "calibrating")
+    for _ in observer.observe(checks.passing(frames)):
+        progress(checks.count, total, "calibrating")
     return observer.histograms()
 
 
 def _observe(
-    observer: Observer, intake: Intake, frames: Iterable[Batch], total: int, progress: Progress
+    observer: Observer, checks: FrameChecks, frames: Iterable[FrameBatch], total: int, progress: Progress
 ) -> tuple[int, Histograms, Histograms]:
     """How many frames passed in the batches that reach three quarters, histograms after these, and after all."""
-    batches = intake.passing(frames)
+    batches = checks.passing(frames)
     done = 0
     found: list[tuple[int, Histograms]] = []
     for share in (0.75, 1.0):
-        for ids, _ in observer.observe(_until(batches, intake, share * total)):
+        for ids, _ in observer.observe(_until(batches, checks, share * total)):
             done += len(ids)
             progress(done, total, "calibrating")
         found.append((done, observer.histograms()))
@@ -167,13 +170,13 @@ def _observe(
     return seen, early, late
 
 
-def _until(batches: Iterator[Batch], intake: Intake, count: float) -> Iterator[Batch]:
+def _until(batches: Iterator[FrameBatch], checks: FrameChecks, count: float) -> Iterator[FrameBatch]:
     """Batches until ``count`` frames have passed."""
-    while intake.count < count and (batch := next(batches, None)) is not None:
+    while checks.count < count and (batch := next(batches, None)) is not None:
         yield batch
 
 
-def _ranges(histograms: Histograms, options: Options) -> dict[str, TensorRange]:
+def _ranges(histograms: Histograms, options: CalibrateOptions) -> dict[str, TensorRange]:
     return {name: _range(histogram, options.percentile) for name, histogram in histograms.items()}
 
 
@@ -187,9 +190,9 @@ def _range(histogram: Histogram, percentile: float) -> TensorRange:
     )
 
 
-def _scales(ranges: Mapping[str, TensorRange], placement: Placement, method: str) -> dict[str, float]:
+def _scales(ranges: Mapping[str, TensorRange], touched: QuantizedTensors, method: str) -> dict[str, float]:
     """int8 scale of every tensor the cache names; a tensor that was always zero gets the scale of ±1."""
-    roots = {name: name for name in placement.observed} | placement.shared
+    roots = {name: name for name in touched.observed} | touched.shared
     return {name: (ranges[root].amax[method] or 1.0) / 127.0 for name, root in roots.items()}
 
 
@@ -197,7 +200,11 @@ def _scales(ranges: Mapping[str, TensorRange], placement: Placement, method: str
 
 
 def _choose(
-    proto: onnx.ModelProto, ranges: dict[str, TensorRange], frames: Frames, options: Options, progress: Progress
+    proto: onnx.ModelProto,
+    ranges: dict[str, TensorRange],
+    frames: FrameSource,
+    options: CalibrateOptions,
+    progress: Progress,
 ) -> tuple[str, tuple[MethodScore, ...]]:
     """The asked-for method, or the one whose quantized graph is nearest to the reference on held-out frames.
 
@@ -207,10 +214,10 @@ def _choose(
         return options.method, ()
     progress(0, None, "comparing methods")
     candidates: dict[str, onnx.ModelProto] = {
-        name: ort_graph(proto, calibration_cache.Calibration(Path(name), {}, ranges, name), ()) for name in METHODS
+        name: ort_graph(proto, calibration_cache.CalibrationCache(Path(name), {}, ranges, name), ()) for name in METHODS
     }
     held = Held(frames, options.holdout, inside=True)
-    judges: Iterable[Batch] = held if any(True for _ in held) else frames
+    judges: Iterable[FrameBatch] = held if any(True for _ in held) else frames
     compared = compare.compare_outputs(proto, candidates, judges, MAX_TRIAL)
     scores = tuple(
         MethodScore(method=name, snr_db=entry.output_snr_db, agreement=entry.agreement)
@@ -227,7 +234,9 @@ MAX_TRIAL = 64
 # --- enough frames? ------------------------------------------------------------------------------------------
 
 
-def _moved(ranges: dict[str, TensorRange], early: Histograms, method: str, options: Options) -> dict[str, TensorRange]:
+def _moved(
+    ranges: dict[str, TensorRange], early: Histograms, method: str, options: CalibrateOptions
+) -> dict[str, TensorRange]:
     """Note how far each chosen threshold changed over the last quarter of the frames."""
     result = {}
     for name, entry in ranges.items():
@@ -242,13 +251,17 @@ def _known(method: str) -> thresholds.Method:
 
 
 def _clipped(
-    proto: onnx.ModelProto, ranges: dict[str, TensorRange], calibration: Histograms, method: str, options: Options
+    proto: onnx.ModelProto,
+    ranges: dict[str, TensorRange],
+    calibration: Histograms,
+    method: str,
+    options: CalibrateOptions,
 ) -> tuple[dict[str, TensorRange], tuple[str, ...]]:
     """Note what share of each tensor lies beyond its bounds on the evaluation frames, and which clip unexpectedly."""
     if options.evaluation is None or len(options.evaluation) == 0:
         return ranges, ()
     observer = Observer(proto, list(ranges), options.workers, options.device)
-    for _ in observer.observe(Intake(graph.inputs_of(proto), {}).passing(options.evaluation)):
+    for _ in observer.observe(FrameChecks(graph.inputs_of(proto), {}).passing(options.evaluation)):
         pass
     result, clipping = {}, []
     for name, histogram in observer.histograms().items():
@@ -278,20 +291,20 @@ def _advice(result: Calibrated, ranges: Mapping[str, TensorRange]) -> Iterator[s
     if result.held_out == 0:
         yield (
             "The methods were compared on the calibration frames themselves, none were held out (a single batch, or "
-            "holdout = 0): their table flatters them all."
+            "holdout = 0): every score in the table is too high."
         )
     if clipping:
         yield (
             f"Other frames are needed: {len(clipping)} of {tensors} tensors clip more on evaluation frames than "
-            f"on calibration frames, first {clipping[0]!r}; the calibration frames do not show what those show."
+            f"on calibration frames, first {clipping[0]!r}; the calibration frames do not cover them."
         )
     if overlap:
         yield (
-            f"{len(overlap)} calibration frames also stand in the evaluation set, for instance {overlap[0]}: "
-            "the measured drop is too kind by what they share."
+            f"{len(overlap)} calibration frames are also in the evaluation set, for instance {overlap[0]}: "
+            "the measured drop is too small by an unknown amount."
         )
     if zero:
-        yield f"{len(zero)} tensors were zero on every frame, for instance {zero[0]!r}: their scale says nothing."
+        yield f"{len(zero)} tensors were zero on every frame, for instance {zero[0]!r}: their scale is not meaningful."
 
 
 def method_named(text: str) -> Method:

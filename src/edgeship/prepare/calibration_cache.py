@@ -1,6 +1,6 @@
 """Calibration caches: TensorRT's text format, and the sidecar that binds one to what it came from.
 
-Four files stand together: ``calib.cache`` (scales, readable by TensorRT 10, trtexec and ModelOpt),
+Four files belong together: ``calib.cache`` (scales, readable by TensorRT 10, trtexec and ModelOpt),
 ``calib.cache.json`` (the binding), ``calib.ranges.json`` (tensor → range by every method) and ``calib.frames.npz`` (a
 few of the frames, preprocessed: quantized graphs are run on them).
 """
@@ -27,7 +27,7 @@ from edgeship.results import Result, TensorRange, read
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.activations import Batch
+    from edgeship.prepare.frame_checks import FrameBatch
 
 CALIBRATION_VERSION = 4
 """Rises when the same frames would give other thresholds."""
@@ -38,7 +38,7 @@ _HEADER = re.compile(r"TRT-\d+-\w+")
 
 
 class Binding(Result):
-    """What a cache came from. Stands beside the cache as ``<cache>.json``."""
+    """What a cache came from. Is beside the cache as ``<cache>.json``."""
 
     schema_version: int = 1
     calibration_version: int = CALIBRATION_VERSION
@@ -64,7 +64,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationCache:
     """A cache that was read and accepted.
 
     ``scales`` are int8 scales (amax / 127) by tensor; ``ranges`` is empty for a trusted plain cache.
@@ -91,17 +91,17 @@ class Calibration:
 
 
 def sidecar_path(cache: Path) -> Path:
-    """Where the binding of a cache stands."""
+    """Where the binding of a cache is."""
     return cache.with_name(cache.name + ".json")
 
 
 def ranges_path(cache: Path) -> Path:
-    """Where the ranges of a cache stand."""
+    """Where the ranges of a cache are."""
     return cache.with_name(cache.stem + ".ranges.json")
 
 
 def samples_path(cache: Path) -> Path:
-    """Where a few of the calibration frames stand, preprocessed."""
+    """Where a few of the calibration frames are, preprocessed."""
     return cache.with_name(cache.stem + ".frames.npz")
 
 
@@ -111,7 +111,7 @@ class Content:
 
     scales: Mapping[str, float]
     ranges: Mapping[str, TensorRange]
-    samples: Sequence[Batch]
+    samples: Sequence[FrameBatch]
 
 
 def format_cache(scales: Mapping[str, float]) -> str:
@@ -146,12 +146,12 @@ def parse_cache(path: Path) -> dict[str, float]:
         scale = _scale(digits.strip())
         if not separator or not name or scale is None:
             raise CacheError(
-                f"{path}, line {number}: {line[:80]!r} is no scale",
+                f"{path}, line {number}: {line[:80]!r} is not a scale",
                 expected="'tensor: ' and 8 hexadecimal digits of a positive float32",
                 do=fix,
             )
         if name in scales:
-            raise CacheError(f"{path}, line {number}: tensor {name!r} stands there twice", do=fix)
+            raise CacheError(f"{path}, line {number}: tensor {name!r} is there twice", do=fix)
         scales[name] = scale
     if not scales:
         raise CacheError(f"{path} holds a header and no tensor", expected="one line for each tensor", do=fix)
@@ -166,7 +166,7 @@ def _scale(digits: str) -> float | None:
 
 
 def save(cache: Path, content: Content, facts: Mapping[str, object]) -> None:
-    """Write frames, ranges, cache and binding, the binding last: without it the others are nobody's.
+    """Write frames, ranges, cache and binding, the binding last: without it the others are not accepted.
 
     ``facts`` are the fields of :class:`Binding` other than the hashes of the files written here.
     """
@@ -184,7 +184,7 @@ def save(cache: Path, content: Content, facts: Mapping[str, object]) -> None:
     write_text(sidecar_path(cache), binding.model_dump_json(indent=2) + "\n")
 
 
-def _pack(samples: Sequence[Batch]) -> bytes:
+def _pack(samples: Sequence[FrameBatch]) -> bytes:
     """Batches as one .npz: ``<number>/<input>``."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {
@@ -194,8 +194,8 @@ def _pack(samples: Sequence[Batch]) -> bytes:
     return buffer.getvalue()
 
 
-def samples(calibration: Calibration) -> list[Batch]:
-    """The frames that stand beside a cache; empty for a trusted plain cache."""
+def samples(calibration: CalibrationCache) -> list[FrameBatch]:
+    """The frames beside a cache; empty for a trusted plain cache."""
     path = samples_path(calibration.path)
     if calibration.trusted or not path.is_file():
         return []
@@ -209,7 +209,7 @@ def samples(calibration: Calibration) -> list[Batch]:
     ]
 
 
-def load(cache: Path, expected: Expected, *, trust: bool = False) -> Calibration:
+def load(cache: Path, expected: Expected, *, trust: bool = False) -> CalibrationCache:
     """Read a cache that belongs to ``expected``.
 
     Args:
@@ -221,9 +221,9 @@ def load(cache: Path, expected: Expected, *, trust: bool = False) -> Calibration
     scales = parse_cache(cache)
     if not sidecar_path(cache).is_file():
         if trust:
-            return Calibration(cache, scales, {}, "cache", trusted=True)
+            return CalibrationCache(cache, scales, {}, "cache", trusted=True)
         raise CacheError(
-            f"{cache} carries no proof of where it came from",
+            f"{cache} has no binding: nothing says what it was calibrated from",
             expected=f"{sidecar_path(cache).name} beside it, as edgeship calibrate writes it",
             do="calibrate again, or accept it as it is with --trust-cache (calibration.trust_cache = true)",
         )
@@ -232,7 +232,7 @@ def load(cache: Path, expected: Expected, *, trust: bool = False) -> Calibration
     if wrong:
         lines = "\n".join(f"  - {item}" for item in wrong)
         raise CacheError(f"{cache} does not belong here:\n{lines}", do="calibrate again for this model")
-    return Calibration(cache, scales, _ranges(ranges_path(cache), binding.method), binding.method)
+    return CalibrationCache(cache, scales, _ranges(ranges_path(cache), binding.method), binding.method)
 
 
 def differences(cache: Path, binding: Binding, expected: Expected) -> list[str]:

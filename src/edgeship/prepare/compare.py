@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from edgeship.errors import StageError
 from edgeship.prepare.activations import open_session, with_outputs
-from edgeship.prepare.quantized_tensors import COMPUTING, float_tensors, place
+from edgeship.prepare.quantized_tensors import COMPUTING, find_tensors, float_tensors
 from edgeship.results import LayerNoise
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.activations import Batch
+    from edgeship.prepare.frame_checks import FrameBatch
 
 CEILING_DB = 200.0
 """Reported where two tensors are equal; float32 itself resolves about 150 dB."""
@@ -71,7 +71,7 @@ class Snr:
 def compare(
     reference: onnx.ModelProto,
     candidate: onnx.ModelProto,
-    frames: Iterable[Batch],
+    frames: Iterable[FrameBatch],
     *,
     limit: int = FRAMES,
     layers: bool = True,
@@ -113,7 +113,7 @@ def compare(
 
 
 def compare_outputs(
-    reference: onnx.ModelProto, candidates: Mapping[str, onnx.ModelProto], frames: Iterable[Batch], limit: int
+    reference: onnx.ModelProto, candidates: Mapping[str, onnx.ModelProto], frames: Iterable[FrameBatch], limit: int
 ) -> dict[str, Comparison]:
     """Compare the outputs of several candidates with the reference's in one pass. Raises as :func:`compare` does."""
     outputs = [value.name for value in reference.graph.output]
@@ -154,7 +154,7 @@ def _common_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> di
     tensor, its dequantized value is compared: what the next layer sees.
     """
     floats = float_tensors(reference)
-    fused = place(reference).shared
+    fused = find_tensors(reference).shared
     there = {name for node in candidate.graph.node for name in node.output}
     quantized = {node.input[0]: node.output[0] for node in candidate.graph.node if node.op_type == "QuantizeLinear"}
     dequantized = {node.input[0]: node.output[0] for node in candidate.graph.node if node.op_type == "DequantizeLinear"}
@@ -167,7 +167,7 @@ def _common_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> di
     return found
 
 
-def _first(frames: Iterable[Batch], limit: int) -> Iterable[Mapping[str, NDArray[Any]]]:
+def _first(frames: Iterable[FrameBatch], limit: int) -> Iterable[Mapping[str, NDArray[Any]]]:
     taken = 0
     for ids, feeds in frames:
         if taken >= limit:

@@ -12,19 +12,20 @@ import numpy as np
 
 from edgeship.errors import DataError
 from edgeship.prepare import compare, graph, modelopt
-from edgeship.prepare.quantized_tensors import float_tensors, infer, select
+from edgeship.prepare.inferred_graph import infer, select
+from edgeship.prepare.quantized_tensors import float_tensors
 from edgeship.results import Artifact, Quantized
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.activations import Batch
+    from edgeship.prepare.frame_checks import FrameBatch
 
 FRAMES = 4
 """Batches on which AutoCast looks for values that FP16 cannot hold."""
 
 
-def to_half(model: Path, frames: Iterable[Batch], out: Path, keep: tuple[str, ...] = ()) -> Quantized:
+def to_half(model: Path, frames: Iterable[FrameBatch], out: Path, keep: tuple[str, ...] = ()) -> Quantized:
     """Write an FP16 copy of a graph; its inputs and outputs stay FP32.
 
     Args:

@@ -1,4 +1,4 @@
-"""Calibration frames on their way in: split, checked, hashed, recognized when they also stand in the evaluation set."""
+"""Calibration frames on their way in: split, checked, hashed, recognized when they are also in the evaluation set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from edgeship.files import sha256_json
 from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
-    from edgeship.prepare.activations import Batch
+    Array = NDArray[Any]
+    Feeds = Mapping[str, Array]
+    FrameBatch = tuple[Sequence[str], Feeds]
+    """Frame ids, and input name → array with the frames along its first axis."""
 
 
 SAMPLES = 8
@@ -23,7 +26,7 @@ SAMPLE_BYTES = 64 << 20
 """… within this size, whole batches, at least one."""
 
 
-class Frames(Protocol):
+class FrameSource(Protocol):
     """Real frames in batches: iteration yields (ids, {input: array}), each time the same; ``len`` counts frames.
 
     Arrays carry the frames along their first axis, one for each id. :class:`edgeship.data.frames.Frames` is one.
@@ -31,19 +34,19 @@ class Frames(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __iter__(self) -> Iterator[FrameBatch]: ...
 
 
 class Batches:
-    """Ready batches as :class:`Frames`."""
+    """Ready batches as :class:`FrameSource`."""
 
-    def __init__(self, batches: Sequence[Batch]) -> None:
+    def __init__(self, batches: Sequence[FrameBatch]) -> None:
         self._batches = tuple(batches)
 
     def __len__(self) -> int:
         return sum(len(ids) for ids, _ in self._batches)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[FrameBatch]:
         return iter(self._batches)
 
 
@@ -56,19 +59,19 @@ class Held:
         inside: Whether this is the held-out part.
     """
 
-    def __init__(self, frames: Iterable[Batch], share: float, *, inside: bool) -> None:
+    def __init__(self, frames: Iterable[FrameBatch], share: float, *, inside: bool) -> None:
         self._frames = frames
         self._every = max(2, round(1 / share)) if share > 0 else 0
         self._inside = inside
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[FrameBatch]:
         for position, batch in enumerate(self._frames):
             held = self._every > 0 and position % self._every == 1
             if held == self._inside:
                 yield batch
 
 
-class Intake:
+class FrameChecks:
     """Checks every batch as it passes and remembers what identifies the frames.
 
     Args:
@@ -81,11 +84,11 @@ class Intake:
         self._known = hashes
         self._hashes: list[tuple[str, str]] = []
         self._alive = False
-        self.samples: list[Batch] = []
-        """The first few frames, for whoever must run a graph on real frames later."""
+        self.samples: list[FrameBatch] = []
+        """The first few frames, for running a graph on real frames later."""
         self._room = SAMPLE_BYTES
 
-    def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def passing(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
         """The batches, checked.
 
         Raises:
@@ -132,7 +135,7 @@ class Intake:
         return sha256_json(sorted(digest for _, digest in self._hashes))
 
     def overlap(self, evaluation: frozenset[str]) -> tuple[str, ...]:
-        """Names of the frames whose hash stands in ``evaluation``."""
+        """Names of the frames whose hash is in ``evaluation``."""
         return tuple(sorted(name for name, digest in self._hashes if digest in evaluation))
 
 
@@ -146,7 +149,7 @@ def _array_hash(feeds: Mapping[str, NDArray[Any]], index: int, count: int) -> st
 
 
 def check_feeds(inputs: Sequence[TensorInfo], ids: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> None:
-    """Compare a batch with the model's inputs. Raises DataError as :meth:`Intake.passing` does."""
+    """Compare a batch with the model's inputs. Raises DataError as :meth:`FrameChecks.passing` does."""
     first = ids[0] if ids else "?"
     missing = [info.name for info in inputs if info.name not in feeds]
     if missing:

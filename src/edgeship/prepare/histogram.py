@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 BINS = 4096
 """Bins on each side of zero. The largest magnitude always lies in the upper half of its side."""
 MIN_EXPONENT = -100
-"""The narrowest range is ``±2**-100``: beyond, the number of bins in 1.0 is no float32."""
+"""The narrowest range is ``±2**-100``: beyond, the number of bins in 1.0 does not fit float32."""
 CHUNK = 1 << 18
 """Values binned at a time. Small enough to stay in a core's cache, large enough that threads seldom hand Python's lock
 to each other: with ``1 << 15`` two threads were no faster than one (2.9 ns a value), with this they are (2.0 ns)."""
@@ -119,6 +119,10 @@ class Histogram:
         counts = self.signed()
         folded: Counts = counts[BINS:] + counts[:BINS][::-1]
         return folded
+
+
+Histograms = dict[str, Histogram]
+"""Tensor name → its histogram."""
 
 
 def exponent_of(amax: float) -> int:

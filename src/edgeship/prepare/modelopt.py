@@ -1,5 +1,4 @@
-"""ModelOpt held at arm's length: its quantizer rewires onnxruntime's in place, so everything it changed is
-put back, and its wide call is wrapped once."""
+"""The one place that calls ModelOpt. Its quantizer rewrites onnxruntime's in place: what it changed is restored."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from edgeship.prepare.quantized_tensors import RANKING
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.activations import Batch
+    from edgeship.prepare.frame_checks import FrameBatch
 
 _ONE_AT_A_TIME = threading.RLock()
 _PATCHED = ("calibrate", "base_quantizer", "qdq_quantizer", "onnx_quantizer", "registry", "quant_utils")
@@ -100,7 +99,7 @@ class OneFrame:
 
 def quantize(
     reference: onnx.ModelProto,
-    frame: Batch | None,
+    frame: FrameBatch | None,
     kept: Sequence[str],
     mode: Literal["int8", "fp8"],
     high: Literal["fp16", "fp32"],

@@ -100,7 +100,7 @@ def _entropy_bins(counts: NDArray[np.int64]) -> int:
     For each candidate ``i`` the reference P is the first ``i`` bins with everything beyond added to the last one;
     Q is the first ``i`` bins merged into 128 levels, each level spread evenly over its non-empty bins. KL(P, Q) is
     summed by prefix sums, so all candidates cost one array operation. The bin at zero takes its neighbour's count:
-    zero is exact in int8 and says nothing about the threshold.
+    zero is exact in int8 and does not depend on the threshold.
     """
     weights = _pairs(counts).astype(np.float64)
     if weights.size <= LEVELS:

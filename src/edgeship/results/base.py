@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgeship.config import Dim
 from edgeship.errors import ArtifactError
-from edgeship.files import sha256_file, write_text
+from edgeship.files import read_text, sha256_file, write_text
 
 SCHEMA_VERSION = 1
 VerdictWord = Literal["SHIP", "NO-SHIP", "INCONCLUSIVE"]
@@ -55,10 +55,10 @@ def read(kind: type[R], path: Path) -> R:
     """Read a result.
 
     Raises:
-        ArtifactError: Absent, malformed, or of another schema version.
+        ArtifactError: Absent, not a regular file, malformed, or of another schema version.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise ArtifactError(
             f"{path} does not exist",

@@ -8,26 +8,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from edgeship import engines
-from edgeship.config import EngineName
 from edgeship.errors import EdgeshipError
 from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
-from edgeship.results import Failure, Trial, TrialSpec, read, write
+from edgeship.results import Audit, Build, Failure, Latency, Trial, read, trial_folder
+from edgeship.results.trial_folder import AUDIT, BUILD, LATENCY
 from edgeship.targets import wire
-from edgeship.trial.run import STEPS, finished_trial
+from edgeship.trial.run import STEPS
 
 RESTARTS = 2
 """How often a trial that was killed from outside is continued before it counts as failed."""
 KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 TAIL_CHARS = 20_000
-LAST_WORDS = "crash.log"
-"""What a trial process that died had written to standard error, in the trial's folder."""
 
 
 @dataclass
@@ -42,32 +38,6 @@ class _Ended:
     overdue: bool
 
 
-def machine(engine: EngineName, device: str, via: str) -> dict[str, Any]:
-    """What trials on this machine are bound to: what is installed, and what an engine built here would be bound to.
-
-    What cannot be told is a sentence that says why. ``via``: as ``target.via``.
-    """
-    import numpy
-    import PIL
-
-    from edgeship.engines.trt import trtexec
-
-    module = engines.get(engine)
-    return {
-        "identity": _or_why(lambda: module.identity(device).model_dump(mode="json")),
-        "installed": asdict(module.probe()),
-        "trtexec": _or_why(lambda: trtexec.ask(trtexec.find()).version) if via == "trtexec" else None,
-        "libraries": {"numpy": numpy.__version__, "pillow": PIL.__version__},
-    }
-
-
-def _or_why(ask: Callable[[], Any]) -> Any:
-    try:
-        return ask()
-    except EdgeshipError as error:
-        return error.found
-
-
 def run(folder: Path, progress: Progress = silent, *, timeout_s: float | None = None) -> Trial:
     """Run the trial in ``folder`` in a process of its own and wait for it.
 
@@ -79,14 +49,14 @@ def run(folder: Path, progress: Progress = silent, *, timeout_s: float | None = 
     Raises:
         EdgeshipError: What stopped the trial process and is not the candidate's fault: wrong input, no space.
     """
-    finished = finished_trial(folder)
-    if finished is not None and _same_spec(folder):
+    finished = trial_folder.finished_for_spec(folder)
+    if finished is not None:
         return finished
     for attempt in range(RESTARTS + 1):
         ended = _attempt(folder, progress, timeout_s)
         if ended.error is not None:
             raise ended.error
-        trial = finished_trial(folder)
+        trial = trial_folder.finished_trial(folder)
         if ended.code == 0 and trial is not None:
             return trial
         killed = -ended.code in KILLED and not ended.overdue
@@ -94,13 +64,6 @@ def run(folder: Path, progress: Progress = silent, *, timeout_s: float | None = 
             return _record_crash(folder, ended, timeout_s)
         progress(0, None, f"continuing after {_signal_name(ended.code)}")
     raise AssertionError("unreachable")
-
-
-def _same_spec(folder: Path) -> bool:
-    from edgeship.files import sha256_file
-
-    mark = folder / "spec.sha256"
-    return mark.is_file() and mark.read_text(encoding="utf-8").strip() == sha256_file(folder / "spec.json")
 
 
 def _attempt(folder: Path, progress: Progress, timeout_s: float | None) -> _Ended:
@@ -211,10 +174,10 @@ def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial
         kind = "Crash"
         message = f"the trial process ended with exit code {ended.code} and wrote no result"
     if ended.tail.strip():
-        message += f"; its last words: {last_line(ended.tail)} (all of them: {LAST_WORDS})"
+        message += f"; its last words: {last_line(ended.tail)} (all of them: {trial_folder.LAST_WORDS})"
         with storage_errors(folder):
-            write_text(folder / LAST_WORDS, ended.tail)
-    spec = read(TrialSpec, folder / "spec.json")
+            write_text(folder / trial_folder.LAST_WORDS, ended.tail)
+    spec = trial_folder.read_spec(folder)
     trial = Trial(
         candidate=spec.candidate,
         target_name=spec.target_name,
@@ -234,13 +197,12 @@ def last_line(text: str, most: int = 300) -> str:
 
 
 def with_finished_steps(folder: Path, trial: Trial) -> Trial:
-    """Add the steps that did finish, and write ``trial.json``."""
-    from edgeship.results import Audit, Build, Latency
-
+    """Add the steps that did finish, and write the trial down."""
     found: dict[str, object] = {}
-    for name, field, kind in (("build", "build", Build), ("audit", "audit", Audit), ("latency", "latency", Latency)):
-        if (folder / f"{name}.json").is_file():
-            found[field] = read(kind, folder / f"{name}.json")
+    steps = (("build", BUILD, Build), ("audit", AUDIT, Audit), ("latency", LATENCY, Latency))
+    for field, name, kind in steps:
+        if (folder / name).is_file():
+            found[field] = read(kind, folder / name)
     trial = trial.model_copy(update=found)
-    write(trial, folder / "trial.json")
+    trial_folder.write_trial(trial, folder)
     return trial

@@ -8,6 +8,8 @@ process, so a dropped connection costs nothing: the next one picks up where it i
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -19,13 +21,21 @@ from edgeship.bundle.manifest import check_path
 from edgeship.config import Target
 from edgeship.data.reference import is_reference
 from edgeship.errors import ArtifactError, DataError, StorageError, TargetError
-from edgeship.files import sha256_bytes, sha256_file, sha256_json, storage_errors, write_text
+from edgeship.files import (
+    open_own,
+    read_text,
+    sha256_bytes,
+    sha256_file,
+    sha256_json,
+    storage_errors,
+    write_bytes,
+    write_text,
+)
 from edgeship.progress import Progress, silent
-from edgeship.results import Artifact, Trial, TrialSpec, read
+from edgeship.results import Trial, TrialSpec, read, trial_folder
 from edgeship.targets import wire
 from edgeship.targets.channel import Closed, Malformed
 from edgeship.targets.link import Link, borrowed, stop_trial, wait
-from edgeship.trial.run import finished_trial, verify_artifacts
 
 PATIENCE_S = 600.0
 """How long a device that was reached before may be away: it reboots, or the network fails."""
@@ -85,8 +95,7 @@ def machine(target: Target, progress: Progress = silent) -> dict[str, Any]:
 
 def _collected(folder: Path) -> Trial | None:
     """The trial of this spec, where its results have come back."""
-    finished = finished_trial(folder)
-    return finished if finished is not None and _mark(folder) == sha256_file(folder / "spec.json") else None
+    return trial_folder.finished_for_spec(folder)
 
 
 def _persist(target: Target, work: Callable[[Link], R], done: Callable[[], R | None], progress: Progress) -> R:
@@ -120,14 +129,9 @@ def _persist(target: Target, work: Callable[[Link], R], done: Callable[[], R | N
             pause = min(pause * 1.5, 10.0)
 
 
-def _mark(folder: Path) -> str | None:
-    mark = folder / "spec.sha256"
-    return mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
-
-
 def _plan(folder: Path) -> _Plan:
-    spec = read(TrialSpec, folder / "spec.json")
-    verify_artifacts(folder, spec.model, spec.cache, spec.frames)
+    spec = trial_folder.read_spec(folder)
+    trial_folder.verify_artifacts(folder, spec.model, spec.cache, spec.frames)
     blobs: dict[str, Path] = {}
     inputs: dict[str, str] = {}
     for artifact in (spec.model, spec.cache, spec.frames):
@@ -146,12 +150,10 @@ def _plan(folder: Path) -> _Plan:
 
 def _identity(folder: Path) -> str:
     """The trial's own name on the device: this folder with this spec, and no other."""
-    import json
-
-    now = sha256_file(folder / "spec.json")
+    now = sha256_file(folder / trial_folder.SPEC)
     place = folder / PLACE
     if place.is_file():
-        known = wire.hear(place.read_text(encoding="utf-8"))
+        known = wire.hear(read_text(place))
         if known.get("spec") == now and isinstance(known.get("trial"), str):
             return str(known["trial"])
     trial = f"{now[:12]}-{secrets.token_hex(6)}"
@@ -226,11 +228,10 @@ def _prepare(link: Link, plan: _Plan, progress: Progress) -> None:
     spec = _remote_spec(link, plan, {name: Path(paths[label], base) for name, (label, base) in plan.places.items()})
     data = spec.model_dump_json(indent=2).encode()
     digest = sha256_bytes(data)
-    with storage_errors(plan.folder):
-        local = plan.folder / "spec.remote.json"
-        local.write_bytes(data)
+    local = plan.folder / "spec.remote.json"
+    write_bytes(local, data)
     _send_blobs(link, {digest: local}, silent)
-    _ask(link, {"do": "trial", "trial": plan.trial, "files": {**plan.inputs, "spec.json": digest}})
+    _ask(link, {"do": "trial", "trial": plan.trial, "files": {**plan.inputs, trial_folder.SPEC: digest}})
 
 
 def _require_modules(link: Link, spec: TrialSpec) -> None:
@@ -306,23 +307,23 @@ def _follow(link: Link, plan: _Plan, progress: Progress, timeout_s: float | None
 
 
 def _collect(link: Link, plan: _Plan, progress: Progress) -> Trial:
-    """Fetch the results, ``trial.json`` last, then clear the trial's folder on the device."""
+    """Fetch the results, the finished trial last, then clear the trial's folder on the device."""
     files = _ask(link, {"do": "list", "trial": plan.trial})["files"]
-    names = sorted(files, key=lambda name: (name == "trial.json", name))
+    names = sorted(files, key=lambda name: (name == trial_folder.TRIAL, name))
     for number, name in enumerate(names):
         size, digest = files[name]
         _check(link, name, size)
         place = plan.folder / name
-        if name != "trial.json" and place.is_file() and sha256_file(place) == digest:
+        if name != trial_folder.TRIAL and place.is_file() and sha256_file(place) == digest:
             continue
         progress(number, len(names), f"{link.host}: fetching results")
-        if name == "trial.json":
+        if name == trial_folder.TRIAL:
             _accept(plan, _fetch(link, plan, name, size, digest))
         else:
             _fetch(link, plan, name, size, digest).replace(place)
-    trial = finished_trial(plan.folder)
+    trial = trial_folder.finished_trial(plan.folder)
     if trial is None:
-        raise TargetError(f"{link.host} said the trial had finished and sent no trial.json", do="run again")
+        raise TargetError(f"{link.host} said the trial had finished and sent no {trial_folder.TRIAL}", do="run again")
     _ask(link, {"do": "drop", "trial": plan.trial})
     return trial
 
@@ -335,7 +336,7 @@ def _check(link: Link, name: str, size: int) -> None:
             f"{link.host} offers a file that is not accepted: {error}",
             do="trust nothing from that device until it is known why",
         ) from None
-    if "/" in name or name in ("spec.json", "spec.sha256", PLACE) or not 0 <= size <= MAX_RESULT_BYTES:
+    if "/" in name or name in (trial_folder.SPEC, trial_folder.SPEC_MARK, PLACE) or not 0 <= size <= MAX_RESULT_BYTES:
         raise TargetError(
             f"{link.host} offers a file that is not accepted: {name!r}, {size} bytes",
             do="trust nothing from that device until it is known why",
@@ -343,8 +344,6 @@ def _check(link: Link, name: str, size: int) -> None:
 
 
 def _fetch(link: Link, plan: _Plan, name: str, size: int, digest: str) -> Path:
-    import hashlib
-
     link.channel.send({"do": "get", "trial": plan.trial, "name": name})
     head = link.channel.receive()
     assert head is not None
@@ -353,7 +352,7 @@ def _fetch(link: Link, plan: _Plan, name: str, size: int, digest: str) -> Path:
         raise Closed(f"{name} changed while it was fetched")
     seen = hashlib.sha256()
     temporary = plan.folder / f".{name}.tmp"
-    with storage_errors(temporary), temporary.open("wb") as stream:
+    with storage_errors(temporary), open_own(temporary, empty=True) as stream:
 
         def take(part: bytes) -> None:
             seen.update(part)
@@ -367,15 +366,11 @@ def _fetch(link: Link, plan: _Plan, name: str, size: int, digest: str) -> Path:
 
 
 def _accept(plan: _Plan, temporary: Path) -> None:
-    """Check that everything trial.json names has arrived, then let it count."""
+    """Check that everything that the trial names has arrived, then let it count."""
     trial = read(Trial, temporary)
     if trial.candidate != plan.spec.candidate:
         temporary.unlink()
         raise ArtifactError("the device sent the trial of another candidate", do="run again")
-    named: list[Artifact | None] = [trial.outputs]
-    named += [trial.build.engine, trial.build.log, trial.build.timing_cache] if trial.build else []
-    named += [trial.latency.samples] if trial.latency else []
-    named += [trial.evaluation.records] if trial.evaluation else []
-    verify_artifacts(plan.folder, *named)
-    write_text(plan.folder / "spec.sha256", sha256_file(plan.folder / "spec.json") + "\n")
-    temporary.replace(plan.folder / "trial.json")
+    trial_folder.verify_artifacts(plan.folder, *trial_folder.artifacts_of(trial))
+    trial_folder.mark_spec(plan.folder)
+    temporary.replace(plan.folder / trial_folder.TRIAL)

@@ -21,6 +21,7 @@ from edgeship.errors import DeviceError
 from edgeship.files import peak_resident_mib, write_bytes
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Latency, Quantiles
+from edgeship.results.trial_folder import SAMPLES
 from edgeship.trial.conditions import Watch, device_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     Samples = NDArray[np.float64]
 
-SAMPLES = "latency.npz"
 _Z95 = 1.959963984540054
 _MEASURES = ("wall_ms", "device_ms", "upload_ms", "download_ms")
 

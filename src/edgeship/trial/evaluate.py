@@ -29,13 +29,13 @@ from edgeship.errors import DataError
 from edgeship.files import sha256_json, write_bytes
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Evaluated, TensorInfo
+from edgeship.results.trial_folder import RECORDS
 from edgeship.trial.conditions import device_of
 
 if TYPE_CHECKING:
     from edgeship.engines import Array
     from edgeship.metrics import Collector, Records, Task
 
-RECORDS = "records.npz"
 BATCH = 8
 """Images inferred at once where nothing else is said."""
 IN_FLIGHT = 2

@@ -29,7 +29,7 @@ from edgeship.errors import (
     UserInputError,
     WorkFolderBusy,
 )
-from edgeship.files import lock, sha256_file, storage_errors, write_text
+from edgeship.files import lock, storage_errors
 from edgeship.progress import Progress, silent
 from edgeship.results import (
     Artifact,
@@ -42,6 +42,7 @@ from edgeship.results import (
     Trial,
     TrialSpec,
     read,
+    trial_folder,
     write,
 )
 
@@ -51,18 +52,6 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Result)
 
 STEPS = ("build", "audit", "benchmark", "evaluate", "outputs")
-PRODUCTS = (
-    "build.json",
-    "audit.json",
-    "latency.json",
-    "evaluation.json",
-    "latency.npz",
-    "records.npz",
-    "outputs.npz",
-    "known.npz",
-    "crash.log",
-    "trial.json",
-)
 STOPS_THE_RUN = (UserInputError, StorageError, TargetError)
 """Errors that are not the candidate's fault: they leave :func:`run_trial` instead of becoming a Failure."""
 
@@ -110,46 +99,14 @@ def run_trial(folder: Path, progress: Progress = silent, *, patience_s: float = 
         StorageError: No space left or not writable. Run again: it continues.
         WorkFolderBusy: Another process works in the folder.
     """
-    spec = read(TrialSpec, folder / "spec.json")
+    spec = trial_folder.read_spec(folder)
     with _held(folder, patience_s):
-        _forget_other_spec(folder)
-        finished = finished_trial(folder)
+        trial_folder.forget_other_spec(folder)
+        finished = trial_folder.finished_trial(folder)
         if finished is not None:
             return finished
         with storage_errors(folder):
             return _run(_Place(folder, spec, progress))
-
-
-def finished_trial(folder: Path) -> Trial | None:
-    """The trial that ``folder`` holds, or None when it has not ended."""
-    if not (folder / "trial.json").is_file():
-        return None
-    try:
-        return read(Trial, folder / "trial.json")
-    except ArtifactError:
-        (folder / "trial.json").unlink()
-        return None
-
-
-def verify_artifacts(folder: Path, *artifacts: Artifact | None) -> None:
-    """Compare files with their recorded size and hash.
-
-    Raises:
-        ArtifactError: Missing, changed, or outside the folder.
-    """
-    root = folder.resolve()
-    for artifact in artifacts:
-        if artifact is None:
-            continue
-        path = (folder / artifact.path).resolve()
-        if not path.is_relative_to(root):
-            raise ArtifactError(f"{artifact.path} leads out of {folder}", expected="a path inside the trial's folder")
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing", expected="every file that spec.json names", do="run ship again")
-        if path.stat().st_size != artifact.size_bytes or sha256_file(path) != artifact.sha256:
-            raise ArtifactError(
-                f"{path} has changed since it was recorded", expected=f"sha256 {artifact.sha256}", do="run ship again"
-            )
 
 
 def open_options(spec: TrialSpec) -> OpenOptions:
@@ -187,22 +144,10 @@ class _held:  # noqa: N801 - reads as a word at its one use
         self._stack.close()
 
 
-def _forget_other_spec(folder: Path) -> None:
-    """Remove results that were made for another spec."""
-    mark = folder / "spec.sha256"
-    now = sha256_file(folder / "spec.json")
-    before = mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
-    if before == now:
-        return
-    for name in PRODUCTS:
-        (folder / name).unlink(missing_ok=True)
-    write_text(mark, now + "\n")
-
-
 def _run(place: _Place) -> Trial:
     start = time.perf_counter()
     spec = place.spec
-    verify_artifacts(place.folder, spec.model, spec.cache, spec.frames)
+    trial_folder.verify_artifacts(place.folder, spec.model, spec.cache, spec.frames)
     trial = Trial(
         candidate=spec.candidate,
         target_name=spec.target_name,
@@ -221,7 +166,7 @@ def _run(place: _Place) -> Trial:
     for step in (_built, _measured):
         trial = step(place, trial)
     trial = trial.model_copy(update={"seconds": time.perf_counter() - start})
-    write(trial, place.folder / "trial.json")
+    trial_folder.write_trial(trial, place.folder)
     place.progress(len(STEPS), len(STEPS), f"{spec.candidate.name}: done")
     return trial
 
@@ -237,12 +182,12 @@ def _built(place: _Place, trial: Trial) -> Trial:
     stage = "build"
     try:
         place.say("build")
-        built = place.once("build.json", Build, lambda: build(place.spec, place.folder, place.progress))
-        verify_artifacts(place.folder, built.engine)
+        built = place.once(trial_folder.BUILD, Build, lambda: build(place.spec, place.folder, place.progress))
+        trial_folder.verify_artifacts(place.folder, built.engine)
         trial = trial.model_copy(update={"build": built})
         stage = "audit"
         place.say("audit")
-        audited = place.once("audit.json", Audit, lambda: audit(place.spec, place.folder, built))
+        audited = place.once(trial_folder.AUDIT, Audit, lambda: audit(place.spec, place.folder, built))
         return trial.model_copy(update={"audit": audited})
     except STOPS_THE_RUN:
         raise
@@ -289,7 +234,7 @@ def _latency(place: _Place, settings: Benchmark, runner: Runner, built: Build, l
         latency = benchmark(runner, feeds, settings, folder=place.folder, progress=place.progress)
         return latency.model_copy(update={"load_s": load_s})
 
-    return place.once("latency.json", Latency, measure)
+    return place.once(trial_folder.LATENCY, Latency, measure)
 
 
 def _evaluation(place: _Place, runner: Runner, built: Build) -> Evaluated | None:
@@ -300,7 +245,7 @@ def _evaluation(place: _Place, runner: Runner, built: Build) -> Evaluated | None
         return None
     settings, preprocess = spec.evaluation, spec.preprocess
     return place.once(
-        "evaluation.json",
+        trial_folder.EVALUATION,
         Evaluated,
         lambda: evaluate(
             runner,
@@ -384,8 +329,8 @@ def _outputs(place: _Place, runner: Runner, built: Build) -> Artifact | None:
             known |= {f"out:{name}": array for name, array in answer.items()}
         for name, array in answer.items():
             collected.setdefault(name, []).append(np.atleast_1d(array))
-    save_arrays(place.folder / "known.npz", known)
-    path = place.folder / "outputs.npz"
+    save_arrays(place.folder / trial_folder.KNOWN_ANSWER, known)
+    path = place.folder / trial_folder.OUTPUTS
     save_arrays(path, {name: np.concatenate(parts) for name, parts in collected.items()})
     return Artifact.of(path, place.folder)
 

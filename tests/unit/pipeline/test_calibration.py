@@ -174,7 +174,7 @@ def test_a_plain_cache_is_taken_on_trust(tmp_path: Path) -> None:
     calibrated(first, tmp_path / "made")
     shutil.copyfile(tmp_path / "made" / CACHE, tmp_path / "plain.cache")
     text = '[calibration]\nimages = "calib/"\ncache = "plain.cache"\n'
-    with pytest.raises(CacheError, match="no proof"):
+    with pytest.raises(CacheError, match="has no binding"):
         calibrated(run_in(tmp_path, text), tmp_path / "refused")
     again = run_in(tmp_path, text + "trust_cache = true\n")
     found = calibrated(again, tmp_path / "taken")

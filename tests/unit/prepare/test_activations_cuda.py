@@ -15,7 +15,8 @@ from edgeship.errors import DeviceError
 from edgeship.prepare.activations import Observer
 from edgeship.prepare.activations_cuda import DeviceHistograms, NotFiniteTensor, check
 from edgeship.prepare.histogram import Histogram, Scratch
-from edgeship.prepare.quantized_tensors import infer, place
+from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.quantized_tensors import find_tensors
 
 FLOATS = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 
@@ -84,8 +85,8 @@ def test_not_finite_names_the_tensor_and_counts_nothing(bad: float) -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     proto = infer(tiny("residual"))
     with pytest.raises(DeviceError, match="cuda:0"):
-        Observer(proto, place(proto).observed, device="cuda:0")
+        Observer(proto, find_tensors(proto).observed, device="cuda:0")
     with pytest.raises(DeviceError):
         check("cuda:0")
     with pytest.raises(DeviceError, match="npu"):
-        Observer(proto, place(proto).observed, device="npu")
+        Observer(proto, find_tensors(proto).observed, device="npu")

@@ -16,10 +16,11 @@ from onnx import helper
 from edgeship.errors import CacheError, DataError, ModelError, UserInputError
 from edgeship.prepare import calibration_cache, graph, thresholds
 from edgeship.prepare.activations import Observer, open_session, with_outputs
-from edgeship.prepare.calibrate import Options, calibrate, method_named
+from edgeship.prepare.calibrate import CalibrateOptions, calibrate, method_named
 from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.histogram import BINS
-from edgeship.prepare.quantized_tensors import infer, place, select
+from edgeship.prepare.inferred_graph import infer, select
+from edgeship.prepare.quantized_tensors import find_tensors
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, A
     out = tmp_path_factory.mktemp("cache") / "calib.cache"
     frames = pictures(model, 128)
     held = pictures(model, 64, "val")
-    options = Options(
+    options = CalibrateOptions(
         evaluation=held,
         frame_hashes=dict(zip(frames.ids, frames.hashes, strict=True)),
         evaluation_hashes=frozenset([*held.hashes, frames.hashes[3]]),
@@ -55,7 +56,7 @@ def test_ranges_are_those_of_every_activation(model: Path, made: tuple[Path, Any
     """minmax against a plain run that stores everything."""
     out, result = made
     proto = infer(graph.load_onnx(model))
-    names = list(place(proto).observed)
+    names = list(find_tensors(proto).observed)
     session = open_session(with_outputs(proto, names))
     wanted = [name for name in names if name != "images"]
     stored = [dict(zip(wanted, session.run(wanted, feeds), strict=True)) | feeds for _, feeds in pictures(model, 128)]
@@ -73,7 +74,7 @@ def test_ranges_are_those_of_every_activation(model: Path, made: tuple[Path, Any
 def test_mse_is_the_optimum_of_an_exhaustive_search_on_real_activations(model: Path) -> None:
     """Every number of bins for int8, rounded value by value; every pair of ends for uint8, by the noise model."""
     proto = infer(graph.load_onnx(model))
-    observer = Observer(proto, place(proto).observed)
+    observer = Observer(proto, find_tensors(proto).observed)
     for _ in observer.observe(iter(pictures(model, 32))):
         pass
     for name, found in observer.histograms().items():
@@ -105,16 +106,16 @@ def test_mse_is_the_optimum_of_an_exhaustive_search_on_real_activations(model: P
 
 def test_what_was_not_held_out_is_not_called_held_out(model: Path, tmp_path: Path) -> None:
     """Eight frames in one batch: nothing is left to compare the methods on, nor to see the thresholds move."""
-    one = calibrate(model, pictures(model, 8), tmp_path / "1.cache", Options())
+    one = calibrate(model, pictures(model, 8), tmp_path / "1.cache", CalibrateOptions())
     assert (one.held_out, one.moved_p95, one.moving) == (0, None, ())
     assert one.methods
     assert "compared on the calibration frames themselves" in one.advice
     assert "Whether 8 frames are enough is not known" in one.advice
-    two = calibrate(model, pictures(model, 16), tmp_path / "2.cache", Options())
+    two = calibrate(model, pictures(model, 16), tmp_path / "2.cache", CalibrateOptions())
     assert two.held_out == 8
     assert two.moved_p95 is not None
     assert "themselves" not in two.advice
-    none = calibrate(model, pictures(model, 16, batch=2), tmp_path / "0.cache", Options(holdout=0.0))
+    none = calibrate(model, pictures(model, 16, batch=2), tmp_path / "0.cache", CalibrateOptions(holdout=0.0))
     assert none.held_out == 0
     assert "themselves" in none.advice
     assert "is not known" not in none.advice
@@ -134,7 +135,7 @@ def test_clipping_moving_and_overlap_are_reported(made: tuple[Path, Any]) -> Non
     assert all(entry.clipped is not None and 0 <= entry.clipped < 0.01 for entry in ranges.values())
     assert result.moved_p95 >= 0
     assert len(result.overlap) == 1
-    assert "also stand in the evaluation set" in result.advice
+    assert "are also in the evaluation set" in result.advice
     assert result.overlap[0] in result.advice
 
 
@@ -143,7 +144,7 @@ def test_a_recording_that_ends_brighter_than_it_began_needs_more_frames(model: P
     brightening = [
         (ids, {"images": feeds["images"] * (0.3 if number < 6 else 1.0)}) for number, (ids, feeds) in enumerate(real)
     ]
-    few = calibrate(model, Batches(brightening), tmp_path / "few.cache", Options(method="mse"))
+    few = calibrate(model, Batches(brightening), tmp_path / "few.cache", CalibrateOptions(method="mse"))
     assert "images" in few.moving
     assert "More frames are needed: after 16" in few.advice
     assert few.moved_p95 > 0.05
@@ -151,8 +152,12 @@ def test_a_recording_that_ends_brighter_than_it_began_needs_more_frames(model: P
 
 def test_the_result_does_not_depend_on_workers_or_batches(model: Path, tmp_path: Path) -> None:
     """Integer counts: only the forward pass itself may round differently."""
-    one = calibrate(model, pictures(model, 40, batch=8), tmp_path / "1.cache", Options(method="percentile", workers=1))
-    two = calibrate(model, pictures(model, 40, batch=4), tmp_path / "2.cache", Options(method="percentile", workers=3))
+    one = calibrate(
+        model, pictures(model, 40, batch=8), tmp_path / "1.cache", CalibrateOptions(method="percentile", workers=1)
+    )
+    two = calibrate(
+        model, pictures(model, 40, batch=4), tmp_path / "2.cache", CalibrateOptions(method="percentile", workers=3)
+    )
     assert one.frames_sha256 == two.frames_sha256
     first, second = (calibration_cache.parse_cache(tmp_path / f"{name}.cache") for name in "12")
     for name, scale in first.items():
@@ -162,7 +167,7 @@ def test_the_result_does_not_depend_on_workers_or_batches(model: Path, tmp_path:
 def test_frames_of_a_driving_recording_that_darkens_clip(model: Path, tmp_path: Path) -> None:
     """Calibrated on dimmed pictures, evaluated on the real ones."""
     dim = Batches([(ids, {"images": feeds["images"] * 0.25 - 0.6}) for ids, feeds in pictures(model, 32)])
-    options = Options(method="minmax", evaluation=pictures(model, 32, "val"))
+    options = CalibrateOptions(method="minmax", evaluation=pictures(model, 32, "val"))
     result = calibrate(model, dim, tmp_path / "dim.cache", options)
     assert "images" in result.clipping
     assert "Other frames are needed" in result.advice
@@ -243,7 +248,7 @@ def test_another_calibration_version_is_refused(made: tuple[Path, Any], tmp_path
 def test_a_plain_tensorrt_cache_needs_trust(made: tuple[Path, Any], tmp_path: Path) -> None:
     plain = tmp_path / "plain.cache"
     plain.write_text("TRT-8601-EntropyCalibration2\nimages: 3c010204\nlayer:0 out: 3d810204\n")
-    with pytest.raises(CacheError, match="no proof of where it came from") as refused:
+    with pytest.raises(CacheError, match="has no binding") as refused:
         calibration_cache.load(plain, calibration_cache.Expected())
     assert "--trust-cache" in (refused.value.do or "")
     trusted = calibration_cache.load(plain, calibration_cache.Expected(), trust=True)
@@ -300,7 +305,7 @@ def test_the_graphs_hash_ignores_comments_and_sees_weights(model: Path) -> None:
 def refuse(kind: type[Exception], model: Path, batches: list[Any], folder: Path) -> str:
     """Calibrate, expect a refusal, and see that nothing was written."""
     with pytest.raises(kind) as refused:
-        calibrate(model, Batches(batches), folder / "calib.cache", Options(method="minmax"))
+        calibrate(model, Batches(batches), folder / "calib.cache", CalibrateOptions(method="minmax"))
     assert list(folder.iterdir()) == []
     return str(refused.value)
 
@@ -364,8 +369,8 @@ def test_a_dead_layer_is_named_and_gets_a_harmless_scale(tmp_path: Path) -> None
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, -1e4, np.float32), "b"))
     path = tmp_path / "dead.onnx"
     onnx.save(proto, path)
-    result = calibrate(path, Batches(patches("residual")), tmp_path / "calib.cache", Options(method="mse"))
-    assert "'r': their scale says nothing" in result.advice
+    result = calibrate(path, Batches(patches("residual")), tmp_path / "calib.cache", CalibrateOptions(method="mse"))
+    assert "'r': their scale is not meaningful" in result.advice
     assert calibration_cache.parse_cache(tmp_path / "calib.cache")["r"] == pytest.approx(1 / 127)
 
 
@@ -383,10 +388,10 @@ def test_unknown_methods_and_patterns_are_refused() -> None:
 
 def test_only_touched_tensors_are_observed() -> None:
     """The convolution's own result is fused into the ReLU; data movement shares its input's range."""
-    placement = place(infer(tiny("gemm")))
+    placement = find_tensors(infer(tiny("gemm")))
     assert placement.observed == ("x", "r", "g", "y")
     assert placement.shared == {"c": "r", "f": "g"}
-    attention = place(infer(tiny("attention")))
+    attention = find_tensors(infer(tiny("attention")))
     assert set(attention.observed) == {"x", "q", "k", "v", "l", "m", "a", "y"}
     assert attention.shared == {"kt": "k"}
 
@@ -401,7 +406,7 @@ def test_an_observer_counts_inputs_that_feed_nothing_else() -> None:
 
 def test_later_passes_go_on_with_the_workers_of_the_first() -> None:
     proto = infer(tiny("residual"))
-    observer = Observer(proto, place(proto).observed, workers=2)
+    observer = Observer(proto, find_tensors(proto).observed, workers=2)
     for _ in range(5):
         assert len(list(observer.observe(iter(patches("residual"))))) == 16
     assert len(observer._all) <= 2

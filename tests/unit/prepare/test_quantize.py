@@ -21,12 +21,14 @@ from edgeship.engines import BuildRequest
 from edgeship.errors import CacheError, DataError, PrecisionError, StageError, UserInputError
 from edgeship.prepare import calibration_cache, compare, graph
 from edgeship.prepare.activations import open_session
-from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.export import export
 from edgeship.prepare.fp16 import to_half
 from edgeship.prepare.frame_checks import Batches
-from edgeship.prepare.quantize import Plan, ort_graph, precision_named, quantize, style_named
-from edgeship.prepare.quantized_tensors import infer, place
+from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.qdq_onnxruntime import ort_graph
+from edgeship.prepare.quantize import QuantizeOptions, precision_named, quantize, style_named
+from edgeship.prepare.quantized_tensors import find_tensors
 from edgeship.prepare.slim import slim
 
 RTX_89 = Target(engine="tensorrt-rtx", compute_capability=("8.9",))
@@ -41,14 +43,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def calibration(model: Path, tmp_path_factory: pytest.TempPathFactory) -> calibration_cache.Calibration:
     out = tmp_path_factory.mktemp("cache") / "calib.cache"
-    result = calibrate(model, pictures(model, 128), out, Options(method="mse"))
+    result = calibrate(model, pictures(model, 128), out, CalibrateOptions(method="mse"))
     return calibration_cache.load(out, calibration_cache.Expected(graph_sha256=result.graph_sha256))
 
 
-def calibrated(kind: str, folder: Path) -> tuple[Path, calibration_cache.Calibration]:
+def calibrated(kind: str, folder: Path) -> tuple[Path, calibration_cache.CalibrationCache]:
     path = folder / f"{kind}.onnx"
     onnx.save(tiny(kind), path)
-    result = calibrate(path, Batches(patches(kind)), folder / "calib.cache", Options(method="minmax"))
+    result = calibrate(path, Batches(patches(kind)), folder / "calib.cache", CalibrateOptions(method="minmax"))
     return path, calibration_cache.load(
         folder / "calib.cache", calibration_cache.Expected(graph_sha256=result.graph_sha256)
     )
@@ -68,13 +70,13 @@ def scales(proto: onnx.ModelProto) -> dict[str, tuple[float, int]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_operator_for_onnxruntime(kind: str, tmp_path: Path) -> None:
     path, known = calibrated(kind, tmp_path)
-    result = quantize(path, "onnxruntime", known, tmp_path / "q.onnx", patches(kind), Plan())
+    result = quantize(path, known, tmp_path / "q.onnx", patches(kind), QuantizeOptions())
     proto = onnx.load(tmp_path / "q.onnx")
     assert min(result.output_snr_db.values()) > 25
     assert result.quantized_nodes >= 2
     assert {layer.node for layer in result.noise} <= {node.name for node in tiny(kind).graph.node}
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
-    shared = place(infer(tiny(kind))).shared
+    shared = find_tensors(infer(tiny(kind))).shared
     for name, (scale, zero) in scales(proto).items():
         low, high = known.bounds(shared.get(name, name)) or (0.0, 0.0)
         assert scale == pytest.approx((high - low) / 255, rel=1e-5), name
@@ -89,7 +91,7 @@ def test_one_operator_for_onnxruntime(kind: str, tmp_path: Path) -> None:
 def test_weights_are_symmetric_and_biases_have_the_products_scale(kind: str, tmp_path: Path) -> None:
     """int8 in ±127 with zero point 0; int32 with scale input × weight, also where layers share a bias."""
     path, known = calibrated(kind, tmp_path)
-    quantize(path, "onnxruntime", known, tmp_path / "q.onnx", patches(kind), Plan())
+    quantize(path, known, tmp_path / "q.onnx", patches(kind), QuantizeOptions())
     proto = onnx.load(tmp_path / "q.onnx")
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     made = {node.output[0]: node for node in proto.graph.node if node.op_type == "DequantizeLinear"}
@@ -112,7 +114,7 @@ def test_a_clip_of_a_trusted_cache_still_clips(tmp_path: Path) -> None:
     wider = {name: 2 * scale for name, scale in known.scales.items()}
     plain.write_text(calibration_cache.format_cache(wider))
     trusted = calibration_cache.load(plain, calibration_cache.Expected(), trust=True)
-    result = quantize(path, "onnxruntime", trusted, tmp_path / "q.onnx", patches("relu6"), Plan())
+    result = quantize(path, trusted, tmp_path / "q.onnx", patches("relu6"), QuantizeOptions())
     proto = onnx.load(tmp_path / "q.onnx")
     assert "Clip" not in {node.op_type for node in proto.graph.node}
     assert scales(proto)["r"] == (pytest.approx(6 / 255, rel=1e-5), 0)
@@ -123,8 +125,8 @@ def test_a_clip_of_a_trusted_cache_still_clips(tmp_path: Path) -> None:
 def test_weights_are_per_channel(kind: str, tmp_path: Path) -> None:
     """The tiny graphs' channels differ a hundredfold in size: each keeps its own 127 steps."""
     path, known = calibrated(kind, tmp_path)
-    quantize(path, "onnxruntime", known, tmp_path / "many.onnx", patches(kind), Plan())
-    quantize(path, "onnxruntime", known, tmp_path / "one.onnx", patches(kind), Plan(per_channel=False))
+    quantize(path, known, tmp_path / "many.onnx", patches(kind), QuantizeOptions())
+    quantize(path, known, tmp_path / "one.onnx", patches(kind), QuantizeOptions(per_channel=False))
     errors = {}
     for name in ("many", "one"):
         proto = onnx.load(tmp_path / f"{name}.onnx")
@@ -141,7 +143,11 @@ def test_weights_are_per_channel(kind: str, tmp_path: Path) -> None:
 def test_one_operator_for_tensorrt(kind: str, tmp_path: Path) -> None:
     path, known = calibrated(kind, tmp_path)
     result = quantize(
-        path, "tensorrt", known, tmp_path / "t.onnx", patches(kind), Plan(precision="int8-fp32", layers=False)
+        path,
+        known,
+        tmp_path / "t.onnx",
+        patches(kind),
+        QuantizeOptions("tensorrt", "int8-fp32", layers=False),
     )
     proto = onnx.load(tmp_path / "t.onnx")
     assert min(result.output_snr_db.values()) > 20
@@ -165,8 +171,8 @@ def test_a_residual_add_and_a_kept_node_for_tensorrt(tmp_path: Path) -> None:
     """INT8 for the skip branch only: TensorRT adds it to the convolution's own result, in the same kernel."""
     path, known = calibrated("wide residual", tmp_path)
     for keep in ((), ("n_d",)):
-        plan = Plan(keep=keep, precision="int8-fp32", layers=False)
-        result = quantize(path, "tensorrt", known, tmp_path / "t.onnx", patches("residual"), plan)
+        plan = QuantizeOptions("tensorrt", "int8-fp32", keep, layers=False)
+        result = quantize(path, known, tmp_path / "t.onnx", patches("residual"), plan)
         assert result.kept == keep
         inputs = dequantized_inputs(tmp_path / "t.onnx")
         assert inputs["n_f"] == ["e", "w3"]
@@ -175,13 +181,13 @@ def test_a_residual_add_and_a_kept_node_for_tensorrt(tmp_path: Path) -> None:
 
 
 def test_one_cache_for_onnxruntime_and_tensorrt_rtx(
-    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.CalibrationCache, tmp_path: Path
 ) -> None:
     """The same cache drives both engines; TensorRT-RTX's own parser and builder take the graph."""
     rtx: Any = importlib.import_module("tensorrt_rtx")
     frames = calibration_cache.samples(calibration)
-    for_ort = quantize(model, "onnxruntime", calibration, tmp_path / "ort.onnx", frames, Plan())
-    for_trt = quantize(model, "tensorrt", calibration, tmp_path / "trt.onnx", frames, Plan(precision="int8-fp16"))
+    for_ort = quantize(model, calibration, tmp_path / "ort.onnx", frames, QuantizeOptions())
+    for_trt = quantize(model, calibration, tmp_path / "trt.onnx", frames, QuantizeOptions("tensorrt", "int8-fp16"))
     assert min(for_ort.output_snr_db.values()) > 30
     assert min(for_trt.output_snr_db.values()) > 30
     for name, (scale, _) in scales(onnx.load(tmp_path / "ort.onnx")).items():
@@ -214,7 +220,7 @@ def test_one_cache_for_onnxruntime_and_tensorrt_rtx(
 def test_a_ranking_and_a_tensor_that_is_always_zero_for_tensorrt(tmp_path: Path) -> None:
     """RT-DETR's query selection: ReduceMax into TopK; and a branch that no frame excites."""
     path, known = calibrated("ranking", tmp_path)
-    quantize(path, "tensorrt", known, tmp_path / "q.onnx", patches("ranking"), Plan())
+    quantize(path, known, tmp_path / "q.onnx", patches("ranking"), QuantizeOptions("tensorrt", "int8-fp16"))
     proto = onnx.load(tmp_path / "q.onnx")
     made = {name: node.op_type for node in proto.graph.node for name in node.output}
     (top,) = (node for node in proto.graph.node if node.op_type == "TopK")
@@ -227,12 +233,12 @@ def test_a_ranking_and_a_tensor_that_is_always_zero_for_tensorrt(tmp_path: Path)
 
 
 def test_kept_nodes_stay_in_high_precision(
-    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.CalibrationCache, tmp_path: Path
 ) -> None:
     frames = calibration_cache.samples(calibration)
     first = next(node.name for node in graph.load_onnx(model).graph.node if node.op_type == "Conv")
-    plan = Plan(keep=(first, "op:Gemm"))
-    result = quantize(model, "onnxruntime", calibration, tmp_path / "q.onnx", frames, plan)
+    plan = QuantizeOptions(keep=(first, "op:Gemm"))
+    result = quantize(model, calibration, tmp_path / "q.onnx", frames, plan)
     assert first in result.kept
     assert len(result.kept) == 2
     proto = onnx.load(tmp_path / "q.onnx")
@@ -240,12 +246,12 @@ def test_kept_nodes_stay_in_high_precision(
     kept = [node for node in proto.graph.node if node.name in result.kept]
     assert len(kept) == 2
     assert not any(dequantized & set(node.input[1:]) for node in kept), "their weights are float"
-    all_in = quantize(model, "onnxruntime", calibration, tmp_path / "all.onnx", frames, Plan())
+    all_in = quantize(model, calibration, tmp_path / "all.onnx", frames, QuantizeOptions())
     assert min(result.output_snr_db.values()) > min(all_in.output_snr_db.values())
 
 
 def test_modelopt_leaves_onnxruntimes_quantizer_as_it_was(
-    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.CalibrationCache, tmp_path: Path
 ) -> None:
     """ModelOpt deletes Relu, Concat and others from onnxruntime's registry; here it does so inside its block only."""
     from onnxruntime.quantization import calibrate as calibrators
@@ -253,22 +259,23 @@ def test_modelopt_leaves_onnxruntimes_quantizer_as_it_was(
 
     frames = calibration_cache.samples(calibration)
     before = (dict(QDQRegistry), calibrators.create_calibrator, calibrators.MinMaxCalibrater.collect_data)
-    first = quantize(model, "onnxruntime", calibration, tmp_path / "1.onnx", frames, Plan())
-    quantize(model, "tensorrt", calibration, tmp_path / "t.onnx", frames, Plan(precision="int8-fp32"))
+    first = quantize(model, calibration, tmp_path / "1.onnx", frames, QuantizeOptions())
+    quantize(model, calibration, tmp_path / "t.onnx", frames, QuantizeOptions("tensorrt", "int8-fp32"))
     after = (dict(QDQRegistry), calibrators.create_calibrator, calibrators.MinMaxCalibrater.collect_data)
-    second = quantize(model, "onnxruntime", calibration, tmp_path / "2.onnx", frames, Plan())
+    second = quantize(model, calibration, tmp_path / "2.onnx", frames, QuantizeOptions())
     assert after == before
     assert first.model.sha256 == second.model.sha256
 
 
-def test_fp8_takes_the_same_ranges(model: Path, calibration: calibration_cache.Calibration, tmp_path: Path) -> None:
+def test_fp8_takes_the_same_ranges(
+    model: Path, calibration: calibration_cache.CalibrationCache, tmp_path: Path
+) -> None:
     result = quantize(
         model,
-        "tensorrt",
         calibration,
         tmp_path / "8.onnx",
         calibration_cache.samples(calibration),
-        Plan(precision="fp8"),
+        QuantizeOptions("tensorrt", "fp8"),
     )
     assert min(result.output_snr_db.values()) > 25
     proto = onnx.load(tmp_path / "8.onnx")
@@ -333,7 +340,7 @@ def test_noise_is_in_decibels_and_names_the_layer() -> None:
 
 
 def test_missing_tensors_and_wrong_requests_are_refused(
-    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.CalibrationCache, tmp_path: Path
 ) -> None:
     frames = calibration_cache.samples(calibration)
     plain = tmp_path / "plain.cache"
@@ -343,14 +350,14 @@ def test_missing_tensors_and_wrong_requests_are_refused(
     partial = calibration_cache.load(plain, calibration_cache.Expected(), trust=True)
     for style in ("onnxruntime", "tensorrt"):
         with pytest.raises(CacheError, match="lacks 1 of the tensors") as refused:
-            quantize(model, style_named(style), partial, tmp_path / "q.onnx", frames, Plan(precision="int8-fp32"))
+            quantize(model, partial, tmp_path / "q.onnx", frames, QuantizeOptions(style_named(style), "int8-fp32"))
         assert gone in refused.value.found
     with pytest.raises(PrecisionError, match="fp8 was asked for"):
-        quantize(model, "onnxruntime", calibration, tmp_path / "q.onnx", frames, Plan(precision="fp8"))
+        quantize(model, calibration, tmp_path / "q.onnx", frames, QuantizeOptions(precision="fp8"))
     with pytest.raises(CacheError, match="needs a calibration cache"):
-        quantize(model, "onnxruntime", None, tmp_path / "q.onnx", frames, Plan())
+        quantize(model, None, tmp_path / "q.onnx", frames, QuantizeOptions())
     with pytest.raises(DataError, match="no frames to quantize for TensorRT"):
-        quantize(model, "tensorrt", calibration, tmp_path / "q.onnx", [], Plan(precision="int8-fp32"))
+        quantize(model, calibration, tmp_path / "q.onnx", [], QuantizeOptions("tensorrt", "int8-fp32"))
     with pytest.raises(UserInputError, match="unknown precision"):
         precision_named("int3")
     with pytest.raises(UserInputError, match="unknown engine"):
@@ -359,14 +366,12 @@ def test_missing_tensors_and_wrong_requests_are_refused(
 
 
 def test_a_trusted_plain_cache_quantizes(
-    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.CalibrationCache, tmp_path: Path
 ) -> None:
     plain = tmp_path / "plain.cache"
     plain.write_text(calibration.path.read_text())
     trusted = calibration_cache.load(plain, calibration_cache.Expected(), trust=True)
-    result = quantize(
-        model, "onnxruntime", trusted, tmp_path / "q.onnx", calibration_cache.samples(calibration), Plan()
-    )
+    result = quantize(model, trusted, tmp_path / "q.onnx", calibration_cache.samples(calibration), QuantizeOptions())
     assert min(result.output_snr_db.values()) > 28
 
 
@@ -403,7 +408,7 @@ def test_the_commands(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_plain_tensorrt_cache_at_the_command_line(
-    model: Path, calibration: calibration_cache.Calibration, tmp_path: Path
+    model: Path, calibration: calibration_cache.CalibrationCache, tmp_path: Path
 ) -> None:
     """A cache from elsewhere: refused, taken with --trust-cache and frames, refused without frames."""
     plain, out = tmp_path / "elsewhere.cache", tmp_path / "q.onnx"
@@ -457,12 +462,10 @@ def test_attention_for_tensorrt(tmp_path: Path) -> None:
     exported = export(Model.model_validate(settings), Path(__file__).parent, tmp_path)
     slim(tmp_path / exported.model.path, tmp_path / "vit.onnx")
     frames = pictures(tmp_path / "vit.onnx", 64)
-    calibrate(tmp_path / "vit.onnx", frames, tmp_path / "calib.cache", Options(method="minmax"))
+    calibrate(tmp_path / "vit.onnx", frames, tmp_path / "calib.cache", CalibrateOptions(method="minmax"))
     known = calibration_cache.load(tmp_path / "calib.cache", calibration_cache.Expected())
-    plan = Plan(precision="int8-fp32", layers=False)
-    result = quantize(
-        tmp_path / "vit.onnx", "tensorrt", known, tmp_path / "t.onnx", calibration_cache.samples(known), plan
-    )
+    plan = QuantizeOptions("tensorrt", "int8-fp32", layers=False)
+    result = quantize(tmp_path / "vit.onnx", known, tmp_path / "t.onnx", calibration_cache.samples(known), plan)
     assert min(result.output_snr_db.values()) > 30
     proto = onnx.load(tmp_path / "t.onnx")
     dequantized = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}

@@ -9,10 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeship.errors import DataError, UserInputError
 from edgeship.prepare import calibration_cache, compare
-from edgeship.prepare.calibrate import Options, calibrate
+from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.frame_checks import Batches
-from edgeship.prepare.quantize import ort_graph
-from edgeship.prepare.quantized_tensors import infer
+from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.qdq_onnxruntime import ort_graph
 from edgeship.prepare.sensitivity import RankOptions, Simulator, find_groups, rank
 
 CHANNELS = 8
@@ -54,7 +54,7 @@ def prepared(tmp_path_factory):
     onnx.save(network(), folder / "model.onnx")
     random = np.random.default_rng(1)
     frames = Batches([((f"{k}a", f"{k}b"), {"images": random.random((2, 3, 16, 16), np.float32)}) for k in range(8)])
-    calibrate(folder / "model.onnx", frames, folder / "calib.cache", Options(method="minmax"))
+    calibrate(folder / "model.onnx", frames, folder / "calib.cache", CalibrateOptions(method="minmax"))
     return folder / "model.onnx", calibration_cache.load(folder / "calib.cache", calibration_cache.Expected()), frames
 
 

@@ -10,7 +10,6 @@ from edgeship.charts import row_charts
 from edgeship.charts import scale as scales
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Fold, Heading, Prose, Row, Section, Table, folded
-from edgeship.decide.report.verdict import confidence_words
 from edgeship.decide.report.view import CandidateView, TargetView
 
 SIZES = ("_small", "_medium", "_large")
@@ -208,7 +207,7 @@ def _table(
             word = {"pass": "pass", "fail": "fail", "inconclusive": "undecided"}.get(line.outcome, "")
             cells.append(Cell(word, outcome=line.outcome))
         rows.append(Row(tuple(cells)))
-    words = f"; intervals at {confidence_words(view)} a side" if view.confidence else "; no intervals: statistics off"
+    words = f"; intervals at {view.confidence_words} a side" if view.confidence else "; no intervals: statistics off"
     return Table(caption + words, tuple(columns), tuple(rows), compact=not metrics)
 
 

@@ -12,7 +12,7 @@ from edgeship.decide.finished_run import TrialFolder
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Heading, Prose, Row, Section, Table
 from edgeship.decide.report.view import CandidateView, TargetView
-from edgeship.results import Baseline, Trial
+from edgeship.results import Baseline, Trial, trial_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,12 +33,11 @@ def _samples(path: Path, key: str) -> NDArray[np.float64] | None:
 
 
 def load_samples(build: TrialFolder, clock: str) -> NDArray[np.float64] | None:
-    """Latency samples in milliseconds, in order; None when they were not kept."""
+    """Latency samples in milliseconds, in order; None when they were not kept. Raises ArtifactError."""
     latency = build.trial.latency
     if latency is None or latency.samples is None:
         return None
-    path = build.folder / latency.samples.path
-    values = _samples(path, f"{clock}_ms") if path.is_file() else None
+    values = _samples(trial_folder.verified(build.folder, latency.samples), f"{clock}_ms")
     return values if values is not None and values.size else None
 
 

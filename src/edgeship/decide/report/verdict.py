@@ -32,13 +32,6 @@ from edgeship.decide.report.candidate_table import (
 from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME, CandidateView, TargetView
 from edgeship.results import Rule, Trial
 
-
-def confidence_words(view: TargetView) -> str:
-    """``95 %``, or that statistics are off."""
-    confidence = view.confidence
-    return f"{confidence * 100:g}\u00a0%" if confidence else "statistics off"
-
-
 # --- banner --------------------------------------------------------------------------------------------------
 
 
@@ -124,7 +117,7 @@ def rules_section(view: TargetView, prefix: str) -> Section:
     blocks += folded(folds, "other candidates, rule by rule")
     if view.confidence:
         lead = (
-            f"A rule passes when its one-sided {confidence_words(view)} confidence bound is within the limit; when "
+            f"A rule passes when its one-sided {view.confidence_words} confidence bound is within the limit; when "
             "only the measured value is, it is undecided."
         )
     else:
@@ -212,7 +205,7 @@ def device(trial: Trial) -> str:
 
 def _candidates_table(view: TargetView) -> Table:
     table = candidate_table(view)
-    words = f"bound at {confidence_words(view)} confidence" if view.confidence else "statistics off"
+    words = f"bound at {view.confidence_words} confidence" if view.confidence else "statistics off"
     caption = f"All candidates. Drop: reference minus candidate, positive is worse; {words}"
     rows = tuple(Row(_cells(row), emphasis=row.chosen) for row in table.rows)
     return Table(caption, _columns(table.headings), rows, sortable=True)

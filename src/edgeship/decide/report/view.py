@@ -105,6 +105,11 @@ class TargetView:
         """Of every bound; 0: statistics are off."""
         return self.run.gate.confidence
 
+    @property
+    def confidence_words(self) -> str:
+        """``95 %``, or that statistics are off."""
+        return f"{self.confidence * 100:g}\u00a0%" if self.confidence else "statistics off"
+
     @cached_property
     def summaries(self) -> dict[str, TrialSummary]:
         """What result.json says of each candidate's first build on this target."""

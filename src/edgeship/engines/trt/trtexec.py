@@ -32,6 +32,7 @@ from edgeship.errors import (
 )
 from edgeship.files import write_bytes, write_text
 from edgeship.results import Artifact, Build, Identity, Latency, Quantiles, TensorInfo
+from edgeship.results.trial_folder import SAMPLES
 
 JETPACK = (
     Path("/usr/src/tensorrt/bin/trtexec"),
@@ -414,7 +415,7 @@ def benchmark(
         if not times.is_file():
             raise _failed("trtexec exported no times", output, kind=EngineError)
         samples = read_times(times.read_text(encoding="utf-8"))
-    path = folder / "latency.npz"
+    path = folder / SAMPLES
     np.savez(path, wall_ms=np.array(samples.wall), device_ms=np.array(samples.device))
     wall = quantiles(samples.wall)
     return Latency(

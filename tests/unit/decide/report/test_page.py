@@ -202,14 +202,20 @@ def test_a_lost_box_is_named_and_a_missing_image_does_not_stop_the_page(page: Pa
     assert [source.partition(";")[0] for source in embedded].count("data:image/png") == 3
 
 
-def test_latency_samples_are_drawn_when_kept(run: FinishedRun, tmp_path: Path) -> None:
-    humps = [a for tag, a in Parsed(render(run)).elements if a.get("class") == "hump"]
+def test_latency_samples_are_drawn_when_kept_and_missed_when_gone(page: Parsed, tmp_path: Path) -> None:
+    humps = [a for tag, a in page.elements if a.get("class") == "hump"]
     assert len(humps) == 48
-    (tmp_path / "one").mkdir()
-    without = samples.single(tmp_path / "one")
-    for samples_file in (tmp_path / "one").glob("stages/*/latency.npz"):
-        samples_file.unlink()
-    assert "hump" not in {a.get("class") for _, a in Parsed(render(without)).elements}
+    one = samples.single(tmp_path)
+    trial = one.trials[0].trial
+    assert trial.latency is not None
+    (samples_file,) = tmp_path.glob("stages/*/latency.npz")
+    samples_file.unlink()
+    with pytest.raises(ArtifactError, match=r"latency\.npz is missing"):
+        render(one)
+    kept_none = trial.latency.model_copy(update={"samples": None})
+    samples.summarized(tmp_path, trial.model_copy(update={"latency": kept_none}))
+    again = Parsed(render(FinishedRun(one.result, one.folder)))
+    assert "hump" not in {a.get("class") for _, a in again.elements}
 
 
 def test_the_focus_is_the_chosen_one_or_the_nearest(run: FinishedRun) -> None:

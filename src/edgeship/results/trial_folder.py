@@ -1,0 +1,144 @@
+"""The folder of a trial: what its files are called, and what must hold before they are read.
+
+``spec.json`` and the files it names go in. The engine, a result for each step and the arrays come out, ``trial.json``
+last: a folder with a ``trial.json`` is finished. ``spec.sha256`` holds the hash of the spec that the results were made
+for; results of another spec are removed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeship.errors import ArtifactError
+from edgeship.files import sha256_file, write_text
+from edgeship.results.base import Artifact, read, write
+from edgeship.results.trial import Trial, TrialSpec
+
+SPEC = "spec.json"
+SPEC_MARK = "spec.sha256"
+MODEL = "model.onnx"
+TRIAL = "trial.json"
+BUILD = "build.json"
+AUDIT = "audit.json"
+LATENCY = "latency.json"
+EVALUATION = "evaluation.json"
+SAMPLES = "latency.npz"
+RECORDS = "records.npz"
+OUTPUTS = "outputs.npz"
+KNOWN_ANSWER = "known.npz"
+LAST_WORDS = "crash.log"
+"""What a trial process that died had written to standard error."""
+PRODUCTS = (
+    BUILD,
+    AUDIT,
+    LATENCY,
+    EVALUATION,
+    SAMPLES,
+    RECORDS,
+    OUTPUTS,
+    KNOWN_ANSWER,
+    LAST_WORDS,
+    TRIAL,
+)
+"""What a trial writes and what depends on its spec; the files of the engine are overwritten by the next build."""
+AGAIN = "run edgeship ship again: it measures again what has changed"
+
+
+def read_spec(folder: Path) -> TrialSpec:
+    """What the trial is asked to do.
+
+    Raises:
+        ArtifactError: Absent, malformed, or of another schema version.
+    """
+    return read(TrialSpec, folder / SPEC)
+
+
+def write_spec(spec: TrialSpec, folder: Path) -> None:
+    """Write what the trial is asked to do, atomically."""
+    write(spec, folder / SPEC)
+
+
+def read_trial(folder: Path) -> Trial:
+    """The finished trial.
+
+    Raises:
+        ArtifactError: Absent, malformed, or of another schema version.
+    """
+    return read(Trial, folder / TRIAL)
+
+
+def write_trial(trial: Trial, folder: Path) -> None:
+    """Write the finished trial, atomically: from here on the folder counts as finished."""
+    write(trial, folder / TRIAL)
+
+
+def finished_trial(folder: Path) -> Trial | None:
+    """The trial that the folder holds, of whatever spec; None where it has not ended. A damaged one is removed."""
+    if not (folder / TRIAL).is_file():
+        return None
+    try:
+        return read_trial(folder)
+    except ArtifactError:
+        (folder / TRIAL).unlink()
+        return None
+
+
+def made_for_spec(folder: Path) -> bool:
+    """Whether the results in the folder were made for the spec that stands there now."""
+    mark = folder / SPEC_MARK
+    return mark.is_file() and mark.read_bytes().strip() == sha256_file(folder / SPEC).encode()
+
+
+def finished_for_spec(folder: Path) -> Trial | None:
+    """The finished trial of the spec that stands in the folder now; None where there is none."""
+    return finished_trial(folder) if made_for_spec(folder) else None
+
+
+def mark_spec(folder: Path) -> None:
+    """Note that the results in the folder belong to the spec that stands there now."""
+    write_text(folder / SPEC_MARK, sha256_file(folder / SPEC) + "\n")
+
+
+def forget_other_spec(folder: Path) -> None:
+    """Remove results that were made for another spec, and mark the folder as that of the present one."""
+    if made_for_spec(folder):
+        return
+    for name in PRODUCTS:
+        (folder / name).unlink(missing_ok=True)
+    mark_spec(folder)
+
+
+def artifacts_of(trial: Trial) -> tuple[Artifact, ...]:
+    """Every file that a finished trial names."""
+    named = [trial.outputs]
+    named += [trial.build.engine, trial.build.log, trial.build.timing_cache] if trial.build else []
+    named += [trial.latency.samples] if trial.latency else []
+    named += [trial.evaluation.records] if trial.evaluation else []
+    return tuple(item for item in named if item is not None)
+
+
+def verified(folder: Path, artifact: Artifact) -> Path:
+    """The path of a file that the spec or the trial names, after comparing its size and hash with the recorded ones.
+
+    Raises:
+        ArtifactError: Missing, changed, or outside the folder.
+    """
+    path = folder / artifact.path
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(f"{artifact.path!r} leads out of {folder}", expected="a file inside the trial's folder")
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing", expected=f"every file that {SPEC} and {TRIAL} name", do=AGAIN)
+    if path.stat().st_size != artifact.size_bytes or sha256_file(path) != artifact.sha256:
+        raise ArtifactError(f"{path} has changed since it was recorded", expected=f"sha256 {artifact.sha256}", do=AGAIN)
+    return path
+
+
+def verify_artifacts(folder: Path, *artifacts: Artifact | None) -> None:
+    """Compare files with their recorded size and hash; see :func:`verified`.
+
+    Raises:
+        ArtifactError: Missing, changed, or outside the folder.
+    """
+    for artifact in artifacts:
+        if artifact is not None:
+            verified(folder, artifact)
