@@ -199,12 +199,15 @@ def rich(folder: Path, *, candidates: int = 24) -> FinishedRun:
     groups = tuple(
         SensitiveGroup(nodes=(node,), operator="Conv", snr_db=6 + 0.4 * index) for index, node in enumerate(nodes)
     )
+    empty = Sensitivity(style="tensorrt", groups=(), frames=8, seconds=0.0, plain_db=4.0)
     ranking = Sensitivity(style="onnxruntime", groups=groups, frames=8, seconds=2.0, plain_db=4.0)
     found = Searched(
         answer="mixed", chosen="int8-keep-8", keep=(HOSTILE, "/head/Conv"), attempts=ATTEMPTS, builds=1,
         sentence="8 of 113 nodes are kept in high precision.", ranking=ranking,
     )  # fmt: skip
-    nothing = Searched(answer="nothing", chosen=None, sentence=f"nothing passes: {HOSTILE}.", attempts=ATTEMPTS[:1])
+    nothing = Searched(
+        answer="nothing", chosen=None, sentence=f"nothing passes: {HOSTILE}.", attempts=ATTEMPTS[:1], ranking=empty
+    )
     stages = (
         *(stage(folder, name, result, 6.2) for name, result in prepared().items()),
         stage(folder, "calibrate", calibrated(folder / "stages" / "calibrate"), 192.0, cached=True),

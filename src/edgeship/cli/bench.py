@@ -148,11 +148,12 @@ class Job:
         """
         import tempfile
 
+        from edgeship.data.feeds import full_shapes
         from edgeship.engines.inspect import describe
         from edgeship.engines.trt import trtexec
         from edgeship.errors import UserInputError
         from edgeship.trial.benchmark import quantiles
-        from edgeship.trial.sweep import Sweep, batches_for, folder_of, samples_below, shapes_for
+        from edgeship.trial.sweep import Sweep, batches_for, folder_of, samples_below
 
         if self.name != "tensorrt":
             raise UserInputError(f"--via trtexec measures TensorRT engines, {self.path} is one of {self.name}")
@@ -168,7 +169,7 @@ class Job:
         with tempfile.TemporaryDirectory() as scratch:
             for number, batch in enumerate(wanted):
                 progress(number, len(wanted), f"trtexec, batch {batch}")
-                shapes = shapes_for(inputs, batch, self.shapes)
+                shapes = full_shapes(inputs, batch, self.shapes)
                 dynamic = {info.name for info in inputs if any(isinstance(axis, str) for axis in info.shape)}
                 measure = trtexec.Measure(
                     {name: shape for name, shape in shapes.items() if name in dynamic},

@@ -11,11 +11,18 @@ import numpy as np
 
 from edgeship.config import Benchmark, Target, baselines_for
 from edgeship.errors import EngineError
-from edgeship.pipeline.prepare import KnownFrames, export_key
-from edgeship.pipeline.stages import Run, Stage, versions
-from edgeship.results import Baseline, Baselines, Exported, TensorInfo
+from edgeship.pipeline.prepare import EXPORT, FRAMES, export_key
+from edgeship.pipeline.stages import Run, Stage, dump, execute_one, versions
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.results import Baseline, Baselines, TensorInfo
 from edgeship.trial.benchmark import benchmark
 from edgeship.trial.sweep import feeds_for
+
+
+def time_baselines(run: Run, trials: TargetTrials) -> None:
+    """Time PyTorch on a target of this machine, where the config names baselines."""
+    if run.config.benchmark.baseline and trials.target.host is None:
+        execute_one(run, baseline_stage(trials.name, trials.target))
 
 
 def baseline_stage(name: str, target: Target) -> Stage[Baselines]:
@@ -27,7 +34,7 @@ def baseline_stage(name: str, target: Target) -> Stage[Baselines]:
             "names": _names(run, target),
             "target": target.model_dump(mode="json", include={"device", "threads", "batch", "shapes"}),
             "benchmark": run.config.benchmark.model_dump(mode="json", exclude={"baseline"}),
-            "frames": run.result("frames", KnownFrames).model_dump(mode="json"),
+            "frames": dump(run.result(FRAMES)),
             "versions": versions("torch"),
         }
 
@@ -38,13 +45,13 @@ def baseline_stage(name: str, target: Target) -> Stage[Baselines]:
         inputs = [TensorInfo(name=name, shape=spec.shape, dtype=spec.dtype) for name, spec in model.inputs.items()]
         feeds = _feeds(run, target, inputs)
         with _threads(target.threads):
-            rows = time_baselines(_names(run, target), model.module, feeds, target.device, run.config.benchmark)
+            rows = measure(_names(run, target), model.module, feeds, target.device, run.config.benchmark)
         return Baselines(device=target.device, torch=versions("torch").get("torch", ""), rows=rows)
 
     return Stage(f"baseline:{name}", Baselines, key, work)
 
 
-def time_baselines(
+def measure(
     names: Sequence[str], module: Any, feeds: dict[str, Any], device: str, settings: Benchmark
 ) -> tuple[Baseline, ...]:
     """Time PyTorch on one batch. A baseline that PyTorch cannot make is listed with its reason.
@@ -76,13 +83,13 @@ def _names(run: Run, target: Target) -> list[str]:
 
 def _feeds(run: Run, target: Target, inputs: Sequence[TensorInfo]) -> dict[str, Any]:
     """The trials' own frames at their batch, by the names of the model's inputs; noise where there are none."""
-    renamed = run.result("export", Exported).renamed
+    renamed = run.result(EXPORT).renamed
     shapes = {info.name: target.shapes[name].opt for info in inputs if (name := _of(info, renamed)) in target.shapes}
     batch = run.config.benchmark.batch or max((shape[0] for shape in shapes.values()), default=target.batch.opt)
-    stored = run.result("frames", KnownFrames).arrays
+    stored = run.result(FRAMES).arrays
     frames = None
     if stored is not None:
-        with np.load(run.path("frames", stored.path), allow_pickle=False) as arrays:
+        with np.load(run.path(FRAMES, stored.path), allow_pickle=False) as arrays:
             found = {info.name: arrays[_of(info, renamed)] for info in inputs if _of(info, renamed) in arrays.files}
         frames = found if len(found) == len(inputs) else None
     return feeds_for(inputs, batch, frames, shapes)

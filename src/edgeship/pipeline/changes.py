@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgeship import engines
 from edgeship.data import datasets
+from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import in_dtype
 from edgeship.data.loader import Batch, Item, Loader, LoadOptions
 from edgeship.data.preprocess import decode, image_input, input_size
@@ -19,10 +20,13 @@ from edgeship.decode.decoders import decode_predictions
 from edgeship.decode.predictions import Detection, Prediction, Segmentation
 from edgeship.errors import EdgeshipError
 from edgeship.files import storage_errors
+from edgeship.metrics.matching import iou_matrix
 from edgeship.metrics.paired import change
 from edgeship.metrics.segmentation import count_pixels
-from edgeship.pipeline.stages import Run, Stage
-from edgeship.pipeline.trials import Tries
+from edgeship.pipeline.decide import decision_of
+from edgeship.pipeline.stages import Run, Stage, execute_one
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.pipeline.trials import REFERENCE
 from edgeship.results import Answer, Artifact, Box, ChangedImage, Changes, Decision, trial_folder
 from edgeship.trial.run import built_batch, open_options
 
@@ -35,13 +39,20 @@ LOSSLESS = 96
 """Pictures up to this size are kept without loss: the report enlarges them by whole pixels."""
 
 
-def changes_stage(reference: Tries, tries: Tries, decision: Decision) -> Stage[Changes] | None:
+def keep_changes(run: Run, trials: TargetTrials) -> None:
+    """Keep the images of a target that changed their answer, where there is something to compare."""
+    stage = changes_stage(run.result(REFERENCE), trials, decision_of(run, trials))
+    if stage is not None:
+        execute_one(run, stage)
+
+
+def changes_stage(reference: TargetTrials, trials: TargetTrials, decision: Decision) -> Stage[Changes] | None:
     """The stage that keeps up to twelve images of a target, harm first, then the largest change.
 
     They are those of the chosen candidate, or of the last one tried that was evaluated. None when the candidate is the
     reference itself or nothing was evaluated.
     """
-    candidate = _candidate_folder(tries, decision)
+    candidate = _candidate_folder(trials, decision)
     if candidate is None:
         return None
 
@@ -59,7 +70,7 @@ def changes_stage(reference: Tries, tries: Tries, decision: Decision) -> Stage[C
             found = compare_predictions(run, base, other, SHOWN, pictures)
         return Changes(images=tuple(sorted(found, key=lambda item: (ORDER[item.harm], -item.change))[:SHOWN]))
 
-    return Stage(f"changes:{tries.name}", Changes, key, work)
+    return Stage(f"changes:{trials.name}", Changes, key, work)
 
 
 class Pictures:
@@ -106,11 +117,11 @@ class Pictures:
         return Artifact.of(path, self._folder)
 
 
-def _candidate_folder(tries: Tries, decision: Decision) -> Path | None:
+def _candidate_folder(trials: TargetTrials, decision: Decision) -> Path | None:
     """The chosen candidate's trial unless that is plain fp32; else the last evaluated quantized one's."""
     evaluated = [
         (candidate.name, folder)
-        for candidate, trial, folder in tries.trials
+        for candidate, trial, folder in trials.trials
         if trial.evaluation is not None and candidate.precision != "fp32"
     ]
     chosen = [folder for name, folder in evaluated if name == decision.chosen]
@@ -215,9 +226,7 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
         )
         batch: Batch
         for batch in loader:
-            missing = rows - len(batch.array)
-            array = np.concatenate([batch.array, np.repeat(batch.array[-1:], missing, axis=0)])
-            outputs = runner.infer({info.name: array})
+            outputs = runner.infer({info.name: fill_rows(batch.array, rows)})
             answers = decode_predictions(settings.task, settings.decoder, outputs, batch.geometries, settings, classes)
             for name, answer, target in zip(batch.ids, answers, batch.targets, strict=True):
                 found[name] = (answer, target)
@@ -276,8 +285,6 @@ def counted(number: int, one: str, many: str) -> str:
 
 def found_objects(detection: Detection, truth: Any) -> int:
     """How many labelled objects a box of their class covers with an IoU of at least 0.5."""
-    from edgeship.metrics.matching import iou_matrix
-
     if not len(detection.boxes) or not len(truth.boxes):
         return 0
     overlap = iou_matrix(detection.boxes.astype(np.float64), truth.boxes, np.zeros(len(truth.boxes), bool))

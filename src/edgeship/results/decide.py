@@ -80,7 +80,7 @@ class Searched(Result):
     """Engines that the search built, without those that were there before it."""
     saved_builds: int = 0
     """Plans that the preview on the workstation ruled out, so that the target built none of them."""
-    ranking: Sensitivity | None = None
+    ranking: Sensitivity
     """Groups of nodes by the damage of their quantization: what the plans were made from."""
 
 
