@@ -5,7 +5,6 @@ Every problem of a file is reported at once, with the nearest valid key for a mi
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import sys
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_text
+from edgeship.text import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,6 +37,7 @@ CUDA_BASELINES: tuple[TorchBaseline, ...] = (
 )  # fmt: skip
 Calibrator = Literal["entropy", "minmax"]
 """TensorRT 10's own calibrators."""
+ClockSetting = Literal["auto", "device", "wall"]
 Dim = int | str
 """A fixed axis, or the name of a dynamic one."""
 Positive = Annotated[float, Field(gt=0)]
@@ -282,7 +283,7 @@ class Gate(Section):
     latency_p50_ms: Positive | None = None
     latency_p90_ms: Positive | None = None
     latency_p99_ms: Positive | None = None
-    clock: Literal["auto", "device", "wall"] = "auto"
+    clock: ClockSetting = "auto"
     """Which time the latency rules read: device time where the engine gives it (auto), or as named."""
     speedup_over_fp32: Positive | None = None
     throughput_min: Positive | None = None
@@ -369,9 +370,9 @@ def _problems(error: ValidationError) -> list[str]:
         location = [str(part) for part in item["loc"]]
         where = ".".join(location)
         if item["type"] == "extra_forbidden":
-            guess = difflib.get_close_matches(location[-1], _siblings(location[:-1]), n=1, cutoff=0.6)
             known = _siblings(location[:-1])
-            hint = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(sorted(known))}"
+            guess = nearest(location[-1], known)
+            hint = f"did you mean {guess!r}?" if guess else f"known here: {', '.join(sorted(known))}"
             found.append(f"{where}: unknown key; {hint}")
         elif item["type"] == "missing":
             found.append(f"{where}: missing")
@@ -387,8 +388,8 @@ def _problems(error: ValidationError) -> list[str]:
 def _nearest_choice(item: Any, value: object) -> str:
     expected = str(item.get("ctx", {}).get("expected", ""))
     choices = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
-    match = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.6)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    match = nearest(str(value), choices)
+    return f"; did you mean {match!r}?" if match else ""
 
 
 def _siblings(location: list[str]) -> list[str]:
@@ -445,6 +446,11 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
             found.append(f"candidates.precisions: implicit is TensorRT 10's, {label}.engine is onnxruntime; use int8")
         if target.engine != "onnxruntime" and not target.device.startswith("cuda"):
             found.append(f'{label}.device: {target.engine} runs on a GPU, found {target.device!r}; use "cuda:0"')
+        if gate.clock == "device" and not target.device.startswith("cuda"):
+            found.append(
+                f'gate.clock: "device" reads the device\'s own clock, and {label}.device = {target.device!r} has none; '
+                'use "wall" or "auto"'
+            )
         if target.engine != "tensorrt-rtx" and target.compute_capability:
             found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
     return found

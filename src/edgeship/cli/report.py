@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from edgeship.cli import app
-from edgeship.cli.output import console
+from edgeship.cli.app import app
+from edgeship.cli.output import show
 
 
 @app.command()
@@ -25,4 +25,4 @@ def report(
     write_report(found, place)
     if markdown is not None:
         write_summary(found, markdown)
-    console().print(str(place), markup=False)
+    show(str(place))

@@ -14,6 +14,7 @@ from edgeship.errors import EngineError
 from edgeship.pipeline.prepare import EXPORT, FRAMES, export_key
 from edgeship.pipeline.stages import Run, Stage, dump, execute_one, versions
 from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.progress import Progress, silent
 from edgeship.results import Baseline, Baselines, TensorInfo
 from edgeship.trial.benchmark import benchmark
 from edgeship.trial.sweep import feeds_for
@@ -45,34 +46,42 @@ def baseline_stage(name: str, target: Target) -> Stage[Baselines]:
         inputs = [TensorInfo(name=name, shape=spec.shape, dtype=spec.dtype) for name, spec in model.inputs.items()]
         feeds = _feeds(run, target, inputs)
         with _threads(target.threads):
-            rows = measure(_names(run, target), model.module, feeds, target.device, run.config.benchmark)
+            conditions = (target.device, run.config.benchmark)
+            rows = measure_baselines(_names(run, target), model.module, [feeds], conditions, run.progress)
         return Baselines(device=target.device, torch=versions("torch").get("torch", ""), rows=rows)
 
     return Stage(f"baseline:{name}", Baselines, key, work)
 
 
-def measure(
-    names: Sequence[str], module: Any, feeds: dict[str, Any], device: str, settings: Benchmark
+def measure_baselines(
+    names: Sequence[str],
+    module: Any,
+    batches: Sequence[dict[str, Any]],
+    conditions: tuple[str, Benchmark],
+    progress: Progress = silent,
 ) -> tuple[Baseline, ...]:
-    """Time PyTorch on one batch. A baseline that PyTorch cannot make is listed with its reason.
+    """Time PyTorch. A baseline that PyTorch cannot make is listed with its reason.
 
     Args:
         names: Of :func:`edgeship.config.baselines_for`.
         module: The ``nn.Module``; it is copied.
-        feeds: One batch of every input, in the order of its ``forward``.
-        device: ``"cpu"`` or ``"cuda:0"``.
-        settings: How long to measure.
+        batches: Feeds of every input, in the order of its ``forward``.
+        conditions: The device, ``"cpu"`` or ``"cuda:0"``, and how long to measure.
+        progress: Told which baseline is timed.
     """
-    from edgeship.prepare.baseline import open_baseline
+    from edgeship.prepare.baseline import open_baseline  # loads torch
 
-    batch = max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
+    device, settings = conditions
     rows = []
-    for name in names:
-        try:
-            with open_baseline(name, module, tuple(feeds), device) as runner:
-                rows.append(Baseline(name=name, batch=batch, latency=benchmark(runner, feeds, settings)))
-        except EngineError as error:
-            rows.append(Baseline(name=name, batch=batch, failed=error.found))
+    for number, name in enumerate(names):
+        progress(number, len(names), f"PyTorch {name}")
+        with open_baseline(name, module, tuple(batches[0]), device) as runner:
+            for feeds in batches:
+                batch = max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
+                try:
+                    rows.append(Baseline(name=name, batch=batch, latency=benchmark(runner, feeds, settings)))
+                except EngineError as error:
+                    rows.append(Baseline(name=name, batch=batch, failed=error.found))
     return tuple(rows)
 
 

@@ -13,7 +13,17 @@ from edgeship.pipeline.graphs import graph_stage
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, REFERENCE_NAME
-from edgeship.results import Decision, Judged, LatencyMs, RunResult, Trial, TrialSummary, VerdictWord, write
+from edgeship.results import (
+    Decision,
+    Judged,
+    LatencyMs,
+    RunResult,
+    Trial,
+    TrialSummary,
+    VerdictWord,
+    common_clock,
+    write,
+)
 from edgeship.version import __version__
 
 WORST_FIRST: tuple[VerdictWord, ...] = ("NO-SHIP", "INCONCLUSIVE", "SHIP")
@@ -122,18 +132,12 @@ def _judged(decision: Decision, candidate: str) -> Judged:
 
 def summarize(run: Run, trials: TargetTrials, name: str, trial: Trial, folder: Path, judged: Judged) -> TrialSummary:
     """One trial in result.json's short form."""
-    clock = run.config.gate.clock
+    clock = common_clock([item.latency for _, item, _ in trials.trials], run.config.gate.clock)
+    timed = trial.latency.timed(clock) if trial.latency is not None else None
     latency = None
-    if trial.latency is not None:
-        device = trial.latency.device_ms if clock != "wall" else None
-        read = device or trial.latency.wall_ms
-        latency = LatencyMs(
-            p50=read.p50,
-            p90=read.p90,
-            p99=read.p99,
-            clock="device" if device is not None else "wall",
-            batch=trial.latency.batch,
-        )
+    if trial.latency is not None and timed is not None:
+        read = timed.quantiles
+        latency = LatencyMs(p50=read.p50, p90=read.p90, p99=read.p99, clock=timed.clock, batch=trial.latency.batch)
     return TrialSummary(
         candidate=name,
         precision=trial.candidate.precision,

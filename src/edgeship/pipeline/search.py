@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from edgeship.config import Target
-from edgeship.decide import gate, loaded_trial
+from edgeship.decide import gate, loaded_trial, rulebook
 from edgeship.decide.loaded_trial import Measured
-from edgeship.decide.rules import SPEED
 from edgeship.decide.search import SearchOptions, Tried, search
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.graphs import PREVIEW, frames_of
@@ -19,7 +19,7 @@ from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one
 from edgeship.prepare import calibration_cache, sensitivity
 from edgeship.prepare.compare import Snr
 from edgeship.prepare.quantized_tensors import Style
-from edgeship.results import Candidate, Judged, Searched, Sensitivity
+from edgeship.results import Candidate, Judged, Searched, Sensitivity, common_clock
 from edgeship.results.trial_folder import MODEL
 
 FRAMES = 8
@@ -38,11 +38,10 @@ def called_for(run: Run, trials: TargetTrials, reference: TargetTrials) -> bool:
     if any(item.outcome == "pass" for item in decision.judged):
         return False
     low = {candidate.name for candidate, _, _ in trials.trials if candidate.precision.startswith("int8")}
-    broken = [
-        (item.candidate in low, rule.name) for item in decision.judged for rule in item.rules if rule.outcome == "fail"
-    ]
-    loses = any(is_low and name.startswith(("max_drop.", "critical.")) for is_low, name in broken)
-    return loses and any(not is_low and name in SPEED for is_low, name in broken)
+    broken = [(item.candidate in low, rulebook.of(rule.name)) for item in decision.judged for rule in item.rules
+              if rule.outcome == "fail"]  # fmt: skip
+    loses = any(is_low and family.quantity == "drop" for is_low, family in broken)
+    return loses and any(not is_low and family.kind == "speed" for is_low, family in broken)
 
 
 def search_if_needed(run: Run, trials: TargetTrials) -> None:
@@ -68,6 +67,7 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
     high_name = "fp32" if style == "onnxruntime" else "fp16"
     high = _ensure(run, trials, Candidate(name=high_name, precision="fp32" if style == "onnxruntime" else "fp16"))
     context = _fp32(trials)
+    clock = common_clock([item.trial.latency for item in (*context, *plain, *high)], run.config.gate.clock)
     ranking = execute_one(run, ranking_stage(style))
     previews: dict[str, Measured] = {}
 
@@ -75,10 +75,10 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
         others = [item for item in context if item.name != builds[0].name]
         decision = gate.judge(run.config.gate, [*others, *builds], base)
         judged = next(item for item in decision.judged if item.candidate == builds[0].name)
-        trial = builds[0].trial
+        trial, median = builds[0].trial, gate.slowest(clock, builds)
         return Tried(
             judged,
-            _median(run, builds),
+            median if math.isfinite(median) else None,
             trial.candidate.keep,
             trial.audit.hottest if trial.audit is not None else (),
             preview_db(previews[trial.candidate.name], builds[0]) if trial.candidate.name in previews else None,
@@ -110,17 +110,6 @@ def _ensure(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Measur
 def _fp32(trials: TargetTrials) -> list[Measured]:
     """The fp32 trials of the target: speed-ups are counted from them."""
     return [loaded_trial.load(folder) for candidate, _, folder in trials.trials if candidate.precision == "fp32"]
-
-
-def _median(run: Run, builds: list[Measured]) -> float | None:
-    """The slowest build's median on the gate's clock, in milliseconds."""
-    medians = []
-    for item in builds:
-        latency = item.trial.latency
-        if latency is not None:
-            device = latency.device_ms if run.config.gate.clock != "wall" else None
-            medians.append((device or latency.wall_ms).p50)
-    return max(medians, default=None)
 
 
 def ranking_stage(style: Style) -> Stage[Sensitivity]:
@@ -174,18 +163,6 @@ def preview_of(run: Run, target: Target, base: Measured, candidate: Candidate) -
     named = candidate.model_copy(update={"precision": "int8-fp32"})
     trials = TargetTrials(PREVIEW, on_this_cpu(target), preview=True)
     folder = try_one(run, trials, named)[0]
-    rules = run.config.gate.model_copy(
-        update={
-            "latency_p50_ms": None,
-            "latency_p90_ms": None,
-            "latency_p99_ms": None,
-            "speedup_over_fp32": None,
-            "throughput_min": None,
-            "max_engine_mib": None,
-            "max_memory_mib": None,
-            "min_achieved": 0.0,
-            "rebuilds": 1,
-        }
-    )
+    rules = rulebook.without(run.config.gate, "speed", "size", "precision")
     found = loaded_trial.load(folder)
     return gate.judge(rules, [found], base).judged[0], found

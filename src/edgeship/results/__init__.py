@@ -54,14 +54,17 @@ from edgeship.results.trial import (
     AuditedLayer,
     Build,
     Candidate,
+    Clock,
     Conditions,
     Evaluated,
     Failure,
     Identity,
     Latency,
     Quantiles,
+    Timed,
     Trial,
     TrialSpec,
+    common_clock,
 )
 
 __all__ = [
@@ -78,6 +81,7 @@ __all__ = [
     "Candidate",
     "ChangedImage",
     "Changes",
+    "Clock",
     "Conditions",
     "Decision",
     "Divergence",
@@ -108,10 +112,12 @@ __all__ = [
     "StageRun",
     "TensorInfo",
     "TensorRange",
+    "Timed",
     "Trial",
     "TrialSpec",
     "TrialSummary",
     "VerdictWord",
+    "common_clock",
     "read",
     "write",
 ]

@@ -13,7 +13,7 @@ from edgeship.engines import Runner
 from edgeship.errors import DeviceError, UserInputError
 from edgeship.files import storage_errors
 from edgeship.progress import Progress, silent
-from edgeship.results import Artifact, Latency, Result, TensorInfo
+from edgeship.results import Artifact, Latency, Result, TensorInfo, common_clock
 from edgeship.trial.benchmark import benchmark
 
 if TYPE_CHECKING:
@@ -132,10 +132,9 @@ def feeds_for(
 def plot_svg(found: Sweep, title: str) -> str:
     """Throughput and median latency over the batch as one self-contained SVG."""
     batches = [latency.batch for latency in found.latencies]
-    device = all(latency.device_ms is not None for latency in found.latencies)
-    times = [(lat.device_ms if device and lat.device_ms else lat.wall_ms).p50 for lat in found.latencies]
+    clock = common_clock(found.latencies)
+    times = [timed.quantiles.p50 for latency in found.latencies if (timed := latency.timed(clock)) is not None]
     rates = [latency.throughput for latency in found.latencies]
-    clock = "device" if device else "wall"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
         f'font-size="12" role="img" aria-label="{escape(title)}">',

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeship.charts import row_charts
+from edgeship.decide import rulebook
 from edgeship.decide.finished_run import TrialFolder
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Heading, Prose, Row, Section, Table
@@ -49,7 +50,7 @@ def latency_section(view: TargetView, prefix: str) -> Section | None:
     known = [(candidate, latency) for candidate, latency in measured if latency is not None]
     if not known:
         return None
-    limits = [value for value in map(view.limit, ("latency_p50_ms", "latency_p99_ms")) if value is not None]
+    limits = [value for value in map(view.limit, (rulebook.P50, rulebook.P99)) if value is not None]
     low, high = min(item.min for _, item in known), max(item.p99 for _, item in known)
     shown = [limit for limit in limits if limit < high * 2.5]
     high = max(high * 1.08, *(limit * 1.04 for limit in shown), low * 1.05)
@@ -204,7 +205,5 @@ def baseline_section(view: TargetView, prefix: str) -> Section | None:
 
 def _baseline_p50(view: TargetView, row: Baseline) -> float | None:
     """Its median by the clock of the target's engines."""
-    if row.latency is None:
-        return None
-    quantiles = row.latency.device_ms if view.clock == "device" else row.latency.wall_ms
-    return quantiles.p50 if quantiles is not None else None
+    timed = row.latency.timed(view.clock) if row.latency is not None else None
+    return timed.quantiles.p50 if timed is not None else None

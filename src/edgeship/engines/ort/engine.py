@@ -369,7 +369,7 @@ def _refuse_missing(request: BuildRequest, options: OpenOptions, file: Path, scr
     elif options.device != "cpu":
         works = "'fp16' or 'fp32' here; INT8 on a GPU needs engine = 'tensorrt'"
     else:
-        works = "'fp32', or a candidate whose Q/DQ nodes onnxruntime fuses (edgeship quantize --style onnxruntime)"
+        works = "'fp32', or a candidate whose Q/DQ nodes onnxruntime fuses (edgeship quantize --for onnxruntime)"
     raise PrecisionError(
         f"{asked} was asked for, and onnxruntime on {where} runs none of it: of the convolutions and matrix products, "
         f"{really or 'none were found'}",

@@ -6,7 +6,9 @@ import math
 
 import pytest
 
+from edgeship.decide import rulebook
 from edgeship.decide.report import numbers
+from edgeship.results import Rule
 
 
 @pytest.mark.parametrize(
@@ -61,9 +63,11 @@ def test_units(shown: str, expected: str) -> None:
 )
 def test_rules_are_written_by_what_they_limit(rule: str, title: str, at_least: bool, shown: str) -> None:
     assert numbers.rule_title(rule) == title
-    assert numbers.at_least(rule) is at_least
-    unit = "MiB" if rule.endswith(("mib", "new")) else ""
-    assert numbers.rule_quantity(rule, 0.5, unit).replace("\u00a0", " ") == shown
+    assert rulebook.of(rule).higher_is_better is at_least
+    judged = Rule(
+        name=rule, outcome="pass", measured=0.5, limit=1.0, unit="MiB" if rule.endswith("new") else "", reason=""
+    )
+    assert numbers.rule_quantity(judged, 0.5).replace("\u00a0", " ") == shown
 
 
 def test_a_metric_beyond_one_is_no_share() -> None:
