@@ -25,6 +25,10 @@ else:  # pragma: no cover - Python 3.10
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
 TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
+Arithmetic = Literal["exact", "reduced-range"]
+"""How a CPU multiplies INT8 where its uint8 × int8 kernels saturate (x86 without VNNI): ``exact`` widens the products
+(uint8 × uint8), ``reduced-range`` keeps the weights within 7 bits so that nothing saturates. Elsewhere both are what
+the kernels do anyway."""
 EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
 TorchBaseline = Literal[
