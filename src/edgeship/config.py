@@ -31,6 +31,14 @@ Arithmetic = Literal["exact", "reduced-range"]
 the kernels do anyway."""
 EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
+TorchBaseline = Literal[
+    "eager", "channels-last", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16"
+]
+"""A way to run the model in PyTorch. The fp16 ones also set channels_last, except ``eager-fp16``."""
+CPU_BASELINES: tuple[TorchBaseline, ...] = ("eager", "channels-last", "compile")
+CUDA_BASELINES: tuple[TorchBaseline, ...] = (
+    "eager", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16",
+)  # fmt: skip
 Calibrator = Literal["entropy", "minmax"]
 """TensorRT 10's own calibrators."""
 ClockSetting = Literal["auto", "device", "wall"]
@@ -272,6 +280,9 @@ class Benchmark(Section):
     p99 raises the number of calls that it needs by itself."""
     soak_s: Annotated[float, Field(ge=0)] = 0.0
     """Hold the load so long before the calls that count: heat and power limits show after a minute or more."""
+    baseline: tuple[TorchBaseline, ...] = ()
+    """PyTorch beside the engines, on every target of this machine: the same shapes, timed by the same benchmark. On the
+    CPU eager, channels-last and compile; on CUDA eager, compile and those with -fp16."""
 
 
 class Gate(Section):
@@ -442,6 +453,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
     measured = config.evaluation.images is not None
     if (gate.max_drop or gate.critical) and not measured:
         found.append("evaluation.images: missing, and gate.max_drop or gate.critical needs labelled images")
+    found += _baseline_problems(config)
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
         if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
@@ -456,6 +468,29 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
         if target.engine != "tensorrt-rtx" and target.compute_capability:
             found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
     return found
+
+
+def baselines_for(device: str) -> tuple[str, ...]:
+    """The PyTorch baselines that a device can run."""
+    return CUDA_BASELINES if device.startswith("cuda") else CPU_BASELINES
+
+
+def _baseline_problems(config: Config) -> list[str]:
+    """Baselines that no target can run."""
+    wanted = config.benchmark.baseline
+    if not wanted:
+        return []
+    if Path(config.model.source).suffix == ".onnx":
+        return [f"benchmark.baseline: model.source is {config.model.source}, and PyTorch runs no ONNX file; remove one"]
+    devices = dict.fromkeys(target.device for target in config.all_targets().values() if target.host is None)
+    if not devices:
+        return ["benchmark.baseline: PyTorch is timed on targets of this machine, and every target names a host"]
+    known = list(dict.fromkeys(name for device in devices for name in baselines_for(device)))
+    return [
+        f"benchmark.baseline: {name} does not run on {', '.join(devices)}; use {', '.join(known)}"
+        for name in wanted
+        if name not in known
+    ]
 
 
 def _absolute(config: Config, root: Path) -> Config:
