@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeship.config import Precision
 from edgeship.engines.onnx_file import Node
 from edgeship.errors import EngineError
-from edgeship.results import Audit, AuditedLayer
+from edgeship.results import Audit, AuditedLayer, EngineLayer
 
 CONVOLUTIONS = (
     "Conv",
@@ -49,6 +49,7 @@ PRODUCTS = (
     "QAttention",
     "MultiHeadAttention",
 )
+QUANTIZES = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 REFORMATS = ("ReorderInput", "ReorderOutput", "Transpose", "Cast", "MemcpyToHost", "MemcpyFromHost")
 _KIND = dict.fromkeys(CONVOLUTIONS, "Conv") | dict.fromkeys(PRODUCTS, "MatMul")
 _TYPES = {
@@ -75,6 +76,8 @@ class Ran:
     precision: str
     touches: frozenset[str]
     """Precisions of all its tensors."""
+    output: str
+    """Precision of its first output; empty where it has none."""
     microseconds: float
 
     @property
@@ -110,6 +113,7 @@ def _ran(same: list[dict[str, Any]]) -> Ran:
         provider=first.get("provider", ""),
         precision=_precision(first.get("op_name", ""), types),
         touches=frozenset(types),
+        output=_TYPES.get(outputs[0], outputs[0]) if outputs else "",
         microseconds=float(statistics.median(event["dur"] for event in same)),
     )
 
@@ -182,6 +186,27 @@ def audit_of(
         reformats=sum(item.operator in REFORMATS for item in ran),
         notes=tuple(notes + elsewhere(ran)),
         hottest=hottest(ran),
+        order=tuple(layer_of(item, origins.of(item)) for item in ran),
+    )
+
+
+def layer_of(ran: Ran, node: Node) -> EngineLayer:
+    """A node as it ran, as a layer of the engine; ``node``: what it came from."""
+    role: Literal["product", "quantize", "reformat", "other"] = "other"
+    if ran.kind is not None:
+        role = "product"
+    elif ran.operator in QUANTIZES:
+        role = "quantize"
+    elif ran.operator in REFORMATS:
+        role = "reformat"
+    return EngineLayer(
+        name=ran.name,
+        kind=ran.operator,
+        precision=ran.precision,
+        output=ran.output,
+        role=role,
+        nodes=(node.name,) if node.name else (),
+        ms=ran.microseconds / 1000,
     )
 
 
