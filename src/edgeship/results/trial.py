@@ -95,6 +95,39 @@ class AuditedLayer(Result):
     precision: str
 
 
+class EngineLayer(Result):
+    """One layer of a built engine: what it computes, in what, from which nodes, for how long."""
+
+    name: str
+    """As the engine calls it."""
+    kind: str
+    """The ONNX operator of a convolution or matrix product, else the engine's own word."""
+    precision: str
+    """``int8``, ``fp16``, ``fp32``: the type it computes in; of a reformat the type that it reads."""
+    output: str = ""
+    """The type of its first output; empty where the engine does not tell it."""
+    role: Literal["product", "quantize", "reformat", "other"] = "other"
+    """``product``: a convolution or matrix product; ``quantize``: it quantizes or dequantizes; ``reformat``: it only
+    changes type or layout, or copies."""
+    nodes: tuple[str, ...] = ()
+    """The ONNX nodes that it fuses, as far as the engine names them."""
+    detail: str = ""
+    """Of a product, what it does: ``3×3, 64 maps, stride 2``."""
+    ms: float | None = None
+    """Its own time in one inference, as the profiler saw it."""
+
+
+class EngineLayers(Result):
+    """The layers of one engine in the order they run."""
+
+    title: str
+    source: str
+    """Where they were read from: ``onnxruntime's profile``, ``TensorRT's inspector``, ``trtexec's exports``."""
+    layers: tuple[EngineLayer, ...]
+    whole_ms: float | None = None
+    """Median time of one inference without a profiler, where it was measured."""
+
+
 class Audit(Result):
     """Asked-for precision against achieved precision, layer by layer."""
 
@@ -119,6 +152,8 @@ class Audit(Result):
     notes: tuple[str, ...] = ()
     hottest: tuple[tuple[str, float], ...] = ()
     """Operator kinds by share of the run time, where a profile gave it."""
+    order: tuple[EngineLayer, ...] = ()
+    """Every layer in the order it runs, where the engine could be read. In trial.json; result.json leaves it out."""
 
 
 class ConsistencyCheck(Result):

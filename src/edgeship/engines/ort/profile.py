@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeship.config import Precision
 from edgeship.engines.onnx_file import Node
@@ -28,7 +28,7 @@ from edgeship.engines.products import (
     transposed_macs,
 )
 from edgeship.errors import EngineError
-from edgeship.results import Audit, AuditedLayer
+from edgeship.results import Audit, AuditedLayer, EngineLayer
 
 CONVOLUTIONS = (
     "Conv",
@@ -60,6 +60,7 @@ PRODUCTS = (
 )
 RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
 """Counted apart, and not among the products."""
+QUANTIZES = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 REFORMATS = ("ReorderInput", "ReorderOutput", "Transpose", "Cast", "MemcpyToHost", "MemcpyFromHost")
 _KIND = dict.fromkeys(CONVOLUTIONS, "Conv") | dict.fromkeys(PRODUCTS, "MatMul")
 _CARRYING = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity", "Transpose", "Reshape")
@@ -87,6 +88,8 @@ class Ran:
     precision: str
     touches: frozenset[str]
     """Precisions of all its tensors."""
+    output: str
+    """Precision of its first output; empty where it has none."""
     microseconds: float
     taken: tuple[int, ...] = ()
     """Shape of the first input; onnxruntime does not tell those of weights that it packed."""
@@ -126,6 +129,7 @@ def _ran(same: list[dict[str, Any]]) -> Ran:
         provider=first.get("provider", ""),
         precision=_precision(first.get("op_name", ""), types),
         touches=frozenset(types),
+        output=_TYPES.get(outputs[0], outputs[0]) if outputs else "",
         microseconds=float(statistics.median(event["dur"] for event in same)),
         taken=_first_shape(first.get("input_type_shape")),
         given=_first_shape(first.get("output_type_shape")),
@@ -231,6 +235,27 @@ def audit_of(
         reformats=sum(item.operator in REFORMATS for item in ran),
         notes=tuple(notes + elsewhere(ran)),
         hottest=hottest(ran),
+        order=tuple(layer_of(item, origins.of(item)) for item in ran),
+    )
+
+
+def layer_of(ran: Ran, node: Node) -> EngineLayer:
+    """A node as it ran, as a layer of the engine; ``node``: what it came from."""
+    role: Literal["product", "quantize", "reformat", "other"] = "other"
+    if ran.kind is not None:
+        role = "product"
+    elif ran.operator in QUANTIZES:
+        role = "quantize"
+    elif ran.operator in REFORMATS:
+        role = "reformat"
+    return EngineLayer(
+        name=ran.name,
+        kind=ran.operator,
+        precision=ran.precision,
+        output=ran.output,
+        role=role,
+        nodes=(node.name,) if node.name else (),
+        ms=ran.microseconds / 1000,
     )
 
 

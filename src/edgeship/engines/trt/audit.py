@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ from edgeship.engines.products import (
 )
 from edgeship.engines.trt.flavour import dtype_name
 from edgeship.errors import EngineError
-from edgeship.results import Audit, AuditedLayer
+from edgeship.results import Audit, AuditedLayer, EngineLayer
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -49,6 +49,14 @@ class Layer:
     fused: tuple[str, ...] = ()
     macs: float | None = None
     """Multiply-accumulates of a convolution or matrix product for one batch, where the shapes are told."""
+    label: str = ""
+    """The engine's own name of it; empty: ``name``."""
+    output: str = ""
+    """The type of its first output; empty where the report does not tell it."""
+    quantize: bool = False
+    """Whether it only quantizes or dequantizes."""
+    detail: str = ""
+    """Of a convolution: kernel, output maps, stride, groups."""
 
 
 def read_network(network: trt.INetworkDefinition) -> list[Layer]:
@@ -175,7 +183,57 @@ def _inspected(item: dict[str, Any], nodes: Mapping[str, str]) -> Layer:
     kinds = ALIASES.get(operator, (operator,))
     name = next((name for name in fused if nodes.get(name) in kinds), next(iter(fused), str(item.get("Name", ""))))
     macs = _inspected_macs(item, operator) if operator else None
-    return Layer(name, layer_type or kind, _inspected_type(item), operator, reformat, fused, macs)
+    label, outputs = str(item.get("Name", "")), item.get("Outputs") or [{}]
+    output = type_in_text(str(outputs[0].get("Format/Datatype", ""))) if isinstance(outputs[0], dict) else ""
+    quantize = reformat and str(item.get("Origin", "")) == "QDQ"
+    told = (label, output, quantize, _detail(item) if operator else "")
+    return Layer(name, layer_type or kind, _inspected_type(item), operator, reformat, fused, macs, *told)
+
+
+def _detail(item: dict[str, Any]) -> str:
+    """Kernel, output maps, stride and groups of a convolution, as far as the report tells them."""
+    parts = []
+    kernel, maps, stride, groups = (item.get(key) for key in ("Kernel", "OutMaps", "Stride", "Groups"))
+    if isinstance(kernel, list) and kernel:
+        parts.append("×".join(map(str, kernel)))
+    if isinstance(maps, int):
+        parts.append(f"{maps} maps")
+    if isinstance(stride, list) and any(step != 1 for step in stride):
+        parts.append(f"stride {'×'.join(map(str, dict.fromkeys(stride)))}")
+    if isinstance(groups, int) and groups > 1:
+        parts.append(f"{groups} groups")
+    return ", ".join(parts)
+
+
+def layers_of(layers: Iterable[Layer]) -> tuple[EngineLayer, ...]:
+    """The layers of an engine as results tell them, without times."""
+    return tuple(
+        EngineLayer(
+            name=layer.label or layer.name,
+            kind=layer.operator or layer.kind,
+            precision=layer.precision,
+            output=layer.output,
+            role=_role(layer),
+            nodes=layer.fused or named_nodes(layer.label),
+            detail=layer.detail,
+        )
+        for layer in layers
+    )
+
+
+def _role(layer: Layer) -> Literal["product", "quantize", "reformat", "other"]:
+    if layer.operator:
+        return "product"
+    if layer.quantize:
+        return "quantize"
+    return "reformat" if layer.reformat or layer.kind == "NoOp" else "other"
+
+
+def named_nodes(label: str) -> tuple[str, ...]:
+    """The nodes that a fused layer's name joins: ``Conv_5 + Add_6 + Relu_7``. Empty for layers of the builder's own."""
+    if not label or label.startswith(("Reformatting CopyNode", "copied_", "reshape_")):
+        return ()
+    return tuple(part.strip() for part in label.split(" + "))
 
 
 def _inspected_macs(item: dict[str, Any], operator: str) -> float | None:
@@ -256,6 +314,7 @@ def summarize(
         kept=tuple(dict.fromkeys(layer.name for layer in kept)),
         reformats=sum(layer.reformat for layer in layers) if source == "engine" else None,
         notes=notes,
+        order=layers_of(layers) if source == "engine" else (),
     )
 
 
