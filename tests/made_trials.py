@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeship.config import Precision
+from edgeship.config import Gate, Precision
+from edgeship.decide.gate import judge
 from edgeship.decide.loaded_trial import Measured
 from edgeship.files import sha256_json, write_text
 from edgeship.metrics import get
@@ -21,8 +22,11 @@ from edgeship.results import (
     Failure,
     Identity,
     Latency,
+    LatencyMs,
     Quantiles,
+    RunResult,
     Trial,
+    TrialSummary,
 )
 
 CLASSES = ("car", "pedestrian", "cyclist")
@@ -136,4 +140,34 @@ def save(item: Measured, folder: Path) -> Path:
         artifact = Artifact.of(folder / "latency.npz", folder)
         trial = trial.model_copy(update={"latency": trial.latency.model_copy(update={"samples": artifact})})
     write_text(folder / "trial.json", trial.model_dump_json())
+    return folder
+
+
+GATE: dict[str, Any] = {"latency_p50_ms": 5.0, "max_drop": {"top1": 0.02}}
+
+
+def summary(item: Measured, folder: str) -> TrialSummary:
+    """What result.json says of a trial."""
+    trial = item.trial
+    wall = trial.latency.wall_ms if trial.latency else None
+    return TrialSummary(
+        candidate=item.name, precision=trial.candidate.precision, engine=trial.engine, device=trial.device,
+        folder=folder, metrics=trial.evaluation.metrics if trial.evaluation else {}, engine_mib=10.0,
+        latency_ms=LatencyMs(p50=wall.p50, p90=wall.p90, p99=wall.p99, clock="wall", batch=1) if wall else None,
+        passed=False, outcome="inconclusive",
+    )  # fmt: skip
+
+
+def finished_run(folder: Path, *items: Measured, gate: dict[str, Any] = GATE) -> Path:
+    """A run folder as ``ship`` leaves it."""
+    reference = measured("reference", precision="fp32", ms=8.0)
+    for item in (reference, *items):
+        save(item, folder / item.name)
+    decision = judge(Gate(**gate), items, reference)
+    result = RunResult(
+        edgeship="0.1.0", verdict=decision.verdict, chosen=decision.chosen, sentence=decision.sentence,
+        reference=summary(reference, "reference"), trials=tuple(summary(item, item.name) for item in items),
+        decisions=(decision,), stages=(), environment={"python": "3.11"}, config={"gate": gate},
+    )  # fmt: skip
+    write_text(folder / "result.json", result.model_dump_json())
     return folder

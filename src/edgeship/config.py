@@ -29,6 +29,7 @@ EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
 Calibrator = Literal["entropy", "minmax"]
 """TensorRT 10's own calibrators."""
+ClockSetting = Literal["auto", "device", "wall"]
 Dim = int | str
 """A fixed axis, or the name of a dynamic one."""
 Positive = Annotated[float, Field(gt=0)]
@@ -271,7 +272,7 @@ class Gate(Section):
     latency_p50_ms: Positive | None = None
     latency_p90_ms: Positive | None = None
     latency_p99_ms: Positive | None = None
-    clock: Literal["auto", "device", "wall"] = "auto"
+    clock: ClockSetting = "auto"
     """Which time the latency rules read: device time where the engine gives it (auto), or as named."""
     speedup_over_fp32: Positive | None = None
     throughput_min: Positive | None = None
@@ -433,6 +434,11 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
             found.append(f"candidates.precisions: implicit is TensorRT 10's, {label}.engine is onnxruntime; use int8")
         if target.engine != "onnxruntime" and not target.device.startswith("cuda"):
             found.append(f'{label}.device: {target.engine} runs on a GPU, found {target.device!r}; use "cuda:0"')
+        if gate.clock == "device" and not target.device.startswith("cuda"):
+            found.append(
+                f'gate.clock: "device" reads the device\'s own clock, and {label}.device = {target.device!r} has none; '
+                'use "wall" or "auto"'
+            )
         if target.engine != "tensorrt-rtx" and target.compute_capability:
             found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
     return found

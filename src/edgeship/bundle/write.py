@@ -221,8 +221,7 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
     )
     _evidence(files, contents)
     latency = trial.latency
-    timed = None if latency is None else (latency.device_ms or latency.wall_ms)
-    clock = None if latency is None else ("device" if latency.device_ms else "wall")
+    timed = None if latency is None else latency.timed(contents.gate.clock if contents.gate is not None else "auto")
     return Manifest(
         name=contents.name,
         created=_now(),
@@ -246,8 +245,8 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
         calibration=contents.calibration,
         known_answer=known,
         metrics=trial.evaluation.metrics if trial.evaluation else {},
-        latency_ms=timed,
-        latency_clock=clock,
+        latency_ms=timed.quantiles if timed else None,
+        latency_clock=timed.clock if timed else None,
         latency_batch=latency.batch if latency else None,
         versions={str(key): str(value) for key, value in sorted(trial.environment.items())},
         prepared=dict(sorted(contents.prepared.items())),

@@ -120,11 +120,14 @@ def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
 def _lines(found: Sweep, beside: list[dict[str, Any]]) -> Lines:
     from rich.table import Table
 
-    device = any(latency.device_ms for latency in found.latencies)
-    clock = "device" if device else "wall"
+    from edgeship.results import common_clock
+
+    clock = common_clock(found.latencies)
     table = Table("batch", f"p50 ms ({clock})", "p90", "p99", "wall p50", "images/s", "samples", box=None)
     for latency in found.latencies:
-        times = latency.device_ms or latency.wall_ms
+        timed = latency.timed(clock)
+        assert timed is not None
+        times = timed.quantiles
         table.add_row(
             str(latency.batch),
             *(f"{value:.3f}" for value in (times.p50, times.p90, times.p99, latency.wall_ms.p50)),
@@ -154,14 +157,17 @@ def _notes(latencies: tuple[Latency, ...], found: Sweep) -> list[str]:
 def _beside(found: Sweep, beside: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    ours = {row.batch: (row.device_ms or row.wall_ms).p50 for row in found.latencies}
+    from edgeship.results import Latency, common_clock
+
+    clock = common_clock(found.latencies)
+    ours = {row.batch: timed.quantiles.p50 for row in found.latencies if (timed := row.timed(clock))}
     table = Table("PyTorch", "batch", "p50 ms", "engine is faster by", box=None)
     for row in beside:
         if "failed" in row:
             table.add_row(row["name"], str(row["batch"]), "–", row["failed"])
             continue
-        latency = row["latency"]
-        time = (latency["device_ms"] or latency["wall_ms"])["p50"]
-        mine = ours.get(row["batch"])
-        table.add_row(row["name"], str(row["batch"]), f"{time:.3f}", f"{time / mine:.2f}x" if mine else "–")
+        theirs, mine = Latency.model_validate(row["latency"]).timed(clock), ours.get(row["batch"])
+        time = f"{theirs.quantiles.p50:.3f}" if theirs else "–"
+        ratio = f"{theirs.quantiles.p50 / mine:.2f}x" if theirs and mine else "–"
+        table.add_row(row["name"], str(row["batch"]), time, ratio)
     return table

@@ -100,6 +100,8 @@ def _show_comparison(found: Comparison) -> Lines:
             table.add_column(heading, justify="left" if not heading else "right")
         for change in item.changes:
             table.add_row(*_row(change))
+        for change in item.rules:
+            table.add_row(*_row(change.model_copy(update={"name": f"rule {change.name}"})))
         moved = [change for change in item.classes if change.before != change.after]
         for change in moved[:MOST_CLASSES]:
             table.add_row(*_row(change))

@@ -111,7 +111,7 @@ def slim(
 
 def _real_feeds(onnx: Path, images: Path | None, npz: Path | None, preprocess: list[str]) -> list[dict[str, Any]]:
     """A batch of real frames for the graph; none when none were named."""
-    from edgeship.pipeline.prepare import fit_batch
+    from edgeship.data.feeds import batch_of
     from edgeship.prepare.graph import inputs_of, load_onnx
 
     if images is None and npz is None:
@@ -119,7 +119,7 @@ def _real_feeds(onnx: Path, images: Path | None, npz: Path | None, preprocess: l
     inputs = inputs_of(load_onnx(onnx))
     axis = inputs[0].shape[0] if inputs and inputs[0].shape else PARITY_FRAMES
     size = axis if isinstance(axis, int) else PARITY_FRAMES
-    return [fit_batch(feeds, inputs) for _, feeds in given_frames(onnx, (images, npz), preprocess, size, size)]
+    return [batch_of(feeds, inputs, size) for _, feeds in given_frames(onnx, (images, npz), preprocess, size, size)]
 
 
 @app.command()

@@ -9,12 +9,13 @@ from typing import Literal
 
 from edgeship import metrics
 from edgeship.config import Gate
+from edgeship.decide import rulebook
 from edgeship.decide.drops import Reference, measure
 from edgeship.decide.gate import judge
 from edgeship.decide.loaded_trial import Measured, load
 from edgeship.errors import ArtifactError, DataError, UserInputError
 from edgeship.metrics import paired
-from edgeship.results import SCHEMA_VERSION, Decision, Result, RunResult, TrialSummary, read
+from edgeship.results import SCHEMA_VERSION, Decision, Result, Rule, RunResult, TrialSummary, read
 
 Direction = Literal["better", "worse", "same", "unsure"]
 
@@ -82,6 +83,8 @@ class CandidateChange(Result):
     target: str
     other_target: str
     changes: tuple[Change, ...]
+    rules: tuple[Change, ...] = ()
+    """What each rule of both runs measured. ``direction`` says whether it came nearer to its limit."""
     classes: tuple[Change, ...] = ()
     """Metrics of single classes, ``ap/person``: the largest change first, those without one last."""
 
@@ -137,6 +140,7 @@ def compare(path_a: Path, path_b: Path, confidence: float = 0.95) -> Comparison:
                 target=one.target_name,
                 other_target=two.target_name,
                 changes=(*_costs(one, two), *_metrics(one.metrics, two.metrics, intervals or {})),
+                rules=tuple(_rules(_judged(a, one), _judged(b, two))),
                 classes=tuple(sorted(_metrics(before, after, intervals or {}), key=_size, reverse=True)),
             )
         )
@@ -172,8 +176,8 @@ def _costs(one: TrialSummary, two: TrialSummary) -> Iterable[Change]:
     if one.latency_ms is not None and two.latency_ms is not None and one.latency_ms.clock == two.latency_ms.clock:
         for label in ("p50", "p90", "p99"):
             before, after = getattr(one.latency_ms, label), getattr(two.latency_ms, label)
-            yield _lower_is_better(f"latency {label}", before, after, "ms")
-    yield _lower_is_better("engine size", one.engine_mib, two.engine_mib, "MiB")
+            yield _cost(f"latency {label}", before, after, "ms")
+    yield _cost("engine size", one.engine_mib, two.engine_mib, "MiB")
 
 
 def _metrics(
@@ -184,16 +188,33 @@ def _metrics(
         yield change.model_copy(update={"direction": _metric_direction(change)})
 
 
+def _judged(run: RunResult, item: TrialSummary) -> dict[str, Rule]:
+    """The rules of one candidate by name."""
+    decisions = [decision for decision in run.decisions if decision.target_name == item.target_name]
+    found = [judged for decision in decisions for judged in decision.judged if judged.candidate == item.candidate]
+    return {rule.name: rule for judged in found for rule in judged.rules}
+
+
+def _rules(before: dict[str, Rule], after: dict[str, Rule]) -> Iterable[Change]:
+    """The rules of both runs, each as its family is read: lower or higher is better."""
+    for name in (name for name in before if name in after):
+        one, two, family = before[name], after[name], rulebook.of(name)
+        if one.measured is None and two.measured is None:
+            continue
+        yield _cost(name, one.measured, two.measured, one.unit or family.unit, higher=family.higher_is_better)
+
+
 def _size(change: Change) -> float:
     return -1.0 if change.before is None or change.after is None else abs(change.after - change.before)
 
 
-def _lower_is_better(name: str, before: float | None, after: float | None, unit: str) -> Change:
+def _cost(name: str, before: float | None, after: float | None, unit: str, *, higher: bool = False) -> Change:
+    """A figure without an interval, better where it is lower, or higher; within 2 % it is the same."""
     direction: Direction = "same"
     if before is None or after is None:
         direction = "unsure"
     elif not math.isclose(before, after, rel_tol=0.02):
-        direction = "better" if after < before else "worse"
+        direction = "better" if (after > before) == higher else "worse"
     return Change(name=name, before=before, after=after, unit=unit, direction=direction)
 
 

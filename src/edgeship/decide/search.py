@@ -8,12 +8,13 @@ raised until a plan passes. Whole patterns are tried where the ranking points at
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgeship.config import Precision
-from edgeship.decide.rules import SPEED, slower_sentence
+from edgeship.decide import rulebook
+from edgeship.decide.sentences import slower
 from edgeship.results import Candidate, Judged, Outcome, SearchAttempt, Searched, SensitiveGroup, Sensitivity
 
 ACTIVATIONS = frozenset(("Sigmoid", "Mul", "HardSigmoid", "HardSwish", "Tanh", "Softmax", "Erf", "Gelu"))
@@ -105,7 +106,7 @@ class _Search:
     def run(self) -> Searched:
         first = self._plan(self.plain.judged.candidate, self.plain.keep, 0, "INT8 everywhere")
         self.attempts.append(_attempt(self.plain.judged, first, self.plain.median_ms, "target"))
-        if accuracy_of(self.plain.judged) == "pass":
+        if rulebook.accuracy_of(self.plain.judged.rules) == "pass":
             if self.plain.judged.outcome == "pass":
                 if self.options.fallback and self._slower_than_high() and self._high_passes():
                     return self._refused(self._slower_sentence(self.plain))
@@ -171,7 +172,7 @@ class _Search:
         while survivors:
             k = survivors.pop(0)
             tried = self._build(self._worst(k))
-            if tried is None or accuracy_of(tried.judged) == "pass":
+            if tried is None or rulebook.accuracy_of(tried.judged.rules) == "pass":
                 break
             if not survivors and k + k // 2 + 1 < len(self.ranking.groups) and self.options.preview is not None:
                 survivors.append(k + k // 2 + 1)
@@ -238,10 +239,10 @@ class _Search:
         key = frozenset(plan.candidate.keep)
         if self.options.preview is None:
             tried = self._build(plan)
-            return accuracy_of(tried.judged) if tried is not None else "fail"
+            return rulebook.accuracy_of(tried.judged.rules) if tried is not None else "fail"
         if key not in self.previewed:
             seen = self.options.preview(plan.candidate)
-            self.previewed[key] = accuracy_of(seen)
+            self.previewed[key] = rulebook.accuracy_of(seen.rules)
             self.attempts.append(_attempt(seen, plan, None, "preview"))
         return self.previewed[key]
 
@@ -285,14 +286,14 @@ class _Search:
         if not self.tried or self.high is None or self._slower_than_high():
             return False
         last = list(self.tried.values())[-1]
-        return any(rule.name in SPEED and rule.outcome == "fail" for rule in last.judged.rules)
+        return any(rule.outcome == "fail" for rule in rulebook.of_kind(last.judged.rules, "speed"))
 
     def _undecidable(self) -> bool:
         """The last plan answers every image as the reference does: more images could decide, no larger plan can."""
         if not self.tried:
             return False
         last = list(self.tried.values())[-1].judged
-        return last.agreement == 1.0 and accuracy_of(last) == "inconclusive"
+        return last.agreement == 1.0 and rulebook.accuracy_of(last.rules) == "inconclusive"
 
     # --- answers
 
@@ -342,13 +343,13 @@ class _Search:
         assert self.high is not None and self.high.median_ms is not None and tried.median_ms is not None
         name = "INT8" if tried is self.plain else f"{tried.judged.candidate}, the fastest mixed plan that passes,"
         times = tried.median_ms, self.high.median_ms
-        text = slower_sentence(name, tried.judged.rules, times, self.high.judged.candidate, tried.hottest)
+        text = slower(name, tried.judged.rules, times, self.high.judged.candidate, tried.hottest)
         if tried is not self.plain:
             text += f"; plain INT8 takes {_ms(self.plain.median_ms)}, but {_first_reason(self.plain.judged)}"
         return text
 
     def _nothing_sentence(self) -> str:
-        accurate = [item for item in self.tried.values() if accuracy_of(item.judged) == "pass"]
+        accurate = [item for item in self.tried.values() if rulebook.accuracy_of(item.judged.rules) == "pass"]
         if accurate:
             nearest = min(accurate, key=lambda item: item.median_ms or math.inf)
             return f"{nearest.judged.candidate} keeps the accuracy, but {_first_reason(nearest.judged)}"
@@ -370,16 +371,6 @@ class _Search:
         return text
 
 
-def accuracy_of(judged: Judged) -> Outcome:
-    """The outcome of everything but speed: drops, critical classes, agreement, audit, and that the trial ran."""
-    return _outcome_of(rule.outcome for rule in judged.rules if rule.name not in SPEED)
-
-
-def _outcome_of(outcomes: Iterable[Outcome]) -> Outcome:
-    found = set(outcomes)
-    return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
-
-
 def _attempt(judged: Judged, plan: _Plan, median: float | None, where: Literal["target", "preview"]) -> SearchAttempt:
     return SearchAttempt(
         candidate=judged.candidate,
@@ -387,7 +378,7 @@ def _attempt(judged: Judged, plan: _Plan, median: float | None, where: Literal["
         groups_kept=plan.count,
         where=where,
         outcome=judged.outcome,
-        accuracy=accuracy_of(judged),
+        accuracy=rulebook.accuracy_of(judged.rules),
         latency_ms=median,
         drop=judged.drop,
         why=plan.why,

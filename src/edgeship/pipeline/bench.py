@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeship import engines
 from edgeship.config import Benchmark, Config, EngineName
+from edgeship.data.feeds import full_shapes
 from edgeship.engines import OpenOptions
 from edgeship.engines.inspect import describe, require_fit
 from edgeship.engines.trt import trtexec
@@ -17,7 +18,7 @@ from edgeship.errors import EngineError, UserInputError
 from edgeship.progress import Progress
 from edgeship.results import TensorInfo
 from edgeship.trial.benchmark import benchmark, quantiles
-from edgeship.trial.sweep import Sweep, batches_for, feeds_for, folder_of, samples_below, shapes_for, sweep
+from edgeship.trial.sweep import Sweep, batches_for, feeds_for, folder_of, samples_below, sweep
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def measure_by_trtexec(job: Job, progress: Progress) -> Sweep:
     with tempfile.TemporaryDirectory() as scratch:
         for number, batch in enumerate(wanted):
             progress(number, len(wanted), f"trtexec, batch {batch}")
-            shapes = shapes_for(inputs, batch, job.shapes)
+            shapes = full_shapes(inputs, batch, job.shapes)
             asked = trtexec.Measure(
                 {name: shape for name, shape in shapes.items() if name in dynamic},
                 job.settings,

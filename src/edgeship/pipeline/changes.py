@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgeship import engines
 from edgeship.data import datasets
+from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import in_dtype
 from edgeship.data.loader import Batch, Item, Loader, LoadOptions
 from edgeship.data.preprocess import image_input, input_size
@@ -18,10 +19,11 @@ from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.report import Answer, Box, ChangedImage
 from edgeship.decode.decoders import decode_predictions
 from edgeship.decode.predictions import Detection, Prediction, Segmentation
+from edgeship.metrics.matching import iou_matrix
 from edgeship.metrics.paired import change
 from edgeship.metrics.segmentation import count_pixels
 from edgeship.pipeline.stages import Run
-from edgeship.pipeline.trials import Tries
+from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.results import Decision, trial_folder
 from edgeship.trial.run import built_batch, open_options
 
@@ -30,13 +32,15 @@ ORDER = {"worse": 0, "other": 1, "better": 2}
 """Harm first."""
 
 
-def changed_images(run: Run, reference: Tries, tries: Tries, decision: Decision) -> tuple[ChangedImage, ...]:
+def changed_images(
+    run: Run, reference: TargetTrials, trials: TargetTrials, decision: Decision
+) -> tuple[ChangedImage, ...]:
     """Up to twelve images of a target, harm first, then the largest change.
 
     They are those of the chosen candidate, or of the last one tried that was evaluated. Empty when the candidate is the
     reference itself or nothing was evaluated.
     """
-    folder = _candidate_folder(tries, decision)
+    folder = _candidate_folder(trials, decision)
     if folder is None or run.config.evaluation.images is None:
         return ()
     base, other = loaded_trial.load(reference.folders()[0]), loaded_trial.load(folder)
@@ -49,11 +53,11 @@ def changed_images(run: Run, reference: Tries, tries: Tries, decision: Decision)
     return tuple(sorted(found, key=lambda item: (ORDER[item.harm], -item.change))[:SHOWN])
 
 
-def _candidate_folder(tries: Tries, decision: Decision) -> Path | None:
+def _candidate_folder(trials: TargetTrials, decision: Decision) -> Path | None:
     """The chosen candidate's trial unless that is plain fp32; else the last evaluated quantized one's."""
     evaluated = [
         (candidate.name, folder)
-        for candidate, trial, folder in tries.trials
+        for candidate, trial, folder in trials.trials
         if trial.evaluation is not None and candidate.precision != "fp32"
     ]
     chosen = [folder for name, folder in evaluated if name == decision.chosen]
@@ -153,9 +157,7 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
         )
         batch: Batch
         for batch in loader:
-            missing = rows - len(batch.array)
-            array = np.concatenate([batch.array, np.repeat(batch.array[-1:], missing, axis=0)])
-            outputs = runner.infer({info.name: array})
+            outputs = runner.infer({info.name: fill_rows(batch.array, rows)})
             answers = decode_predictions(settings.task, settings.decoder, outputs, batch.geometries, settings, classes)
             for name, answer, target in zip(batch.ids, answers, batch.targets, strict=True):
                 found[name] = (answer, target)
@@ -214,8 +216,6 @@ def counted(number: int, one: str, many: str) -> str:
 
 def found_objects(detection: Detection, truth: Any) -> int:
     """How many labelled objects a box of their class covers with an IoU of at least 0.5."""
-    from edgeship.metrics.matching import iou_matrix
-
     if not len(detection.boxes) or not len(truth.boxes):
         return 0
     overlap = iou_matrix(detection.boxes.astype(np.float64), truth.boxes, np.zeros(len(truth.boxes), bool))

@@ -48,14 +48,17 @@ from edgeship.results.trial import (
     AuditedLayer,
     Build,
     Candidate,
+    Clock,
     Conditions,
     Evaluated,
     Failure,
     Identity,
     Latency,
     Quantiles,
+    Timed,
     Trial,
     TrialSpec,
+    common_clock,
 )
 
 __all__ = [
@@ -66,6 +69,7 @@ __all__ = [
     "Build",
     "Calibrated",
     "Candidate",
+    "Clock",
     "Conditions",
     "Decision",
     "Divergence",
@@ -96,10 +100,12 @@ __all__ = [
     "StageRun",
     "TensorInfo",
     "TensorRange",
+    "Timed",
     "Trial",
     "TrialSpec",
     "TrialSummary",
     "VerdictWord",
+    "common_clock",
     "read",
     "write",
 ]

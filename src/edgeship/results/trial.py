@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 from edgeship.config import Benchmark as BenchmarkSettings
-from edgeship.config import EngineName, Precision, Preprocess, Target
+from edgeship.config import ClockSetting, EngineName, Precision, Preprocess, Target
 from edgeship.config import Evaluation as EvaluationSettings
 from edgeship.results.base import SCHEMA_VERSION, Artifact, Result, TensorInfo
 
@@ -134,6 +135,16 @@ class Conditions(Result):
     """Why the run cannot be trusted; empty when conditions held."""
 
 
+Clock = Literal["device", "wall"]
+
+
+class Timed(NamedTuple):
+    """Quantiles and the clock that measured them."""
+
+    clock: Clock
+    quantiles: Quantiles
+
+
 class Latency(Result):
     """One engine at one batch. Device time and wall time are never mixed."""
 
@@ -159,6 +170,23 @@ class Latency(Result):
     peak_memory_mib: float | None = None
     source: str = "runner"
     """runner, or trtexec."""
+
+    def timed(self, clock: ClockSetting = "auto") -> Timed | None:
+        """The times by the clock that is asked for; ``auto``: the device's where it was read, else wall time.
+
+        None where device time is asked for and was not measured.
+        """
+        if clock == "wall" or (clock == "auto" and self.device_ms is None):
+            return Timed("wall", self.wall_ms)
+        return None if self.device_ms is None else Timed("device", self.device_ms)
+
+
+def common_clock(latencies: Iterable[Latency | None], setting: ClockSetting = "auto") -> Clock:
+    """The one clock that several engines are compared by: as set, else the device's where all of them have it."""
+    if setting != "auto":
+        return setting
+    clocks = {timed.clock for latency in latencies if latency is not None and (timed := latency.timed())}
+    return "device" if clocks == {"device"} else "wall"
 
 
 class Evaluated(Result):

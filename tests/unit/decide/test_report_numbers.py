@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeship.charts import row_charts, scale, scatter, svg
+from edgeship.decide import rulebook
 from edgeship.decide.report import numbers
+from edgeship.results import Rule
 
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -67,9 +69,11 @@ def test_units(shown: str, expected: str) -> None:
 )
 def test_rules_are_written_by_what_they_limit(rule: str, title: str, at_least: bool, shown: str) -> None:
     assert numbers.rule_title(rule) == title
-    assert numbers.at_least(rule) is at_least
-    unit = "MiB" if rule.endswith(("mib", "new")) else ""
-    assert numbers.rule_quantity(rule, 0.5, unit).replace("\u00a0", " ") == shown
+    assert rulebook.of(rule).higher_is_better is at_least
+    judged = Rule(
+        name=rule, outcome="pass", measured=0.5, limit=1.0, unit="MiB" if rule.endswith("new") else "", reason=""
+    )
+    assert numbers.rule_quantity(judged, 0.5).replace("\u00a0", " ") == shown
 
 
 def test_a_metric_beyond_one_is_no_share() -> None:

@@ -17,36 +17,8 @@ from edgeship.decide.loaded_trial import load
 from edgeship.decide.runs import compare, judge_again
 from edgeship.errors import ArtifactError, EdgeshipError, UserInputError
 from edgeship.files import sha256_bytes, write_text
-from edgeship.results import LatencyMs, RunResult, TrialSummary
-from made_trials import failed, measured, records, save
-
-GATE = {"latency_p50_ms": 5.0, "max_drop": {"top1": 0.02}}
-
-
-def summary(item, folder):
-    trial = item.trial
-    wall = trial.latency.wall_ms if trial.latency else None
-    return TrialSummary(
-        candidate=item.name, precision=trial.candidate.precision, engine=trial.engine, device=trial.device,
-        folder=folder, metrics=trial.evaluation.metrics if trial.evaluation else {}, engine_mib=10.0,
-        latency_ms=LatencyMs(p50=wall.p50, p90=wall.p90, p99=wall.p99, clock="wall", batch=1) if wall else None,
-        passed=False, outcome="inconclusive",
-    )  # fmt: skip
-
-
-def run(folder, *items, gate=GATE):
-    """A run folder as ``ship`` leaves it."""
-    reference = measured("reference", precision="fp32", ms=8.0)
-    for item in (reference, *items):
-        save(item, folder / item.name)
-    decision = judge(Gate(**gate), items, reference)
-    result = RunResult(
-        edgeship="0.1.0", verdict=decision.verdict, chosen=decision.chosen, sentence=decision.sentence,
-        reference=summary(reference, "reference"), trials=tuple(summary(item, item.name) for item in items),
-        decisions=(decision,), stages=(), environment={"python": "3.11"}, config={"gate": gate},
-    )  # fmt: skip
-    write_text(folder / "result.json", result.model_dump_json())
-    return folder
+from made_trials import GATE, failed, measured, records, save
+from made_trials import finished_run as run
 
 
 @pytest.fixture

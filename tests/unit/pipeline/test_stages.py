@@ -30,14 +30,15 @@ def make(calls: list[str], limit: int = 3) -> tuple[Stage[Number], Stage[Number]
 
     def second(run: Run, folder: Path) -> Number:
         calls.append("second")
-        total = sum(map(int, run.path("first", "numbers.txt").read_text().split()))
+        total = sum(map(int, run.path(one, "numbers.txt").read_text().split()))
         if total >= limit + 1:
             raise DataError("too much")
         return Number(value=total)
 
+    one = Stage("first", Number, lambda run: run.config.model.source, first)
     return (
-        Stage("first", Number, lambda run: run.config.model.source, first),
-        Stage("second", Number, lambda run: [run.result("first", Number).value, limit], second),
+        one,
+        Stage("second", Number, lambda run: [run.result(one).value, limit], second),
     )
 
 
@@ -50,7 +51,7 @@ def test_a_stage_runs_once_for_one_key(tmp_path: Path) -> None:
     for _ in range(2):
         run = run_in(tmp_path)
         execute(run, make(calls))
-        assert run.result("second", Number).value == 3
+        assert run.result(make(calls)[1]).value == 3
     assert calls == ["first", "second"]
     assert [item.cached for item in run.stages] == [True, True]
 
@@ -103,7 +104,7 @@ def test_a_damaged_file_of_a_result_is_made_again(tmp_path: Path, damage: str | 
     calls: list[str] = []
     run = run_in(tmp_path)
     execute_one(run, keeping(calls))
-    path = run.path("kept", "numbers.txt")
+    path = run.path(keeping(calls), "numbers.txt")
     path.unlink()
     if damage is not None:
         path.write_text(damage)

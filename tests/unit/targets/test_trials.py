@@ -26,7 +26,8 @@ from edgeship.errors import (
     WorkFolderBusy,
 )
 from edgeship.files import lock, sha256_file
-from edgeship.pipeline.trials import Tries, require_decoded
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.pipeline.trials import require_decoded
 from edgeship.results import Artifact, Build, Trial, TrialSpec, read, write
 from edgeship.targets import local, supervisor, wire
 from edgeship.trial.run import run_trial
@@ -152,11 +153,11 @@ def test_outputs_that_cannot_be_decoded_fail_a_candidate_and_stop_for_the_refere
         trial = targets.run(Target(), folder)
     assert trial.failure is not None and trial.latency is not None
     assert (trial.failure.kind, trial.failure.stage) == ("OutputError", "evaluate")
-    tries = Tries("default", Target(), [(spec.candidate, trial, folder)])
+    trials = TargetTrials("default", Target(), [(spec.candidate, trial, folder)])
     with pytest.raises(DataError, match="own_answers:nothing returned scores with NaN"):
-        require_decoded(tries)
+        require_decoded(trials)
     fine = trial.model_copy(update={"failure": None})
-    require_decoded(Tries("default", Target(), [(spec.candidate, fine, folder)]))
+    require_decoded(TargetTrials("default", Target(), [(spec.candidate, fine, folder)]))
 
 
 def test_two_processes_do_not_mix_in_one_folder(finished: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgeship.charts import row_charts
 from edgeship.charts import scale as scales
+from edgeship.decide import rulebook
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Fold, Heading, Prose, Row, Section, Table, folded
 from edgeship.decide.report.verdict import confidence_words
@@ -104,7 +105,7 @@ def _metric_lines(view: TargetView, candidate: CandidateView) -> list[_Line]:
     for name in view.metrics:
         if judged is None or name not in judged.drop:
             continue
-        rule = candidate.rule(f"max_drop.{name}")
+        rule = candidate.rule(rulebook.of(rulebook.MAX_DROP).named(name))
         lines.append(
             _Line(
                 name,
@@ -150,7 +151,7 @@ def _class_lines(view: TargetView, candidate: CandidateView, metric: str, classe
     intervals = candidate.judged.class_drop_interval.get(metric, {}) if candidate.judged is not None else {}
     lines = []
     for name, drop in classes.items():
-        rule = candidate.rule(f"critical.{name}")
+        rule = candidate.rule(rulebook.of(rulebook.CRITICAL).named(name))
         critical = name in view.evidence.critical or rule is not None
         lines.append(
             _Line(

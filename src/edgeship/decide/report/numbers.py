@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 
+from edgeship.decide import rulebook
+from edgeship.results import Rule
+
 ABSENT = "–"
 MINUS = "−"
-AT_LEAST = ("min_", "speedup", "throughput", "audit", "rebuilds")
-"""Beginnings of the names of rules that hold a lower limit; all others hold an upper one."""
 TITLES = {
     "top1": "top-1",
     "top5": "top-5",
@@ -130,51 +131,31 @@ def drop_value(value: float | None, *, share: bool) -> str:
     return ("+" if value > 0 else "") + significant(value, 4)
 
 
-def at_least(rule: str) -> bool:
-    """Whether a rule's limit is a lower one."""
-    return rule.startswith(AT_LEAST)
-
-
-def rule_quantity(rule: str, value: float | None, unit: str, *, share: bool = True) -> str:
-    """A rule's measured value, bound or limit in the unit that suits the rule.
+def rule_quantity(rule: Rule, value: float | None, *, share: bool = True) -> str:
+    """A rule's measured value, bound or limit as its family is written.
 
     Args:
-        rule: The rule's name, such as ``latency_p99_ms`` or ``max_drop.top1``.
-        unit: As the rule gives it.
+        rule: The rule; a unit of its own goes before that of its family.
+        value: The number.
         share: For drops: whether the metric is a share.
     """
+    family = rulebook.of(rule.name)
     if value is None:
         return ABSENT
-    if rule.startswith("latency") or unit == "ms":
+    if family.quantity == "milliseconds":
         return milliseconds(value)
-    if rule.startswith(("max_drop", "critical")):
+    if family.quantity == "drop":
         return drop_value(value, share=share)
-    if rule.startswith("speedup") or unit in ("x", "×"):
+    if family.quantity == "ratio":
         return times(value)
-    if rule == "rebuilds":
+    if family.quantity == "count":
         return f"{value:.0f}"
-    if rule.startswith(("min_agreement", "audit")):
+    if family.quantity == "share":
         return percent(value, 1)
+    unit = rule.unit or family.unit
     return significant(value) + (f"\u00a0{unit}" if unit else "")
 
 
-def rule_title(rule: str) -> str:
-    """A rule's name in words: ``latency_p99_ms`` → ``Latency p99``."""
-    head, _, tail = rule.partition(".")
-    if head == "max_drop":
-        return f"Drop of {metric_title(tail)}"
-    if head == "critical":
-        return f"Critical class {tail}"
-    words = {
-        "latency_p50_ms": "Latency p50",
-        "latency_p90_ms": "Latency p90",
-        "latency_p99_ms": "Latency p99",
-        "speedup_over_fp32": "Speed-up over fp32",
-        "throughput_min": "Throughput",
-        "min_agreement": "Agreement with the reference",
-        "max_engine_mib": "Engine size",
-        "max_memory_mib": "Peak memory",
-        "audit": "Achieved precision",
-        "rebuilds": "Builds of the engine",
-    }
-    return words.get(rule) or rule.replace("_", " ").replace(".", " ").capitalize()
+def rule_title(name: str) -> str:
+    """A rule's name in words: ``latency_p99_ms`` → ``Latency p99``, ``max_drop.top1`` → ``Drop of top-1``."""
+    return rulebook.of(name).title.format(metric_title(rulebook.subject_of(name)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeship.charts import row_charts
+from edgeship.decide import rulebook
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Heading, Prose, Row, Section, Table
 from edgeship.decide.report.evidence import Tried
@@ -50,7 +51,7 @@ def latency_section(view: TargetView, prefix: str) -> Section | None:
     known = [(candidate, latency) for candidate, latency in measured if latency is not None]
     if not known:
         return None
-    limits = [value for value in map(view.limit, ("latency_p50_ms", "latency_p99_ms")) if value is not None]
+    limits = [value for value in map(view.limit, (rulebook.P50, rulebook.P99)) if value is not None]
     low, high = min(item.min for _, item in known), max(item.p99 for _, item in known)
     shown = [limit for limit in limits if limit < high * 2.5]
     high = max(high * 1.08, *(limit * 1.04 for limit in shown), low * 1.05)

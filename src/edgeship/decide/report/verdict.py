@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from edgeship.charts import row_charts, scatter
+from edgeship.decide import rulebook
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import (
     Banner,
@@ -58,7 +59,7 @@ def _tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
     if view.metric is not None and value is not None:
         share = view.share(view.metric)
         drop, bound = focus.drop(view.metric), focus.drop_bound(view.metric)
-        rule = focus.rule(f"max_drop.{view.metric}")
+        rule = focus.rule(rulebook.of(rulebook.MAX_DROP).named(view.metric))
         note = f"drop {numbers.drop_value(drop, share=share)}" if drop is not None else "drop not measured"
         if bound is not None and view.evidence.confidence:
             note += f", at most {numbers.drop_value(bound, share=share)}"
@@ -68,7 +69,7 @@ def _tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
         yield Tile(title, numbers.metric_value(value, share=share), note, rule.outcome if rule else "")
     judged = focus.judged
     if judged is not None and judged.agreement is not None:
-        rule = focus.rule("min_agreement")
+        rule = focus.rule(rulebook.AGREEMENT)
         yield Tile(
             "Agreement",
             numbers.percent(judged.agreement, 1),
@@ -88,8 +89,8 @@ def _latency_tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
         yield Tile("Latency", "not measured", focus.trial.build.reason if focus.trial and focus.trial.build else "")
         return
     batch = focus.trial.latency.batch
-    for quantile in ("p50", "p99"):
-        rule = focus.rule(f"latency_{quantile}_ms")
+    for quantile, name in (("p50", rulebook.P50), ("p99", rulebook.P99)):
+        rule = focus.rule(name)
         note = f"{view.clock} time, batch {batch}"
         if rule is not None and rule.limit is not None:
             note = f"budget {numbers.tidy(numbers.milliseconds(rule.limit))}, {note}"
@@ -149,7 +150,7 @@ def _rules_table(view: TargetView, candidate: CandidateView) -> Table:
 
 
 def _rule_cells(view: TargetView, rule: Rule) -> tuple[Cell, ...]:
-    at_least = numbers.at_least(rule.name)
+    at_least = rulebook.of(rule.name).higher_is_better
     limit = numbers.tidy(view.quantity(rule, rule.limit))
     chart: Cell = Cell("")
     if rule.limit is not None and rule.measured is not None:
@@ -301,7 +302,7 @@ def _scatter(view: TargetView) -> Chart | None:
         )
     if not points or metric is None:
         return None
-    budget, max_drop = view.limit("latency_p50_ms"), view.limit(f"max_drop.{metric}")
+    budget, max_drop = view.limit(rulebook.P50), view.limit(rulebook.of(rulebook.MAX_DROP).named(metric))
     title = numbers.metric_title(metric)
     floor = None
     if max_drop is not None and reference is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from edgeship.decide import rulebook
 from edgeship.decide.report import numbers
 from edgeship.decide.report.evidence import Evidence, SearchFound, Tried
-from edgeship.results import Decision, Judged, Quantiles, Rule, Trial
+from edgeship.results import Clock, Decision, Judged, Quantiles, Rule, Trial, common_clock
 
 PRIMARY = ("top1", "map", "map50", "miou")
 OUTCOME_WORDS = {"pass": "passes", "fail": "fails", "inconclusive": "undecided"}
@@ -75,7 +76,7 @@ class CandidateView:
 
     def drop_bound(self, name: str | None) -> float | None:
         """The upper confidence bound of a drop: the rule's, else the interval's upper end."""
-        rule = self.rule(f"max_drop.{name}")
+        rule = self.rule(rulebook.of(rulebook.MAX_DROP).named(name or ""))
         if rule is not None and rule.bound is not None:
             return rule.bound
         interval = self.judged.drop_interval.get(name) if self.judged is not None and name is not None else None
@@ -144,9 +145,9 @@ class TargetView:
         known = self.metrics
         for candidate in self.candidates:
             for rule in candidate.rules:
-                head, _, tail = rule.name.partition(".")
-                if head == "max_drop" and tail in known:
-                    return tail
+                subject = rulebook.subject_of(rule.name)
+                if subject in known:
+                    return subject
         return next((name for name in PRIMARY if name in known), known[0] if known else None)
 
     @cached_property
@@ -173,22 +174,17 @@ class TargetView:
         return reference.trial.evaluation.metrics.get(metric)
 
     @cached_property
-    def clock(self) -> str:
-        """``device`` where every measured candidate has device time and wall time was not asked for; else ``wall``."""
-        measured = [
-            candidate.trial.latency
-            for candidate in self.candidates
-            if candidate.trial is not None and candidate.trial.latency is not None
-        ]
-        has_device = bool(measured) and all(latency.device_ms is not None for latency in measured)
-        return "device" if has_device and self.evidence.clock != "wall" else "wall"
+    def clock(self) -> Clock:
+        """The one clock that the candidates are compared by."""
+        trials = [candidate.trial for candidate in self.candidates if candidate.trial is not None]
+        return common_clock([trial.latency for trial in trials], self.evidence.clock)
 
     def latency(self, candidate: CandidateView) -> Quantiles | None:
         """A candidate's latency by this target's clock."""
         if candidate.trial is None or candidate.trial.latency is None:
             return None
-        latency = candidate.trial.latency
-        return latency.device_ms if self.clock == "device" else latency.wall_ms
+        timed = candidate.trial.latency.timed(self.clock)
+        return timed.quantiles if timed is not None else None
 
     def limit(self, rule: str) -> float | None:
         """The limit of a rule, as any candidate was judged by it."""
@@ -200,12 +196,12 @@ class TargetView:
 
     def rule_share(self, rule: Rule) -> bool:
         """Whether a rule's numbers are shares."""
-        head, _, tail = rule.name.partition(".")
-        return self.share(tail) if head == "max_drop" and tail in self.metrics else True
+        subject = rulebook.subject_of(rule.name)
+        return self.share(subject) if subject in self.metrics else True
 
     def quantity(self, rule: Rule, value: float | None) -> str:
         """A rule's number as it is shown."""
-        return numbers.rule_quantity(rule.name, value, rule.unit, share=self.rule_share(rule))
+        return numbers.rule_quantity(rule, value, share=self.rule_share(rule))
 
 
 def targets(evidence: Evidence) -> tuple[TargetView, ...]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeship.data.feeds import noise
 from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner
 from edgeship.engines.onnx_file import read_nodes
 from edgeship.engines.ort.cpu import CpuRunner, shapes_of
@@ -211,18 +212,12 @@ def profile(model: Path, options: OpenOptions, target: Target, scratch: Path) ->
 
 
 def example_feeds(inputs: tuple[TensorInfo, ...], target: Target, seed: int = 0) -> dict[str, Array]:
-    """Seeded noise (zeros for integers) of the profile's opt shapes: for time and kernel choice, not for accuracy.
+    """Seeded noise of the profile's opt shapes: for time and kernel choice, not for accuracy.
 
     Raises:
         BuildError: An axis other than the first is dynamic and ``target.shapes`` does not say its size.
     """
-    random = np.random.default_rng(seed)
-    made: dict[str, Array] = {}
-    for info in inputs:
-        shape = _opt_shape(info, target)
-        kind = np.dtype(info.dtype)
-        made[info.name] = random.standard_normal(shape).astype(kind) if kind.kind == "f" else np.zeros(shape, kind)
-    return made
+    return noise(inputs, {info.name: _opt_shape(info, target) for info in inputs}, seed)
 
 
 def _opt_shape(info: TensorInfo, target: Target) -> tuple[int, ...]:
