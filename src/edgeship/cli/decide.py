@@ -50,7 +50,8 @@ def _rules(result: Path, rules: Path | None) -> Gate:
     """The gate of a config file; without one, the gate that the run was judged by."""
     from pydantic import ValidationError
 
-    from edgeship.config import Gate, load
+    from edgeship.config import Gate
+    from edgeship.config_file import load
     from edgeship.decide.runs import read_run
 
     if rules is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from edgeship.decide import gate, loaded_trial
 from edgeship.files import storage_errors
 from edgeship.pipeline.environment import environment
+from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, REFERENCE_NAME
@@ -98,6 +99,7 @@ def write_result(run: Run) -> RunResult:
         search={target.name: target.search.found.model_dump() for target in run.targets if target.search is not None},
         environment=environment(),
         config=_below(run.config.model_dump(mode="json"), f"{run.config.root}/"),
+        notes=run.result(LOOK).warnings,
         bundle=first.name if first is not None else None,
     )
     write(result, draft(run))
