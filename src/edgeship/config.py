@@ -14,8 +14,20 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
 TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
+Arithmetic = Literal["exact", "reduced-range"]
+"""How a CPU multiplies INT8 where its uint8 × int8 kernels saturate (x86 without VNNI): ``exact`` widens the products
+(uint8 × uint8), ``reduced-range`` keeps the weights within 7 bits so that nothing saturates. Elsewhere both are what
+the kernels do anyway."""
 EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
+TorchBaseline = Literal[
+    "eager", "channels-last", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16"
+]
+"""A way to run the model in PyTorch. The fp16 ones also set channels_last, except ``eager-fp16``."""
+CPU_BASELINES: tuple[TorchBaseline, ...] = ("eager", "channels-last", "compile")
+CUDA_BASELINES: tuple[TorchBaseline, ...] = (
+    "eager", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16",
+)  # fmt: skip
 Calibrator = Literal["entropy", "minmax"]
 """TensorRT 10's own calibrators."""
 ClockSetting = Literal["auto", "device", "wall"]
@@ -253,6 +265,9 @@ class Benchmark(Section):
     min_samples: Count = 100
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Measure until the median is known this well (half width of its 95 % interval over its value)."""
+    baseline: tuple[TorchBaseline, ...] = ()
+    """PyTorch beside the engines, on every target of this machine: the same shapes, timed by the same benchmark. On the
+    CPU eager, channels-last and compile; on CUDA eager, compile and those with -fp16."""
 
 
 class Gate(Section):
@@ -311,3 +326,8 @@ class Config(Section):
     def all_targets(self) -> dict[str, Target]:
         """The targets by name; a single ``[target]`` is called ``default``."""
         return dict(self.targets) if self.targets else {"default": self.target}
+
+
+def baselines_for(device: str) -> tuple[str, ...]:
+    """The PyTorch baselines that a device can run."""
+    return CUDA_BASELINES if device.startswith("cuda") else CPU_BASELINES

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgeship.config import Config, Section
+from edgeship.config import Config, Section, baselines_for
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_text
 from edgeship.text import nearest
@@ -171,6 +171,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
     measured = config.evaluation.images is not None
     if (gate.max_drop or gate.critical) and not measured:
         found.append("evaluation.images: missing, and gate.max_drop or gate.critical needs labelled images")
+    found += _baseline_problems(config)
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
         if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
@@ -185,6 +186,24 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
         if target.engine != "tensorrt-rtx" and target.compute_capability:
             found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
     return found
+
+
+def _baseline_problems(config: Config) -> list[str]:
+    """Baselines that no target can run."""
+    wanted = config.benchmark.baseline
+    if not wanted:
+        return []
+    if Path(config.model.source).suffix == ".onnx":
+        return [f"benchmark.baseline: model.source is {config.model.source}, and PyTorch runs no ONNX file; remove one"]
+    devices = dict.fromkeys(target.device for target in config.all_targets().values() if target.host is None)
+    if not devices:
+        return ["benchmark.baseline: PyTorch is timed on targets of this machine, and every target names a host"]
+    known = list(dict.fromkeys(name for device in devices for name in baselines_for(device)))
+    return [
+        f"benchmark.baseline: {name} does not run on {', '.join(devices)}; use {', '.join(known)}"
+        for name in wanted
+        if name not in known
+    ]
 
 
 def _absolute(config: Config, root: Path) -> Config:

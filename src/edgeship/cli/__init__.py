@@ -13,7 +13,21 @@ from typing import Any
 
 import typer
 
-from edgeship.cli import bench, build, bundle, check, decide, evaluate, init, inspect, prepare, quantize, run, ship
+from edgeship.cli import (
+    bench,
+    build,
+    bundle,
+    check,
+    decide,
+    evaluate,
+    init,
+    inspect,
+    prepare,
+    quantize,
+    report,
+    run,
+    ship,
+)
 from edgeship.cli.app import COMMANDS, USAGE_ERROR, app
 from edgeship.cli.output import show, write_json
 from edgeship.cli.streams import close_streams, prepare_streams
@@ -21,7 +35,7 @@ from edgeship.errors import EdgeshipError
 
 __all__ = [
     "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "init", "inspect",
-    "main", "prepare", "quantize", "run", "ship",
+    "main", "prepare", "quantize", "report", "run", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""

@@ -35,6 +35,7 @@ def ship(
     """
     from edgeship import pipeline
     from edgeship.config_file import load
+    from edgeship.decide.report import terminal_summary
 
     start = time.perf_counter()
     settings = load(config, changes)
@@ -45,13 +46,13 @@ def ship(
         emit(told, as_json=as_json, lines=lambda: _plan_lines(planned, fresh=fresh))
         return
     with display(quiet=as_json, verbose=verbose) as shown:
-        outcome = pipeline.ship(settings, folder, shown.progress, shown.stage, fresh)
+        finished = pipeline.ship(settings, folder, shown.progress, shown.stage, fresh)
     if as_json:
-        write_json(outcome.result.model_dump(mode="json"))
+        write_json(finished.result.model_dump(mode="json"))
     else:
-        notes = (f"warning: {note}" for note in outcome.result.notes)
-        show(*notes, *outcome.summary, f"done in {duration(time.perf_counter() - start)}")
-    raise typer.Exit(VERDICT_CODES[outcome.result.verdict])
+        notes = (f"warning: {note}" for note in finished.result.warnings)
+        show(*notes, *terminal_summary(finished), f"done in {duration(time.perf_counter() - start)}")
+    raise typer.Exit(VERDICT_CODES[finished.result.verdict])
 
 
 def _plan_lines(planned: tuple[Planned, ...], *, fresh: bool) -> Lines:

@@ -20,7 +20,7 @@ import numpy as np
 from edgeship import __version__, engines
 from edgeship.config import Batch, Benchmark
 from edgeship.data.feeds import batch_of, full_shapes, noise
-from edgeship.engines import OpenOptions, Runner
+from edgeship.engines import OpenOptions, Runner, processor
 from edgeship.errors import (
     ArtifactError,
     EdgeshipError,
@@ -159,9 +159,8 @@ def _run(place: _Place) -> Trial:
             "edgeship": __version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "machine": platform.machine(),
             "system": f"{platform.system()} {platform.release()}",
-            "host": platform.node(),
+            **processor.facts(),
         },
     )
     for step in (_built, _measured):
