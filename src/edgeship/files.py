@@ -76,8 +76,11 @@ def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES, *, follow: bool = True) 
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
-    """A file from outside as UTF-8 text. Raises as :func:`open_outside` does, and UnicodeDecodeError (a ValueError)."""
-    return read_bytes(path, limit).decode("utf-8")
+    """A file from outside as UTF-8 text, without a byte order mark at its start.
+
+    Raises as :func:`open_outside` does, and UnicodeDecodeError (a ValueError).
+    """
+    return read_bytes(path, limit).decode("utf-8-sig")
 
 
 def open_own(path: Path, *, create: bool = True, empty: bool = False) -> BinaryIO:

@@ -17,6 +17,7 @@ from edgeship.cli import (
     bench,
     build,
     bundle,
+    check,
     decide,
     evaluate,
     init,
@@ -34,8 +35,8 @@ from edgeship.cli.streams import close_streams, prepare_streams
 from edgeship.errors import EdgeshipError
 
 __all__ = [
-    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "decide", "evaluate", "init", "inspect", "layers",
-    "main", "prepare", "quantize", "report", "run", "ship",
+    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "init", "inspect",
+    "layers", "main", "prepare", "quantize", "report", "run", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""
@@ -94,7 +95,7 @@ def _report(error: EdgeshipError) -> None:
     if os.environ.get("EDGESHIP_DEBUG"):
         _say(traceback.format_exc())
     _say(f"error: {error}")
-    if error.stage is not None:
+    if error.stage not in (None, "check"):  # the check stands before every stage
         before = ", ".join(error.finished) or "nothing yet"
         _say(f"in stage: {error.stage}; finished before it and kept: {before}")
 

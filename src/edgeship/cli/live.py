@@ -61,6 +61,8 @@ class Step:
     def words(self, now: float) -> str:
         """What it does now: ``frames 128/512, 31 s, about 60 s left``."""
         parts = [self.what if self.what != self.name else ""]
+        if not parts[0] and not self.total:
+            parts = ["working"]
         if self.total and self.done < self.total:
             parts[0] += f" {self.done}/{self.total}"
         parts.append(duration(now - self.start))

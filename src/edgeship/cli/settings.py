@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     S = TypeVar("S", bound=Section)
 
+CONFIG = typer.Argument(Path("edgeship.toml"), help="The config file, or its folder.")
+CHANGES = typer.Option([], "--set", help="Replace a setting: gate.max_drop.top1=0.01. Repeat for more.")
+OUT = typer.Option(None, "--out", help="The work folder (default: edgeship-out beside the config).")
 PLUGIN = typer.Option([], "--plugin", help="A shared library of TensorRT plugins to load. Repeat for more.")
 IMAGES = typer.Option(None, help="Folder of frames from the deployment camera.")
 NPZ = typer.Option(None, help=".npz of raw images ('images') or of one ready array for each input.")

@@ -9,6 +9,7 @@ from typing import Any
 from edgeship.decide import gate, loaded_trial
 from edgeship.files import storage_errors
 from edgeship.pipeline.environment import environment
+from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.graphs import graph_stage
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
@@ -99,6 +100,7 @@ def write_result(run: Run) -> RunResult:
         search={target.name: target.search for target in run.targets if target.search is not None},
         environment=environment(),
         config=_below(run.config.model_dump(mode="json"), f"{run.config.root}/"),
+        warnings=run.result(LOOK).warnings,
         config_file=run.config.file.name,
         config_text=_config_text(run.config.file),
         title=title(run),

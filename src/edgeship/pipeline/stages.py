@@ -87,6 +87,8 @@ class Run:
     stages: list[StageRun] = field(default_factory=list)
     locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     """By stage: targets that are tried side by side share the stages that make graphs."""
+    dry: bool = False
+    """Reuse what is there; a stage that would have to work raises :class:`WouldRun`."""
     machines: dict[tuple[str | None, ...], dict[str, Any]] = field(default_factory=dict)
     """By target: what its trials are bound to, as it said in this run."""
 
@@ -101,6 +103,10 @@ class Run:
     def path(self, stage: Stage[Any], file: str) -> Path:
         """A file of an earlier stage."""
         return self.folders[stage.name] / file
+
+
+class WouldRun(Exception):
+    """The first stage of a dry run whose work is not there yet; its text is the stage's name."""
 
 
 def execute(run: Run, workflow: Workflow) -> None:
@@ -154,10 +160,13 @@ def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
             return run.result(stage), folder
         result = _stored(run, folder / stage.file, stage.result)
         if result is not None and not stage.keep(result):
-            (folder / stage.file).unlink()
+            if not run.dry:
+                (folder / stage.file).unlink()
             result = None
         cached = result is not None
         if result is None:
+            if run.dry:
+                raise WouldRun(stage.name)
             result = _work(run, stage, folder)
     seconds, place = time.perf_counter() - start, folder.relative_to(run.folder).as_posix()
     done = StageRun(name=stage.name, seconds=seconds, cached=cached, folder=place)

@@ -230,6 +230,8 @@ class RunResult(Result):
     """The model's name."""
     finished: str
     """When the verdict was reached: ISO 8601, UTC."""
+    warnings: tuple[str, ...] = ()
+    """What looked wrong on a few labelled images, before anything long began."""
     search: dict[str, Searched] = {}
     """By target, where one was searched."""
     report: str = "report.html"

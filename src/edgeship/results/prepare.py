@@ -36,6 +36,29 @@ class Slimmed(Result):
     max_difference: float | None = None
 
 
+class Looked(Result):
+    """The reference on a few labelled images, before anything long begins."""
+
+    images: int = 0
+    """Labelled images of the evaluation."""
+    frames: int = 0
+    """Calibration frames that the config asks for and finds."""
+    examples: dict[str, int] = {}
+    """Class → labelled examples of the whole set, where the labels tell without opening the images."""
+    judged: int = 0
+    """Images that the reference was measured on."""
+    metrics: dict[str, float] = {}
+    """Of the reference on the images judged."""
+    answers: dict[str, str] = {}
+    """Image → what the reference says about it, for a few of them."""
+    low: float | None = None
+    """Smallest value of the network's input on the frames shown; ``high`` is the largest."""
+    high: float | None = None
+    warnings: tuple[str, ...] = ()
+    picture: Artifact | None = None
+    """A frame as the network sees it, its labels drawn."""
+
+
 class Problem(Result):
     """One thing a parser or a check objects to."""
 
