@@ -43,8 +43,6 @@ CACHE = "calibration.cache"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in a zip, so that equal bundles give equal bytes."""
 EVIDENCE_OF_TRIAL = (trial_folder.TRIAL, trial_folder.SAMPLES, trial_folder.RECORDS, trial_folder.OUTPUTS)
-EVIDENCE_OF_RUN = ("report.html", "result.json", "summary.md")
-"""What a run writes anew each time, with its times: the same bundle keeps what it was made with."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,8 @@ class Contents:
 def write(contents: Contents, place: Path) -> Manifest:
     """Write the bundle folder ``place``, atomically; an existing bundle there is replaced.
 
-    The same contents give the same bytes apart from ``created`` (which SOURCE_DATE_EPOCH fixes). A bundle that is
-    there already and differs only in when its run was reported is left as it is, with its signature.
+    The same contents give the same bytes apart from ``created`` (which SOURCE_DATE_EPOCH fixes). Where the same bundle
+    is there already, its time of creation and its signature stay; nothing else of it is taken over.
 
     Raises:
         ArtifactError: The trial is not finished, or was never run, or one of its files has changed.
@@ -101,7 +99,7 @@ def write(contents: Contents, place: Path) -> Manifest:
     with finished_folder(place) as folder:
         files = _Files(folder)
         made = _fill(files, contents, spec, trial, trial.build)
-        made, signature = _kept(place, made, folder)
+        made, signature = _kept(place, made)
         data = (made.model_dump_json(indent=2) + "\n").encode()
         (folder / MANIFEST).write_bytes(data)
         if contents.key is not None:
@@ -151,23 +149,14 @@ def _fill_zip(folder: Path, names: list[str], stream: BinaryIO) -> None:
                     sink.write(chunk)
 
 
-def _kept(place: Path, made: Manifest, folder: Path) -> tuple[Manifest, bytes | None]:
-    """Where ``place`` holds this very bundle already: its own time and report, and the signature that someone gave it.
-
-    ``folder`` is the new one; the report that it replaces is copied there.
-    """
+def _kept(place: Path, made: Manifest) -> tuple[Manifest, bytes | None]:
+    """Where ``place`` holds the same bundle already: its time of creation, and the signature that someone gave it."""
     try:
         before = parse((place / MANIFEST).read_bytes(), str(place))
     except (FileNotFoundError, BundleError):
         return made, None
-    of_run = {f"evidence/{name}" for name in EVIDENCE_OF_RUN}
-    told = {name: entry for name, entry in before.files.items() if name in of_run}
-    same = made.model_copy(update={"created": before.created, "files": made.files | told})
-    whole = all((place / name).is_file() and sha256_file(place / name) == told[name].sha256 for name in told)
-    if before != same or not whole:
+    if before != made.model_copy(update={"created": before.created}):
         return made, None
-    for name in told:
-        shutil.copyfile(place / name, folder / name)
     signature = place / SIGNATURE
     return before, signature.read_bytes() if signature.is_file() else None
 

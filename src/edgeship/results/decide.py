@@ -102,6 +102,8 @@ class StageRun(Result):
     cached: bool
     folder: str = ""
     """Relative to result.json: what the stage left."""
+    again: str = ""
+    """Why the finished stage was made again: which of its files was not as the run had left it."""
 
 
 class LatencyMs(Result):
