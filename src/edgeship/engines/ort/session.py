@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeship.engines import OpenOptions, read_engine
+from edgeship.engines import OpenOptions, onnx_policy, read_engine
 from edgeship.engines.onnx_file import weights_are_half
 from edgeship.errors import DeviceError, EngineError, MissingExtra, UserInputError
 from edgeship.results import TensorInfo
@@ -147,7 +147,10 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
 
 def _session(path: Path, options: OpenOptions, request: SessionRequest) -> Any:
     ort = library()
-    source = str(path) if options.sha256 is None else read_engine(path, options)
+    source: str | bytes = str(path)
+    if options.sha256 is not None:
+        source = read_engine(path, options)
+        onnx_policy.check_bytes(source, path.name, plugins=bool(options.plugins))
     with translated(f"loading {path.name}", options.device):
         return ort.InferenceSession(
             source, session_options(options, request), providers=providers(options, request), enable_fallback=0
