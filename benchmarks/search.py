@@ -39,9 +39,9 @@ from edgeship.engines import OpenOptions
 from edgeship.pipeline import stages
 from edgeship.pipeline.candidates import FP32
 from edgeship.pipeline.search import search_target
-from edgeship.pipeline.target_trials import Search, TargetTrials
+from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, try_one
-from edgeship.results import Candidate, Trial, TrialSpec, read
+from edgeship.results import Candidate, Searched, Trial, TrialSpec, read
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PEER = Path(__file__).resolve().parent / "search_peer.py"
@@ -117,7 +117,7 @@ def outcome(
 
 def searched(
     run: stages.Run, reference: TargetTrials, trials: TargetTrials, *, fallback: bool
-) -> tuple[Search, dict[str, Any]]:
+) -> tuple[Searched, dict[str, Any]]:
     """Run the search; what it found and what it cost."""
     start = time.perf_counter()
     search = search_target(run, trials, reference, fallback=fallback)
@@ -132,13 +132,13 @@ def searched(
         "ranking_worst": [[group.nodes[0], group.operator, group.snr_db] for group in search.ranking.groups[:10]],
         "curve": search.ranking.curve,
         "seconds": time.perf_counter() - start,
-        "trials": search.found.builds + 1,
+        "trials": search.builds + 1,
         "trials_allowed": trial_limit(groups),
-        "answer": search.found.answer,
-        "chosen": search.found.chosen,
-        "keep": search.found.keep,
-        "sentence": search.found.sentence,
-        "attempts": [item.model_dump(mode="json", exclude={"keep"}) for item in search.found.attempts],
+        "answer": search.answer,
+        "chosen": search.chosen,
+        "keep": search.keep,
+        "sentence": search.sentence,
+        "attempts": [item.model_dump(mode="json", exclude={"keep"}) for item in search.attempts],
     }
     return search, facts
 
@@ -164,7 +164,7 @@ def turn_by_turn(trials: TargetTrials, names: list[str]) -> dict[str, float]:
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def worst(search: Search, count: int) -> Candidate:
+def worst(search: Searched, count: int) -> Candidate:
     """The plan that keeps the first ``count`` groups of the ranking, named as the search names it."""
     nodes = tuple(node for group in search.ranking.groups[:count] for node in group.nodes)
     return Candidate(name=f"int8-keep{count}", precision="int8", keep=nodes)
@@ -185,8 +185,8 @@ def yolox(options: argparse.Namespace) -> dict[str, Any]:
     config = edited(folder, "search", {}, rules)
     run, reference, trials = prepared(config, options.work / "yolox-out")
     search, facts = searched(run, reference, trials, fallback=False)
-    print(search.found.sentence, flush=True)
-    chosen = next((item for item, _, _ in trials.trials if item.name == search.found.chosen), None)
+    print(search.sentence, flush=True)
+    chosen = next((item for item, _, _ in trials.trials if item.name == search.chosen), None)
     plans = [FP32, Candidate(name="int8", precision="int8"), *(worst(search, k) for k in options.kept)]
     sweep = [outcome(run, reference, trials, plan, "map50") for plan in plans]
     for row in sweep:
@@ -196,7 +196,7 @@ def yolox(options: argparse.Namespace) -> dict[str, Any]:
     medians = turn_by_turn(trials, [row["candidate"] for row in sweep])
     for row in sweep:
         row["turn_by_turn_ms"] = medians[row["candidate"]]
-    ours = next((row for row in sweep if row["candidate"] == search.found.chosen), None)
+    ours = next((row for row in sweep if row["candidate"] == search.chosen), None)
     ranked = [row for row in sweep[1:] if row["candidate"] in {plan.name for plan in plans}]
     best = min((row["turn_by_turn_ms"] for row in ranked if row["outcome"] == "pass"), default=None)
     facts |= {
@@ -250,7 +250,7 @@ def lite(options: argparse.Namespace) -> dict[str, Any]:
     with pipeline.importable(folder):
         run, reference, trials = prepared(config, options.work / "lite-out")
         search, facts = searched(run, reference, trials, fallback=True)
-        print(search.found.sentence)
+        print(search.sentence)
         named = dict.fromkeys(item.name for item, _, _ in trials.trials)
         plans = [next(item for item, _, _ in trials.trials if item.name == name) for name in named]
         for count in (2, 4, 8, 16, 24):
@@ -263,7 +263,7 @@ def lite(options: argparse.Namespace) -> dict[str, Any]:
     for row in curve:
         row["turn_by_turn_ms"] = medians[row["candidate"]]
     base = medians["fp32"]
-    ours = next((row for row in curve if row["candidate"] == search.found.chosen), None)
+    ours = next((row for row in curve if row["candidate"] == search.chosen), None)
     return facts | {
         "crops": options.crops,
         "confidence": options.confidence,

@@ -25,8 +25,20 @@ else:  # pragma: no cover - Python 3.10
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
 TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
+Arithmetic = Literal["exact", "reduced-range"]
+"""How a CPU multiplies INT8 where its uint8 × int8 kernels saturate (x86 without VNNI): ``exact`` widens the products
+(uint8 × uint8), ``reduced-range`` keeps the weights within 7 bits so that nothing saturates. Elsewhere both are what
+the kernels do anyway."""
 EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
+TorchBaseline = Literal[
+    "eager", "channels-last", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16"
+]
+"""A way to run the model in PyTorch. The fp16 ones also set channels_last, except ``eager-fp16``."""
+CPU_BASELINES: tuple[TorchBaseline, ...] = ("eager", "channels-last", "compile")
+CUDA_BASELINES: tuple[TorchBaseline, ...] = (
+    "eager", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16",
+)  # fmt: skip
 Calibrator = Literal["entropy", "minmax"]
 """TensorRT 10's own calibrators."""
 ClockSetting = Literal["auto", "device", "wall"]
@@ -170,8 +182,9 @@ class Evaluation(Section):
     """The score at which the vehicle acts: recall of critical classes and score shift are measured there."""
     ignore_index: int | None = None
     batch: Count | None = None
-    """Images inferred at once, where the batch axis is dynamic. Default: on a GPU the profile's ``opt``, whose kernels
-    are the ones that are measured; on the CPU, and where there is no profile, 8."""
+    """Images inferred at once, where the batch axis is dynamic. Default: the batch that is timed and shipped
+    (``benchmark.batch``, else the profile's ``opt``), whose kernels are the ones that are measured; 8 where there is no
+    profile."""
     limit: Count | None = None
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=1)] | None = None
@@ -263,7 +276,13 @@ class Benchmark(Section):
     max_s: Positive = 20.0
     min_samples: Count = 100
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Measure until the median is known this well (half width of its 95 % interval over its value)."""
+    """Measure until the median is known this well (half width of its 95 % interval over its value). A rule for p90 or
+    p99 raises the number of calls that it needs by itself."""
+    soak_s: Annotated[float, Field(ge=0)] = 0.0
+    """Hold the load so long before the calls that count: heat and power limits show after a minute or more."""
+    baseline: tuple[TorchBaseline, ...] = ()
+    """PyTorch beside the engines, on every target of this machine: the same shapes, timed by the same benchmark. On the
+    CPU eager, channels-last and compile; on CUDA eager, compile and those with -fp16."""
 
 
 class Gate(Section):
@@ -283,12 +302,18 @@ class Gate(Section):
     min_agreement: Fraction | None = None
     max_engine_mib: Positive | None = None
     max_memory_mib: Positive | None = None
-    min_achieved: Fraction = 0.5
-    """Share of the asked-for layers that must really run in the asked-for precision."""
+    min_achieved: Fraction = 0.9
+    """Share of the arithmetic (multiply-accumulates of convolutions and matrix products outside the kept ones) that
+    must really run in the asked-for precision."""
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """One-sided confidence of every bound; 0 turns the statistics off."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     rebuilds: Count = 1
+
+    def quantiles(self) -> tuple[float, ...]:
+        """The quantiles of latency that a rule reads, the median first."""
+        tails = ((0.9, self.latency_p90_ms), (0.99, self.latency_p99_ms))
+        return (0.5, *(level for level, limit in tails if limit is not None))
 
 
 class Config(Section):
@@ -428,6 +453,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
     measured = config.evaluation.images is not None
     if (gate.max_drop or gate.critical) and not measured:
         found.append("evaluation.images: missing, and gate.max_drop or gate.critical needs labelled images")
+    found += _baseline_problems(config)
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
         if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
@@ -442,6 +468,29 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
         if target.engine != "tensorrt-rtx" and target.compute_capability:
             found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
     return found
+
+
+def baselines_for(device: str) -> tuple[str, ...]:
+    """The PyTorch baselines that a device can run."""
+    return CUDA_BASELINES if device.startswith("cuda") else CPU_BASELINES
+
+
+def _baseline_problems(config: Config) -> list[str]:
+    """Baselines that no target can run."""
+    wanted = config.benchmark.baseline
+    if not wanted:
+        return []
+    if Path(config.model.source).suffix == ".onnx":
+        return [f"benchmark.baseline: model.source is {config.model.source}, and PyTorch runs no ONNX file; remove one"]
+    devices = dict.fromkeys(target.device for target in config.all_targets().values() if target.host is None)
+    if not devices:
+        return ["benchmark.baseline: PyTorch is timed on targets of this machine, and every target names a host"]
+    known = list(dict.fromkeys(name for device in devices for name in baselines_for(device)))
+    return [
+        f"benchmark.baseline: {name} does not run on {', '.join(devices)}; use {', '.join(known)}"
+        for name in wanted
+        if name not in known
+    ]
 
 
 def _absolute(config: Config, root: Path) -> Config:

@@ -126,7 +126,7 @@ def test_a_bundle_for_another_processor_is_rebuilt_by_the_command_that_the_refus
 ) -> None:
     foreign = _copy(root, tmp_path)
     content = json.loads((foreign / "manifest.json").read_text())
-    content["identity"].update(device="Another Processor", portable=False)
+    content["identity"].update(device="Another Processor", instruction_sets=["avx9"], portable=False)
     (foreign / "manifest.json").write_text(json.dumps(content))
     said = edgeship("verify", foreign, code=4).stderr
     assert "Another Processor" in said

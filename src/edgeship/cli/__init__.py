@@ -14,15 +14,29 @@ from typing import Any
 
 import typer
 
-from edgeship.cli import bench, build, bundle, decide, evaluate, init, inspect, prepare, quantize, run, ship
+from edgeship.cli import (
+    bench,
+    build,
+    bundle,
+    decide,
+    evaluate,
+    init,
+    inspect,
+    layers,
+    prepare,
+    quantize,
+    report,
+    run,
+    ship,
+)
 from edgeship.cli.app import COMMANDS, USAGE_ERROR, app
 from edgeship.cli.output import show, write_json
 from edgeship.cli.streams import close_streams, prepare_streams
 from edgeship.errors import EdgeshipError
 
 __all__ = [
-    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "decide", "evaluate", "init", "inspect", "main",
-    "prepare", "quantize", "run", "ship",
+    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "decide", "evaluate", "init", "inspect", "layers",
+    "main", "prepare", "quantize", "report", "run", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""

@@ -14,9 +14,11 @@ from edgeship.cli.settings import PLUGIN, checked
 from edgeship.errors import DataError, UserInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeship.cli.output import Lines
     from edgeship.config import EngineName
-    from edgeship.results import Latency
+    from edgeship.results import Baseline, Latency
     from edgeship.trial.sweep import Sweep
 
 
@@ -65,8 +67,13 @@ def bench(
     job = Job(engine, name, options, settings, sizes, _frames(frames), _shapes(shapes), out)
     with progress_bar(quiet=as_json) as progress:
         found = measure_by_trtexec(job, progress) if via == "trtexec" else measure(job, progress)
-        beside = measure_torch(job, load(config), progress) if config is not None and baseline else []
-    result = {"engine": str(engine), "device": place, **found.model_dump(mode="json"), "baseline": beside}
+        beside = measure_torch(job, load(config), progress) if config is not None and baseline else ()
+    result = {
+        "engine": str(engine),
+        "device": place,
+        **found.model_dump(mode="json"),
+        "baseline": [row.model_dump(mode="json") for row in beside],
+    }
     if out is not None:
         write_json(out / "bench.json", result)
     if plot is not None:
@@ -117,7 +124,7 @@ def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _lines(found: Sweep, beside: list[dict[str, Any]]) -> Lines:
+def _lines(found: Sweep, beside: Sequence[Baseline]) -> Lines:
     from rich.table import Table
 
     from edgeship.results import common_clock
@@ -154,20 +161,20 @@ def _notes(latencies: tuple[Latency, ...], found: Sweep) -> list[str]:
     return [*notes, f"stopped: {found.stopped}"] if found.stopped else notes
 
 
-def _beside(found: Sweep, beside: list[dict[str, Any]]) -> Any:
+def _beside(found: Sweep, beside: Sequence[Baseline]) -> Any:
     from rich.table import Table
 
-    from edgeship.results import Latency, common_clock
+    from edgeship.results import common_clock
 
     clock = common_clock(found.latencies)
     ours = {row.batch: timed.quantiles.p50 for row in found.latencies if (timed := row.timed(clock))}
     table = Table("PyTorch", "batch", "p50 ms", "engine is faster by", box=None)
     for row in beside:
-        if "failed" in row:
-            table.add_row(row["name"], str(row["batch"]), "–", row["failed"])
+        if row.latency is None:
+            table.add_row(row.name, str(row.batch), "–", row.failed)
             continue
-        theirs, mine = Latency.model_validate(row["latency"]).timed(clock), ours.get(row["batch"])
+        theirs, mine = row.latency.timed(clock), ours.get(row.batch)
         time = f"{theirs.quantiles.p50:.3f}" if theirs else "–"
         ratio = f"{theirs.quantiles.p50 / mine:.2f}x" if theirs and mine else "–"
-        table.add_row(row["name"], str(row["batch"]), time, ratio)
+        table.add_row(row.name, str(row.batch), time, ratio)
     return table

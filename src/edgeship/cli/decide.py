@@ -10,7 +10,6 @@ import typer
 from edgeship.cli.app import app
 from edgeship.cli.output import JSON_OPTION, emit
 from edgeship.cli.settings import VERDICT_CODES
-from edgeship.errors import ArtifactError
 
 if TYPE_CHECKING:
     from edgeship.cli.output import Lines
@@ -48,20 +47,10 @@ def gate(
 
 def _rules(result: Path, rules: Path | None) -> Gate:
     """The gate of a config file; without one, the gate that the run was judged by."""
-    from pydantic import ValidationError
+    from edgeship.config import load
+    from edgeship.decide.finished_run import open_run
 
-    from edgeship.config import Gate, load
-    from edgeship.decide.runs import read_run
-
-    if rules is not None:
-        return load(rules).gate
-    run, _ = read_run(result)
-    try:
-        return Gate.model_validate(run.config.get("gate", {}))
-    except ValidationError as error:
-        raise ArtifactError(
-            f"the gate in {result} is not valid: {error.errors()[0]['msg']}", do="give the rules with --rules"
-        ) from None
+    return load(rules).gate if rules is not None else open_run(result).gate
 
 
 def _show_decisions(decisions: tuple[Decision, ...]) -> Lines:

@@ -92,6 +92,12 @@ def _print_calibrated(result: Calibrated, out: Path) -> Lines:
             yield f"  {sentence}"
 
 
+SATURATES = (
+    "this processor has no VNNI: onnxruntime's own kernels would saturate here. The figures above are of exact "
+    "arithmetic, which edgeship's engine and runtime set too; elsewhere set session.x64quantprecision = 1"
+)
+
+
 @app.command()
 def quantize(
     model: Path = MODEL,
@@ -109,6 +115,7 @@ def quantize(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """An INT8, FP8 or FP16 graph, run on real frames and compared with the reference."""
+    from edgeship.engines import processor
     from edgeship.prepare import calibration_cache as caches
     from edgeship.prepare.compare import worst
     from edgeship.prepare.graph import load_onnx
@@ -140,6 +147,8 @@ def quantize(
             yield f"  {layer.snr_db:6.1f} dB  {layer.operator} {layer.node}"
         if result.kept:
             yield f"  kept in high precision: {', '.join(result.kept)}"
+        if style == "onnxruntime" and processor.saturates():
+            yield f"  {SATURATES}"
         if result.left:
             yield f"  left in FP32 by AutoCast: {', '.join(result.left)}"
 

@@ -26,13 +26,14 @@ def ship(
     """
     from edgeship import pipeline
     from edgeship.config import load
+    from edgeship.decide.report import terminal_summary
 
     start = time.perf_counter()
     settings = load(config)
     with display(quiet=as_json, verbose=verbose) as shown:
-        outcome = pipeline.ship(settings, out or settings.root / "edgeship-out", shown.progress, shown.stage)
+        finished = pipeline.ship(settings, out or settings.root / "edgeship-out", shown.progress, shown.stage)
     if as_json:
-        write_json(outcome.result.model_dump(mode="json"))
+        write_json(finished.result.model_dump(mode="json"))
     else:
-        show(*outcome.summary, f"done in {duration(time.perf_counter() - start)}")
-    raise typer.Exit(VERDICT_CODES[outcome.result.verdict])
+        show(*terminal_summary(finished), f"done in {duration(time.perf_counter() - start)}")
+    raise typer.Exit(VERDICT_CODES[finished.result.verdict])

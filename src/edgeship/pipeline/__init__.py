@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeship.config import Config
 from edgeship.data.reference import importable
+from edgeship.decide.finished_run import FinishedRun
 from edgeship.files import Hasher, lock, sweep
+from edgeship.pipeline.baseline import time_baselines
 from edgeship.pipeline.bundles import BUNDLE
 from edgeship.pipeline.calibration import CALIBRATE
+from edgeship.pipeline.changes import keep_changes
 from edgeship.pipeline.checks import CHECK
 from edgeship.pipeline.decide import PUBLISH, RESULT, decide, forget
 from edgeship.pipeline.each_target import each_target
@@ -21,7 +22,7 @@ from edgeship.pipeline.search import search_if_needed
 from edgeship.pipeline.stages import Run, Workflow, execute
 from edgeship.pipeline.trials import REFERENCE, try_candidates
 from edgeship.progress import Progress, silent
-from edgeship.results import RunResult, StageRun
+from edgeship.results import StageRun
 
 WORKFLOW: Workflow = (
     CHECK,  # the data and the names in the rules, before anything long begins
@@ -35,7 +36,9 @@ WORKFLOW: Workflow = (
     each_target(
         try_candidates,  # each one's graph: built, audited, timed, evaluated
         search_if_needed,  # a mixed-precision engine, asked for or called for
+        time_baselines,  # PyTorch beside the engines, where the config names it
         decide,  # the gate
+        keep_changes,  # the images that changed their answer
     ),
     RESULT,  # result.json, under a name of its own until the end
     REPORT,  # report.html, summary.md, junit.xml
@@ -44,20 +47,12 @@ WORKFLOW: Workflow = (
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The end of a run: what was written, and the lines for the terminal."""
-
-    result: RunResult
-    summary: tuple[Any, ...]
-
-
 def ship(
     config: Config,
     folder: Path,
     progress: Progress = silent,
     on_stage: Callable[[str, StageRun | None], None] = lambda _name, _run: None,
-) -> Outcome:
+) -> FinishedRun:
     """The whole path, from the model to the verdict.
 
     Args:
@@ -67,7 +62,7 @@ def ship(
         on_stage: Told when a stage begins and how it went.
 
     Returns:
-        The run's result as written to ``folder/result.json``, and what the terminal summary needs.
+        The finished run: its ``result.json`` and the folder with all that it names.
 
     Raises:
         EdgeshipError: What stopped the run, with the stage and the finished ones before it.
@@ -78,4 +73,4 @@ def ship(
         forget(folder)
         run = Run(config, folder, progress, on_stage, Hasher(folder / "hashes.json"))
         execute(run, WORKFLOW)
-        return Outcome(run.result(RESULT), run.result(REPORT))
+        return run.result(REPORT)

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from edgeship import engines
-from edgeship.config import Benchmark, Config, EngineName
+from edgeship.config import Benchmark, Config, EngineName, baselines_for
 from edgeship.data.feeds import full_shapes
 from edgeship.engines import OpenOptions
 from edgeship.engines.inspect import describe, require_fit
 from edgeship.engines.trt import trtexec
-from edgeship.errors import EngineError, UserInputError
+from edgeship.errors import UserInputError
+from edgeship.pipeline.baseline import measure_baselines
 from edgeship.progress import Progress
-from edgeship.results import TensorInfo
-from edgeship.trial.benchmark import benchmark, quantiles
+from edgeship.results import Baseline, TensorInfo
+from edgeship.trial.benchmark import quantiles
 from edgeship.trial.sweep import Sweep, batches_for, feeds_for, folder_of, samples_below, sweep
 
 
@@ -94,24 +95,12 @@ def measure_by_trtexec(job: Job, progress: Progress) -> Sweep:
     return Sweep(latencies=tuple(rows), feeds="trtexec's own random inputs")
 
 
-def measure_torch(job: Job, config: Config, progress: Progress) -> list[dict[str, Any]]:
+def measure_torch(job: Job, config: Config, progress: Progress) -> tuple[Baseline, ...]:
     """PyTorch on the same shapes. A baseline that PyTorch cannot make is listed with its reason."""
-    from edgeship.prepare import baseline  # loads torch
-    from edgeship.prepare.model import load
+    from edgeship.prepare.model import load  # loads torch
 
     model = load(config.model, config.root)
     inputs = [TensorInfo(name=key, shape=spec.shape, dtype=spec.dtype) for key, spec in model.inputs.items()]
-    rows: list[dict[str, Any]] = []
-    names = baseline.names(job.options.device)
-    for number, name in enumerate(names):
-        progress(number, len(names), f"PyTorch {name}")
-        with baseline.open_baseline(name, model.module, tuple(model.inputs), job.options.device) as runner:
-            for batch in job.batches:
-                feeds = feeds_for(inputs, batch, job.frames, job.shapes)
-                row: dict[str, Any] = {"name": name, "batch": batch}
-                try:
-                    row["latency"] = benchmark(runner, feeds, job.settings).model_dump(mode="json")
-                except EngineError as error:
-                    row["failed"] = error.found
-                rows.append(row)
-    return rows
+    batches = [feeds_for(inputs, batch, job.frames, job.shapes) for batch in job.batches]
+    device = job.options.device
+    return measure_baselines(baselines_for(device), model.module, batches, (device, job.settings), progress)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from edgeship.decide import gate, loaded_trial
 from edgeship.files import storage_errors
 from edgeship.pipeline.environment import environment
+from edgeship.pipeline.graphs import graph_stage
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, REFERENCE_NAME
@@ -85,7 +87,6 @@ def write_result(run: Run) -> RunResult:
     ]
     _, base, base_folder = reference.trials[0]
     own = Judged(candidate=base.candidate.name, target_name=REFERENCE_NAME, outcome="pass", rules=())
-    first = next(iter(bundle_places(run).values()), None)
     result = RunResult(
         edgeship=__version__,
         verdict=verdict,
@@ -95,13 +96,25 @@ def write_result(run: Run) -> RunResult:
         trials=tuple(summaries),
         decisions=decisions,
         stages=tuple(run.stages),
-        search={target.name: target.search.found.model_dump() for target in run.targets if target.search is not None},
+        search={target.name: target.search for target in run.targets if target.search is not None},
         environment=environment(),
         config=_below(run.config.model_dump(mode="json"), f"{run.config.root}/"),
-        bundle=first.name if first is not None else None,
+        config_file=run.config.file.name,
+        config_text=_config_text(run.config.file),
+        title=title(run),
+        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        bundles={name: place.name for name, place in bundle_places(run).items()},
     )
     write(result, draft(run))
     return result
+
+
+def _config_text(file: Path) -> str:
+    """The user's file; empty for a config that was made in Python."""
+    if not file.is_file():
+        return ""
+    with storage_errors(file):
+        return file.read_text(encoding="utf-8")
 
 
 def _below(value: Any, root: str) -> Any:
@@ -133,10 +146,11 @@ def summarize(run: Run, trials: TargetTrials, name: str, trial: Trial, folder: P
         engine=trial.engine,
         device=trial.device,
         folder=folder.relative_to(run.folder).as_posix(),
+        graph=graph_stage(trial.candidate, trials).name,
         latency_ms=latency,
         metrics=trial.evaluation.metrics if trial.evaluation is not None else {},
         drop=judged.drop,
-        audit=trial.audit,
+        audit=trial.audit.model_copy(update={"order": ()}) if trial.audit is not None else None,
         engine_mib=trial.build.engine.size_bytes / 2**20 if trial.build is not None else None,
         passed=judged.outcome == "pass",
         outcome=judged.outcome,

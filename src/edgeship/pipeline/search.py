@@ -14,12 +14,12 @@ from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.graphs import PREVIEW, frames_of
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Stage, execute_one, versions
-from edgeship.pipeline.target_trials import Search, TargetTrials
+from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one
 from edgeship.prepare import calibration_cache, sensitivity
 from edgeship.prepare.compare import Snr
 from edgeship.prepare.quantized_tensors import Style
-from edgeship.results import Candidate, Judged, Sensitivity, common_clock
+from edgeship.results import Candidate, Judged, Searched, Sensitivity, common_clock
 from edgeship.results.trial_folder import MODEL
 
 FRAMES = 8
@@ -51,7 +51,7 @@ def search_if_needed(run: Run, trials: TargetTrials) -> None:
         trials.search = search_target(run, trials, reference)
 
 
-def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fallback: bool = True) -> Search | None:
+def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fallback: bool = True) -> Searched | None:
     """Search one target; the trials it makes are added to ``trials``. None when its engines cannot run here at all.
 
     ``fallback``: whether to stop where plain INT8 is slower than high precision (see ``SearchOptions``).
@@ -98,7 +98,7 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
         fallback=fallback,
         extra_keep=run.config.quantization.keep,
     )
-    return Search(ranking, search(ranking, judge(plain), judge(high), attempt, options))
+    return search(ranking, judge(plain), judge(high), attempt, options)
 
 
 def _ensure(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Measured]:

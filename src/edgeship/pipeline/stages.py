@@ -159,7 +159,8 @@ def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
         cached = result is not None
         if result is None:
             result = _work(run, stage, folder)
-    done = StageRun(name=stage.name, seconds=time.perf_counter() - start, cached=cached)
+    seconds, place = time.perf_counter() - start, folder.relative_to(run.folder).as_posix()
+    done = StageRun(name=stage.name, seconds=seconds, cached=cached, folder=place)
     run.results[stage.name], run.folders[stage.name] = result, folder
     run.stages.append(done)
     run.hasher.save()
@@ -178,8 +179,16 @@ def _stored(run: Run, path: Path, kind: type[R]) -> R | None:
     return result if all(_whole(run, path.parent / item.path, item) for item in _artifacts(result)) else None
 
 
-def _artifacts(result: Result) -> list[Artifact]:
-    return [value for _, value in result if isinstance(value, Artifact)]
+def _artifacts(value: Any) -> Iterator[Artifact]:
+    """Every file that a result names, in the results within it too."""
+    if isinstance(value, Artifact):
+        yield value
+    elif isinstance(value, Result):
+        for _, inner in value:
+            yield from _artifacts(inner)
+    elif isinstance(value, tuple):
+        for inner in value:
+            yield from _artifacts(inner)
 
 
 def _whole(run: Run, path: Path, said: Artifact) -> bool:

@@ -7,15 +7,7 @@ from pathlib import Path
 
 from edgeship.config import Target
 from edgeship.prepare.quantized_tensors import Style
-from edgeship.results import Candidate, Quantized, Searched, Sensitivity, Trial
-
-
-@dataclass(frozen=True)
-class Search:
-    """What the search of one target found, and the ranking it rests on."""
-
-    ranking: Sensitivity
-    found: Searched
+from edgeship.results import Candidate, Searched, Trial
 
 
 @dataclass
@@ -26,7 +18,6 @@ class TargetTrials:
         name: The target's name in the config.
         target: Where the candidates are tried.
         trials: Candidate, trial and the trial's folder, in the order they ran.
-        quantized: By candidate: the graph that was made for it.
         search: What the search found; None where none was made.
         preview: The graphs are TensorRT's and run in onnxruntime on this machine: for their answers only, never timed
             or built twice.
@@ -35,8 +26,7 @@ class TargetTrials:
     name: str
     target: Target
     trials: list[tuple[Candidate, Trial, Path]] = field(default_factory=list)
-    quantized: dict[str, Quantized] = field(default_factory=dict)
-    search: Search | None = None
+    search: Searched | None = None
     preview: bool = False
 
     @property

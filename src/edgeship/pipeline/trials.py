@@ -92,7 +92,8 @@ def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) ->
         model=run.result(graph_stage(candidate, trials)).model,
         cache=run.result(CALIBRATE).cache if candidate.precision == "implicit" else None,
         frames=run.result(FRAMES).arrays,
-        benchmark=None if trials.preview else config.benchmark,
+        benchmark=None if trials.preview else config.benchmark.model_copy(update={"baseline": ()}),
+        gated=config.gate.quantiles(),
         evaluation=measured,
         preprocess=config.preprocess,
         rebuild=rebuild,
@@ -117,7 +118,7 @@ def try_one(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Path]:
     """One candidate's graph and its trials (as many builds as ``gate.rebuilds`` asks for): the trials' folders."""
     if candidate.precision not in ("fp32", "implicit"):
         try:
-            trials.quantized[candidate.name] = execute_one(run, quantize_stage(candidate, trials))
+            execute_one(run, quantize_stage(candidate, trials))
         except UserInputError:
             raise
         except EdgeshipError as error:

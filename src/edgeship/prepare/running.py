@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeship.engines.ort import session as sessions
-from edgeship.errors import MissingExtra, ModelError
+from edgeship.errors import ModelError
 from edgeship.prepare import graph
 
 if TYPE_CHECKING:
@@ -43,43 +43,46 @@ class Running:
     Args:
         model: The graph, or the path of its file.
         optimize: Whether onnxruntime may fuse nodes. Inner tensors stay, and errors name the graph's own nodes, only
-            without. Layout changes are never made: they end the process on some FP16 recurrent graphs.
+            without.
+        layout: Whether it may also change layouts, which is faster for convolutions; it ends the process on some FP16
+            recurrent graphs.
+        threads: CPU threads of one run (0: onnxruntime's own choice).
+        device: ``"cpu"`` or ``"cuda:0"``.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
         ModelError: onnxruntime refuses the graph.
+        DeviceError: The provider of ``device`` is not there, or did not start.
     """
 
-    def __init__(self, model: onnx.ModelProto | Path, *, optimize: bool = True) -> None:
-        try:
-            ort = sessions.library()
-        except MissingExtra:
-            raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        level = ort.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_EXTENDED if optimize else level.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    def __init__(
+        self,
+        model: onnx.ModelProto | Path,
+        *,
+        optimize: bool = True,
+        layout: bool = False,
+        threads: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        level: sessions.Level = ("all" if layout else "fuse") if optimize else "none"
         with ExitStack() as stack:
-            source = str(model) if isinstance(model, Path) else _serialized(model, stack)
-            try:
-                self._session = ort.InferenceSession(source, options, providers=[sessions.CPU])
-            except sessions.failures() as error:
-                raise ModelError(
-                    f"onnxruntime {ort.__version__} cannot load the graph: {_one_line(error)[:400]}",
-                    do="edgeship preflight names the nodes; or export it again with another model.opset",
-                ) from None
+            source = model if isinstance(model, Path) else _serialized(model, stack)
+            self.session = sessions.exact_session(source, level=level, threads=threads, device=device)
 
-    def run(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """The outputs ``names`` on feeds by input name.
+    def get_inputs(self) -> Any:
+        """onnxruntime's description of the inputs."""
+        return self.session.get_inputs()
+
+    def run(self, names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+        """The outputs ``names`` (None: all, in the graph's order) on feeds by input name.
 
         Raises:
             RunError: onnxruntime refuses the feeds, or fails on them.
         """
         try:
-            answers: list[Array] = self._session.run(list(names), dict(feeds))
+            answers: list[Array] = self.session.run(None if names is None else list(names), dict(feeds))
         except _refusals() as error:
-            raise RunError(_one_line(error)) from None
+            raise RunError(sessions.one_line(error)) from None
         return answers
 
 
@@ -87,15 +90,11 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (*sessions.failures(), ValueError)
 
 
-def _one_line(error: Exception) -> str:
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
-
-
-def _serialized(model: onnx.ModelProto, stack: ExitStack) -> bytes | str:
+def _serialized(model: onnx.ModelProto, stack: ExitStack) -> bytes | Path:
     """The graph's bytes, or a file that holds them where protobuf cannot hold them in one message."""
     if graph.weight_bytes(model) < graph.PROTOBUF_LIMIT:
         whole: bytes = model.SerializeToString()
         return whole
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     graph.save_onnx(model, folder / "model.onnx")
-    return str(folder / "model.onnx")
+    return folder / "model.onnx"

@@ -242,6 +242,7 @@ def _open_options(manifest: Manifest, folder: Path, device: str, options: LoadOp
         nhwc=target.nhwc,
         plugins=tuple(folder / plugin for plugin in target.plugins),
         sha256=manifest.files[manifest.engine].sha256,
+        arithmetic=manifest.identity.arithmetic or "exact",
     )
 
 

@@ -56,7 +56,7 @@ def test_the_worst_verdict_is_the_runs_and_only_targets_that_ship_get_a_bundle(t
     assert [decision_of(run, trials).verdict for trials in run.targets] == ["SHIP", "NO-SHIP"]
     assert bundle_places(run) == {"desk": tmp_path / "out" / "bundle-desk"}
     result = write_result(run)
-    assert (result.verdict, result.chosen, result.bundle) == ("NO-SHIP", "int8", "bundle-desk")
+    assert (result.verdict, result.chosen, result.bundles) == ("NO-SHIP", "int8", {"desk": "bundle-desk"})
     assert [(item.target_name, item.passed) for item in result.trials] == [("desk", True), ("orin", False)]
 
 

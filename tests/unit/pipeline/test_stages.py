@@ -113,6 +113,34 @@ def test_a_damaged_file_of_a_result_is_made_again(tmp_path: Path, damage: str | 
     assert path.read_text() == "1 2"
 
 
+class Page(Result):
+    """A result within a result."""
+
+    picture: Artifact | None
+
+
+class Pages(Result):
+    """A result that names files within results within it."""
+
+    pages: tuple[Page, ...]
+
+
+def test_a_damaged_file_within_a_nested_result_is_made_again(tmp_path: Path) -> None:
+    def draw(run: Run, folder: Path) -> Pages:
+        (folder / "a.png").write_bytes(b"picture")
+        return Pages(pages=(Page(picture=None), Page(picture=Artifact.of(folder / "a.png", folder))))
+
+    stage = Stage("pages", Pages, lambda run: None, draw)
+    first = run_in(tmp_path)
+    execute_one(first, stage)
+    assert first.stages[0].folder == first.folders["pages"].relative_to(tmp_path).as_posix()
+    (first.folders["pages"] / "a.png").write_bytes(b"another")
+    again = run_in(tmp_path)
+    execute_one(again, stage)
+    assert [item.cached for item in again.stages] == [False]
+    assert (again.folders["pages"] / "a.png").read_bytes() == b"picture"
+
+
 def test_targets_side_by_side_make_a_shared_graph_once(tmp_path: Path) -> None:
     calls: list[str] = []
     run = run_in(tmp_path)

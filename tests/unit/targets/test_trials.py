@@ -30,7 +30,7 @@ from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import require_decoded
 from edgeship.results import Artifact, Build, Trial, TrialSpec, read, write
 from edgeship.targets import local, supervisor, wire
-from edgeship.trial.run import run_trial
+from edgeship.trial.run import STEPS, run_trial
 from vehicle_support import Ground, ground, make_trial
 
 PRODUCTS = ("build.json", "audit.json", "latency.json", "evaluation.json", "trial.json")
@@ -244,9 +244,10 @@ def test_a_killed_process_is_continued(made: Ground, tmp_path: Path) -> None:
 def test_a_trial_that_takes_too_long_is_stopped(made: Ground, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "trial", made)
     change(folder, benchmark=Benchmark(warmup_s=0.1, min_s=60, max_s=90))
-    trial = local.run(folder, timeout_s=3)
-    assert trial.failure is not None
-    assert (trial.failure.kind, trial.failure.stage) == ("Timeout", "benchmark")
+    said = ["start"]
+    trial = local.run(folder, lambda _done, _total, what: said.append(what.rpartition(": ")[2]), timeout_s=3)
+    assert trial.failure is not None and trial.failure.kind == "Timeout"
+    assert trial.failure.stage == [step for step in said if step in ("start", *STEPS)][-1]
     assert trial.failure.message == (
         "not ended after 3 s, so it was stopped; raise candidates.timeout_s if it needs longer"
     )
