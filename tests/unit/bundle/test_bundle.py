@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeship.bundle import MANIFEST, SIGNATURE, Contents, opened, verify, write, zip_bundle
+from edgeship.bundle import MANIFEST, Contents, opened, verify, write, zip_bundle
 from edgeship.bundle.manifest import CalibrationProvenance, Manifest, check_path, parse, schema
 from edgeship.bundle.sign import make_keys
 from edgeship.bundle.write import sign_bundle
@@ -138,7 +138,12 @@ def test_a_bundle_holds_its_calibration_and_the_evidence_and_keeps_them_when_reb
 
     sign_bundle(place, keys[0])
     write(contents, place)
-    assert verify(place, keys[1]) == made, "the same contents keep their signature"
+    assert verify(place, keys[1]) == made, "the same files keep their signature"
+    (tmp_path / "report.html").write_text("12:01, every stage reused")
+    write(contents, place)
+    assert (place / "evidence" / "report.html").read_text() == "12:01, every stage reused"
+    with pytest.raises(BundleError, match="not signed"):
+        verify(place, keys[1])
 
     done = rebuild(place, tmp_path / "again", RebuildOptions(benchmark=QUICK))
     assert done.bundle is not None
@@ -258,7 +263,8 @@ def test_the_right_key_and_only_it_opens_a_signed_bundle(bundle: Path, keys: tup
     verify(bundle)
     with pytest.raises(BundleError, match="not from the key"):
         verify(bundle, keys[1])
-    (bundle / SIGNATURE).unlink()
+    for path in bundle.glob("manifest.*sig"):
+        path.unlink()
     with pytest.raises(BundleError, match="not signed"):
         verify(bundle, keys[1])
 
