@@ -147,6 +147,8 @@ class Quantization(Section):
     keep: tuple[str, ...] = ()
     """Node names or shell patterns that stay in high precision; ``op:Softmax`` names an operator kind."""
     per_channel: bool = True
+    allow_noise: tuple[str, ...] = ()
+    """Outputs that may fall below 10 dB signal-to-noise against FP32; any other makes the candidate fail."""
 
 
 class Evaluation(Section):
@@ -250,6 +252,8 @@ class Candidates(Section):
     max_trials: Count = 24
     keep: tuple[str, ...] = ()
     """Patterns for one more candidate: INT8 with these nodes kept in high precision."""
+    keep_fp32: tuple[str, ...] = ()
+    """Patterns that the ``fp16`` candidate leaves in FP32, where values exceed FP16's range or resolution."""
     timeout_s: Positive | None = None
     """Longest time of one trial, from the start of its build to the end of its evaluation. A trial that takes longer
     is stopped and fails its candidate, not the run. Default: no limit."""
