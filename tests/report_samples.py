@@ -28,6 +28,7 @@ from edgeship.results import (
     Conditions,
     Decision,
     Divergence,
+    EngineLayer,
     Evaluated,
     Exported,
     Failure,
@@ -98,7 +99,7 @@ def trial(folder: Path, name: str, median: float, drop: float, *, target: str = 
             layers={"Conv": {"int8": 100, "fp32": 13}, "MatMul": {"int8": 2, "bf16": 1}, "Resize": {"fp16": 3}},
             missed=(AuditedLayer(name="/head/" + "deep/" * 20 + "Conv", operator="Conv", precision="fp32"),),
             hottest=(("QLinearConv", 0.61), ("QLinearSigmoid", 0.22), ("QLinearMul", 0.17)),
-            notes=("Two layers were fused.",),
+            notes=("Two layers were fused.",), order=layers("int8" in name),
         ),
         latency=latency(folder / place(target, name), median, seed),
         evaluation=Evaluated(
@@ -107,6 +108,23 @@ def trial(folder: Path, name: str, median: float, drop: float, *, target: str = 
             per_class={"ap": share}, examples={name: 40 + index for index, name in enumerate(CLASSES)},
         ),
     )  # fmt: skip
+
+
+def layers(low: bool) -> tuple[EngineLayer, ...]:
+    """Six layers: of INT8 with an island of float, or of float throughout."""
+    kind = "int8" if low else "fp32"
+    rows = (
+        ("q_in", "QuantizeLinear", "fp32", kind, "quantize", (), 0.02),
+        (f"/stem/Conv {HOSTILE}", "QLinearConv", kind, kind, "product", ("/stem/Conv", "/stem/Relu"), 0.4),
+        ("dq", "DequantizeLinear", kind, "fp32", "quantize", (), 0.03),
+        ("/act/Sigmoid", "Sigmoid", "fp32", "fp32", "other", ("/act/Sigmoid",), 0.2),
+        ("reorder", "ReorderInput", "fp32", "fp32", "reformat", (), 0.1),
+        ("/head/" + "deep/" * 20 + "Conv", "QLinearConv", kind, "", "product", ("/head/Conv",), 0.3),
+    )
+    return tuple(
+        EngineLayer(name=name, kind=operator, precision=first, output=last, role=role, nodes=nodes, ms=ms * (1 + low))
+        for name, operator, first, last, role, nodes, ms in rows
+    )
 
 
 def judged(name: str, median: float, drop: float, *, target: str = "default") -> Judged:

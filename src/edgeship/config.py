@@ -171,8 +171,9 @@ class Evaluation(Section):
     """The score at which the vehicle acts: recall of critical classes and score shift are measured there."""
     ignore_index: int | None = None
     batch: Count | None = None
-    """Images inferred at once, where the batch axis is dynamic. Default: on a GPU the profile's ``opt``, whose kernels
-    are the ones that are measured; on the CPU, and where there is no profile, 8."""
+    """Images inferred at once, where the batch axis is dynamic. Default: the batch that is timed and shipped
+    (``benchmark.batch``, else the profile's ``opt``), whose kernels are the ones that are measured; 8 where there is no
+    profile."""
     limit: Count | None = None
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=1)] | None = None
@@ -264,7 +265,10 @@ class Benchmark(Section):
     max_s: Positive = 20.0
     min_samples: Count = 100
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Measure until the median is known this well (half width of its 95 % interval over its value)."""
+    """Measure until the median is known this well (half width of its 95 % interval over its value). A rule for p90 or
+    p99 raises the number of calls that it needs by itself."""
+    soak_s: Annotated[float, Field(ge=0)] = 0.0
+    """Hold the load so long before the calls that count: heat and power limits show after a minute or more."""
     baseline: tuple[TorchBaseline, ...] = ()
     """PyTorch beside the engines, on every target of this machine: the same shapes, timed by the same benchmark. On the
     CPU eager, channels-last and compile; on CUDA eager, compile and those with -fp16."""
@@ -287,12 +291,18 @@ class Gate(Section):
     min_agreement: Fraction | None = None
     max_engine_mib: Positive | None = None
     max_memory_mib: Positive | None = None
-    min_achieved: Fraction = 0.5
-    """Share of the asked-for layers that must really run in the asked-for precision."""
+    min_achieved: Fraction = 0.9
+    """Share of the arithmetic (multiply-accumulates of convolutions and matrix products outside the kept ones) that
+    must really run in the asked-for precision."""
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """One-sided confidence of every bound; 0 turns the statistics off."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     rebuilds: Count = 1
+
+    def quantiles(self) -> tuple[float, ...]:
+        """The quantiles of latency that a rule reads, the median first."""
+        tails = ((0.9, self.latency_p90_ms), (0.99, self.latency_p99_ms))
+        return (0.5, *(level for level, limit in tails if limit is not None))
 
 
 class Config(Section):

@@ -151,6 +151,10 @@ class EngineMismatch(EngineError):
         super().__init__("\n".join(lines), do=do)
 
 
+class InconsistentError(EngineError):
+    """An engine's answer for a row depends on its neighbours, on the batch or on the repeat."""
+
+
 class DeviceError(EngineError):
     """A device is absent, out of memory, or failed during a run."""
 

@@ -22,6 +22,7 @@ from edgeship.cli import (
     evaluate,
     init,
     inspect,
+    layers,
     prepare,
     quantize,
     report,
@@ -35,6 +36,7 @@ from edgeship.errors import EdgeshipError
 
 __all__ = [
     "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "init", "inspect",
+    "layers",
     "main", "prepare", "quantize", "report", "run", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130

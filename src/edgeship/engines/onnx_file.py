@@ -18,7 +18,7 @@ from edgeship.results import TensorInfo
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
 NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP_TYPE = 1, 2, 3, 4
-TENSOR_DATA_TYPE, TENSOR_NAME = 2, 8
+TENSOR_DIMS, TENSOR_DATA_TYPE, TENSOR_NAME = 1, 2, 8
 VALUE_NAME, VALUE_TYPE = 1, 2
 TYPE_TENSOR = 1
 TENSOR_TYPE_ELEMENT, TENSOR_TYPE_SHAPE, SHAPE_DIM, DIM_VALUE, DIM_NAME = 1, 2, 1, 1, 2
@@ -82,6 +82,16 @@ def read_inputs(path: Path) -> tuple[Tensors, Tensors]:
             do="export it again: edgeship export",
         )
     return tuple(tensor for tensor in inputs if tensor.name not in weights), tuple(outputs)
+
+
+def read_weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of stored weights by name. Raises as :func:`read_nodes`."""
+    with _opened(path) as model:
+        return {
+            tensor.text(TENSOR_NAME): tensor.numbers(TENSOR_DIMS)
+            for graph in model.all(MODEL_GRAPH)
+            for tensor in graph.all(GRAPH_INITIALIZER)
+        }
 
 
 def weight_types(path: Path) -> set[int]:
@@ -151,6 +161,19 @@ class _Message:
     def text(self, field: int) -> str:
         """A string field; empty where it is absent."""
         return next(iter(self.texts(field)), "")
+
+    def numbers(self, field: int) -> tuple[int, ...]:
+        """The numbers of a repeated field, packed or one by one."""
+        found: list[int] = []
+        for number, value in self.fields():
+            if number == field and isinstance(value, int):
+                found.append(value)
+            elif number == field and isinstance(value, _Message):
+                place = value.start
+                while place < value.stop:
+                    one, place = _varint(self.data, place)
+                    found.append(one)
+        return tuple(found)
 
     def number(self, field: int) -> int:
         """A varint field as a signed 64-bit number; 0 where it is absent."""

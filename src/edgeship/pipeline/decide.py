@@ -152,7 +152,7 @@ def summarize(run: Run, trials: TargetTrials, name: str, trial: Trial, folder: P
         latency_ms=latency,
         metrics=trial.evaluation.metrics if trial.evaluation is not None else {},
         drop=judged.drop,
-        audit=trial.audit,
+        audit=trial.audit.model_copy(update={"order": ()}) if trial.audit is not None else None,
         engine_mib=trial.build.engine.size_bytes / 2**20 if trial.build is not None else None,
         passed=judged.outcome == "pass",
         outcome=judged.outcome,

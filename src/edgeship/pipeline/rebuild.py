@@ -150,6 +150,7 @@ def _lay_out(verified: Verified, folder: Path, options: RebuildOptions, number: 
         cache=cache,
         frames=frames,
         benchmark=options.benchmark.model_copy(update={"batch": manifest.latency_batch}),
+        gated=manifest.gate.quantiles() if manifest.gate is not None else (0.5,),
         evaluation=_evaluation(manifest, options),
         preprocess=manifest.preprocess,
         classes=manifest.classes,

@@ -93,6 +93,7 @@ def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) ->
         cache=run.result(CALIBRATE).cache if candidate.precision == "implicit" else None,
         frames=run.result(FRAMES).arrays,
         benchmark=None if trials.preview else config.benchmark.model_copy(update={"baseline": ()}),
+        gated=config.gate.quantiles(),
         evaluation=measured,
         preprocess=config.preprocess,
         rebuild=rebuild,

@@ -20,6 +20,7 @@ MODEL = "model.onnx"
 TRIAL = "trial.json"
 BUILD = "build.json"
 AUDIT = "audit.json"
+CONSISTENCY = "consistency.json"
 LATENCY = "latency.json"
 EVALUATION = "evaluation.json"
 SAMPLES = "latency.npz"
@@ -31,6 +32,7 @@ LAST_WORDS = "crash.log"
 PRODUCTS = (
     BUILD,
     AUDIT,
+    CONSISTENCY,
     LATENCY,
     EVALUATION,
     SAMPLES,

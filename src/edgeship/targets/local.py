@@ -15,8 +15,8 @@ from typing import IO
 from edgeship.errors import EdgeshipError
 from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
-from edgeship.results import Audit, Build, Failure, Latency, Trial, read, trial_folder
-from edgeship.results.trial_folder import AUDIT, BUILD, LATENCY
+from edgeship.results import Audit, Build, Consistency, Failure, Latency, Trial, read, trial_folder
+from edgeship.results.trial_folder import AUDIT, BUILD, CONSISTENCY, LATENCY
 from edgeship.targets import wire
 from edgeship.text import line
 from edgeship.trial.run import STEPS
@@ -200,7 +200,12 @@ def last_line(text: str, most: int = 300) -> str:
 def with_finished_steps(folder: Path, trial: Trial) -> Trial:
     """Add the steps that did finish, and write the trial down."""
     found: dict[str, object] = {}
-    steps = (("build", BUILD, Build), ("audit", AUDIT, Audit), ("latency", LATENCY, Latency))
+    steps = (
+        ("build", BUILD, Build),
+        ("audit", AUDIT, Audit),
+        ("consistency", CONSISTENCY, Consistency),
+        ("latency", LATENCY, Latency),
+    )
     for field, name, kind in steps:
         if (folder / name).is_file():
             found[field] = read(kind, folder / name)
