@@ -169,6 +169,8 @@ class Conditions(Result):
     power_w: tuple[float, ...] = ()
     throttle_reasons: tuple[str, ...] = ()
     power_mode: str | None = None
+    load: tuple[float, ...] = ()
+    """Tasks that could run for each CPU of the host (one-minute mean): above 1 they wait for one another."""
     source: str = ""
     """nvml, sysfs, or empty when nothing could be read."""
     changed: str = ""
