@@ -60,6 +60,7 @@ from edgeship.results import (
     TrialSummary,
     write,
 )
+from edgeship.results.seal import seal
 
 HOSTILE = "<script>alert('x')</script>\"&| `*_[a](javascript:1)"
 CLASSES = ("person", "bicycle", HOSTILE, "a class with a very long name that nobody shortened for the table", *(
@@ -196,6 +197,7 @@ def summarized(folder: Path, item: Trial, where: str = "") -> TrialSummary:
     name = where or place(item.target_name, item.candidate.name)
     (folder / name).mkdir(parents=True, exist_ok=True)
     write(item, folder / name / "trial.json")
+    seal(folder / name, name, 1.0)
     return TrialSummary(
         candidate=item.candidate.name, precision=item.candidate.precision, target_name=item.target_name,
         engine=item.engine, device=item.device, folder=name, passed=False, outcome="inconclusive",
@@ -207,6 +209,7 @@ def stage(folder: Path, name: str, result: Result, seconds: float = 1.0, *, cach
     where = "stages/" + name.replace(":", "-").replace(" ", "-").replace("<", "").replace(">", "")
     (folder / where).mkdir(parents=True, exist_ok=True)
     write(result, folder / where / "result.json")
+    seal(folder / where, name, 1.0)
     return StageRun(name=name, seconds=seconds, cached=cached, folder=where)
 
 
@@ -218,7 +221,9 @@ def finished(folder: Path, **facts: object) -> FinishedRun:
         "finished": "2026-11-23T01:40:00+00:00",
         "lineage": Lineage(version=f"2.1 {HOSTILE}", commit="f" * 40, changed=True, digests={"model": "ab" * 32}),
     }  # fmt: skip
-    write(RunResult(**(common | facts)), folder / "result.json")
+    result = RunResult(**(common | facts))
+    write(result, folder / "result.json")
+    seal(folder, "run", 1.0, ("result.json",))
     return open_run(folder)
 
 

@@ -14,7 +14,8 @@ import onnx
 import pytest
 from conftest import Edgeship, Project, make_project
 
-from edgeship.config import Target, load
+from edgeship.config import Target
+from edgeship.config_file import load
 from edgeship.data.reference import importable
 from edgeship.decide import loaded_trial
 from edgeship.pipeline import WORKFLOW

@@ -16,12 +16,12 @@ GIT_LIMIT_S = 10.0
 
 
 def lineage(run: Run) -> Lineage:
-    """The lineage of a run whose stages have ended."""
+    """The lineage of a run, as far as its stages have ended."""
     config = run.config
-    digests = {"model": run.result(SLIM).model.sha256}
+    digests = {"model": run.result(SLIM).model.sha256} if SLIM.name in run.results else {}
     if config.model.weights is not None and config.model.weights.is_file():
         digests["weights"] = run.hasher.file(config.model.weights)
-    if CALIBRATE.needed(run):
+    if CALIBRATE.name in run.results:
         digests["calibration frames"] = run.result(CALIBRATE).frames_sha256
     evaluation = run.result(REFERENCE).trials[0][1].evaluation
     if evaluation is not None:

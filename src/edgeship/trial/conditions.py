@@ -6,7 +6,6 @@ Nothing here sets anything, and nothing here fails a measurement: what cannot be
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -51,7 +50,6 @@ class Watch:
     source: str = ""
     close: Callable[[], None] = lambda: None
     samples: list[Sample] = field(default_factory=list)
-    loads: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, runner: Runner) -> Watch:
@@ -60,9 +58,6 @@ class Watch:
 
     def sample(self) -> None:
         """Take a reading now."""
-        load = host_load()
-        if load is not None:
-            self.loads.append(load)
         if self.read is not None:
             self.samples.append(self.read())
 
@@ -86,18 +81,9 @@ class Watch:
             power_w=_column(self.samples, "power_w"),
             throttle_reasons=tuple(reasons),
             power_mode=modes[0] if modes else None,
-            load=tuple(round(load, 2) for load in self.loads),
             source=self.source if self.samples else "",
             changed=_changed(clocks, tuple(reasons), modes, self.source),
         )
-
-
-def host_load() -> float | None:
-    """Tasks that could run for each CPU of this host, a one-minute mean; None where the system does not tell."""
-    try:
-        return os.getloadavg()[0] / (os.cpu_count() or 1)
-    except (AttributeError, OSError):
-        return None
 
 
 def device_of(runner: Runner) -> str:

@@ -115,14 +115,6 @@ def test_a_machine_that_tells_nothing_gives_nothing(tmp_path: Path) -> None:
     assert watch.conditions().clock_mhz == ()
 
 
-def test_the_hosts_load_is_read_with_every_sample(tmp_path: Path) -> None:
-    watch = for_device("cpu", tmp_path)
-    with watch:
-        watch.sample()
-    load = watch.conditions().load
-    assert len(load) == 3 and all(value >= 0 for value in load)
-
-
 def test_every_runner_says_which_device_it_works_on(tmp_path: Path) -> None:
     """Clocks and peak memory are read there: a runner that does not say it is measured as a processor."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")

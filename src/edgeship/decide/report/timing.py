@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BINS = 96
-BUSY = 1.5
-"""Runnable tasks for each CPU above which a machine is called busy: the measurement itself keeps some."""
 
 
 @lru_cache(maxsize=64)
@@ -106,9 +104,8 @@ def _conditions(view: TargetView) -> Iterator[Block]:
         latency = candidate.trial.latency if candidate.trial is not None else None
         if latency is not None and latency.conditions.changed:
             yield Prose(f"{candidate.name}: {latency.conditions.changed}")
-        if latency is not None and latency.conditions.load and max(latency.conditions.load) > BUSY:
-            most = max(latency.conditions.load)
-            yield Prose(f"{candidate.name}: the machine was busy, with {most:.1f} runnable tasks for each CPU.")
+        if latency is not None and latency.conditions.machine.busy:
+            yield Prose(f"{candidate.name}: {latency.conditions.machine.busy}")
 
 
 def _span(values: Sequence[float], unit: str) -> str:
@@ -129,13 +126,10 @@ def _memory(trial: Trial) -> str:
     return f"{numbers.significant(memory)}\u00a0MiB" if memory is not None else numbers.ABSENT
 
 
-def _load(trial: Trial) -> str:
-    """Runnable tasks for each CPU before, during and after, from the lowest to the highest."""
-    values = trial.latency.conditions.load if trial.latency is not None else ()
-    if not values:
-        return numbers.ABSENT
-    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
-    return low if low == high else f"{low} to {high}"
+def _machine(trial: Trial, name: str, unit: str = "") -> str:
+    """A reading of the machine's load."""
+    value = getattr(trial.latency.conditions.machine, name) if trial.latency is not None else None
+    return numbers.ABSENT if value is None else f"{numbers.fixed(value, 2)}{unit}"
 
 
 COSTS: tuple[tuple[str, Callable[[Trial], str]], ...] = (
@@ -148,7 +142,8 @@ COSTS: tuple[tuple[str, Callable[[Trial], str]], ...] = (
     ("Download p50", lambda trial: _median(trial, "download_ms")),
     ("Clock", lambda trial: _span(trial.latency.conditions.clock_mhz if trial.latency else (), "MHz")),
     ("Temperature", lambda trial: _span(trial.latency.conditions.temperature_c if trial.latency else (), "°C")),
-    ("Load", lambda trial: _load(trial)),
+    ("Others' CPU", lambda trial: _machine(trial, "others_cores", "\u00a0cores")),
+    ("Load", lambda trial: _machine(trial, "load")),
     ("Power", lambda trial: _span(trial.latency.conditions.power_w if trial.latency else (), "W")),
 )
 
@@ -167,7 +162,7 @@ def _costs(view: TargetView) -> Iterator[Block]:
     columns = (Column("Candidate"), *(Column(title, number=True) for title, _ in shown))
     yield Heading("Around the measurement")
     yield Table(
-        "Build, load, memory, transfers and conditions of each trial, as far as measured; load: runnable tasks per CPU",
+        "Build, load, memory, transfers and conditions of each trial, as far as they were measured",
         columns,
         rows,
     )
