@@ -77,6 +77,10 @@ class InputSpec(Section):
 class Model(Section):
     """Where the model comes from."""
 
+    name: str = ""
+    """What the model is called in reports and bundles. Default: its file's name, or its folder's."""
+    version: str = ""
+    """Its version, as the report's title and the history show it."""
     source: str
     """``module:callable`` that returns an ``nn.Module``, or a path to ``.onnx`` or ``.pt2``."""
     weights: Path | None = None
