@@ -13,9 +13,8 @@
 """
 
 from edgeship.bundle.manifest import MANIFEST, SIGNATURE, BundledFile, KnownAnswer, Manifest
-from edgeship.bundle.pack import zip_bundle
 from edgeship.bundle.verify import Verified, opened, verify
-from edgeship.bundle.write import Contents, write
+from edgeship.bundle.write import Contents, write, zip_bundle
 
 __all__ = [
     "MANIFEST",

@@ -21,6 +21,8 @@ MAX_FILE_BYTES = 16 << 30
 MAX_TOTAL_BYTES = 32 << 30
 MAX_PATH_CHARS = 512
 
+GET_AGAIN = "do not load it; get the bundle again from where it was made"
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Literal["engine", "model", "cache", "known-answer", "plugin", "evidence", "licence"]
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]*")
@@ -188,7 +190,7 @@ def parse(data: bytes, where: str) -> Manifest:
         raise BundleError(
             f"{where}: the manifest is not valid: {place[:200]!r}: {problem['msg'][:300]}",
             expected=f"bundle schema version {BUNDLE_SCHEMA_VERSION}",
-            do="do not load it; get the bundle again from where it was made",
+            do=GET_AGAIN,
         ) from None
 
 

@@ -9,6 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeship.bundle.manifest import GET_AGAIN
 from edgeship.errors import BundleError, MissingExtra, UserInputError
 from edgeship.files import write_bytes
 
@@ -49,7 +50,7 @@ def check(data: bytes, signature: bytes, key: Path, where: str) -> None:
         raise BundleError(
             f"{where}: the signature is not from the key in {key}",
             expected="an Ed25519 signature over manifest.json by that key",
-            do="do not load it; get the bundle again from where it was made",
+            do=GET_AGAIN,
         ) from None
 
 

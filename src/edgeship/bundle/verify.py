@@ -6,6 +6,7 @@ does.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tempfile
@@ -15,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from edgeship.bundle import pack, sign
-from edgeship.bundle.manifest import MANIFEST, MAX_FILES, MAX_MANIFEST_BYTES, SIGNATURE, Manifest, parse
-from edgeship.errors import BundleError
-from edgeship.files import CHUNK
+from edgeship.bundle import sign
+from edgeship.bundle.manifest import GET_AGAIN, MANIFEST, MAX_FILES, MAX_MANIFEST_BYTES, SIGNATURE, Manifest, parse
+from edgeship.bundle.unpack import unpack
+from edgeship.errors import BundleError, UnsafeFile
+from edgeship.files import CHUNK, open_outside, read_bytes
 
 MAX_DEPTH = 16
 
@@ -58,7 +60,7 @@ def opened(path: Path, key: Path | None = None) -> Iterator[Verified]:
         return
     with tempfile.TemporaryDirectory(prefix="edgeship-bundle-") as name:
         folder = Path(name)
-        pack.unpack(path, folder, key)
+        unpack(path, folder, key)
         yield Verified(folder, _verify_folder(folder, key), key is not None)
 
 
@@ -87,7 +89,7 @@ def _refuse(folder: Path, found: str, *, expected: str | None = None) -> NoRetur
     raise BundleError(
         f"{folder}: {found}",
         expected=expected or "the files that the manifest names, whole and unchanged, and nothing else",
-        do=pack.GET_AGAIN,
+        do=GET_AGAIN,
     )
 
 
@@ -115,11 +117,10 @@ def _walk(folder: Path) -> dict[str, int]:
 
 
 def _bytes(folder: Path, name: str, limit: int) -> bytes:
-    with (folder / name).open("rb") as stream:
-        data = stream.read(limit + 1)
-    if len(data) > limit:
-        _refuse(folder, f"{name} is over {limit} bytes")
-    return data
+    try:
+        return read_bytes(folder / name, limit, follow=False)
+    except UnsafeFile:
+        _refuse(folder, f"{name} is over {limit} bytes, or is not a regular file")
 
 
 def _compare(folder: Path, sizes: dict[str, int], manifest: Manifest) -> None:
@@ -145,11 +146,8 @@ def _compare(folder: Path, sizes: dict[str, int], manifest: Manifest) -> None:
 
 def _sha256(path: Path) -> str:
     """Hash without following a link that appeared since the walk."""
-    import hashlib
-
     digest = hashlib.sha256()
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(handle, "rb") as stream:
+    with open_outside(path, follow=False) as stream:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
 
 from edgeship.bundle import sign as signing
 from edgeship.bundle.manifest import (
@@ -22,8 +26,9 @@ from edgeship.bundle.manifest import (
     check_path,
     parse,
 )
+from edgeship.bundle.verify import verify
 from edgeship.errors import ArtifactError, BundleError
-from edgeship.files import finished_folder, sha256_file
+from edgeship.files import CHUNK, finished_folder, open_outside, replacing, sha256_file, write_bytes
 from edgeship.results import Build, Trial, TrialSpec, trial_folder
 from edgeship.version import __version__
 
@@ -35,6 +40,8 @@ MIN_SNR_DB: dict[Precision, float] = {"fp32": 50.0, "fp16": 30.0}
 """How close a vehicle's answer must come to the recorded one; quantized engines 15 dB. Nonsense is near 0 dB."""
 QUANTIZED_SNR_DB = 15.0
 CACHE = "calibration.cache"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every file in a zip, so that equal bundles give equal bytes."""
 EVIDENCE_OF_TRIAL = (trial_folder.TRIAL, trial_folder.SAMPLES, trial_folder.RECORDS, trial_folder.OUTPUTS)
 EVIDENCE_OF_RUN = ("report.html", "result.json", "summary.md")
 """What a run writes anew each time, with its times: the same bundle keeps what it was made with."""
@@ -112,11 +119,36 @@ def sign_bundle(folder: Path, key: Path, *, password: bytes | None = None) -> No
         BundleError: The bundle is not whole.
         UserInputError: The key cannot be used.
     """
-    from edgeship.bundle.verify import verify
-    from edgeship.files import write_bytes
-
     verify(folder)
     write_bytes(folder / SIGNATURE, signing.sign((folder / MANIFEST).read_bytes(), key, password=password))
+
+
+def zip_bundle(folder: Path, place: Path) -> Path:
+    """Write the bundle in ``folder`` as the zip file ``place``, atomically. Equal bundles give equal bytes.
+
+    The bundle is verified first, so a changed file does not travel.
+
+    Raises:
+        BundleError: The folder is not a whole bundle.
+        StorageError: No space left, or not writable.
+    """
+    manifest = verify(folder)
+    names = [MANIFEST, *([SIGNATURE] if (folder / SIGNATURE).is_file() else []), *sorted(manifest.files)]
+    with replacing(place) as stream:
+        _fill_zip(folder, names, stream)
+    return place
+
+
+def _fill_zip(folder: Path, names: list[str], stream: BinaryIO) -> None:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in names:
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.create_system = 3
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.file_size = (folder / name).stat().st_size
+            with open_outside(folder / name, follow=False) as source, archive.open(info, "w") as sink:
+                while chunk := source.read(CHUNK):
+                    sink.write(chunk)
 
 
 def _kept(place: Path, made: Manifest, folder: Path) -> tuple[Manifest, bytes | None]:
@@ -228,7 +260,7 @@ def _existing(plugins: tuple[Path, ...]) -> tuple[Path, ...]:
             raise ArtifactError(
                 f"the plugin {plugin} is not here",
                 expected="the library, to ship it in the bundle",
-                do="mend target.plugins, or put the library back",
+                do="correct target.plugins, or put the library back",
             )
     return plugins
 
@@ -267,8 +299,6 @@ def _classes(spec: TrialSpec, folder: Path) -> tuple[str, ...]:
     """The class names in the order of the outputs, as the evaluation used them."""
     if spec.classes or not (folder / trial_folder.RECORDS).is_file():
         return spec.classes
-    import numpy as np
-
     with np.load(folder / trial_folder.RECORDS, allow_pickle=False) as records:
         return tuple(str(name) for name in records["classes"]) if "classes" in records.files else ()
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship import engines
-from edgeship.bundle.pack import GET_AGAIN
+from edgeship.bundle.manifest import GET_AGAIN
 from edgeship.bundle.verify import opened
 from edgeship.data.npz import open_npz
 from edgeship.engines import OpenOptions
@@ -88,7 +88,7 @@ def load(
     Raises:
         BundleError: Changed, missing or extra files, a bad signature, or a wrong answer to the known input.
         ArtifactError: The engine was changed between its check and its opening.
-        UserInputError: The budget is no time, or the key no Ed25519 public key.
+        UserInputError: The budget is not a time, or the key is not an Ed25519 public key.
         EngineMismatch: Built for another machine; the message names the differences and the command that rebuilds.
         EngineError: The engine's library refuses it.
         MissingExtra: The engine's package, or ``cryptography`` for a key, is not installed.
@@ -202,7 +202,7 @@ def _check_tensors(manifest: Manifest, runner: Runner) -> None:
             raise BundleError(
                 f"the engine's {kind} are {', '.join(f'{info.name} {info.dtype}' for info in real)}",
                 expected=f"{', '.join(f'{info.name} {info.dtype}' for info in said)}, as the manifest says",
-                do="do not use it; get the bundle again from where it was made",
+                do=GET_AGAIN,
             )
 
 

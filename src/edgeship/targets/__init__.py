@@ -8,6 +8,10 @@ from typing import Any
 from edgeship.config import Target
 from edgeship.progress import Progress, silent
 from edgeship.results import Trial
+from edgeship.targets import local, probe, ssh
+from edgeship.targets.link import start_all, stop_all
+
+__all__ = ["machine", "run", "start_all", "stop_all"]
 
 
 def run(target: Target, folder: Path, progress: Progress = silent, *, timeout_s: float | None = None) -> Trial:
@@ -26,12 +30,8 @@ def run(target: Target, folder: Path, progress: Progress = silent, *, timeout_s:
         TargetError: The host cannot be reached, or lacks edgeship's light install.
     """
     if target.host is None:
-        from edgeship.targets import local
-
         return local.run(folder, progress, timeout_s=timeout_s)
-    from edgeship.targets.ssh import run as run_over_ssh
-
-    return run_over_ssh(target, folder, progress, timeout_s=timeout_s)
+    return ssh.run(target, folder, progress, timeout_s=timeout_s)
 
 
 def machine(target: Target, progress: Progress = silent) -> dict[str, Any]:
@@ -41,27 +41,5 @@ def machine(target: Target, progress: Progress = silent) -> dict[str, Any]:
         TargetError: The host cannot be reached, or lacks edgeship's light install.
     """
     if target.host is None:
-        from edgeship.targets import local
-
-        return local.machine(target.engine, target.device, target.via)
-    from edgeship.targets.ssh import machine as machine_over_ssh
-
-    return machine_over_ssh(target, progress)
-
-
-def stop_all() -> None:
-    """End every trial that another thread of this process waits for over SSH.
-
-    Call it when Ctrl-C reaches the main thread: those threads then raise KeyboardInterrupt, and nothing is left
-    running on the devices.
-    """
-    from edgeship.targets.link import stop_all as stop_links
-
-    stop_links()
-
-
-def start_all() -> None:
-    """Undo :func:`stop_all`, before a new run in the same process."""
-    from edgeship.targets.link import start_all as start_links
-
-    start_links()
+        return probe.machine(target.engine, target.device, target.via)
+    return ssh.machine(target, progress)

@@ -67,7 +67,7 @@ class Channel:
         del self._buffer[: end + 1]
         message = wire.hear(line.decode("utf-8", "replace"))
         if not message:
-            raise Malformed(f"{line[:80]!r} is no message")
+            raise Malformed(f"{line[:80]!r} is not a message")
         return message
 
     def payload(self, size: int, sink: Callable[[bytes], Any]) -> None:

@@ -24,7 +24,6 @@ from edgeship.config import Target
 from edgeship.errors import MissingExtra, TargetError, UserInputError
 from edgeship.targets import wire
 from edgeship.targets.channel import Channel, Closed, Malformed
-from edgeship.targets.remote import PROTOCOL
 from edgeship.version import __version__
 
 OPTIONS = ("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=5", "ServerAliveCountMax=3", "LogLevel=ERROR")
@@ -36,7 +35,11 @@ _stopping = threading.Event()
 
 
 def stop_all() -> None:
-    """Make every wait for a device in this process end with KeyboardInterrupt, and its trial with it."""
+    """End every trial that another thread of this process waits for over SSH.
+
+    Call it when Ctrl-C reaches the main thread: those threads then raise KeyboardInterrupt, and nothing is left
+    running on the devices.
+    """
     _stopping.set()
 
 
@@ -141,7 +144,7 @@ class Link:
         if error is not None:
             error.found = f"on {self.host}: {error.found}"
             raise error
-        if reply.get("protocol") != PROTOCOL or reply.get("edgeship") != __version__:
+        if reply.get("protocol") != wire.PROTOCOL or reply.get("edgeship") != __version__:
             raise TargetError(
                 f"{self.host} has edgeship {reply.get('edgeship')}, this is {__version__}",
                 expected="the same version on both",

@@ -8,13 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from edgeship import engines
-from edgeship.config import EngineName
 from edgeship.errors import EdgeshipError
 from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
@@ -39,32 +36,6 @@ class _Ended:
     last: str
     """The step that it was at; empty: none yet."""
     overdue: bool
-
-
-def machine(engine: EngineName, device: str, via: str) -> dict[str, Any]:
-    """What trials on this machine are bound to: what is installed, and what an engine built here would be bound to.
-
-    What cannot be told is a sentence that says why. ``via``: as ``target.via``.
-    """
-    import numpy
-    import PIL
-
-    from edgeship.engines.trt import trtexec
-
-    module = engines.get(engine)
-    return {
-        "identity": _or_why(lambda: module.identity(device).model_dump(mode="json")),
-        "installed": asdict(module.probe()),
-        "trtexec": _or_why(lambda: trtexec.ask(trtexec.find()).version) if via == "trtexec" else None,
-        "libraries": {"numpy": numpy.__version__, "pillow": PIL.__version__},
-    }
-
-
-def _or_why(ask: Callable[[], Any]) -> Any:
-    try:
-        return ask()
-    except EdgeshipError as error:
-        return error.found
 
 
 def run(folder: Path, progress: Progress = silent, *, timeout_s: float | None = None) -> Trial:

@@ -8,6 +8,8 @@ process, so a dropped connection costs nothing: the next one picks up where it i
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -19,7 +21,16 @@ from edgeship.bundle.manifest import check_path
 from edgeship.config import Target
 from edgeship.data.reference import is_reference
 from edgeship.errors import ArtifactError, DataError, StorageError, TargetError
-from edgeship.files import sha256_bytes, sha256_file, sha256_json, storage_errors, write_text
+from edgeship.files import (
+    open_own,
+    read_text,
+    sha256_bytes,
+    sha256_file,
+    sha256_json,
+    storage_errors,
+    write_bytes,
+    write_text,
+)
 from edgeship.progress import Progress, silent
 from edgeship.results import Trial, TrialSpec, read, trial_folder
 from edgeship.targets import wire
@@ -139,12 +150,10 @@ def _plan(folder: Path) -> _Plan:
 
 def _identity(folder: Path) -> str:
     """The trial's own name on the device: this folder with this spec, and no other."""
-    import json
-
     now = sha256_file(folder / trial_folder.SPEC)
     place = folder / PLACE
     if place.is_file():
-        known = wire.hear(place.read_text(encoding="utf-8"))
+        known = wire.hear(read_text(place))
         if known.get("spec") == now and isinstance(known.get("trial"), str):
             return str(known["trial"])
     trial = f"{now[:12]}-{secrets.token_hex(6)}"
@@ -219,9 +228,8 @@ def _prepare(link: Link, plan: _Plan, progress: Progress) -> None:
     spec = _remote_spec(link, plan, {name: Path(paths[label], base) for name, (label, base) in plan.places.items()})
     data = spec.model_dump_json(indent=2).encode()
     digest = sha256_bytes(data)
-    with storage_errors(plan.folder):
-        local = plan.folder / "spec.remote.json"
-        local.write_bytes(data)
+    local = plan.folder / "spec.remote.json"
+    write_bytes(local, data)
     _send_blobs(link, {digest: local}, silent)
     _ask(link, {"do": "trial", "trial": plan.trial, "files": {**plan.inputs, trial_folder.SPEC: digest}})
 
@@ -336,8 +344,6 @@ def _check(link: Link, name: str, size: int) -> None:
 
 
 def _fetch(link: Link, plan: _Plan, name: str, size: int, digest: str) -> Path:
-    import hashlib
-
     link.channel.send({"do": "get", "trial": plan.trial, "name": name})
     head = link.channel.receive()
     assert head is not None
@@ -346,7 +352,7 @@ def _fetch(link: Link, plan: _Plan, name: str, size: int, digest: str) -> Path:
         raise Closed(f"{name} changed while it was fetched")
     seen = hashlib.sha256()
     temporary = plan.folder / f".{name}.tmp"
-    with storage_errors(temporary), temporary.open("wb") as stream:
+    with storage_errors(temporary), open_own(temporary, empty=True) as stream:
 
         def take(part: bytes) -> None:
             seen.update(part)

@@ -13,6 +13,9 @@ from edgeship import errors
 from edgeship.errors import EdgeshipError, TargetError
 from edgeship.progress import Progress
 
+PROTOCOL = 2
+"""Version of the requests and replies between a workstation and a device."""
+
 
 def speaker(stream: TextIO) -> Progress:
     """A progress callback that writes lines to ``stream``."""

@@ -29,6 +29,6 @@ def test_messages_and_payloads_pass_in_order() -> None:
 
 
 @pytest.mark.parametrize("line", [b"a library's own print", b"[1]", b"\xff\xfe", b"[" * 50_000, b"9" * 5000])
-def test_what_is_no_message_is_named(line: bytes) -> None:
-    with pytest.raises(Malformed, match="is no message"):
+def test_what_is_not_a_message_is_named(line: bytes) -> None:
+    with pytest.raises(Malformed, match="is not a message"):
         heard(line + b"\n").receive()

@@ -16,11 +16,19 @@ import pytest
 from edgeship import targets
 from edgeship.config import Benchmark, Target
 from edgeship.data.reference import importable
-from edgeship.errors import ArtifactError, DataError, EngineMismatch, MissingExtra, StorageError, WorkFolderBusy
+from edgeship.errors import (
+    ArtifactError,
+    DataError,
+    EngineMismatch,
+    MissingExtra,
+    StorageError,
+    UnsafeFile,
+    WorkFolderBusy,
+)
 from edgeship.files import lock, sha256_file
 from edgeship.pipeline.trials import Tries, require_decoded
 from edgeship.results import Artifact, Build, Trial, TrialSpec, read, write
-from edgeship.targets import local, remote, wire
+from edgeship.targets import local, supervisor, wire
 from edgeship.trial.run import run_trial
 from vehicle_support import Ground, ground, make_trial
 
@@ -283,11 +291,34 @@ def test_errors_cross_the_pipe_as_their_own_class() -> None:
 
 
 def test_a_full_disk_on_the_device_is_said_and_the_trial_is_not_repeated(made: Ground, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the error still fits, the trial's results do not."""
     folder = make_trial(tmp_path / "trial", made)
-    (folder / "progress.jsonl").symlink_to("/dev/full")
-    assert remote.supervise(folder, None) == 0
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from edgeship.targets import supervisor\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3300, 3300))\n"
+        "sys.exit(supervisor.supervise(Path(sys.argv[1]), None))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
     told = wire.revive(wire.hear((folder / "error.json").read_text()))
-    assert isinstance(told, StorageError) and "no space left" in str(told)
+    assert isinstance(told, StorageError) and "File too large" in str(told)
+
+
+@pytest.mark.parametrize("name", sorted(supervisor.FILES - {supervisor.STOPPED, supervisor.ERROR}))
+def test_the_devices_own_files_lead_nowhere_else(made: Ground, tmp_path: Path, name: str) -> None:
+    folder = make_trial(tmp_path / "base" / "trials" / "t", made)
+    (tmp_path / "victim").write_text("precious")
+    (folder / name).symlink_to(tmp_path / "victim")
+    agent = subprocess.run(
+        [sys.executable, "-m", "edgeship.targets.remote", "serve", str(tmp_path / "base")],
+        input='{"do": "follow", "trial": "t"}\n',
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    told = wire.revive(wire.hear(agent.stdout.splitlines()[-1]))
+    assert isinstance(told, UnsafeFile) and "symbolic link" in str(told)
+    assert (tmp_path / "victim").read_text() == "precious"
 
 
 def test_a_device_too_full_to_note_an_error_ends_the_trial_after_one_attempt(made: Ground, tmp_path: Path) -> None:

@@ -1,67 +1,34 @@
-"""A bundle as one file: a plain zip, stored without compression, the same bytes for the same bundle."""
+"""Unpack a zipped bundle, every entry checked against the manifest before it is written."""
 
 from __future__ import annotations
 
 import errno
-import os
+import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
 from typing import NoReturn
 
-from edgeship.bundle.manifest import MANIFEST, MAX_FILES, MAX_MANIFEST_BYTES, SIGNATURE, Manifest, check_path, parse
+from edgeship.bundle import sign
+from edgeship.bundle.manifest import (
+    GET_AGAIN,
+    MANIFEST,
+    MAX_FILES,
+    MAX_MANIFEST_BYTES,
+    SIGNATURE,
+    Manifest,
+    check_path,
+    parse,
+)
 from edgeship.bundle.sign import SIGNATURE_BYTES
 from edgeship.errors import BundleError, StorageError
-from edgeship.files import CHUNK, storage_errors
+from edgeship.files import CHUNK
 
-EPOCH = (1980, 1, 1, 0, 0, 0)
 MAX_RATIO = 200
 FREE_BYTES = 16 << 20
 """What any bundle may unpack to, whatever its ratio."""
 _BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError, zlib.error)
-GET_AGAIN = "do not load it; get the bundle again from where it was made"
-
-
-def zip_bundle(folder: Path, place: Path) -> Path:
-    """Write the bundle in ``folder`` as the zip file ``place``, atomically. Equal bundles give equal bytes.
-
-    The bundle is verified first, so a changed file does not travel.
-
-    Raises:
-        BundleError: The folder is not a whole bundle.
-        StorageError: No space left, or not writable.
-    """
-    from edgeship.bundle.verify import verify
-
-    manifest = verify(folder)
-    names = [MANIFEST, *([SIGNATURE] if (folder / SIGNATURE).is_file() else []), *sorted(manifest.files)]
-    with storage_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                _fill(folder, names, stream)
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(place)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    return place
-
-
-def _fill(folder: Path, names: list[str], stream: object) -> None:
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
-        for name in names:
-            info = zipfile.ZipInfo(name, EPOCH)
-            info.create_system = 3
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            info.file_size = (folder / name).stat().st_size
-            with (folder / name).open("rb") as source, archive.open(info, "w") as sink:
-                while chunk := source.read(CHUNK):
-                    sink.write(chunk)
 
 
 def unpack(path: Path, into: Path, signature_of: Path | None) -> Manifest:
@@ -73,8 +40,6 @@ def unpack(path: Path, into: Path, signature_of: Path | None) -> Manifest:
     Raises:
         BundleError: Not a zip, or any entry that the manifest does not allow.
     """
-    from edgeship.bundle import sign
-
     try:
         with zipfile.ZipFile(path) as archive:
             entries = _entries(archive, path)
@@ -142,8 +107,6 @@ def _read(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: s
 
 
 def _sizes(path: Path, entries: dict[str, zipfile.ZipInfo], manifest: Manifest, into: Path) -> None:
-    import shutil
-
     listed = {MANIFEST, SIGNATURE, *manifest.files}
     extra = sorted(set(entries) - listed)
     missing = sorted(set(manifest.files) - set(entries))
