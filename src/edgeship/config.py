@@ -35,6 +35,8 @@ Dim = int | str
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+LOW_CONFIDENCE = 0.8
+"""A confidence below this must be accepted explicitly."""
 
 
 class Section(BaseModel):
@@ -277,6 +279,10 @@ class Gate(Section):
     speedup_over_fp32: Positive | None = None
     throughput_min: Positive | None = None
     """Images a second."""
+    min: dict[str, float] = Field(default_factory=dict)
+    """What a metric must reach by itself, by its lower bound: ``{ top1 = 0.90 }``."""
+    critical_min: dict[str, Fraction] = Field(default_factory=dict)
+    """The same for the metric of a critical class."""
     max_drop: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical_metric: Literal["auto", "recall", "ap", "iou"] = "auto"
@@ -287,6 +293,8 @@ class Gate(Section):
     """Share of the asked-for layers that must really run in the asked-for precision."""
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """One-sided confidence of every bound; 0 turns the statistics off."""
+    accept_low_confidence: bool = False
+    """Needed for a confidence below 0.8, which the verdict then says."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     rebuilds: Count = 1
 
@@ -426,8 +434,15 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
                 f"gate.latency_{low}_ms = {a} and gate.latency_{high}_ms = {b} contradict: {low} is never over {high}"
             )
     measured = config.evaluation.images is not None
-    if (gate.max_drop or gate.critical) and not measured:
-        found.append("evaluation.images: missing, and gate.max_drop or gate.critical needs labelled images")
+    needs = [name for name in ("max_drop", "critical", "min", "critical_min") if getattr(gate, name)]
+    if needs and not measured:
+        found.append(f"evaluation.images: missing, and gate.{needs[0]} needs labelled images")
+    if gate.confidence < LOW_CONFIDENCE and not gate.accept_low_confidence:
+        found.append(
+            f"gate.confidence: {gate.confidence:g} lets one SHIP in {1 / max(1 - gate.confidence, 1e-9):.2g} be false; "
+            "use 0.95, or say that you mean it with accept_low_confidence = true"
+        )
+    found += _percents(gate, config.evaluation.task)
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
         if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
@@ -442,6 +457,19 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
         if target.engine != "tensorrt-rtx" and target.compute_capability:
             found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
     return found
+
+
+def _percents(gate: Gate, task: str) -> list[str]:
+    """Limits of shares that were written in percent: ``max_drop = { top1 = 1 }`` would allow everything."""
+    tables = {"critical": gate.critical}
+    if ":" not in task:
+        tables |= {"max_drop": gate.max_drop, "min": gate.min}
+    return [
+        f"gate.{table}.{name}: {limit:g} is a share from 0 to 1 and decides nothing; {limit:g} % is {limit / 100:g}"
+        for table, limits in tables.items()
+        for name, limit in limits.items()
+        if limit >= 1
+    ]
 
 
 def _absolute(config: Config, root: Path) -> Config:

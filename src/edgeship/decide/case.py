@@ -100,6 +100,11 @@ class Case:
         return np.asarray((item or self.item).latency.get(f"{clock}_ms", np.empty(0)), dtype=np.float64)
 
     @property
+    def confidence(self) -> float:
+        """Of the accuracy rules: the config's, or more where several attempts share its error."""
+        return self.reference.confidence if self.reference is not None else self.gate.confidence
+
+    @property
     def largest_drop(self) -> float:
         """Of all metrics and classes."""
         return max((drop.interval.estimate for drop in self.drops.values()), default=-math.inf)

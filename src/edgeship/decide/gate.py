@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,11 +21,12 @@ from edgeship.decide.case import Case, Wanted
 from edgeship.decide.drops import Drop, Reference, check_paired, measure, unchanged
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.sentences import Told, sentence
+from edgeship.decide.testing import Testing, in_sequence, tested
 from edgeship.errors import UserInputError
 from edgeship.results import Clock, Decision, Judged, Rule, VerdictWord, common_clock
 
 
-def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured) -> Decision:
+def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured, testing: Testing | None = None) -> Decision:
     """Judge the candidates of one target.
 
     Args:
@@ -33,6 +34,7 @@ def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured) -> De
         candidates: Every trial of one target; several builds of one candidate share its name and differ in
             ``rebuild``, and the worst of them counts.
         reference: The FP32 model, evaluated on the same images.
+        testing: Earlier attempts at the same model, and the candidates of a search; None: this is the only one.
 
     Returns:
         SHIP with the fastest candidate that passes every rule; NO-SHIP when every candidate fails a rule;
@@ -49,11 +51,14 @@ def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured) -> De
             expected="the candidates of one target",
             do="judge one target at a time",
         )
-    context = _Context.of(gate, candidates, reference)
+    testing = testing or Testing()
+    context = _Context.of(gate, candidates, reference, testing)
     groups: dict[str, list[Measured]] = {}
     for item in candidates:
         groups.setdefault(item.name, []).append(item)
     judged = [judge_one(context, builds) for builds in groups.values()]
+    if gate.confidence > 0:
+        judged = list(in_sequence(judged, groups, testing))
     return _decide(context, judged, groups, targets[0])
 
 
@@ -65,7 +70,9 @@ class _Context:
     base: Measured
     clock: Clock
     fp32: Measured | None
-    reference: Reference | None = None
+    testing: Testing
+    references: dict[float, Reference] = field(default_factory=dict)
+    """The reference's records by the confidence that they are judged at; empty where accuracy cannot be judged."""
     shown: tuple[str, ...] = ()
     """What is measured of every candidate: metrics, and classes as ``recall/person``."""
     wanted: tuple[Wanted, ...] = ()
@@ -75,15 +82,18 @@ class _Context:
     """Metrics of the task that no evaluation image holds an example for."""
 
     @classmethod
-    def of(cls, gate: Gate, candidates: Sequence[Measured], reference: Measured) -> _Context:
+    def of(cls, gate: Gate, candidates: Sequence[Measured], reference: Measured, testing: Testing) -> _Context:
         fp32 = next((item for item in candidates if _runs_fp32(item)), None)
         clock = common_clock([item.trial.latency for item in candidates], gate.clock)
         evaluation = reference.trial.evaluation
         if evaluation is None or not reference.records:
             failure = reference.trial.failure
             why = f"the reference failed: {failure.message}" if failure else "the reference was not evaluated"
-            return cls(gate, reference, clock, fp32, wanted=_wanted(gate, ""), missing=why)
-        paired = Reference(reference.records, gate.confidence, gate.resamples, evaluation.examples)
+            return cls(gate, reference, clock, fp32, testing, wanted=_wanted(gate, ""), missing=why)
+        levels = {testing.confidence(item.name, gate.confidence) for item in candidates}
+        references = {
+            level: Reference(reference.records, level, gate.resamples, evaluation.examples) for level in levels
+        }
         task = metrics.task_of(reference.records)
         wrong = unknown_class_metric(gate, task)
         if wrong:
@@ -98,7 +108,7 @@ class _Context:
         per_class = [f"{class_metric}/{name}" for name in evaluation.per_class.get(class_metric, {})]
         shown = dict.fromkeys([*evaluation.metrics, *per_class, *(item.what for item in wanted)])
         absent = frozenset(possible) - evaluation.metrics.keys()
-        return cls(gate, reference, clock, fp32, paired, tuple(shown), wanted, absent=absent)
+        return cls(gate, reference, clock, fp32, testing, references, tuple(shown), wanted, absent=absent)
 
 
 def _runs_fp32(item: Measured) -> bool:
@@ -172,7 +182,8 @@ def judge_one(context: _Context, builds: Sequence[Measured]) -> Judged:
 
 def _case(context: _Context, item: Measured) -> Case:
     """One build with its drops and its agreement, where it can be compared with the reference."""
-    reference, why = context.reference, context.missing
+    why = context.missing
+    reference = context.references.get(context.testing.confidence(item.name, context.gate.confidence))
     if not why and (item.trial.evaluation is None or not item.records):
         why = "the candidate was not evaluated"
     case = Case(context.gate, item, context.clock, context.fp32, reference, context.wanted, why, context.absent)
@@ -278,7 +289,8 @@ def _decide(context: _Context, judged: Sequence[Judged], groups: dict[str, list[
     open_ = [item for item in judged if item.outcome == "inconclusive"]
     verdict: VerdictWord = "SHIP" if passing else "INCONCLUSIVE" if open_ else "NO-SHIP"
     chosen = passing[0] if passing else None
-    text = sentence(Told(judged, groups, medians), chosen, open_)
+    told = Told(judged, groups, medians, tested(judged), 1 - context.gate.confidence)
+    text = sentence(told, chosen, open_)
     if context.gate.confidence == 0:
         text += " (statistics are off: confidence = 0)"
     name = chosen.candidate if chosen else None

@@ -24,6 +24,7 @@ AGREEMENT = "min_agreement"
 TRIAL = "trial"
 EMPTY = "gate"
 REBUILDS = "rebuilds"
+SEQUENCE = "sequence"
 
 _FAMILIES = (
     Family(TRIAL, "Trial", "state"),
@@ -49,6 +50,7 @@ _FAMILIES = (
     Family("max_engine_mib", "Engine size", "size", unit="MiB", judge=rules.engine_size),
     Family("max_memory_mib", "Peak memory", "size", unit="MiB", judge=rules.memory),
     Family(EMPTY, "Rules", "state"),
+    Family(SEQUENCE, "Choice among candidates", "accuracy"),
     Family(REBUILDS, "Builds of the engine", "state", "count", higher_is_better=True),
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _FAMILIES}

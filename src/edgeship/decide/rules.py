@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from edgeship.config import Gate
 from edgeship.decide.case import Case, Family
 from edgeship.decide.drops import IDENTICAL, POINT, Drop
 from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper, samples_needed
@@ -53,9 +52,9 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
         if not math.isfinite(bound):
             needed = samples_needed(level, gate.confidence)
             problem = (
-                f"{len(samples)} samples do not bound {label} at {gate.confidence:.0%}: at least {needed} independent "
-                "ones are needed, and calls that are slow together count as few; raise benchmark.min_samples or min_s, "
-                "or quiet the machine"
+                f"{len(samples)} samples do not bound {label} at {percent(gate.confidence)}: at least {needed} "
+                "independent ones are needed, and calls that are slow together count as few; raise "
+                "benchmark.min_samples or min_s, or quiet the machine"
             )
     outcome: Outcome = "inconclusive"
     if distrust := untrusted(timed):
@@ -69,7 +68,7 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
     elif bound > limit + SLACK:
         reason = f"{said} is within {limit:g} ms, its bound of {bound:.3g} ms is not; measure longer (benchmark.min_s)"
     else:
-        outcome, reason = "pass", f"{said}{_bound_text(gate, bound, ' ms')}, within {limit:g} ms"
+        outcome, reason = "pass", f"{said}{_bound_text(gate.confidence, bound, ' ms')}, within {limit:g} ms"
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=_finite(bound), method=method)
 
 
@@ -107,7 +106,9 @@ def speedup(family: Family, case: Case) -> Iterator[Rule]:
     elif measured < limit - SLACK:
         outcome, reason = "fail", f"{said}, {limit:g} is asked for"
     elif bound < limit - SLACK:
-        reason = f"{said}, but at {gate.confidence:.0%} confidence only {bound:.2f} is sure and {limit:g} is asked for"
+        reason = (
+            f"{said}, but at {percent(gate.confidence)} confidence only {bound:.2f} is sure and {limit:g} is asked for"
+        )
     else:
         outcome, reason = "pass", f"{said}, at least {limit:g} is asked for"
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=bound, method=method)
@@ -158,7 +159,6 @@ def drops(family: Family, case: Case) -> Iterator[Rule]:
 
 def _drop(family: Family, case: Case, subject: str, limit: float, drop: Drop | None) -> Rule:
     """A drop against its limit. ``drop`` None: the metric has no finite value."""
-    gate = case.gate
     if drop is None:
         broken = f"{family.named(subject)}: the metric is not a number for this candidate; its outputs are broken"
         return family.rule("fail", broken, subject=subject, limit=limit)
@@ -172,16 +172,32 @@ def _drop(family: Family, case: Case, subject: str, limit: float, drop: Drop | N
     if estimate > limit + SLACK:
         return family.rule("fail", f"{said}; at most {limit:g} may be lost", **facts)
     if bound <= limit + SLACK:
-        return family.rule("pass", f"{said}{_bound_text(gate, bound)}; {limit:g} may be lost", **facts)
+        sure = _bound_text(case.confidence, bound)
+        return family.rule("pass", f"{said}{sure}; {limit:g} may be lost{_noted(case)}", **facts)
     assert case.reference is not None
-    more = drop.more_images(limit, gate.confidence, case.reference.images)
+    more = drop.more_images(limit, case.confidence, case.reference.units.images)
     advice = f"about {more} more labelled images would decide it" if more else "no number of images would decide it"
     if limit == 0:
         advice = "a limit of 0 can be proved by no number of images; allow a small drop or set confidence = 0"
-    reason = (
-        f"{said}, but it could be {bound:.4f} at {gate.confidence:.0%} confidence and {limit:g} may be lost: {advice}"
-    )
+    reason = f"{said}, but it could be {bound:.4f} at {percent(case.confidence)} confidence and {limit:g} may be lost"
+    reason += f"{_unseen(case, drop)}: {advice}{_noted(case)}"
     return family.rule("inconclusive", reason, more_images=more, **facts)
+
+
+def _unseen(case: Case, drop: Drop) -> str:
+    """That few images can tell, where what they cannot rule out decides."""
+    support = drop.support
+    if support is None or case.reference is None or drop.interval.upper <= drop.interval.estimate + drop.spread:
+        return ""
+    of = f" of {support.name!r}" if support.name else ""
+    word = case.reference.units.word
+    return f"; only {support.units} {word} hold examples{of}, and a failure that none of them shows is not ruled out"
+
+
+def _noted(case: Case) -> str:
+    """What was found out about the images: groups, copies, numbers that the reference could not give."""
+    notes = case.reference.units.notes if case.reference is not None else ()
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _moved(estimate: float) -> str:
@@ -207,7 +223,7 @@ def agreement(family: Family, case: Case) -> Iterator[Rule]:
         outcome, reason = "fail", f"{said}; {limit:.2%} are asked for"
     elif bound < limit - SLACK:
         outcome, reason = "inconclusive", f"{said}, of which {bound:.2%} are sure; {limit:.2%} are asked for"
-        more = bootstrap_images_needed(1 - measured, 1 - bound, answers.images, 1 - limit, gate.confidence)
+        more = bootstrap_images_needed(1 - measured, 1 - bound, answers.images, 1 - limit, case.confidence)
         if more:
             reason += f": about {more} more images would decide it"
     else:
@@ -266,8 +282,13 @@ def _at_most(family: Family, case: Case, words: str, measured: float | None) -> 
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=measured)
 
 
-def _bound_text(gate: Gate, bound: float, unit: str = "") -> str:
-    return f" (at {gate.confidence:.0%} confidence at most {bound:.4g}{unit})" if gate.confidence > 0 else ""
+def _bound_text(confidence: float, bound: float, unit: str = "") -> str:
+    return f" (at {percent(confidence)} confidence at most {bound:.4g}{unit})" if confidence > 0 else ""
+
+
+def percent(share: float) -> str:
+    """A confidence as it is said: ``95 %``, ``95.5 %``."""
+    return f"{100 * share:.4g} %"
 
 
 def _finite(value: float) -> float | None:
