@@ -103,6 +103,11 @@ class Reference:
         """Images that can tell about a metric: those that hold an example of it and count."""
         return int(((losses.held(self.records, name) > 0) & (self.units.member >= 0)).sum())
 
+    def unknown(self, name: str) -> int:
+        """Images for which the reference gave no finite number of a metric of one's own."""
+        values = self.records.get(f"value/{name}")
+        return 0 if values is None else int((~np.isfinite(values) & (self.units.member >= 0)).sum())
+
     def weightings(self, decisive: bool) -> Floats:
         """Weights of the jackknife, after those of the bootstrap where a rule rests on it: [weightings, images]."""
         if decisive not in self.weights:

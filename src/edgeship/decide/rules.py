@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from edgeship.decide.case import Case, Family
+from edgeship.decide.case import Case, Family, Wanted
 from edgeship.decide.drops import IDENTICAL, POINT, Drop
 from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper, samples_needed
 from edgeship.results import Latency, Outcome, Rule
@@ -140,25 +140,67 @@ def throughput(family: Family, case: Case) -> Iterator[Rule]:
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=bound, method=method)
 
 
+def reference(family: Family, case: Case) -> Iterator[Rule]:
+    """Whether the reference can be believed, where a rule compares with it."""
+    if case.doubts:
+        yield family.rule("inconclusive", "; ".join(case.doubts))
+
+
+def floors(family: Family, case: Case) -> Iterator[Rule]:
+    """What metrics and critical classes must reach by themselves: the lower bound against the limit."""
+    for wanted in case.wanted:
+        if wanted.family != family.name:
+            continue
+        subject, limit = wanted.subject, wanted.limit
+        why = _no_example(case, wanted)
+        if why or case.reference is None:
+            yield family.unmeasured(limit, why, subject=subject)
+            continue
+        found = case.levels.get(wanted.what)
+        if found is None:
+            broken = f"{family.named(subject)}: the metric is not a number for this candidate; its outputs are broken"
+            yield family.rule("fail", broken, subject=subject, limit=limit)
+            continue
+        said = f"{subject} is {found.value:.4f} on {found.examples} examples"
+        outcome: Outcome = "pass"
+        if found.value < limit - SLACK:
+            outcome, reason = "fail", f"{said}; {limit:g} is asked for"
+        elif found.lower < limit - SLACK:
+            outcome = "inconclusive"
+            reason = (
+                f"{said}, of which {found.lower:.4f} is sure at {percent(case.confidence)}; {limit:g} must be reached"
+            )
+        else:
+            reason = f"{said}, at least {found.lower:.4f} at {percent(case.confidence)}; {limit:g} must be reached"
+        facts = {"measured": found.value, "bound": _finite(found.lower), "method": found.method}
+        yield family.rule(outcome, reason, subject=subject, limit=limit, **facts)
+
+
+def _no_example(case: Case, wanted: Wanted) -> str:
+    """Why an accuracy rule cannot be judged; empty where it can."""
+    class_name = wanted.what.partition("/")[2]
+    if not case.missing and class_name and case.reference and not case.reference.examples.get(class_name):
+        return f"the evaluation images hold no example of {class_name!r}; add some"
+    if not case.missing and wanted.what in case.absent:
+        return f"the evaluation images hold no example that {wanted.what} counts; add some"
+    return case.missing
+
+
 def drops(family: Family, case: Case) -> Iterator[Rule]:
     """The drops of metrics and of critical classes against their limits."""
     for wanted in case.wanted:
         if wanted.family != family.name:
             continue
-        why = case.missing
-        class_name = wanted.what.partition("/")[2]
-        if not why and class_name and case.reference is not None and not case.reference.examples.get(class_name):
-            why = f"the evaluation images hold no example of {class_name!r}; add some"
-        elif not why and wanted.what in case.absent:
-            why = f"the evaluation images hold no example that {wanted.what} counts; add some"
+        why = _no_example(case, wanted)
         if why or case.reference is None:
             yield family.unmeasured(wanted.limit, why, subject=wanted.subject)
         else:
-            yield _drop(family, case, wanted.subject, wanted.limit, case.drops.get(wanted.what))
+            yield _drop(family, case, wanted)
 
 
-def _drop(family: Family, case: Case, subject: str, limit: float, drop: Drop | None) -> Rule:
-    """A drop against its limit. ``drop`` None: the metric has no finite value."""
+def _drop(family: Family, case: Case, wanted: Wanted) -> Rule:
+    """A drop against its limit. Where there is none, the candidate has no finite value."""
+    subject, limit, drop = wanted.subject, wanted.limit, case.drops.get(wanted.what)
     if drop is None:
         broken = f"{family.named(subject)}: the metric is not a number for this candidate; its outputs are broken"
         return family.rule("fail", broken, subject=subject, limit=limit)
@@ -173,14 +215,14 @@ def _drop(family: Family, case: Case, subject: str, limit: float, drop: Drop | N
         return family.rule("fail", f"{said}; at most {limit:g} may be lost", **facts)
     if bound <= limit + SLACK:
         sure = _bound_text(case.confidence, bound)
-        return family.rule("pass", f"{said}{sure}; {limit:g} may be lost{_noted(case)}", **facts)
+        return family.rule("pass", f"{said}{sure}; {limit:g} may be lost{_noted(case, wanted.what)}", **facts)
     assert case.reference is not None
     more = drop.more_images(limit, case.confidence, case.reference.units.images)
     advice = f"about {more} more labelled images would decide it" if more else "no number of images would decide it"
     if limit == 0:
         advice = "a limit of 0 can be proved by no number of images; allow a small drop or set confidence = 0"
     reason = f"{said}, but it could be {bound:.4f} at {percent(case.confidence)} confidence and {limit:g} may be lost"
-    reason += f"{_unseen(case, drop)}: {advice}{_noted(case)}"
+    reason += f"{_unseen(case, drop)}: {advice}{_noted(case, wanted.what)}"
     return family.rule("inconclusive", reason, more_images=more, **facts)
 
 
@@ -194,9 +236,11 @@ def _unseen(case: Case, drop: Drop) -> str:
     return f"; only {support.units} {word} hold examples{of}, and a failure that none of them shows is not ruled out"
 
 
-def _noted(case: Case) -> str:
+def _noted(case: Case, what: str) -> str:
     """What was found out about the images: groups, copies, numbers that the reference could not give."""
-    notes = case.reference.units.notes if case.reference is not None else ()
+    notes = list(case.reference.units.notes) if case.reference is not None else []
+    if case.reference is not None and (unknown := case.reference.unknown(what)):
+        notes.append(f"{unknown} images left out: the reference's value is not a number there")
     return f" ({'; '.join(notes)})" if notes else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 from edgeship.decide.loaded_trial import Arrays
 
 Floats = NDArray[np.float64]
+FEWEST = 3
+"""Images in a folder that may be a clip."""
+DENSE = 1.25
+"""Frame numbers of a clip span at most so many times its frames."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,37 @@ def units_of(records: Arrays) -> Units:
         place[present] = np.arange(len(present))
         return Units(np.where(kept >= 0, place[kept], -1), len(present), "groups", tuple(notes))
     kept = first == np.arange(count)
-    member = np.where(kept, np.cumsum(kept) - 1, -1)
-    return Units(member, int(kept.sum()), notes=tuple(notes))
+    clips = _clips(records)
+    if clips is not None:
+        names, member = np.unique(clips[kept], return_inverse=True)
+        place = np.full(count, -1)
+        place[kept] = member
+        notes.insert(0, f"{len(names)} folders of images numbered like the frames of a clip; evaluation.group says it")
+        return Units(place, len(names), "folders", tuple(notes))
+    return Units(np.where(kept, np.cumsum(kept) - 1, -1), int(kept.sum()), notes=tuple(notes))
+
+
+def _clips(records: Arrays) -> NDArray[np.str_] | None:
+    """The folder of each image where folders look like clips; None where they do not.
+
+    They do where there are several, each holds three images or more that are numbered without large gaps, and they are
+    not the classes of a classifier.
+    """
+    if "group" in records:
+        return None
+    parts = [str(item).replace("\\", "/").rpartition("/") for item in records["ids"]]
+    folders = np.array([folder for folder, _, _ in parts])
+    names, member, sizes = np.unique(folders, return_inverse=True, return_counts=True)
+    found = [re.search(r"(\d+)\D*$", name.rpartition(".")[0] or name) for _, _, name in parts]
+    if len(names) < 2 or sizes.min() < FEWEST or not all(found):
+        return None
+    label = records.get("label")
+    if label is not None and all(len(np.unique(label[member == k])) == 1 for k in range(len(names))):
+        return None
+    numbers = np.array([int(item[1]) for item in found if item])
+    spans = (numbers[member == k] for k in range(len(names)))
+    gapless = [len(np.unique(part)) == len(part) and np.ptp(part) < DENSE * len(part) for part in spans]
+    return folders if all(gapless) else None
 
 
 def _first_of(records: Arrays, count: int) -> NDArray[np.int64]:

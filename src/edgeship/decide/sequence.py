@@ -23,7 +23,7 @@ SAFEST = ("fp32", "fp16", "int8-fp32", "int8-fp16", "int8", "implicit", "fp8")
 
 
 @dataclass(frozen=True)
-class Testing:
+class Spending:
     """How often this model was tested before, and which candidates a search added.
 
     Args:
@@ -59,7 +59,7 @@ def safety(candidate: Candidate) -> tuple[int, int]:
 
 
 def in_sequence(
-    judged: Sequence[Judged], builds: Mapping[str, Sequence[Measured]], testing: Testing
+    judged: Sequence[Judged], builds: Mapping[str, Sequence[Measured]], spending: Spending
 ) -> tuple[Judged, ...]:
     """The candidates with those undecided that stand behind a miss, in the order given.
 
@@ -68,7 +68,7 @@ def in_sequence(
     order = sorted(judged, key=lambda item: safety(builds[item.candidate][0].trial.candidate))
     found = {item.candidate: item for item in judged}
     for searched in (False, True):
-        members = [item for item in order if (item.candidate in testing.searched) == searched and _tested(item)]
+        members = [item for item in order if (item.candidate in spending.searched) == searched and _tested(item)]
         missed = ""
         for item in members:
             passes = rulebook.outcome_of(rulebook.of_kind(item.rules, "accuracy")) == "pass"
