@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-all lint format bench docs gpu-test gpu-bench cpp clean
+.PHONY: help demo test test-all lint format bench docs gpu-wheels gpu-test gpu-bench cpp clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,13 @@ bench: $(STAMP)  ## Every benchmark that runs on a CPU, both sides in one run
 
 docs: $(STAMP)  ## Generate docs/reference from the code
 	$(BIN)/python docs/generate.py
+
+gpu-wheels: $(STAMP)  ## Pack what a GPU machine without a registry needs into .wheels (Python 3.12, 9.0)
+	rm -rf build/wheels && $(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
+		--implementation cp $(foreach n,39 34 31 28 27 24 17,--platform manylinux_2_$(n)_x86_64) \
+		--platform manylinux2014_x86_64 -d build/wheels -r benchmarks/gpu_wheels.txt
+	$(BIN)/python -m pip wheel --quiet --no-deps -w build/wheels cppimport==26.4.17  # published as source alone
+	$(BIN)/python benchmarks/pack_wheels.py build/wheels/*.whl --out .wheels --arch 90 --lean
 
 gpu-test:  ## Tests on a machine with a GPU: from a checkout and .wheels, no registry needed
 	sh benchmarks/gpu_machine.sh test .wheels build/gpu

@@ -32,7 +32,7 @@ from edgeship.decide.gate import judge
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.statistics import bootstrap_upper, leave_out, paired_p_value, quantile_upper, resampling
 from edgeship.metrics import get
-from edgeship.pipeline.decide import environment
+from edgeship.pipeline.environment import environment
 from edgeship.results import Audit, Candidate, Evaluated, Trial
 
 CONFIDENCE = 0.95

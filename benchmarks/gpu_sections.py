@@ -264,12 +264,13 @@ def torch(work: Path) -> dict[str, Any]:
     sys.path.insert(0, str(work / "source"))
     from resnet_random import build
 
+    from edgeship.config import CUDA_BASELINES
     from edgeship.errors import EngineError
     from edgeship.prepare import baseline
     from edgeship.trial.benchmark import benchmark
 
     module, rows = build(), []
-    for name, batch in itertools.product(baseline.names("cuda:0"), BATCHES):
+    for name, batch in itertools.product(CUDA_BASELINES, BATCHES):
         begin = time.perf_counter()
         with baseline.open_baseline(name, module, ("images",), "cuda:0") as runner:
             try:

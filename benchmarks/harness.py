@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from edgeship.engines import processor
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
-"""The instruction sets that decide how fast, and how exact, INT8 is on a CPU."""
 PACKAGES = (
     "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "nvidia-modelopt", "pillow",
     "cuda-bindings", "openvino", "nncf", "pycocotools",
@@ -36,8 +36,8 @@ def facts() -> dict[str, Any]:
     return {
         "day": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": os.environ.get("EDGESHIP_COMMIT") or commit(),
-        "cpu": _cpuinfo("model name") or platform.processor(),
-        "isa": sorted(set(ISA_FLAGS) & set((_cpuinfo("flags") or _cpuinfo("Features")).split())),
+        "cpu": processor.name(),
+        "isa": list(processor.instruction_sets()),
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -54,14 +54,6 @@ def commit() -> str:
     except FileNotFoundError:
         return ""
     return done.stdout.strip()
-
-
-def _cpuinfo(key: str) -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return ""
 
 
 def _version(package: str) -> str:

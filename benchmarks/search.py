@@ -37,9 +37,11 @@ from edgeship.decide import gate, loaded_trial
 from edgeship.decide.search import trial_limit
 from edgeship.engines import OpenOptions
 from edgeship.pipeline import stages
-from edgeship.pipeline.search import Search, search_target
-from edgeship.pipeline.trials import Tries, reference_target, try_candidates, try_one
-from edgeship.results import Candidate, Trial, TrialSpec, read
+from edgeship.pipeline.candidates import FP32
+from edgeship.pipeline.search import search_target
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.pipeline.trials import REFERENCE, try_one
+from edgeship.results import Candidate, Searched, Trial, TrialSpec, read
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PEER = Path(__file__).resolve().parent / "search_peer.py"
@@ -80,15 +82,13 @@ def script(folder: Path, packages: Path, *command: str) -> None:
     )
 
 
-def prepared(path: Path, out: Path) -> tuple[stages.Run, Tries, Tries]:
+def prepared(path: Path, out: Path) -> tuple[stages.Run, TargetTrials, TargetTrials]:
     """Everything before the trials, the reference, and an empty list of trials of the target."""
     loaded = configs.load(path)
     run = stages.Run(loaded, out)
-    stages.execute(run, pipeline.PREPARE)
-    stages.execute_one(run, pipeline.CALIBRATE)
-    name, target = reference_target(loaded)
-    reference = try_candidates(run, name, target, (pipeline.FP32,))
-    return run, reference, Tries(name, target, trials=list(reference.trials))
+    stages.execute(run, pipeline.WORKFLOW[: pipeline.WORKFLOW.index(REFERENCE) + 1])
+    reference = run.result(REFERENCE)
+    return run, reference, TargetTrials(reference.name, reference.target, trials=list(reference.trials))
 
 
 def median(trial: Trial) -> float | None:
@@ -96,9 +96,11 @@ def median(trial: Trial) -> float | None:
     return trial.latency.wall_ms.p50 if trial.latency is not None else None
 
 
-def outcome(run: stages.Run, reference: Tries, tries: Tries, candidate: Candidate, metric: str) -> dict[str, Any]:
+def outcome(
+    run: stages.Run, reference: TargetTrials, trials: TargetTrials, candidate: Candidate, metric: str
+) -> dict[str, Any]:
     """One candidate on the run's images: metric, drop with bound, median, and how it was judged."""
-    folders = try_one(run, tries, candidate)
+    folders = try_one(run, trials, candidate)
     base, found = loaded_trial.load(reference.folders()[0]), loaded_trial.load(folders[0])
     judged = gate.judge(run.config.gate, [found], base).judged[0]
     evaluation = found.trial.evaluation
@@ -113,10 +115,12 @@ def outcome(run: stages.Run, reference: Tries, tries: Tries, candidate: Candidat
     }
 
 
-def searched(run: stages.Run, reference: Tries, tries: Tries, *, fallback: bool) -> tuple[Search, dict[str, Any]]:
+def searched(
+    run: stages.Run, reference: TargetTrials, trials: TargetTrials, *, fallback: bool
+) -> tuple[Searched, dict[str, Any]]:
     """Run the search; what it found and what it cost."""
     start = time.perf_counter()
-    search = search_target(run, tries, reference, fallback=fallback)
+    search = search_target(run, trials, reference, fallback=fallback)
     if search is None:
         raise SystemExit("the engine does not run here")
     groups = len(search.ranking.groups)
@@ -128,24 +132,24 @@ def searched(run: stages.Run, reference: Tries, tries: Tries, *, fallback: bool)
         "ranking_worst": [[group.nodes[0], group.operator, group.snr_db] for group in search.ranking.groups[:10]],
         "curve": search.ranking.curve,
         "seconds": time.perf_counter() - start,
-        "trials": search.found.builds + 1,
+        "trials": search.builds + 1,
         "trials_allowed": trial_limit(groups),
-        "answer": search.found.answer,
-        "chosen": search.found.chosen,
-        "keep": search.found.keep,
-        "sentence": search.found.sentence,
-        "attempts": [item.model_dump(mode="json", exclude={"keep"}) for item in search.found.attempts],
+        "answer": search.answer,
+        "chosen": search.chosen,
+        "keep": search.keep,
+        "sentence": search.sentence,
+        "attempts": [item.model_dump(mode="json", exclude={"keep"}) for item in search.attempts],
     }
     return search, facts
 
 
-def turn_by_turn(tries: Tries, names: list[str]) -> dict[str, float]:
+def turn_by_turn(trials: TargetTrials, names: list[str]) -> dict[str, float]:
     """Medians in milliseconds of engines that take turns, so that a busy machine disturbs all of them alike."""
     times: dict[str, list[float]] = {name: [] for name in names}
     with contextlib.ExitStack() as stack:
         timers = {}
         for name in names:
-            folder = next(place for item, _, place in tries.trials if item.name == name)
+            folder = next(place for item, _, place in trials.trials if item.name == name)
             spec, trial = read(TrialSpec, folder / "spec.json"), loaded_trial.load(folder).trial
             assert trial.build is not None
             options = OpenOptions(device=spec.target.device)
@@ -160,7 +164,7 @@ def turn_by_turn(tries: Tries, names: list[str]) -> dict[str, float]:
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def worst(search: Search, count: int) -> Candidate:
+def worst(search: Searched, count: int) -> Candidate:
     """The plan that keeps the first ``count`` groups of the ranking, named as the search names it."""
     nodes = tuple(node for group in search.ranking.groups[:count] for node in group.nodes)
     return Candidate(name=f"int8-keep{count}", precision="int8", keep=nodes)
@@ -179,20 +183,20 @@ def yolox(options: argparse.Namespace) -> dict[str, Any]:
                str(count), "--frames", "64")  # fmt: skip
     rules = f"max_drop = {{ map50 = {LIMIT} }}\nconfidence = {options.confidence}\n"
     config = edited(folder, "search", {}, rules)
-    run, reference, tries = prepared(config, options.work / "yolox-out")
-    search, facts = searched(run, reference, tries, fallback=False)
-    print(search.found.sentence, flush=True)
-    chosen = next((item for item, _, _ in tries.trials if item.name == search.found.chosen), None)
-    plans = [pipeline.FP32, Candidate(name="int8", precision="int8"), *(worst(search, k) for k in options.kept)]
-    sweep = [outcome(run, reference, tries, plan, "map50") for plan in plans]
+    run, reference, trials = prepared(config, options.work / "yolox-out")
+    search, facts = searched(run, reference, trials, fallback=False)
+    print(search.sentence, flush=True)
+    chosen = next((item for item, _, _ in trials.trials if item.name == search.chosen), None)
+    plans = [FP32, Candidate(name="int8", precision="int8"), *(worst(search, k) for k in options.kept)]
+    sweep = [outcome(run, reference, trials, plan, "map50") for plan in plans]
     for row in sweep:
         print(row, flush=True)
     if chosen is not None and chosen.name not in {plan.name for plan in plans}:
-        sweep.append(outcome(run, reference, tries, chosen, "map50"))
-    medians = turn_by_turn(tries, [row["candidate"] for row in sweep])
+        sweep.append(outcome(run, reference, trials, chosen, "map50"))
+    medians = turn_by_turn(trials, [row["candidate"] for row in sweep])
     for row in sweep:
         row["turn_by_turn_ms"] = medians[row["candidate"]]
-    ours = next((row for row in sweep if row["candidate"] == search.found.chosen), None)
+    ours = next((row for row in sweep if row["candidate"] == search.chosen), None)
     ranked = [row for row in sweep[1:] if row["candidate"] in {plan.name for plan in plans}]
     best = min((row["turn_by_turn_ms"] for row in ranked if row["outcome"] == "pass"), default=None)
     facts |= {
@@ -204,9 +208,9 @@ def yolox(options: argparse.Namespace) -> dict[str, Any]:
         "over_best_of_sweep": ours["turn_by_turn_ms"] / best if ours and best else None,
     }
     other = edited(folder, "other", {"scenes/val": "others/val"}, rules)
-    run2, reference2, tries2 = prepared(other, options.work / "yolox-other-out")
+    run2, reference2, trials2 = prepared(other, options.work / "yolox-other-out")
     elsewhere = [
-        outcome(run2, reference2, tries2, plan, "map50") for plan in (*plans[:2], *([chosen] if chosen else []))
+        outcome(run2, reference2, trials2, plan, "map50") for plan in (*plans[:2], *([chosen] if chosen else []))
     ]
     return facts | {"other_scenes": options.others, "on_other_scenes": elsewhere}
 
@@ -244,22 +248,22 @@ def lite(options: argparse.Namespace) -> dict[str, Any]:
     rules = f"max_drop = {{ top1 = {LIMIT} }}\nconfidence = {options.confidence}\n"
     config = edited(folder, "search", changes, rules)
     with pipeline.importable(folder):
-        run, reference, tries = prepared(config, options.work / "lite-out")
-        search, facts = searched(run, reference, tries, fallback=True)
-        print(search.found.sentence)
-        named = dict.fromkeys(item.name for item, _, _ in tries.trials)
-        plans = [next(item for item, _, _ in tries.trials if item.name == name) for name in named]
+        run, reference, trials = prepared(config, options.work / "lite-out")
+        search, facts = searched(run, reference, trials, fallback=True)
+        print(search.sentence)
+        named = dict.fromkeys(item.name for item, _, _ in trials.trials)
+        plans = [next(item for item, _, _ in trials.trials if item.name == name) for name in named]
         for count in (2, 4, 8, 16, 24):
             if f"int8-keep{count}" not in named and count < len(search.ranking.groups):
                 plans.append(worst(search, count))
-        curve = [outcome(run, reference, tries, plan, "top1") for plan in plans]
+        curve = [outcome(run, reference, trials, plan, "top1") for plan in plans]
     for row in curve:
         print(row)
-    medians = turn_by_turn(tries, [row["candidate"] for row in curve])
+    medians = turn_by_turn(trials, [row["candidate"] for row in curve])
     for row in curve:
         row["turn_by_turn_ms"] = medians[row["candidate"]]
     base = medians["fp32"]
-    ours = next((row for row in curve if row["candidate"] == search.found.chosen), None)
+    ours = next((row for row in curve if row["candidate"] == search.chosen), None)
     return facts | {
         "crops": options.crops,
         "confidence": options.confidence,

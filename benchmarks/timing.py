@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeship import engines
 from edgeship.config import Benchmark
 from edgeship.engines import OpenOptions
-from edgeship.pipeline.decide import environment
+from edgeship.pipeline.environment import environment
 from edgeship.trial.benchmark import benchmark
 
 ALLOWED = 0.03

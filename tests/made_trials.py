@@ -167,7 +167,8 @@ def finished_run(folder: Path, *items: Measured, gate: dict[str, Any] = GATE) ->
     result = RunResult(
         edgeship="0.1.0", verdict=decision.verdict, chosen=decision.chosen, sentence=decision.sentence,
         reference=summary(reference, "reference"), trials=tuple(summary(item, item.name) for item in items),
-        decisions=(decision,), stages=(), environment={"python": "3.11"}, config={"gate": gate},
+        decisions=(decision,), stages=(), environment={"python": "3.11"}, config={"gate": gate}, title="model",
+        config_file="edgeship.toml", config_text="", finished="2026-11-23T01:40:00+00:00",
     )  # fmt: skip
     write_text(folder / "result.json", result.model_dump_json())
     return folder

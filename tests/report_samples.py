@@ -1,21 +1,30 @@
-"""Made-up evidence that stretches the report: many candidates, many classes, hostile names, every optional part."""
+"""Made-up runs that stretch the report: many candidates, many classes, hostile names, every optional part.
+
+Each is written to a folder as ``ship`` leaves it, and read from there.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from edgeship.decide.report import Answer, Baseline, Box, ChangedImage, Evidence, SearchFound, SearchStep, Tried
+from edgeship.decide.finished_run import FinishedRun, open_run
 from edgeship.results import (
+    Answer,
     Artifact,
     Audit,
     AuditedLayer,
+    Baseline,
+    Baselines,
+    Box,
     Build,
     Calibrated,
     Candidate,
+    ChangedImage,
+    Changes,
     Conditions,
     Decision,
     Divergence,
@@ -25,18 +34,25 @@ from edgeship.results import (
     Identity,
     Judged,
     Latency,
-    LayerNoise,
     MethodScore,
     OutputDifference,
     Parity,
     Preflight,
     Problem,
     Quantiles,
+    Result,
     Rule,
+    RunResult,
+    SearchAttempt,
+    Searched,
+    SensitiveGroup,
+    Sensitivity,
     Slimmed,
     StageRun,
     TensorInfo,
     Trial,
+    TrialSummary,
+    write,
 )
 
 HOSTILE = "<script>alert('x')</script>\"&| `*_[a](javascript:1)"
@@ -65,13 +81,13 @@ def latency(folder: Path, median: float, seed: int, count: int = 600) -> Latency
     )  # fmt: skip
 
 
-def trial(folder: Path, name: str, median: float, drop: float, *, target: str = "default", seed: int = 0) -> Tried:
-    """A detection trial that went well."""
+def trial(folder: Path, name: str, median: float, drop: float, *, target: str = "default", seed: int = 0) -> Trial:
+    """A detection trial that went well; its arrays in a folder of its own."""
     keep = tuple(f"/backbone/node_{index}/Conv" for index in range(seed % 4))
     metrics = {"map": 0.431, "map50": 0.702, "map75": 0.46, "map_small": 0.21, "map_medium": 0.45, "map_large": 0.6}
     share = {name: 0.7 - drop * (1 + index % 3) for index, name in enumerate(CLASSES)}
     identity = Identity(engine="onnxruntime", version="1.32.0", device="Some CPU @ 2.7 GHz", platform="x86_64-linux")
-    value = Trial(
+    return Trial(
         candidate=Candidate(name=name, precision="int8" if "int8" in name else "fp32", keep=keep),
         target_name=target,
         engine="onnxruntime",
@@ -84,14 +100,13 @@ def trial(folder: Path, name: str, median: float, drop: float, *, target: str = 
             hottest=(("QLinearConv", 0.61), ("QLinearSigmoid", 0.22), ("QLinearMul", 0.17)),
             notes=("Two layers were fused.",),
         ),
-        latency=latency(folder / f"{target}-{seed}", median, seed),
+        latency=latency(folder / place(target, name), median, seed),
         evaluation=Evaluated(
             task="detection", images=2000, images_sha256="0" * 64, seconds=30.0, images_per_s=66.0,
             metrics={key: number - drop for key, number in metrics.items()},
             per_class={"ap": share}, examples={name: 40 + index for index, name in enumerate(CLASSES)},
         ),
     )  # fmt: skip
-    return Tried(value, folder / f"{target}-{seed}")
 
 
 def judged(name: str, median: float, drop: float, *, target: str = "default") -> Judged:
@@ -119,13 +134,50 @@ def judged(name: str, median: float, drop: float, *, target: str = "default") ->
     )  # fmt: skip
 
 
-STEPS = (
-    SearchStep("int8", 0, "preview", 0.031, "map50", None, "fail", "every node quantized"),
-    SearchStep("int8-keep-8", 8, "target", 0.004, "map50", 3.2, "pass", f"the worst eight, {HOSTILE}"),
-)
+ATTEMPTS = (
+    SearchAttempt(candidate="int8", where="preview", outcome="fail", accuracy="fail", drop={"map50": 0.031},
+                  why="every node quantized"),
+    SearchAttempt(candidate="int8-keep-8", keep=tuple("abcdefgh"), outcome="pass", accuracy="pass", latency_ms=3.2,
+                  drop={"map50": 0.004}, why=f"the worst eight, {HOSTILE}"),
+)  # fmt: skip
 
 
-def rich(folder: Path, *, candidates: int = 24) -> Evidence:
+def place(target: str, name: str) -> str:
+    """The folder of a trial, relative to the run's."""
+    return f"stages/trial-{'orin' if 'orin' in target else target}-{name[:30].strip()}".replace(" ", "-")
+
+
+def summarized(folder: Path, item: Trial, where: str = "") -> TrialSummary:
+    """Write a trial and tell of it as result.json does."""
+    name = where or place(item.target_name, item.candidate.name)
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    write(item, folder / name / "trial.json")
+    return TrialSummary(
+        candidate=item.candidate.name, precision=item.candidate.precision, target_name=item.target_name,
+        engine=item.engine, device=item.device, folder=name, passed=False, outcome="inconclusive",
+    )  # fmt: skip
+
+
+def stage(folder: Path, name: str, result: Result, seconds: float = 1.0, *, cached: bool = False) -> StageRun:
+    """Write a stage's result."""
+    where = "stages/" + name.replace(":", "-").replace(" ", "-").replace("<", "").replace(">", "")
+    (folder / where).mkdir(parents=True, exist_ok=True)
+    write(result, folder / where / "result.json")
+    return StageRun(name=name, seconds=seconds, cached=cached, folder=where)
+
+
+def finished(folder: Path, **facts: object) -> FinishedRun:
+    """Write result.json and read the run."""
+    common: dict[str, object] = {
+        "edgeship": "0.1.0", "verdict": "NO-SHIP", "chosen": None, "sentence": "", "trials": (), "stages": (),
+        "environment": {}, "config": {}, "config_file": "mine.toml", "config_text": "",
+        "finished": "2026-11-23T01:40:00+00:00",
+    }  # fmt: skip
+    write(RunResult(**(common | facts)), folder / "result.json")
+    return open_run(folder)
+
+
+def rich(folder: Path, *, candidates: int = 24) -> FinishedRun:
     """Two targets, many candidates, a crashed trial and every optional part."""
     trials, decisions = [], []
     for target, base in (("workstation", 2.0), ("orin <nano>", 0.4)):
@@ -135,9 +187,7 @@ def rich(folder: Path, *, candidates: int = 24) -> Evidence:
             trials.append(trial(folder, name, median, drop, target=target, seed=seed))
         failure = Failure(stage="build", kind="BuildError", message=f"the builder stopped at {HOSTILE}")
         crashed = Candidate(name="fp16", precision="fp16")
-        trials.append(
-            Tried(Trial(candidate=crashed, target_name=target, engine="tensorrt", device="cuda:0", failure=failure))
-        )
+        trials.append(Trial(candidate=crashed, target_name=target, engine="tensorrt", device="cuda:0", failure=failure))
         verdicts = tuple(judged(name, median, drop, target=target) for name, median, drop in facts)
         word, chosen = ("SHIP", "int8") if target == "workstation" else ("NO-SHIP", None)
         sentence = "int8 is chosen." if chosen else f"nothing passes: {HOSTILE} fell by 0.05."
@@ -146,43 +196,58 @@ def rich(folder: Path, *, candidates: int = 24) -> Evidence:
         )  # fmt: skip
     reference = trial(folder, "fp32", 4.2, 0.0, target="reference", seed=99)
     nodes = [f"/backbone/stage{index // 20}/block{index}/conv/Conv" for index in range(113)]
-    noise = tuple(LayerNoise(node=node, operator="Conv", snr_db=6 + 0.4 * index) for index, node in enumerate(nodes))
-    return Evidence(
+    groups = tuple(
+        SensitiveGroup(nodes=(node,), operator="Conv", snr_db=6 + 0.4 * index) for index, node in enumerate(nodes)
+    )
+    empty = Sensitivity(style="tensorrt", groups=(), frames=8, seconds=0.0, plain_db=4.0)
+    ranking = Sensitivity(style="onnxruntime", groups=groups, frames=8, seconds=2.0, plain_db=4.0)
+    found = Searched(
+        answer="mixed", chosen="int8-keep-8", keep=(HOSTILE, "/head/Conv"), attempts=ATTEMPTS, builds=1,
+        sentence="8 of 113 nodes are kept in high precision.", ranking=ranking,
+    )  # fmt: skip
+    nothing = Searched(
+        answer="nothing", chosen=None, sentence=f"nothing passes: {HOSTILE}.", attempts=ATTEMPTS[:1], ranking=empty
+    )
+    stages = (
+        *(stage(folder, name, result, 6.2) for name, result in prepared().items()),
+        stage(folder, "calibrate", calibrated(folder / "stages" / "calibrate"), 192.0, cached=True),
+        stage(folder, "changes:workstation", changes(folder / "stages" / "changes-workstation")),
+        stage(folder, "changes:orin <nano>", changes(folder / "stages" / "changes-orin-nano", 1)),
+        stage(folder, "baseline:workstation", baselines(folder)),
+    )
+    return finished(
+        folder,
         title=f"detector {HOSTILE}",
         decisions=tuple(decisions),
-        trials=tuple(trials),
-        reference=reference,
-        config=f"# {HOSTILE}\n\n[model]\nsource = 'model:build'\n",
-        critical=("person", HOSTILE),
-        calibrated=calibrated(folder),
-        calibrated_folder=folder,
-        searches={
-            "workstation": SearchFound(
-                "8 of 113 nodes are kept in high precision.", STEPS, noise, (HOSTILE, "/head/Conv")
-            ),
-            "orin <nano>": SearchFound(f"nothing passes: {HOSTILE}.", STEPS[:1]),
-        },
-        changed={"workstation": changed(), "orin <nano>": changed()[:1]},
-        baselines=(Baseline("PyTorch eager", 8, 41.0), Baseline("torch.compile", 8, 18.5), Baseline("eager", 1, 9.0)),
-        stages=(
-            StageRun(name="export", seconds=6.2, cached=False),
-            StageRun(name="calibrate", seconds=192.0, cached=True),
-        ),
+        trials=tuple(summarized(folder, item) for item in trials),
+        reference=summarized(folder, reference),
+        config={"gate": {"critical": {"person": 0.03, HOSTILE: 0.03}}, "benchmark": {"baseline": ["eager", "compile"]}},
+        config_text=f"# {HOSTILE}\n\n[model]\nsource = 'model:build'\n",
+        search={"workstation": found, "orin <nano>": nothing},
+        stages=stages,
         environment={"python": "3.11.7", "packages": {"torch": "2.13.0", "nothing": None}, "gpus": []},
-        reproduce=("edgeship ship edgeship.toml", f"echo {HOSTILE}"),
-        finished="2026-11-23 01:40 UTC",
-        **prepared(),
+        bundles={"workstation": "bundle-workstation"},
     )
 
 
-def prepared() -> dict[str, object]:
+def baselines(folder: Path) -> Baselines:
+    """PyTorch beside the engines, one of them failed."""
+    rows = (
+        Baseline(name="eager", batch=8, latency=latency(folder / "eager", 41.0, 1)),
+        Baseline(name="compile", batch=8, failed=f"no compiler for {HOSTILE}"),
+        Baseline(name="channels-last", batch=1, latency=latency(folder / "last", 9.0, 2)),
+    )
+    return Baselines(device="cpu", torch="2.13.0", rows=rows)
+
+
+def prepared() -> dict[str, Result]:
     """Export, simplification, parity that failed, and preflight with problems."""
     return {
-        "exported": Exported(
+        "export": Exported(
             model=NOTHING, inputs=(TENSOR,), outputs=(TENSOR,), opset=18, nodes=300, source="model:build",
             exporter="torch.onnx 2.13.0", parameters=912_345, renamed={"pixels": "images"}, notes=("A note.",),
         ),
-        "slimmed": Slimmed(
+        "slim": Slimmed(
             model=NOTHING, inputs=(TENSOR,), outputs=(TENSOR,), nodes_before=300, nodes_after=251, max_difference=2e-7
         ),
         "parity": Parity(
@@ -216,36 +281,69 @@ def calibrated(folder: Path) -> Calibrated:
     )  # fmt: skip
 
 
-def changed() -> tuple[ChangedImage, ...]:
-    """A lost box, a moved mask, a classification in 28×28, and a file that is gone."""
+def changes(folder: Path, count: int = 4) -> Changes:
+    """A lost box, a moved mask, a classification in 28×28, and an image that could not be read again."""
+    folder.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[0:300, 0:400]
-    scene = np.stack([rows % 256, columns % 256, (rows + columns) % 256], axis=-1).astype(np.uint8)
-    person, car = Box((30, 60, 120, 280), "person", 0.81), Box((200, 150, 380, 260), HOSTILE, 0.66)
-    extra = Box((10, 10, 60, 50), "dog", 0.52)
-    mask = ((rows - 150) ** 2 + (columns - 200) ** 2 < 90**2).astype(np.int64)
-    small = (np.hypot(*(np.mgrid[0:28, 0:28] - 14)) * 9 % 256).astype(np.uint8)
-    return (
-        ChangedImage(scene, HOSTILE, "2 objects", "int8", Answer("2 boxes", None, (person, car)),
-                     Answer("2 boxes", None, (car, extra)), change=0.8, harm="worse"),
-        ChangedImage(scene, "mask.png", "", "int8", Answer("IoU 0.9", None, (), mask),
-                     Answer("IoU 0.7", None, (), np.roll(mask, 40, axis=1)), change=0.2),
-        ChangedImage(small, "small.png", "bag", "int8", Answer("bag", 0.61), Answer("shirt", 0.44), harm="worse"),
-        ChangedImage(Path("gone.png"), "gone.png", "bag", "int8", Answer("bag", 0.61), Answer("shirt", 0.44)),
+    pixels = np.stack([rows % 256, columns % 256, (rows + columns) % 256], axis=-1).astype(np.uint8)
+    scene = picture(folder / "scene.jpeg", pixels)
+    person, car = box((30, 60, 120, 280), "person", 0.81), box((200, 150, 380, 260), HOSTILE, 0.66)
+    extra = box((10, 10, 60, 50), "dog", 0.52)
+    disc = ((rows - 150) ** 2 + (columns - 200) ** 2 < 90**2).astype(np.uint8)
+    masks = [picture(folder / f"{index}.png", np.roll(disc, 40 * index, axis=1)) for index in range(2)]
+    small = picture(folder / "small.png", (np.hypot(*(np.mgrid[0:28, 0:28] - 14)) * 9 % 256).astype(np.uint8))
+    bag, shirt = Answer(text="bag", score=0.61), Answer(text="shirt", score=0.44)
+    images = (
+        ChangedImage(picture=scene, size=(400, 300), name=HOSTILE, label="2 objects", candidate="int8", change=0.8,
+                     reference=Answer(text="2 boxes", boxes=(person, car)), harm="worse",
+                     answer=Answer(text="2 boxes", boxes=(car, extra))),
+        ChangedImage(picture=scene, size=(400, 300), name="mask.png", label="", candidate="int8", change=0.2,
+                     reference=Answer(text="IoU 0.9", mask=masks[0]), answer=Answer(text="IoU 0.7", mask=masks[1])),
+        ChangedImage(picture=small, size=(28, 28), name="small.png", label="bag", candidate="int8", harm="worse",
+                     reference=bag, answer=shirt),
+        ChangedImage(picture=None, size=(0, 0), name="gone.png", label="bag", candidate="int8", reference=bag,
+                     answer=shirt),
     )  # fmt: skip
+    return Changes(images=images[:count])
 
 
-def bare() -> Evidence:
+def picture(path: Path, pixels: np.ndarray) -> Artifact:
+    """Write an image."""
+    Image.fromarray(pixels).save(path)
+    return Artifact.of(path, path.parent)
+
+
+def box(corners: tuple[float, float, float, float], label: str, score: float) -> Box:
+    """A detection."""
+    return Box(corners=corners, label=label, score=score)
+
+
+def nothing_measured(folder: Path, name: str = "reference") -> TrialSummary:
+    """A trial that failed at once."""
+    failure = Failure(stage="build", kind="BuildError", message="nothing works")
+    candidate = Candidate(name="fp32", precision="fp32")
+    item = Trial(candidate=candidate, target_name=name, engine="onnxruntime", device="cpu", failure=failure)
+    return summarized(folder, item)
+
+
+def bare(folder: Path, sentence: str = "Nothing was tried.") -> FinishedRun:
     """A run that measured nothing."""
-    decision = Decision(verdict="INCONCLUSIVE", chosen=None, sentence="Nothing was tried.", judged=())
-    return Evidence(title="empty", decisions=(decision,))
+    decision = Decision(verdict="INCONCLUSIVE", chosen=None, sentence=sentence, judged=())
+    return finished(folder, title="empty", decisions=(decision,), reference=nothing_measured(folder))
 
 
-def single(folder: Path) -> Evidence:
-    """One candidate, statistics off, no images, values that are no shares."""
+def single(folder: Path) -> FinishedRun:
+    """One candidate, statistics off, no images, values that are not shares."""
     one = trial(folder, "fp32", 5.0, 0.0)
     rules = (Rule(name="latency_p50_ms", outcome="fail", measured=5.0, bound=5.0, limit=0.9, unit="ms", reason="slow"),)
-    verdict = Judged(candidate="fp32", outcome="fail", rules=rules, drop={"psnr": math.nan})
-    evaluation = one.trial.evaluation.model_copy(update={"metrics": {"psnr": 31.7}}) if one.trial.evaluation else None
-    changed_trial = one.trial.model_copy(update={"evaluation": evaluation})
+    verdict = Judged(candidate="fp32", outcome="fail", rules=rules, drop={"psnr": 1.5})
+    evaluation = one.evaluation.model_copy(update={"metrics": {"psnr": 31.7}}) if one.evaluation else None
     decision = Decision(verdict="NO-SHIP", chosen=None, sentence="fp32 is too slow.", judged=(verdict,))
-    return Evidence(title="one", decisions=(decision,), trials=(Tried(changed_trial, one.folder),), confidence=0.0)
+    return finished(
+        folder,
+        title="one",
+        decisions=(decision,),
+        trials=(summarized(folder, one.model_copy(update={"evaluation": evaluation})),),
+        reference=nothing_measured(folder),
+        config={"gate": {"confidence": 0}},
+    )

@@ -101,15 +101,15 @@ def device(folder: Path) -> Iterator[Device]:
 
 
 def _start(config: Path, port: int) -> subprocess.Popen[bytes]:
-    with (config.parent / "sshd.log").open("ab") as log:
+    """Start the daemon and return when it says that it listens; the limit is for a daemon that hangs."""
+    path = config.parent / "sshd.log"
+    with path.open("ab") as log:
+        before = log.tell()
         process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process
-        if process.poll() is not None:
-            break
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if f"Server listening on 127.0.0.1 port {port}.".encode() in path.read_bytes()[before:]:
+            return process
         time.sleep(0.02)
     process.kill()
-    raise AssertionError(f"sshd did not start: {(config.parent / 'sshd.log').read_text()}")
+    raise AssertionError(f"sshd did not start: {path.read_text()}")

@@ -5,7 +5,6 @@ Every problem of a file is reported at once, with the nearest valid key for a mi
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import sys
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_text
+from edgeship.text import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,8 +25,20 @@ else:  # pragma: no cover - Python 3.10
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
 TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
+Arithmetic = Literal["exact", "reduced-range"]
+"""How a CPU multiplies INT8 where its uint8 × int8 kernels saturate (x86 without VNNI): ``exact`` widens the products
+(uint8 × uint8), ``reduced-range`` keeps the weights within 7 bits so that nothing saturates. Elsewhere both are what
+the kernels do anyway."""
 EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
+TorchBaseline = Literal[
+    "eager", "channels-last", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16"
+]
+"""A way to run the model in PyTorch. The fp16 ones also set channels_last, except ``eager-fp16``."""
+CPU_BASELINES: tuple[TorchBaseline, ...] = ("eager", "channels-last", "compile")
+CUDA_BASELINES: tuple[TorchBaseline, ...] = (
+    "eager", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16",
+)  # fmt: skip
 Calibrator = Literal["entropy", "minmax"]
 """TensorRT 10's own calibrators."""
 ClockSetting = Literal["auto", "device", "wall"]
@@ -266,6 +278,9 @@ class Benchmark(Section):
     min_samples: Count = 100
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Measure until the median is known this well (half width of its 95 % interval over its value)."""
+    baseline: tuple[TorchBaseline, ...] = ()
+    """PyTorch beside the engines, on every target of this machine: the same shapes, timed by the same benchmark. On the
+    CPU eager, channels-last and compile; on CUDA eager, compile and those with -fp16."""
 
 
 class Gate(Section):
@@ -367,9 +382,9 @@ def _problems(error: ValidationError) -> list[str]:
         location = [str(part) for part in item["loc"]]
         where = ".".join(location)
         if item["type"] == "extra_forbidden":
-            guess = difflib.get_close_matches(location[-1], _siblings(location[:-1]), n=1, cutoff=0.6)
             known = _siblings(location[:-1])
-            hint = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(sorted(known))}"
+            guess = nearest(location[-1], known)
+            hint = f"did you mean {guess!r}?" if guess else f"known here: {', '.join(sorted(known))}"
             found.append(f"{where}: unknown key; {hint}")
         elif item["type"] == "missing":
             found.append(f"{where}: missing")
@@ -385,8 +400,8 @@ def _problems(error: ValidationError) -> list[str]:
 def _nearest_choice(item: Any, value: object) -> str:
     expected = str(item.get("ctx", {}).get("expected", ""))
     choices = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
-    match = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.6)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    match = nearest(str(value), choices)
+    return f"; did you mean {match!r}?" if match else ""
 
 
 def _siblings(location: list[str]) -> list[str]:
@@ -443,6 +458,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
             "use 0.95, or say that you mean it with accept_low_confidence = true"
         )
     found += _percents(gate, config.evaluation.task)
+    found += _baseline_problems(config)
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
         if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
@@ -469,6 +485,29 @@ def _percents(gate: Gate, task: str) -> list[str]:
         for table, limits in tables.items()
         for name, limit in limits.items()
         if limit >= 1
+    ]
+
+
+def baselines_for(device: str) -> tuple[str, ...]:
+    """The PyTorch baselines that a device can run."""
+    return CUDA_BASELINES if device.startswith("cuda") else CPU_BASELINES
+
+
+def _baseline_problems(config: Config) -> list[str]:
+    """Baselines that no target can run."""
+    wanted = config.benchmark.baseline
+    if not wanted:
+        return []
+    if Path(config.model.source).suffix == ".onnx":
+        return [f"benchmark.baseline: model.source is {config.model.source}, and PyTorch runs no ONNX file; remove one"]
+    devices = dict.fromkeys(target.device for target in config.all_targets().values() if target.host is None)
+    if not devices:
+        return ["benchmark.baseline: PyTorch is timed on targets of this machine, and every target names a host"]
+    known = list(dict.fromkeys(name for device in devices for name in baselines_for(device)))
+    return [
+        f"benchmark.baseline: {name} does not run on {', '.join(devices)}; use {', '.join(known)}"
+        for name in wanted
+        if name not in known
     ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeship import __version__, engines
 from edgeship.config import EngineName
-from edgeship.engines import ENGINES, Probe, cuda
+from edgeship.engines import ENGINES, Probe, cuda, processor
 from edgeship.engines.trt import trtexec
 from edgeship.errors import EdgeshipError, TargetError
 from edgeship.results import Result
@@ -54,6 +54,9 @@ def examine() -> Checkup:
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": f"{cuda.platform_name()}, {platform.release()}",
         **packages,
+        "processor": f"{processor.name()}, {processor.cores()} cores",
+        "instruction sets": " ".join(processor.instruction_sets()) or "unknown",
+        "INT8 on the CPU": processor.int8_words(),
         "CUDA driver": here.driver or "none",
         "CUDA runtime": here.runtime or "none",
         **{f"cuda:{gpu.index}": _gpu(gpu) for gpu in here.gpus},

@@ -50,6 +50,8 @@ class ConfigError(UserInputError):
         where: The file that was read.
     """
 
+    problems: tuple[str, ...] = ()
+
     def __init__(self, problems: Sequence[str], *, where: str = "edgeship.toml", do: str | None = None) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
@@ -97,11 +99,14 @@ class MissingExtra(UserInputError):
         extra: The edgeship extra that brings it.
     """
 
+    extra: str | None = None
+
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(
             f"{what} needs the package {package!r}, which is not installed here",
             do=f"pip install 'edgeship[{extra}]'",
         )
+        self.extra = extra
 
 
 class StageError(EdgeshipError):
@@ -135,6 +140,8 @@ class EngineMismatch(EngineError):
         differences: One sentence for each difference, ``"TensorRT 10.3 built it, 11.4 is installed"``.
         reason: The library's own words, where it was asked.
     """
+
+    differences: tuple[str, ...] = ()
 
     def __init__(self, differences: Sequence[str], *, do: str, reason: str | None = None) -> None:
         self.differences = tuple(differences)

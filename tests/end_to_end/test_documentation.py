@@ -14,7 +14,7 @@ import pytest
 import typer
 from conftest import FASHION, ROOT, Edgeship
 
-from edgeship.cli import COMMANDS, USAGE_ERROR, _register, app
+from edgeship.cli import COMMANDS, USAGE_ERROR, app
 
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "engines"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,7 +81,6 @@ def check(arguments: list[str]) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_every_command_of_the_pages_is_one_that_the_command_line_takes(page: Path) -> None:
-    _register()
     wrong = []
     for arguments in commands_of(page.read_text(encoding="utf-8")):
         full = len(arguments) > 1 or arguments[0] in ("doctor", "init")  # a bare name between backticks is no command
@@ -123,7 +122,6 @@ def test_the_commands_of_a_page_run(page: str, tmp_path: Path, edgeship: Edgeshi
 
 
 def test_a_wrong_option_on_a_page_is_found() -> None:
-    _register()
     (planted,) = commands_of("    edgeship bench model.engine --engine tensorrt\n")
     assert "No such option: --engine" in check(planted)
     assert commands_of("```console\n$ ssh device 'edgeship/bin/edgeship verify a.zip --key pub.pem'\n```") == [

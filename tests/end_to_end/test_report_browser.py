@@ -89,10 +89,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {
         "rich": samples.rich(folder / "rich", candidates=8),
         "single": samples.single(folder / "single"),
-        "bare": samples.bare(),
+        "bare": samples.bare(folder / "bare"),
     }
-    for name, evidence in made.items():
-        write_report(evidence, folder / f"{name}.html")
+    for name, run in made.items():
+        write_report(run, folder / f"{name}.html")
     return {name: folder / f"{name}.html" for name in made}
 
 

@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
 import onnx
 import pytest
-from conftest import Edgeship, Project
+from conftest import Edgeship, Project, make_project
+
+from edgeship.decide.finished_run import FinishedRun, open_run
+from edgeship.results import RunResult
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +55,44 @@ def test_a_run_writes_everything_that_the_verdict_rests_on(shipped: Project) -> 
     assert str(shipped.folder) not in json.dumps(told["config"])
 
 
+def test_no_field_of_the_report_stays_unset(tmp_path: Path, edgeship: Edgeship) -> None:
+    """What the report can show is filled by a real run that asks for everything."""
+    made = make_project(tmp_path / "project")
+    made.change('precisions = ["fp32", "int8"]', 'precisions = ["fp32", "int8"]\nsearch = true')
+    made.change("precision = 0.95", 'precision = 0.95\nbaseline = ["eager", "channels-last"]')
+    own = made.config.rename(made.folder / "mine.toml")
+    assert edgeship("ship", own).code == 0
+    run = open_run(made.out)
+    empty = (None, "", (), {})
+    assert [name for name in RunResult.model_fields if getattr(run.result, name) in empty] == []
+    readers = [name for name, value in vars(FinishedRun).items() if isinstance(value, cached_property)]
+    assert len(readers) >= 8
+    assert [name for name in readers if getattr(run, name) in empty] == []
+    assert all(stage.folder and run.stage_folder(stage.name).is_dir() for stage in run.result.stages)
+    assert run.result.config_file == "mine.toml" and run.result.config_text == own.read_text()
+    assert run.changes("default") is not None
+    graphs = {item.candidate: run.graph(item) for item in run.result.trials}
+    assert graphs["fp32"] is None and graphs["int8"].noise
+    rows = run.baselines("default").rows
+    assert [row.name for row in rows] == ["eager", "channels-last"]
+    assert all(row.latency.wall_ms.p50 > 0 and row.batch == 4 for row in rows)
+    page = (made.out / "report.html").read_text()
+    for words in ("PyTorch eager", "The config, mine.toml", "edgeship ship mine.toml", "Search for a mixed-precision"):
+        assert words in page
+    done = edgeship("report", made.out, "-o", tmp_path / "again.html", "--markdown", tmp_path / "again.md")
+    assert done.code == 0
+    assert (tmp_path / "again.html").read_text() == page
+    assert (tmp_path / "again.md").read_text() == (made.out / "summary.md").read_text()
+
+
+def test_a_new_baseline_runs_no_trial_again(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
+    project = copy(shipped, tmp_path / "again")
+    edgeship("ship", project.config)
+    project.change("precision = 0.95", 'precision = 0.95\nbaseline = ["eager"]')
+    assert edgeship("ship", project.config).code == 0
+    assert {name for name, cached in project.stages().items() if not cached} == {"baseline:default"}
+
+
 def test_every_calibration_frame_is_seen(shipped: Project) -> None:
     (stage,) = (shipped.out / "stages").glob("calibrate-*/result.json")
     assert json.loads(stage.read_text())["frames"] == 32  # the project's calibration.count
@@ -59,10 +101,8 @@ def test_every_calibration_frame_is_seen(shipped: Project) -> None:
 def test_an_unchanged_rerun_reuses_everything(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
     project = copy(shipped, tmp_path / "again")
     assert edgeship("ship", project.config).code == 0
-    start = time.perf_counter()
     done = edgeship("ship", project.config)
     assert done.code == 0
-    assert time.perf_counter() - start < 5
     assert all(project.stages().values())
 
 

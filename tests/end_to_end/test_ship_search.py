@@ -17,10 +17,10 @@ from conftest import Edgeship, Project, make_project
 from edgeship.config import Target, load
 from edgeship.data.reference import importable
 from edgeship.decide import loaded_trial
-from edgeship.pipeline import CALIBRATE, FP32, PREPARE
+from edgeship.pipeline import WORKFLOW
 from edgeship.pipeline.search import preview_of
-from edgeship.pipeline.stages import Run, execute, execute_one
-from edgeship.pipeline.trials import reference_target, try_candidates
+from edgeship.pipeline.stages import Run, execute
+from edgeship.pipeline.trials import REFERENCE
 from edgeship.results import Candidate
 
 pytestmark = pytest.mark.slow
@@ -131,10 +131,8 @@ def test_a_preview_judges_the_answers_of_a_tensorrt_plan_without_timing_it(tmp_p
     config = load(project.config)
     with importable(config.root):
         run = Run(config, project.out)
-        execute(run, PREPARE)
-        execute_one(run, CALIBRATE)
-        reference = try_candidates(run, *reference_target(config), (FP32,))
-        base = loaded_trial.load(reference.folders()[0])
+        execute(run, WORKFLOW[: WORKFLOW.index(REFERENCE) + 1])
+        base = loaded_trial.load(run.result(REFERENCE).folders()[0])
         target = Target(engine="tensorrt", device="cuda:0", batch=config.target.batch)
         plain, _ = preview_of(run, target, base, Candidate(name="int8", precision="int8"))
         kept = Candidate(name="int8-keep2", precision="int8", keep=guilty(project))

@@ -10,7 +10,7 @@ import torch
 from gpu_models import images
 
 from edgeship import engines
-from edgeship.config import Benchmark
+from edgeship.config import CUDA_BASELINES, Benchmark
 from edgeship.engines import OpenOptions
 from edgeship.prepare import baseline
 from edgeship.trial.benchmark import benchmark
@@ -26,7 +26,7 @@ def network() -> torch.nn.Module:
     return torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
 
 
-@pytest.mark.parametrize("name", [name for name in baseline.CUDA_BASELINES if not name.startswith("compile")])
+@pytest.mark.parametrize("name", [name for name in CUDA_BASELINES if not name.startswith("compile")])
 def test_each_baseline_is_timed_and_agrees_with_eager(name: str) -> None:
     module = network()
     feeds = images(2)

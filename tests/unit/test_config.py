@@ -77,6 +77,28 @@ def test_gate_on_accuracy_needs_labelled_images(tmp_path: Path) -> None:
     assert "evaluation.images: missing" in problems(tmp_path, text)[0]
 
 
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        (
+            '[benchmark]\nbaseline = ["eager-fp16"]',
+            "benchmark.baseline: eager-fp16 does not run on cpu; use eager,",
+        ),
+        ('[benchmark]\nbaseline = ["compiled"]', "did you mean 'compile'?"),
+        ('[target]\nhost = "me@orin"\n[benchmark]\nbaseline = ["eager"]', "every target names a host"),
+    ],
+)
+def test_a_baseline_that_no_target_runs_is_refused(tmp_path: Path, rest: str, words: str) -> None:
+    text = f'{MINIMAL}[candidates]\nprecisions = ["fp32"]\n{rest}\n'
+    assert words in "\n".join(problems(tmp_path, text))
+
+
+def test_a_baseline_of_an_onnx_file_is_refused(tmp_path: Path) -> None:
+    text = '[model]\nsource = "m.onnx"\n[candidates]\nprecisions = ["fp32"]\n[benchmark]\nbaseline = ["eager"]\n'
+    (found,) = problems(tmp_path, text)
+    assert found.startswith("benchmark.baseline: model.source is m.onnx")
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     text = '[model]\nsource = "nets/a.onnx"\n[preprocess]\n[calibration]\nimages = "calib/"\n'
     config = load(write(tmp_path, text + '[evaluation]\nimages = "data:scenes"\n'))

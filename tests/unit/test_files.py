@@ -213,3 +213,20 @@ def test_writing_replaces_a_link_and_leaves_what_it_led_to(tmp_path: Path) -> No
 def test_a_failing_disk_is_a_storage_error(number: int) -> None:
     with pytest.raises(StorageError, match=re.escape(os.strerror(number))), files.storage_errors(Path("x")):
         raise OSError(number, os.strerror(number), "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands twice"),
+        ('{"a": NaN}', "NaN is not a finite number"),
+        ("[-Infinity]", "-Infinity is not a finite number"),
+        ("[1e999]", "1e999 is not a finite number"),
+        ("[" * 200_000, "nested too deeply"),
+        ("{'a': 1}", "not JSON"),
+    ],
+)
+def test_json_from_outside_is_strict(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        files.parse_json(text)
+    assert files.parse_json('{"a": [1, 2.5, -1e308, true, null]}') == {"a": [1, 2.5, -1e308, True, None]}

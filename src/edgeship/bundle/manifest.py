@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from edgeship.config import Evaluation, Gate, Preprocess, Target
+from edgeship.config import Arithmetic, Evaluation, Gate, Preprocess, Target
 from edgeship.errors import BundleError
 from edgeship.results import Calibrated, Candidate, Identity, Quantiles, Result, TensorInfo, VerdictWord
 
@@ -40,12 +40,13 @@ class KnownAnswer(Result):
     """An input whose output was recorded where the engine was tried: ``.npz`` with ``in:NAME`` and ``out:NAME``.
 
     ``min_snr_db`` is how close the vehicle's answer must come, as signal-to-noise over each output; integer
-    outputs must agree in ``min_equal`` of their elements.
+    outputs must agree in ``min_equal`` of their elements. ``arithmetic``: of INT8 on a CPU, when it was recorded.
     """
 
     path: str
     min_snr_db: float
     min_equal: Annotated[float, Field(ge=0, le=1)] = 0.99
+    arithmetic: Arithmetic | None = None
 
 
 class CalibrationProvenance(Result):
@@ -148,6 +149,15 @@ class Manifest(Result):
                 raise ValueError(f"the {role} {path!r} is not among the files")
             if entry.role != role:
                 raise ValueError(f"{path!r} is named as the {role} but listed as {entry.role}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_arithmetic(self) -> Manifest:
+        if self.known_answer is not None and self.known_answer.arithmetic != self.identity.arithmetic:
+            raise ValueError(
+                f"the known answer was recorded with {self.known_answer.arithmetic} INT8 arithmetic, "
+                f"the engine runs with {self.identity.arithmetic}"
+            )
         return self
 
     @property

@@ -215,7 +215,8 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
     answer = source / trial_folder.KNOWN_ANSWER
     if answer.is_file():
         snr = MIN_SNR_DB.get(spec.candidate.precision, QUANTIZED_SNR_DB)
-        known = KnownAnswer(path=files.add(answer, answer.name, "known-answer"), min_snr_db=snr)
+        place = files.add(answer, answer.name, "known-answer")
+        known = KnownAnswer(path=place, min_snr_db=snr, arithmetic=build.identity.arithmetic)
     plugins = tuple(
         Path(files.add(plugin, f"plugins/{plugin.name}", "plugin")) for plugin in _existing(spec.target.plugins)
     )

@@ -1,10 +1,12 @@
-"""Small helpers that write SVG. Every text and attribute is escaped; nothing uses a style attribute."""
+"""Small helpers that write SVG. Texts and attributes are escaped, control characters removed; no style attributes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from markupsafe import Markup, escape
+
+from edgeship.text import printable
 
 Attribute = str | float | int | None
 
@@ -25,8 +27,8 @@ def element(name: str, *children: str | Markup, **attributes: Attribute) -> Mark
         label = key.removesuffix("_")
         if label not in ("viewBox", "preserveAspectRatio"):
             label = label.replace("_", "-")
-        parts.append(f'{label}="{escape(text)}"')
-    inside = Markup("").join(escape(child) for child in children)
+        parts.append(f'{label}="{escape(printable(text))}"')
+    inside = Markup("").join(child if isinstance(child, Markup) else escape(printable(child)) for child in children)
     head = " ".join(parts)
     return Markup(f"<{head}>{inside}</{name}>") if inside else Markup(f"<{head}/>")
 

@@ -1,57 +1,38 @@
 """The command line: the only place that parses arguments, prints and exits.
 
-Command modules import nothing heavy at their top: ``edgeship --help`` must answer at once.
+``app.py`` holds the program, one file a group of commands, ``output.py`` all that is printed. Command modules import
+nothing heavy at their top: ``edgeship --help`` must answer at once.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Any
 
 import typer
 
+from edgeship.cli import bench, build, bundle, decide, evaluate, init, inspect, prepare, quantize, report, run, ship
+from edgeship.cli.app import COMMANDS, USAGE_ERROR, app
+from edgeship.cli.output import show, write_json
+from edgeship.cli.streams import close_streams, prepare_streams
 from edgeship.errors import EdgeshipError
 
-app = typer.Typer(
-    name="edgeship",
-    help="From a PyTorch vision model to an engine that may ship: one command, one verdict, with the evidence.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-"""Click's base error: typer bundles click in some versions and depends on it in others."""
-
-
-COMMANDS = (
-    "init", "doctor", "ship",
-    "export", "slim", "preflight", "parity", "calibrate", "quantize", "build", "bench", "evaluate", "gate", "compare",
-    "inspect", "bundle", "verify", "run", "rebuild",
-)  # fmt: skip
-"""Every command, in the order of the path; ``--help`` shows them so."""
+__all__ = [
+    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "decide", "evaluate", "init", "inspect", "main",
+    "prepare", "quantize", "report", "run", "ship",
+]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""
 
 
-def _register() -> None:
-    """Import the command modules: each adds its commands to ``app``."""
-    from edgeship.cli import bench, bundle, decide, engine, evaluate, prepare, quantize, ship  # noqa: F401
-
-    order = {name: place for place, name in enumerate(COMMANDS)}
-    app.registered_commands.sort(
-        key=lambda item: order.get(str(item.name or getattr(item.callback, "__name__", "")), len(order))
-    )
-
-
 def main() -> None:
     """The ``edgeship`` command. Exit codes: 0 ship or success, 1 no-ship, 2 wrong input, 3 inconclusive, 4 failed."""
-    _register()
-    sys.exit(_run())
+    prepare_streams()
+    code = _run()
+    close_streams()
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -60,16 +41,12 @@ def _run() -> int:
     except typer.Exit as stop:
         code = stop.exit_code
     except USAGE_ERROR as error:
-        error.show()
-        return 2
+        return _misused(error)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except EdgeshipError as error:
         _report(error)
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except Exception as error:
         if os.environ.get("EDGESHIP_DEBUG"):
             raise
@@ -81,26 +58,27 @@ def _run() -> int:
     return code if isinstance(code, int) else 0
 
 
+def _misused(error: Any) -> int:
+    """Say what is wrong with the arguments; without any, show the help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    if context is not None:
+        _say(context.get_usage())
+        _say(f"Try 'edgeship {context.info_name} --help'." if context.parent else "Try 'edgeship --help'.")
+    message = error.format_message()
+    if message:
+        _say(f"error: {message}")
+    return 2
+
+
 def _report(error: EdgeshipError) -> None:
     if "--json" in sys.argv:
-        import json
-
-        print(
-            json.dumps(
-                {
-                    "error": {
-                        "kind": type(error).__name__,
-                        "found": error.found,
-                        "expected": error.expected,
-                        "do": error.do,
-                    }
-                }
-            )
-        )
+        told = {"kind": type(error).__name__, "found": error.found, "expected": error.expected, "do": error.do}
+        write_json({"error": told}, indent=None)
     if os.environ.get("EDGESHIP_DEBUG"):
-        import traceback
-
-        traceback.print_exc()
+        _say(traceback.format_exc())
     _say(f"error: {error}")
     if error.stage is not None:
         before = ", ".join(error.finished) or "nothing yet"
@@ -108,4 +86,4 @@ def _report(error: EdgeshipError) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    show(text, error=True)

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgeship.cli import app
-from edgeship.cli.engine import PLUGIN
-from edgeship.cli.output import JSON_OPTION, emit, progress_bar
+from edgeship.cli.app import app
+from edgeship.cli.live import progress_bar
+from edgeship.cli.output import JSON_OPTION, emit
+from edgeship.cli.settings import PLUGIN, checked
+from edgeship.errors import DataError, UserInputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Sequence
 
-    from edgeship.config import Benchmark, EngineName
-    from edgeship.engines import OpenOptions
-    from edgeship.progress import Progress
-    from edgeship.results import Latency
+    from edgeship.cli.output import Lines
+    from edgeship.config import EngineName
+    from edgeship.results import Baseline, Latency
     from edgeship.trial.sweep import Sweep
 
 
@@ -47,11 +48,10 @@ def bench(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure an engine: median, p90, p99 of device and wall time, throughput, clocks."""
-    from edgeship.cli.settings import checked
-    from edgeship.config import Benchmark
+    from edgeship.config import Benchmark, load
     from edgeship.engines import OpenOptions
-    from edgeship.errors import UserInputError
     from edgeship.files import storage_errors, write_json, write_text
+    from edgeship.pipeline.bench import Job, measure, measure_by_trtexec, measure_torch
     from edgeship.trial.sweep import plot_svg
 
     if via not in ("api", "trtexec") or baseline not in ("", "torch"):
@@ -66,21 +66,25 @@ def bench(
     options = OpenOptions(place, threads, cuda_graph and place != "cpu", max(sizes), tf32, nhwc, tuple(plugins))
     job = Job(engine, name, options, settings, sizes, _frames(frames), _shapes(shapes), out)
     with progress_bar(quiet=as_json) as progress:
-        found = job.by_trtexec(progress) if via == "trtexec" else job.by_api(progress)
-        beside = job.torch(config, progress) if config is not None and baseline else []
-    result = {"engine": str(engine), "device": place, **found.model_dump(mode="json"), "baseline": beside}
+        found = measure_by_trtexec(job, progress) if via == "trtexec" else measure(job, progress)
+        beside = measure_torch(job, load(config), progress) if config is not None and baseline else ()
+    result = {
+        "engine": str(engine),
+        "device": place,
+        **found.model_dump(mode="json"),
+        "baseline": [row.model_dump(mode="json") for row in beside],
+    }
     if out is not None:
         write_json(out / "bench.json", result)
     if plot is not None:
         with storage_errors(plot):
             write_text(plot, plot_svg(found, f"{engine.name} on {place}"))
-    emit(result, as_json=as_json, text=lambda console: _show(console, found, beside))
+    emit(result, as_json=as_json, lines=lambda: _lines(found, beside))
 
 
 def engine_of(path: Path) -> EngineName:
     """Which engine a file is for, by its header. Raises UserInputError, ArtifactError."""
     from edgeship.engines.trt.plan import read_plan
-    from edgeship.errors import UserInputError
 
     if not path.is_file():
         raise UserInputError(f"no engine file at {path}", do="edgeship build MODEL.onnx")
@@ -89,135 +93,16 @@ def engine_of(path: Path) -> EngineName:
 
 def batch_sizes(text: str) -> list[int]:
     """``"1,2,4"`` → ``[1, 2, 4]``. Raises UserInputError."""
-    from edgeship.errors import UserInputError
-
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserInputError(f"--batches {text!r} is no list of batch sizes", expected="--batches 1,2,4,8")
     return sorted({int(part) for part in parts})
 
 
-class Job:
-    """What one call measures."""
-
-    def __init__(
-        self,
-        path: Path,
-        name: EngineName,
-        options: OpenOptions,
-        settings: Benchmark,
-        batches: list[int],
-        frames: dict[str, Any] | None,
-        shapes: dict[str, tuple[int, ...]],
-        folder: Path | None,
-    ) -> None:
-        self.path, self.name, self.options, self.settings = path, name, options, settings
-        self.batches, self.frames, self.shapes, self.folder = batches, frames, shapes, folder
-
-    def by_api(self, progress: Progress) -> Sweep:
-        """Measure in this process. Raises as :func:`edgeship.trial.sweep.sweep` and the engine's ``open``."""
-        import time
-
-        from edgeship import engines
-        from edgeship.engines.inspect import require_fit
-        from edgeship.trial.sweep import Sweep, sweep
-
-        if self.name != "onnxruntime":
-            require_fit(self.path, self.options.device)
-        begin = time.perf_counter()
-        with engines.get(self.name).open(self.path, self.options) as runner:
-            load_s = time.perf_counter() - begin
-            found = sweep(
-                runner,
-                self.batches,
-                self.settings,
-                frames=self.frames,
-                shapes=self.shapes,
-                folder=self.folder,
-                progress=progress,
-            )
-        rows = tuple(latency.model_copy(update={"load_s": load_s}) for latency in found.latencies)
-        return Sweep(latencies=rows, stopped=found.stopped, feeds=found.feeds)
-
-    def by_trtexec(self, progress: Progress) -> Sweep:
-        """Let trtexec measure.
-
-        Raises:
-            TargetError: There is none here.
-            UserInputError: Another engine, or a batch that it does not have.
-        """
-        import tempfile
-
-        from edgeship.engines.inspect import describe
-        from edgeship.engines.trt import trtexec
-        from edgeship.errors import UserInputError
-        from edgeship.trial.benchmark import quantiles
-        from edgeship.trial.sweep import Sweep, batches_for, folder_of, samples_below, shapes_for
-
-        if self.name != "tensorrt":
-            raise UserInputError(f"--via trtexec measures TensorRT engines, {self.path} is one of {self.name}")
-        inputs = describe(self.path, self.options.plugins).inputs
-        if not inputs:
-            raise UserInputError(
-                f"the inputs of {self.path} are not known here, so no batch can be asked of it",
-                expected=f"{self.path.name}.json beside it, as edgeship build writes, or an engine that opens here",
-                do="edgeship build MODEL.onnx --engine tensorrt --via trtexec, then bench what it writes",
-            )
-        wanted = batches_for(inputs, self.batches)
-        rows = []
-        with tempfile.TemporaryDirectory() as scratch:
-            for number, batch in enumerate(wanted):
-                progress(number, len(wanted), f"trtexec, batch {batch}")
-                shapes = shapes_for(inputs, batch, self.shapes)
-                dynamic = {info.name for info in inputs if any(isinstance(axis, str) for axis in info.shape)}
-                measure = trtexec.Measure(
-                    {name: shape for name, shape in shapes.items() if name in dynamic},
-                    self.settings,
-                    batch=batch,
-                    cuda_graph=self.options.cuda_graph,
-                    device=self.options.device,
-                    plugins=self.options.plugins,
-                )
-                place = folder_of(self.folder, batch, wanted) or Path(scratch)
-                found = trtexec.benchmark(self.path, measure, quantiles, place)
-                rows.append(samples_below(found, place, self.folder))
-        return Sweep(latencies=tuple(rows), feeds="trtexec's own random inputs")
-
-    def torch(self, config: Path, progress: Progress) -> list[dict[str, Any]]:
-        """PyTorch on the same shapes. A baseline that PyTorch cannot make is listed with its reason."""
-        from edgeship.config import load
-        from edgeship.errors import EngineError
-        from edgeship.prepare import baseline
-        from edgeship.prepare.model import load as load_model
-        from edgeship.results import TensorInfo
-        from edgeship.trial.benchmark import benchmark
-        from edgeship.trial.sweep import feeds_for
-
-        settings = load(config)
-        model = load_model(settings.model, settings.root)
-        inputs = [TensorInfo(name=key, shape=spec.shape, dtype=spec.dtype) for key, spec in model.inputs.items()]
-        rows: list[dict[str, Any]] = []
-        names = baseline.names(self.options.device)
-        for number, name in enumerate(names):
-            progress(number, len(names), f"PyTorch {name}")
-            with baseline.open_baseline(name, model.module, tuple(model.inputs), self.options.device) as runner:
-                for batch in self.batches:
-                    feeds = feeds_for(inputs, batch, self.frames, self.shapes)
-                    row: dict[str, Any] = {"name": name, "batch": batch}
-                    try:
-                        row["latency"] = benchmark(runner, feeds, self.settings).model_dump(mode="json")
-                    except EngineError as error:
-                        row["failed"] = error.found
-                    rows.append(row)
-        return rows
-
-
 def _frames(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     import numpy as np
-
-    from edgeship.errors import DataError
 
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -227,8 +112,6 @@ def _frames(path: Path | None) -> dict[str, Any] | None:
 
 
 def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
-    from edgeship.errors import UserInputError
-
     found = {}
     for text in texts:
         name, separator, rest = text.partition("=")
@@ -241,7 +124,7 @@ def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _show(console: Console, found: Sweep, beside: list[dict[str, Any]]) -> None:
+def _lines(found: Sweep, beside: Sequence[Baseline]) -> Lines:
     from rich.table import Table
 
     from edgeship.results import common_clock
@@ -258,11 +141,10 @@ def _show(console: Console, found: Sweep, beside: list[dict[str, Any]]) -> None:
             f"{latency.throughput:,.0f}",
             f"{times.samples}{'' if latency.settled else ' (not settled)'}",
         )
-    console.print(table)
-    for note in _notes(found.latencies, found):
-        console.print(note, soft_wrap=True)
+    yield table
+    yield from _notes(found.latencies, found)
     if beside:
-        console.print(_beside(found, beside))
+        yield (_beside(found, beside))
 
 
 def _notes(latencies: tuple[Latency, ...], found: Sweep) -> list[str]:
@@ -279,20 +161,20 @@ def _notes(latencies: tuple[Latency, ...], found: Sweep) -> list[str]:
     return [*notes, f"stopped: {found.stopped}"] if found.stopped else notes
 
 
-def _beside(found: Sweep, beside: list[dict[str, Any]]) -> Any:
+def _beside(found: Sweep, beside: Sequence[Baseline]) -> Any:
     from rich.table import Table
 
-    from edgeship.results import Latency, common_clock
+    from edgeship.results import common_clock
 
     clock = common_clock(found.latencies)
     ours = {row.batch: timed.quantiles.p50 for row in found.latencies if (timed := row.timed(clock))}
     table = Table("PyTorch", "batch", "p50 ms", "engine is faster by", box=None)
     for row in beside:
-        if "failed" in row:
-            table.add_row(row["name"], str(row["batch"]), "–", row["failed"])
+        if row.latency is None:
+            table.add_row(row.name, str(row.batch), "–", row.failed)
             continue
-        theirs, mine = Latency.model_validate(row["latency"]).timed(clock), ours.get(row["batch"])
+        theirs, mine = row.latency.timed(clock), ours.get(row.batch)
         time = f"{theirs.quantiles.p50:.3f}" if theirs else "–"
         ratio = f"{theirs.quantiles.p50 / mine:.2f}x" if theirs and mine else "–"
-        table.add_row(row["name"], str(row["batch"]), time, ratio)
+        table.add_row(row.name, str(row.batch), time, ratio)
     return table

@@ -1,4 +1,4 @@
-"""The vehicle's commands: bundle, verify, run, rebuild; and ``trial``, which targets use."""
+"""``bundle``, ``verify`` and ``rebuild``; and ``trial``, which targets use."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit, progress_bar, working
+from edgeship.cli.app import app
+from edgeship.cli.live import progress_bar, working
+from edgeship.cli.output import JSON_OPTION, emit
+from edgeship.cli.settings import KEY_OPTION, VERDICT_CODES
+from edgeship.errors import EdgeshipError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from edgeship.runtime.model import Frame
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
     from edgeship.bundle.manifest import Manifest
-
-KEY_OPTION = typer.Option(None, "--key", help="Ed25519 public key (PEM or OpenSSH); the bundle must be signed by it.")
+    from edgeship.cli.output import Lines
 
 
 @app.command(hidden=True)
@@ -32,7 +27,6 @@ def trial(
     end_with_stdin: bool = typer.Option(False, "--end-with-stdin", help="Stop when standard input closes."),
 ) -> None:
     """Run the trial in FOLDER in this process. With --json, progress comes as one JSON object a line."""
-    from edgeship.errors import EdgeshipError
     from edgeship.targets import wire
     from edgeship.trial.run import run_trial
 
@@ -77,10 +71,11 @@ def bundle(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Verify a bundle, sign it, pack it as one file."""
-    from edgeship.bundle import MANIFEST, verify, zip_bundle
+    from edgeship.bundle import verify, zip_bundle
+    from edgeship.bundle.find import find_bundle
     from edgeship.bundle.write import sign_bundle
 
-    folder = source if (source / MANIFEST).is_file() else _bundle_of_run(source)
+    folder = find_bundle(source)
     with working("verifying and packing", quiet=as_json):
         manifest = verify(folder)
         if sign is not None:
@@ -88,28 +83,7 @@ def bundle(
         if pack is not None:
             zip_bundle(folder, pack)
     told = {"bundle": str(folder), "signed": sign is not None, "zip": str(pack) if pack else None}
-    emit({**told, **_facts(manifest)}, as_json=as_json, text=lambda out: _tell(out, manifest, told))
-
-
-def _bundle_of_run(folder: Path) -> Path:
-    """The bundle in a work folder: ``bundle``, or ``bundle-TARGET`` where one of several targets shipped."""
-    from edgeship.bundle import MANIFEST
-    from edgeship.errors import BundleError
-
-    found = sorted(path.parent for path in folder.glob(f"bundle*/{MANIFEST}"))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise BundleError(
-            f"{folder} holds a bundle for each of {len(found)} targets: {', '.join(path.name for path in found)}",
-            expected="one bundle",
-            do=f"edgeship bundle {found[0]}",
-        )
-    raise BundleError(
-        f"there is no bundle in {folder}",
-        expected="a bundle folder, or the work folder of a run whose verdict was SHIP",
-        do="edgeship ship edgeship.toml",
-    )
+    emit({**told, **_facts(manifest)}, as_json=as_json, lines=lambda: _tell(manifest, told))
 
 
 @app.command()
@@ -122,55 +96,16 @@ def verify(
 ) -> None:
     """Check a bundle's hashes, its signature and its fit with this machine. Parses nothing of it with an engine."""
     from edgeship.bundle import verify as verify_bundle
+    from edgeship.bundle.find import find_bundle
     from edgeship.runtime.model import check_fit
 
+    path = find_bundle(path)
     with working("verifying", quiet=as_json):
         manifest = verify_bundle(path, key)
         if fit:
             check_fit(manifest, device or manifest.target.device, path)
     told = {"bundle": str(path), "signature": "matches" if key else "not asked for", "fits": fit or None}
-    emit({**told, **_facts(manifest)}, as_json=as_json, text=lambda out: _tell(out, manifest, told))
-
-
-@app.command()
-def run(
-    path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
-    images: list[Path] = typer.Argument(..., help="Images to predict."),
-    key: Path | None = KEY_OPTION,
-    budget: float | None = typer.Option(None, "--budget-ms", min=0, help="Longest time for a frame, in milliseconds."),
-    device: str | None = typer.Option(None, "--device", help="Default: the one it was built for."),
-    allow_misfit: bool = typer.Option(False, "--allow-misfit", help="Try an engine built for another machine."),
-    as_json: bool = JSON_OPTION,
-) -> None:
-    """Predict images with a bundle; shows the time of each part of the frame against the budget."""
-    from edgeship.errors import DataError
-
-    absent = [str(image) for image in images if not image.is_file()]
-    if absent:
-        raise DataError(
-            f"no image at {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}",
-            do="check the path; nothing was run",
-        )
-    from edgeship.runtime.model import load
-
-    with (
-        progress_bar(quiet=as_json) as progress,
-        load(path, key=key, budget_ms=budget, device=device, allow_misfit=allow_misfit) as model,
-    ):
-        frames = []
-        for number, image in enumerate(images):
-            progress(number, len(images), "predicting")
-            frames.append((image, model.predict(image)))
-        seen = model.statistics()
-        confidence = model.manifest.evaluation.operating_confidence if model.manifest.evaluation else 0.0
-    told: dict[str, Any] = {
-        "frames": [frame_json(image, frame, confidence) for image, frame in frames],
-        "missed": seen.missed,
-        "budget_ms": budget,
-        "p50_ms": seen.p50_ms,
-        "p99_ms": seen.p99_ms,
-    }
-    emit(told, as_json=as_json, text=lambda out: show_frames(out, told))
+    emit({**told, **_facts(manifest)}, as_json=as_json, lines=lambda: _tell(manifest, told))
 
 
 @app.command()
@@ -185,12 +120,13 @@ def rebuild(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Build a bundle's engine again on this machine, run its trial and its gate: a rebuilt engine is a new engine."""
+    from edgeship.bundle.find import find_bundle
     from edgeship.pipeline.rebuild import RebuildOptions
     from edgeship.pipeline.rebuild import rebuild as rebuild_bundle
 
     options = RebuildOptions(device=device, key=key, images=images, labels=labels, sign_with=sign, password=_password())
     with progress_bar(quiet=as_json) as progress:
-        made = rebuild_bundle(path, out, options, progress)
+        made = rebuild_bundle(find_bundle(path), out, options, progress)
     told = {
         "verdict": made.decision.verdict,
         "sentence": made.decision.sentence,
@@ -198,16 +134,16 @@ def rebuild(
         "decision": made.decision.model_dump(mode="json"),
     }
 
-    def text(console: Console) -> None:
-        console.print(_plain(made.decision.sentence), markup=False)
+    def lines() -> Lines:
+        yield made.decision.sentence
         for judged in made.decision.judged:
             for reason in judged.reasons:
-                console.print(f"  {_plain(reason)}", markup=False)
+                yield f"  {reason}"
         if made.bundle:
-            console.print(f"bundle: {made.bundle}", markup=False)
+            yield f"bundle: {made.bundle}"
 
-    emit(told, as_json=as_json, text=text)
-    raise typer.Exit({"SHIP": 0, "NO-SHIP": 1, "INCONCLUSIVE": 3}[made.decision.verdict])
+    emit(told, as_json=as_json, lines=lines)
+    raise typer.Exit(VERDICT_CODES[made.decision.verdict])
 
 
 def _password() -> bytes | None:
@@ -224,7 +160,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     return {**shown, "files": len(manifest.files)}
 
 
-def _tell(out: Console, manifest: Manifest, told: dict[str, Any]) -> None:
+def _tell(manifest: Manifest, told: dict[str, Any]) -> Lines:
     identity = manifest.identity
     lines = [
         ("bundle", told["bundle"]),
@@ -238,75 +174,4 @@ def _tell(out: Console, manifest: Manifest, told: dict[str, Any]) -> None:
     ]
     for name, value in lines:
         if value:
-            out.print(f"{name:>10}  {_plain(str(value))}", markup=False)
-
-
-def _plain(text: str) -> str:
-    """Text from a file, without characters that would steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
-PARTS = ("preprocess", "infer", "postprocess", "total")
-
-
-def frame_json(image: Path, frame: Frame, confidence: float) -> dict[str, Any]:
-    """One frame as plain values. Boxes below ``confidence`` are left out."""
-    timing = frame.timing
-    return {
-        "image": str(image),
-        **_prediction(frame.prediction, confidence),
-        "preprocess_ms": timing.preprocess_ms,
-        "wait_ms": timing.wait_ms,
-        "infer_ms": timing.infer_ms,
-        "postprocess_ms": timing.postprocess_ms,
-        "total_ms": timing.total_ms,
-        "late": timing.late,
-    }
-
-
-def _prediction(prediction: Any, confidence: float) -> dict[str, Any]:
-    import numpy as np
-
-    from edgeship.decode.predictions import Classification, Detection, Segmentation
-
-    if isinstance(prediction, Classification):
-        return {"top": [[name, round(score, 6)] for name, score in prediction.top(5)]}
-    if isinstance(prediction, Detection):
-        kept = prediction.above(confidence)
-        rows = zip(kept.names, kept.scores.tolist(), kept.boxes.tolist(), strict=True)
-        return {"boxes": [{"class": name, "score": score, "box": box} for name, score, box in rows]}
-    if isinstance(prediction, Segmentation):
-        values, counts = np.unique(prediction.mask, return_counts=True)
-        shares = {
-            (prediction.classes[value] if 0 <= value < len(prediction.classes) else str(value)): count
-            for value, count in zip(values.tolist(), (counts / prediction.mask.size).tolist(), strict=True)
-        }
-        return {"shares": shares}
-    return {"outputs": {name: list(value.shape) for name, value in prediction.outputs.items()}}
-
-
-def show_frames(out: Console, told: dict[str, Any]) -> None:
-    """A line for each image, then the parts of the frame against the budget."""
-    for frame in told["frames"]:
-        late = "  LATE" if frame["late"] else ""
-        out.print(f"{frame['image']}  {_words(frame)}  {frame['total_ms']:.2f} ms{late}", markup=False)
-    out.print("")
-    out.print(f"{'wall ms':>12}  {'median':>8}  {'p99':>8}", markup=False)
-    for part in PARTS:
-        out.print(f"{part:>12}  {told['p50_ms'][part]:8.3f}  {told['p99_ms'][part]:8.3f}", markup=False)
-    if told["budget_ms"] is not None:
-        count = len(told["frames"])
-        out.print(f"budget {told['budget_ms']:g} ms: {told['missed']} of {count} frames missed it", markup=False)
-
-
-def _words(frame: dict[str, Any]) -> str:
-    if "top" in frame:
-        words = [f"{name} {score:.3f}" for name, score in frame["top"][:3]]
-    elif "boxes" in frame:
-        words = [f"{row['class']} {row['score']:.2f}" for row in frame["boxes"][:8]] or ["no box"]
-    elif "shares" in frame:
-        ranked = sorted(frame["shares"].items(), key=lambda item: -item[1])
-        words = [f"{name} {share:.1%}" for name, share in ranked[:5]]
-    else:
-        words = [f"{name} {shape}" for name, shape in frame["outputs"].items()]
-    return ", ".join("".join(character if character.isprintable() else " " for character in word) for word in words)
+            yield f"{name:>10}  {value}"

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgeship.cli import app
+from edgeship.cli.app import app
 from edgeship.cli.output import JSON_OPTION, emit
+from edgeship.cli.settings import VERDICT_CODES
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from edgeship.cli.output import Lines
     from edgeship.config import Gate
     from edgeship.decide.runs import Change, Comparison
     from edgeship.results import Decision
 
-EXIT_CODES = {"SHIP": 0, "NO-SHIP": 1, "INCONCLUSIVE": 3}
 MOST_CLASSES = 12
 """Figures of single classes that ``compare`` prints; all of them are in its JSON."""
 ORDER = ("SHIP", "INCONCLUSIVE", "NO-SHIP")
@@ -42,37 +41,26 @@ def gate(
         "verdict": verdict,
         "decisions": [decision.model_dump(mode="json") for decision in decisions],
     }
-    emit(value, as_json=as_json, text=lambda console: _show_decisions(console, decisions))
-    raise typer.Exit(EXIT_CODES[verdict])
+    emit(value, as_json=as_json, lines=lambda: _show_decisions(decisions))
+    raise typer.Exit(VERDICT_CODES[verdict])
 
 
 def _rules(result: Path, rules: Path | None) -> Gate:
     """The gate of a config file; without one, the gate that the run was judged by."""
-    from pydantic import ValidationError
+    from edgeship.config import load
+    from edgeship.decide.finished_run import open_run
 
-    from edgeship.config import Gate, load
-    from edgeship.decide.runs import read_run
-    from edgeship.errors import ArtifactError
-
-    if rules is not None:
-        return load(rules).gate
-    run, _ = read_run(result)
-    try:
-        return Gate.model_validate(run.config.get("gate", {}))
-    except ValidationError as error:
-        raise ArtifactError(
-            f"the gate in {result} is not valid: {error.errors()[0]['msg']}", do="give the rules with --rules"
-        ) from None
+    return load(rules).gate if rules is not None else open_run(result).gate
 
 
-def _show_decisions(console: Console, decisions: tuple[Decision, ...]) -> None:
+def _show_decisions(decisions: tuple[Decision, ...]) -> Lines:
     for decision in decisions:
         where = f" on {decision.target_name}" if len(decisions) > 1 else ""
-        console.print(f"{decision.verdict}{where}: {decision.sentence}", markup=False)
+        yield f"{decision.verdict}{where}: {decision.sentence}"
         for judged in decision.judged:
-            console.print(f"  {judged.candidate}: {judged.outcome}", markup=False)
+            yield f"  {judged.candidate}: {judged.outcome}"
             for rule in judged.rules:
-                console.print(f"    {rule.outcome:<12} {rule.name}: {rule.reason}", markup=False)
+                yield f"    {rule.outcome:<12} {rule.name}: {rule.reason}"
 
 
 @app.command()
@@ -85,15 +73,15 @@ def compare(
     from edgeship.decide.runs import compare as compare_runs
 
     found = compare_runs(run_a, run_b)
-    emit(found, as_json=as_json, text=lambda console: _show_comparison(console, found))
+    emit(found, as_json=as_json, lines=lambda: _show_comparison(found))
 
 
-def _show_comparison(console: Console, found: Comparison) -> None:
+def _show_comparison(found: Comparison) -> Lines:
     from rich.table import Table
 
-    console.print(found.sentence, markup=False)
+    yield (found.sentence)
     chosen = tuple(name or "nothing" for name in found.chosen)
-    console.print(f"chosen: {chosen[0]} → {chosen[1]}" if chosen[0] != chosen[1] else f"chosen: {chosen[0]} in both")
+    yield (f"chosen: {chosen[0]} → {chosen[1]}" if chosen[0] != chosen[1] else f"chosen: {chosen[0]} in both")
     for item in found.candidates:
         place = item.target if item.target == item.other_target else f"{item.target} → {item.other_target}"
         table = Table(title=f"{item.candidate} ({place})", title_justify="left", box=None, pad_edge=False)
@@ -106,17 +94,17 @@ def _show_comparison(console: Console, found: Comparison) -> None:
         moved = [change for change in item.classes if change.before != change.after]
         for change in moved[:MOST_CLASSES]:
             table.add_row(*_row(change))
-        console.print(table)
+        yield table
         if len(moved) > MOST_CLASSES:
-            console.print(f"{len(moved) - MOST_CLASSES} smaller changes of single classes: see --json")
+            yield f"{len(moved) - MOST_CLASSES} smaller changes of single classes: see --json"
     for label, names in (("only in A", found.only_a), ("only in B", found.only_b)):
         if names:
-            console.print(f"{label}: {', '.join(names)}", markup=False)
+            yield f"{label}: {', '.join(names)}"
     if not found.paired:
-        console.print("the two runs were not evaluated on the same images: changes of metrics have no interval")
+        yield "the two runs were not evaluated on the same images: changes of metrics have no interval"
     for label, lines in (("settings", found.settings), ("environment", found.environment)):
         for line in lines:
-            console.print(f"{label}: {line}", markup=False)
+            yield f"{label}: {line}"
 
 
 def _row(change: Change) -> tuple[str, ...]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit, progress_bar
+from edgeship.cli.app import app
+from edgeship.cli.live import progress_bar
+from edgeship.cli.output import JSON_OPTION, emit
+from edgeship.cli.settings import checked, engine_name, preprocess_of, section_of
+from edgeship.errors import UserInputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from edgeship.cli.output import Lines
     from edgeship.config import EngineName, Evaluation, Preprocess
     from edgeship.results import Evaluated
 
@@ -77,7 +79,7 @@ def evaluate(
         result = result.model_copy(update={"records": None})
     else:
         write(result, out / "evaluation.json")
-    emit(result, as_json=as_json, text=lambda screen: _print(screen, result, out))
+    emit(result, as_json=as_json, lines=lambda: _lines(result, out))
 
 
 def _settings(
@@ -85,8 +87,6 @@ def _settings(
 ) -> tuple[Evaluation, Preprocess]:
     """The config's tables under what the command line says."""
     from edgeship import config as configs
-    from edgeship.cli.settings import checked, preprocess_of, section_of
-    from edgeship.errors import UserInputError
 
     base, steps = configs.Evaluation(), None
     if config is not None:
@@ -105,28 +105,21 @@ def _settings(
 
 
 def _engine(model: Path, name: str | None) -> EngineName:
-    from edgeship.data.names import suggest
-    from edgeship.engines import ENGINES
-    from edgeship.errors import UserInputError
-
     if not model.is_file():
         raise UserInputError(f"no file at {model}", do="name an engine or an .onnx file")
-    if name is None and model.suffix == ".onnx":
+    if name is not None:
+        return engine_name(name)
+    if model.suffix == ".onnx":
         return "onnxruntime"
-    if name is None:
-        raise UserInputError(f"{model.name} does not say which engine runs it", do="add --engine tensorrt, or another")
-    for known in ENGINES:
-        if known == name:
-            return known
-    raise UserInputError(f"--engine {suggest(name, list(ENGINES))}", expected=", ".join(ENGINES))
+    raise UserInputError(f"{model.name} does not say which engine runs it", do="add --engine tensorrt, or another")
 
 
-def _print(screen: Console, result: Evaluated, out: Path | None) -> None:
+def _lines(result: Evaluated, out: Path | None) -> Lines:
     from rich.table import Table
 
-    screen.print(f"{result.task}: {result.images} images, {result.images_per_s:.1f} images/s")
+    yield f"{result.task}: {result.images} images, {result.images_per_s:.1f} images/s"
     for name, value in result.metrics.items():
-        screen.print(f"  {name:<16} {value:.4f}")
+        yield f"  {name:<16} {value:.4f}"
     if result.per_class:
         table = Table(box=None, pad_edge=False)
         for column in ("class", *result.per_class, "examples"):
@@ -135,8 +128,7 @@ def _print(screen: Console, result: Evaluated, out: Path | None) -> None:
             if count:
                 values = [row.get(name) for row in result.per_class.values()]
                 table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values), str(count))
-        screen.print(table)
-    for line in (*result.notes, *(f"skipped {name}" for name in result.skipped)):
-        screen.print(line, markup=False)
+        yield table
+    yield from (*result.notes, *(f"skipped {name}" for name in result.skipped))
     if out is not None:
-        screen.print(f"wrote {out / 'evaluation.json'}", markup=False)
+        yield f"wrote {out / 'evaluation.json'}"

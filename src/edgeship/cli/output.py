@@ -1,41 +1,68 @@
-"""What the command line shows: results as text or JSON, and progress bars. Imports rich only when it draws."""
+"""All that the command line prints: results as text or JSON, and errors.
+
+Text is printed as text: names from files carry no markup, and nothing that steers a terminal reaches it. Rich is
+imported when there is something to draw.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
-    from edgeship.progress import Progress
+    Lines = Iterable[RenderableType]
+    """What a command prints: text, tables."""
 
 JSON_OPTION = typer.Option(False, "--json", help="Print the result as JSON.")
+LOG_WIDTH = 120
+"""Columns of a table where there is no terminal and COLUMNS is not set."""
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A rich console that wraps nothing when it is not a terminal."""
-    from rich.console import Console
+def show(*lines: RenderableType, error: bool = False) -> None:
+    """Print lines and tables to standard output, or to standard error: the one way by which text is printed."""
+    screen = console(error=error)
+    for item in lines:
+        screen.print(item)
 
-    width = None if sys.stdout.isatty() else 120
-    return Console(stderr=stderr, highlight=False, emoji=False, width=width, soft_wrap=not sys.stdout.isatty())
+
+def console(*, error: bool = False) -> Console:
+    """The console of standard output or standard error; it wraps nothing where there is no terminal."""
+    return _screen(sys.stderr if error else sys.stdout)
 
 
-def emit(result: BaseModel | dict[str, Any], *, as_json: bool, text: Callable[[Console], None]) -> None:
-    """Print a result: JSON to standard output, or text by ``text``."""
+@lru_cache(maxsize=2)
+def _screen(stream: TextIO) -> Console:
+    from edgeship.cli.screen import Screen
+
+    plain = not stream.isatty()
+    columns = os.environ.get("COLUMNS", "")
+    width = (int(columns) if columns.isdecimal() and int(columns) > 0 else LOG_WIDTH) if plain else None
+    return Screen(
+        file=stream, highlight=False, markup=False, emoji=False, legacy_windows=False, width=width, soft_wrap=plain
+    )
+
+
+def emit(result: BaseModel | dict[str, Any], *, as_json: bool, lines: Callable[[], Lines]) -> None:
+    """Print a result: JSON to standard output, or its ``lines``, where a line end in a name is a space."""
     if as_json:
-        value = result if isinstance(result, dict) else result.model_dump(mode="json")
-        print(json.dumps(value, indent=2))
+        write_json(result if isinstance(result, dict) else result.model_dump(mode="json"))
     else:
-        text(console())
+        show(*(item.replace("\n", " ") if isinstance(item, str) else item for item in lines()))
+
+
+def write_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print a value as JSON, in ASCII with escapes."""
+    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
 
 
 @contextmanager
@@ -52,39 +79,3 @@ def native_output_aside() -> Iterator[None]:
         ctypes.CDLL(None).fflush(None)
         os.dup2(saved, 1)
         os.close(saved)
-
-
-@contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
-    """A progress bar on standard error for anything longer than a second; nothing when it is no terminal."""
-    from edgeship.progress import silent
-
-    if quiet or not sys.stderr.isatty():
-        yield silent
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=console(stderr=True), transient=True) as bar:
-        shown: dict[str, Any] = {}
-        turn = Lock()
-
-        def report(done: int, total: int | None, what: str) -> None:
-            with turn:
-                if what not in shown:
-                    for old in shown.values():
-                        bar.remove_task(old)
-                    shown.clear()
-                    shown[what] = bar.add_task(what, total=total)
-                bar.update(shown[what], completed=done, total=total)
-
-        yield report
-
-
-@contextmanager
-def working(what: str, *, quiet: bool = False) -> Iterator[None]:
-    """A moving bar on standard error for a step that cannot tell how far it is."""
-    with progress_bar(quiet=quiet) as progress:
-        progress(0, None, what)
-        yield

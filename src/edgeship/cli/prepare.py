@@ -1,4 +1,4 @@
-"""``init``, ``export``, ``slim`` and ``parity``."""
+"""``export``, ``slim`` and ``parity``."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit, working
-from edgeship.cli.quantize import IMAGES, NPZ, PREPROCESS, given_frames
+from edgeship.cli.app import app
+from edgeship.cli.live import working
+from edgeship.cli.output import JSON_OPTION, emit
+from edgeship.cli.settings import IMAGES, NPZ, PREPROCESS, checked, given_frames
+from edgeship.errors import UserInputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from edgeship.cli.output import Lines
     from edgeship.config import Model
     from edgeship.results import Exported, Slimmed
 
@@ -33,9 +34,7 @@ PARITY_FRAMES = 4
 def _model_settings(source: str, inputs: list[str], weights: Path | None, opset: int = 18) -> Model:
     from pydantic import ValidationError
 
-    from edgeship.cli.settings import checked
     from edgeship.config import InputSpec, Model
-    from edgeship.errors import UserInputError
 
     specs = {}
     for text in inputs:
@@ -49,24 +48,6 @@ def _model_settings(source: str, inputs: list[str], weights: Path | None, opset:
         except ValidationError as error:
             raise UserInputError(f"--input {text!r}: {error.errors()[0]['msg']}") from None
     return checked(Model, {"source": source, "inputs": specs, "weights": weights, "opset": opset}, "the options")
-
-
-@app.command()
-def init(
-    source: str = typer.Option("model:build", help="Where the model comes from."),
-    task: str = typer.Option("classification", help="classification | detection | segmentation"),
-    engine: str = typer.Option("onnxruntime", help="onnxruntime | tensorrt | tensorrt-rtx"),
-    out: Path = typer.Option(Path("edgeship.toml"), "--out", "-o", help="The file to write."),
-    force: bool = typer.Option(False, "--force", help="Replace an existing file."),
-) -> None:
-    """Write a starter edgeship.toml."""
-    from edgeship.errors import UserInputError
-    from edgeship.files import write_text
-
-    if out.exists() and not force:
-        raise UserInputError(f"{out} exists already", do="give another name with --out, or --force to replace it")
-    write_text(out, starter(source, task, engine))
-    print(f"wrote {out}; put in your own paths, shapes and limits, then: edgeship ship {out}")
 
 
 @app.command()
@@ -91,19 +72,19 @@ def export(
         write_bytes(out, (Path(folder) / result.model.path).read_bytes())
     result = result.model_copy(update={"model": result.model.model_copy(update={"path": out.name})})
 
-    def text(screen: Console) -> None:
-        screen.print(f"wrote {out}: {result.nodes} nodes, opset {result.opset}, {result.parameters:,} parameters")
-        _print_tensors(screen, result)
+    def lines() -> Lines:
+        yield f"wrote {out}: {result.nodes} nodes, opset {result.opset}, {result.parameters:,} parameters"
+        yield from _tensors(result)
         for ours, theirs in result.renamed.items():
-            screen.print(f"  note: the exporter renamed {ours} to {theirs}; use {theirs} downstream")
+            yield f"  note: the exporter renamed {ours} to {theirs}; use {theirs} downstream"
 
-    emit(result, as_json=as_json, text=text)
+    emit(result, as_json=as_json, lines=lines)
 
 
-def _print_tensors(screen: Console, result: Exported | Slimmed) -> None:
+def _tensors(result: Exported | Slimmed) -> Lines:
     for label, tensors in (("input ", result.inputs), ("output", result.outputs)):
         for info in tensors:
-            screen.print(f"  {label} {info.name}: {info.dtype} [{', '.join(map(str, info.shape))}]", markup=False)
+            yield f"  {label} {info.name}: {info.dtype} [{', '.join(map(str, info.shape))}]"
 
 
 @app.command()
@@ -118,19 +99,19 @@ def slim(
     with working("simplifying", quiet=as_json):
         result = run(model, out)
 
-    def text(screen: Console) -> None:
-        screen.print(
+    def lines() -> Lines:
+        yield (
             f"wrote {out}: {result.nodes_before} → {result.nodes_after} nodes, "
             f"answers equal within {result.max_difference or 0:.1e}"
         )
-        _print_tensors(screen, result)
+        yield from _tensors(result)
 
-    emit(result, as_json=as_json, text=text)
+    emit(result, as_json=as_json, lines=lines)
 
 
 def _real_feeds(onnx: Path, images: Path | None, npz: Path | None, preprocess: list[str]) -> list[dict[str, Any]]:
     """A batch of real frames for the graph; none when none were named."""
-    from edgeship.pipeline.prepare import fit_batch
+    from edgeship.data.feeds import batch_of
     from edgeship.prepare.graph import inputs_of, load_onnx
 
     if images is None and npz is None:
@@ -138,7 +119,7 @@ def _real_feeds(onnx: Path, images: Path | None, npz: Path | None, preprocess: l
     inputs = inputs_of(load_onnx(onnx))
     axis = inputs[0].shape[0] if inputs and inputs[0].shape else PARITY_FRAMES
     size = axis if isinstance(axis, int) else PARITY_FRAMES
-    return [fit_batch(feeds, inputs) for _, feeds in given_frames(onnx, (images, npz), preprocess, size, size)]
+    return [batch_of(feeds, inputs, size) for _, feeds in given_frames(onnx, (images, npz), preprocess, size, size)]
 
 
 @app.command()
@@ -157,7 +138,6 @@ def parity(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """PyTorch against ONNX, on seeded inputs and on real frames; names the first operator that diverges."""
-    from edgeship.cli.settings import checked
     from edgeship.config import Parity
     from edgeship.prepare.parity import Request, require
     from edgeship.prepare.parity import parity as run
@@ -172,79 +152,12 @@ def parity(
     if not as_json:
         require(result)
 
-    def text(screen: Console) -> None:
+    def lines() -> Lines:
         real = f" and {result.real_images} real frames" if result.real_images else ""
-        screen.print(f"parity OK on {result.random_inputs} seeded inputs{real} (rtol {rtol:g}, atol {atol:g})")
+        yield f"parity OK on {result.random_inputs} seeded inputs{real} (rtol {rtol:g}, atol {atol:g})"
         for item in result.outputs:
-            screen.print(f"  {item.name}: max {item.max_abs:.3g}, mean {item.mean_abs:.3g}", markup=False)
+            yield f"  {item.name}: max {item.max_abs:.3g}, mean {item.mean_abs:.3g}"
 
-    emit(result, as_json=as_json, text=text)
+    emit(result, as_json=as_json, lines=lines)
     if not result.passed:
         raise typer.Exit(4)
-
-
-LABELS = {
-    "classification": 'images = "val/"                    # one folder per class, named like the class',
-    "detection": 'images = "val/"\nlabels = "val/annotations.json"    # COCO JSON\n'
-    'decoder = "yolox"                  # yolox | ultralytics | detr | nms | module:callable',
-    "segmentation": 'images = "val/images/"\nlabels = "val/masks/"              # masks with the images\' names',
-}
-METRIC = {"classification": "top1", "detection": "map", "segmentation": "miou"}
-FIT = {"classification": "center-crop", "detection": "letterbox", "segmentation": "stretch"}
-
-
-def starter(source: str, task: str, engine: str) -> str:
-    """The text of a config for a model, with places to fill in.
-
-    Raises:
-        UserInputError: An unknown task or engine.
-    """
-    from edgeship.engines import ENGINES
-    from edgeship.errors import UserInputError
-
-    if task not in METRIC:
-        raise UserInputError(f"unknown task {task!r}", expected=f"one of {', '.join(METRIC)}")
-    if engine not in ENGINES:
-        raise UserInputError(f"unknown engine {engine!r}", expected=f"one of {', '.join(ENGINES)}")
-    device = "cpu" if engine == "onnxruntime" else "cuda:0"
-    precisions = '["fp32", "int8"]' if engine == "onnxruntime" else '["fp32", "fp16", "int8"]'
-    return f"""# edgeship: from a PyTorch model to an engine that may ship.
-
-[model]
-source  = "{source}"               # module:callable that returns an nn.Module, or a path to .onnx or .pt2
-# weights = "weights.safetensors"
-
-[model.inputs.images]               # one table for each input of forward()
-shape = ["batch", 3, 224, 224]      # a name makes the axis dynamic; a number fixes it
-dtype = "float32"
-
-[preprocess]                        # written once: calibration, evaluation and the vehicle use the same
-fit   = "{FIT[task]}"               # center-crop | letterbox | stretch
-color = "rgb"
-mean  = [123.675, 116.28, 103.53]   # in grey levels, 0..255
-std   = [58.395, 57.12, 57.375]
-
-[calibration]
-images = "calib/"                   # a few hundred frames from the deployment camera
-count  = 512
-method = "auto"                     # auto | entropy | minmax | percentile | mse
-
-[evaluation]
-task   = "{task}"
-{LABELS[task]}
-
-[target]
-engine = "{engine}"
-device = "{device}"
-batch  = {{ min = 1, opt = 1, max = 8 }}   # opt: your real serving batch
-
-[candidates]
-precisions = {precisions}
-search = false                      # true: look for the fastest mixed-precision engine that passes
-
-[gate]
-latency_p99_ms = 33.0
-max_drop   = {{ {METRIC[task]} = 0.01 }}
-# critical = {{ pedestrian = 0.01 }}  # classes with a rule of their own
-confidence = 0.95
-"""

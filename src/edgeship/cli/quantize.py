@@ -8,49 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit, progress_bar, working
+from edgeship.cli.app import app
+from edgeship.cli.live import progress_bar, working
+from edgeship.cli.output import JSON_OPTION, emit
+from edgeship.cli.settings import IMAGES, NPZ, PREPROCESS, given_frames, preprocess_of
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from edgeship.cli.output import Lines
     from edgeship.data.frames import Frames
     from edgeship.results import Calibrated
 
 MODEL = typer.Argument(help="The FP32 ONNX file.")
-IMAGES = typer.Option(None, help="Folder of frames from the deployment camera.")
-NPZ = typer.Option(None, help=".npz of raw images ('images') or of one ready array for each input.")
-PREPROCESS = typer.Option(
-    [],
-    "--preprocess",
-    "-p",
-    help="A setting of [preprocess] as key=value, such as mean=127,127,127; repeat. Needed for images.",
-)
 COUNT = typer.Option(512, help="How many frames to take, spread evenly over the sorted names.")
 BATCH = typer.Option(8, help="Frames in a batch.")
-
-
-def given_frames(
-    model: Path, source: tuple[Path | None, Path | None], settings: list[str], count: int, batch: int
-) -> Frames:
-    """The frames that ``--images`` or ``--npz`` names, for the inputs of an ONNX file.
-
-    Raises:
-        DataError: None or both were given, or they cannot be used.
-    """
-    from edgeship.cli.settings import preprocess_of
-    from edgeship.data.frames import FrameChoice, frames
-    from edgeship.errors import DataError
-    from edgeship.prepare.graph import inputs_of, load_onnx
-
-    given = [path for path in source if path is not None]
-    if len(given) != 1:
-        raise DataError(
-            "no frames were given" if not given else "--images and --npz were both given",
-            expected="real frames from one place (random data is never used)",
-            do="give --images FOLDER or --npz FILE",
-        )
-    return frames(given[0], preprocess_of(settings), inputs_of(load_onnx(model)), FrameChoice(count=count, batch=batch))
 
 
 def _preprocess_hash(frames: Frames) -> str:
@@ -77,7 +47,6 @@ def calibrate(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure INT8 ranges on real frames, once for every engine."""
-    from edgeship.cli.settings import preprocess_of
     from edgeship.data.frames import FrameChoice, not_comparable
     from edgeship.data.frames import frames as choose
     from edgeship.prepare.calibrate import CalibrateOptions, method_named
@@ -104,23 +73,29 @@ def calibrate(
         )
     with progress_bar(quiet=as_json) as progress:
         result = run(model, chosen, out, options, progress)
-    emit(result, as_json=as_json, text=lambda screen: _print_calibrated(screen, result, out))
+    emit(result, as_json=as_json, lines=lambda: _print_calibrated(result, out))
 
 
-def _print_calibrated(screen: Console, result: Calibrated, out: Path) -> None:
-    screen.print(f"wrote {out}: {result.tensors} tensors from {result.frames} frames, method {result.method}")
+def _print_calibrated(result: Calibrated, out: Path) -> Lines:
+    yield f"wrote {out}: {result.tensors} tensors from {result.frames} frames, method {result.method}"
     where = "on held-out frames" if result.held_out else "on the calibration frames"
     for score in result.methods:
         agreement = "" if score.agreement is None else f", agreement {score.agreement:.3f}"
         mark = " ← chosen" if score.method == result.method else ""
-        screen.print(f"  {score.method:<10} {score.snr_db:6.1f} dB {where}{agreement}{mark}")
+        yield f"  {score.method:<10} {score.snr_db:6.1f} dB {where}{agreement}{mark}"
     if result.moved_p95 is not None:
-        screen.print(
+        yield (
             f"  over the last quarter of the frames 95 % of the thresholds moved by less than {result.moved_p95:.1%}"
         )
     for sentence in (result.advice, *result.unchecked):
         if sentence:
-            screen.print(f"  {sentence}", markup=False)
+            yield f"  {sentence}"
+
+
+SATURATES = (
+    "this processor has no VNNI: onnxruntime's own kernels would saturate here. The figures above are of exact "
+    "arithmetic, which edgeship's engine and runtime set too; elsewhere set session.x64quantprecision = 1"
+)
 
 
 @app.command()
@@ -140,6 +115,7 @@ def quantize(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """An INT8, FP8 or FP16 graph, run on real frames and compared with the reference."""
+    from edgeship.engines import processor
     from edgeship.prepare import calibration_cache as caches
     from edgeship.prepare.compare import worst
     from edgeship.prepare.graph import load_onnx
@@ -163,15 +139,17 @@ def quantize(
     with working("quantizing", quiet=as_json):
         result = run(model, calibration, out, frames, QuantizeOptions(style, asked, tuple(keep)))
 
-    def text(screen: Console) -> None:
-        screen.print(f"wrote {out}: {result.precision} for {engine}, {result.quantized_nodes} quantized nodes")
+    def lines() -> Lines:
+        yield f"wrote {out}: {result.precision} for {engine}, {result.quantized_nodes} quantized nodes"
         for name, value in result.output_snr_db.items():
-            screen.print(f"  output {name}: {value:.1f} dB signal-to-noise against FP32", markup=False)
+            yield f"  output {name}: {value:.1f} dB signal-to-noise against FP32"
         for layer in worst(result.noise, 5):
-            screen.print(f"  {layer.snr_db:6.1f} dB  {layer.operator} {layer.node}", markup=False)
+            yield f"  {layer.snr_db:6.1f} dB  {layer.operator} {layer.node}"
         if result.kept:
-            screen.print(f"  kept in high precision: {', '.join(result.kept)}", markup=False)
+            yield f"  kept in high precision: {', '.join(result.kept)}"
+        if style == "onnxruntime" and processor.saturates():
+            yield f"  {SATURATES}"
         if result.left:
-            screen.print(f"  left in FP32 by AutoCast: {', '.join(result.left)}", markup=False)
+            yield f"  left in FP32 by AutoCast: {', '.join(result.left)}"
 
-    emit(result, as_json=as_json, text=text)
+    emit(result, as_json=as_json, lines=lines)

@@ -1,13 +1,33 @@
-"""Tables of the config given as ``key=value`` on the command line."""
+"""Options that several commands share, and tables of the config given as ``key=value`` on the command line."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import typer
+
+from edgeship.errors import DataError, UserInputError
+from edgeship.text import did_you_mean
+
 if TYPE_CHECKING:
-    from edgeship.config import Preprocess, Section
+    from edgeship.config import EngineName, Preprocess, Section
+    from edgeship.data.frames import Frames
 
     S = TypeVar("S", bound=Section)
+
+PLUGIN = typer.Option([], "--plugin", help="A shared library of TensorRT plugins to load. Repeat for more.")
+IMAGES = typer.Option(None, help="Folder of frames from the deployment camera.")
+NPZ = typer.Option(None, help=".npz of raw images ('images') or of one ready array for each input.")
+PREPROCESS = typer.Option(
+    [],
+    "--preprocess",
+    "-p",
+    help="A setting of [preprocess] as key=value, such as mean=127,127,127; repeat. Needed for images.",
+)
+KEY_OPTION = typer.Option(None, "--key", help="Ed25519 public key (PEM or OpenSSH); the bundle must be signed by it.")
+VERDICT_CODES = {"SHIP": 0, "NO-SHIP": 1, "INCONCLUSIVE": 3}
+"""The exit code of each verdict."""
 
 _LISTS = {"mean", "std"}
 
@@ -31,9 +51,6 @@ def section_of(kind: type[S], texts: list[str], option: str, base: S) -> S:
     Raises:
         UserInputError: As :func:`preprocess_of`.
     """
-    from edgeship.data.names import suggest
-    from edgeship.errors import UserInputError
-
     values: dict[str, Any] = {}
     for text in texts:
         key, separator, value = text.partition("=")
@@ -41,7 +58,7 @@ def section_of(kind: type[S], texts: list[str], option: str, base: S) -> S:
             raise UserInputError(f"{option} {text!r} is not key=value", expected=f"{option} size=224,224")
         if key not in kind.model_fields:
             raise UserInputError(
-                f"{option}: unknown key {suggest(key, list(kind.model_fields))}",
+                f"{option}: unknown key {did_you_mean(key, list(kind.model_fields))}",
                 expected=", ".join(kind.model_fields),
             )
         many = "," in value or key in _LISTS
@@ -57,10 +74,39 @@ def checked(kind: type[S], values: dict[str, Any], option: str) -> S:
     """
     from pydantic import ValidationError
 
-    from edgeship.errors import UserInputError
-
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
         raise UserInputError(f"{option}: " + "; ".join(lines)) from None
+
+
+def engine_name(text: str) -> EngineName:
+    """A checked engine name. Raises UserInputError, with the nearest name."""
+    from edgeship.engines import ENGINES
+
+    for name in ENGINES:
+        if name == text:
+            return name
+    raise UserInputError(f"there is no engine {did_you_mean(text, ENGINES)}", expected=", ".join(ENGINES))
+
+
+def given_frames(
+    model: Path, source: tuple[Path | None, Path | None], settings: list[str], count: int, batch: int
+) -> Frames:
+    """The frames that ``--images`` or ``--npz`` names, for the inputs of an ONNX file.
+
+    Raises:
+        DataError: None or both were given, or they cannot be used.
+    """
+    from edgeship.data.frames import FrameChoice, frames
+    from edgeship.prepare.graph import inputs_of, load_onnx
+
+    given = [path for path in source if path is not None]
+    if len(given) != 1:
+        raise DataError(
+            "no frames were given" if not given else "--images and --npz were both given",
+            expected="real frames from one place (random data is never used)",
+            do="give --images FOLDER or --npz FILE",
+        )
+    return frames(given[0], preprocess_of(settings), inputs_of(load_onnx(model)), FrameChoice(count=count, batch=batch))

@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, console, progress_bar
-
-if TYPE_CHECKING:
-    from edgeship.results import StageRun
-
-EXIT = {"SHIP": 0, "NO-SHIP": 1, "INCONCLUSIVE": 3}
+from edgeship.cli.app import app
+from edgeship.cli.live import display, duration
+from edgeship.cli.output import JSON_OPTION, show, write_json
+from edgeship.cli.settings import VERDICT_CODES
 
 
 @app.command()
 def ship(
     config: Path = typer.Argument(Path("edgeship.toml"), help="The config file."),
     out: Path | None = typer.Option(None, "--out", help="The work folder (default: edgeship-out beside the config)."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="A line for each thing that a stage does."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """The whole path: export, parity, calibrate, build, benchmark, evaluate, gate, report. Ends in a verdict."""
-    import time
+    """The whole path: export, parity, calibrate, build, benchmark, evaluate, gate, report. Ends in a verdict.
 
+    Exit codes: 0 SHIP, 1 NO-SHIP, 2 the input or the config is wrong, 3 INCONCLUSIVE, 4 a stage failed.
+    """
+    from edgeship import pipeline
     from edgeship.config import load
+    from edgeship.decide.report import terminal_summary
 
     start = time.perf_counter()
     settings = load(config)
-    folder = out or settings.root / "edgeship-out"
-    with progress_bar(quiet=as_json) as progress:
-        from edgeship import pipeline
-
-        screen = console(stderr=True)
-
-        def on_stage(name: str, run: StageRun | None) -> None:
-            if run is None:
-                progress(0, None, name)
-            elif not as_json:
-                how = "reused" if run.cached else f"{run.seconds:.1f} s"
-                screen.print(f"  {name:<40} {how}", markup=False)
-
-        outcome = pipeline.ship(settings, folder, progress, on_stage)
+    with display(quiet=as_json, verbose=verbose) as shown:
+        finished = pipeline.ship(settings, out or settings.root / "edgeship-out", shown.progress, shown.stage)
     if as_json:
-        print(outcome.result.model_dump_json(indent=2))
+        write_json(finished.result.model_dump(mode="json"))
     else:
-        screen = console()
-        for row in outcome.summary:
-            screen.print(row)
-        screen.print(f"done in {time.perf_counter() - start:.1f} s", markup=False)
-    raise typer.Exit(EXIT[outcome.result.verdict])
+        show(*terminal_summary(finished), f"done in {duration(time.perf_counter() - start)}")
+    raise typer.Exit(VERDICT_CODES[finished.result.verdict])

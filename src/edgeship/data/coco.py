@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeship.data.names import suggest
 from edgeship.data.preprocess import Geometry
 from edgeship.errors import DataError
+from edgeship.text import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,7 +97,7 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
         name_ = categories[annotation["category_id"]]
         if name_ not in position:
             raise DataError(
-                f"{path}: category {suggest(name_, classes)} has annotations and is no class of the model",
+                f"{path}: category {did_you_mean(name_, classes)} has annotations and is no class of the model",
                 expected=f"categories out of evaluation.classes ({', '.join(classes[:5])}, …)",
                 do="rename the category, remove its annotations, or mend evaluation.classes",
             )
@@ -233,7 +233,7 @@ def from_dict(name: str, target: Any, classes: Sequence[str]) -> Boxes:
     for label in target["labels"]:
         number = position.get(label, -1) if isinstance(label, str) else int(label)
         if not 0 <= number < len(classes):
-            raise DataError(f"{name}: label {suggest(str(label), classes)} is no class")
+            raise DataError(f"{name}: label {did_you_mean(str(label), classes)} is no class")
         labels.append(number)
     if len(labels) != len(boxes):
         raise DataError(f"{name} has {len(boxes)} boxes and {len(labels)} labels")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgeship.errors import DataError
+from edgeship.text import did_you_mean
 
 
 def read_classes(value: tuple[str, ...] | Path | None) -> tuple[str, ...] | None:
@@ -41,13 +41,6 @@ def unknown_names(found: Iterable[str], known: Sequence[str]) -> str:
     """The names in ``found`` that are not known, with the nearest known one; empty when all are known."""
     valid = set(known)
     stray = [name for name in found if name not in valid]
-    return "; ".join(suggest(name, known) for name in stray[:5]) + (
+    return "; ".join(did_you_mean(name, known) for name in stray[:5]) + (
         f"; and {len(stray) - 5} more" if len(stray) > 5 else ""
     )
-
-
-def suggest(name: str, known: Sequence[str]) -> str:
-    """The name in quotes, with the nearest known one where there is one."""
-    folded = {item.lower(): item for item in known}
-    close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
-    return f"{name!r} (did you mean {folded[close[0]]!r}?)" if close else repr(name)

@@ -6,7 +6,6 @@ or whose bound does not reach, is inconclusive and never a pass.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from edgeship.decide.sentences import Told, sentence
 from edgeship.decide.sequence import Spending, in_sequence, tested
 from edgeship.errors import UserInputError
 from edgeship.results import Clock, Decision, Judged, Rule, VerdictWord, common_clock
+from edgeship.text import nearest
 
 
 def judge(
@@ -179,9 +179,9 @@ def _refuse_percents(gate: Gate, records: Arrays) -> None:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), [item.lower() for item in known], n=1, cutoff=0.5)
+    close = nearest(name, known)
     if close:
-        return f"did you mean {next(item for item in known if item.lower() == close[0])!r}?"
+        return f"did you mean {close!r}?"
     return f"known here: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}" if known else "none is known here"
 
 

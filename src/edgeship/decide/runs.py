@@ -11,33 +11,14 @@ from edgeship import metrics
 from edgeship.config import Gate
 from edgeship.decide import rulebook
 from edgeship.decide.drops import Reference, measure
+from edgeship.decide.finished_run import open_run
 from edgeship.decide.gate import judge
 from edgeship.decide.loaded_trial import Measured, load
 from edgeship.errors import ArtifactError, DataError, UserInputError
 from edgeship.metrics import paired
-from edgeship.results import SCHEMA_VERSION, Decision, Result, Rule, RunResult, TrialSummary, read
+from edgeship.results import Decision, Result, Rule, RunResult, TrialSummary
 
 Direction = Literal["better", "worse", "same", "unsure"]
-
-
-def read_run(path: Path) -> tuple[RunResult, Path]:
-    """A run's result.json, given the file or its folder.
-
-    Returns:
-        The result and the folder it stands in.
-
-    Raises:
-        ArtifactError: Absent, malformed, or of another schema version.
-    """
-    file = path / "result.json" if path.is_dir() else path
-    run = read(RunResult, file)
-    if run.schema_version != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{file} has schema version {run.schema_version}",
-            expected=f"schema version {SCHEMA_VERSION}",
-            do="run edgeship ship again with this version",
-        )
-    return run, file.parent
 
 
 def judge_again(path: Path, gate: Gate) -> tuple[Decision, ...]:
@@ -47,22 +28,15 @@ def judge_again(path: Path, gate: Gate) -> tuple[Decision, ...]:
         ArtifactError: The result, or a trial that it names, is absent, changed or malformed.
         UserInputError: A rule about a metric or class that was not measured.
     """
-    run, folder = read_run(path)
-    reference = _load(folder, run.reference)
+    run = open_run(path)
+    reference = load(run.inside(run.result.reference.folder))
     found = []
-    for target in dict.fromkeys(item.target_name for item in run.trials):
-        trials = [_load(folder, item) for item in run.trials if item.target_name == target]
+    for target in dict.fromkeys(item.target_name for item in run.result.trials):
+        trials = [load(run.inside(item.folder)) for item in run.result.trials if item.target_name == target]
         found.append(judge(gate, trials, reference))
     if not found:
         raise ArtifactError(f"{path} names no trial", do="run edgeship ship again")
     return tuple(found)
-
-
-def _load(folder: Path, summary: TrialSummary) -> Measured:
-    place = (folder / summary.folder).resolve()
-    if not place.is_relative_to(folder.resolve()):
-        raise ArtifactError(f"result.json names the trial folder {summary.folder!r}", expected="one inside the run")
-    return load(place)
 
 
 class Change(Result):
@@ -115,7 +89,8 @@ def compare(path_a: Path, path_b: Path, confidence: float = 0.95) -> Comparison:
         ArtifactError: A run that cannot be read.
         UserInputError: No candidate is in both runs.
     """
-    (a, folder_a), (b, folder_b) = read_run(path_a), read_run(path_b)
+    run_a, run_b = open_run(path_a), open_run(path_b)
+    a, b = run_a.result, run_b.result
     names_a, names_b = _by_name(a), _by_name(b)
     if len({target for _, target in names_a}) == 1 == len({target for _, target in names_b}):
         target = next(iter(names_a))[1]
@@ -129,7 +104,7 @@ def compare(path_a: Path, path_b: Path, confidence: float = 0.95) -> Comparison:
     found, shared = [], False
     for key in common:
         one, two = names_a[key], names_b[key]
-        pair = _load(folder_a, one), _load(folder_b, two)
+        pair = load(run_a.inside(one.folder)), load(run_b.inside(two.folder))
         before, after = (_class_metrics(item) for item in pair)
         names = sorted(one.metrics.keys() & two.metrics.keys())
         intervals = _intervals(*pair, names, sorted(before.keys() & after.keys()), confidence)

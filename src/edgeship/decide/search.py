@@ -304,6 +304,7 @@ class _Search:
             keep=tried.keep,
             sentence=f"{sentence}.{self._preview_sentence()}",
             attempts=tuple(self.attempts),
+            ranking=self.ranking,
             builds=self.builds,
             saved_builds=self._saved(),
         )
@@ -321,6 +322,7 @@ class _Search:
             chosen=high.judged.candidate if passes and high is not None else None,
             sentence=sentence + self._preview_sentence(),
             attempts=tuple(self.attempts),
+            ranking=self.ranking,
             builds=self.builds,
             saved_builds=self._saved(),
         )

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.config import Evaluation
-from edgeship.data.names import suggest
 from edgeship.data.preprocess import Geometry
 from edgeship.data.reference import is_reference, resolve
 from edgeship.decode import dense
@@ -25,6 +24,7 @@ from edgeship.decode.boxes import nms
 from edgeship.decode.detectors import DECODERS, Head
 from edgeship.decode.predictions import Classification, Detection, Prediction, Raw, Segmentation
 from edgeship.errors import DataError, EngineError, OutputError
+from edgeship.text import did_you_mean
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array
@@ -116,7 +116,7 @@ def _check_name(task: str, decoder: str | None) -> None:
         raise DataError(f"no decoder for the task {task!r}", expected=", ".join(KNOWN))
     if decoder is not None and decoder not in KNOWN[task]:
         raise DataError(
-            f"evaluation.decoder is {suggest(decoder, KNOWN[task])}",
+            f"evaluation.decoder is {did_you_mean(decoder, KNOWN[task])}",
             expected=f"{', '.join(KNOWN[task])} or module:callable for {task}",
         )
 

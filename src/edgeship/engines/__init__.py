@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from edgeship.config import Calibrator, EngineName, Precision, Target
+from edgeship.config import Arithmetic, Calibrator, EngineName, Precision, Target
 from edgeship.errors import ArtifactError
 from edgeship.files import sha256_bytes
 from edgeship.progress import Progress, silent
@@ -56,7 +56,7 @@ class OpenOptions:
     """How to open an engine.
 
     ``max_batch`` sizes the buffers; None: the engine's own profile maximum. ``sha256``: of the only bytes that may be
-    opened: a file that was changed after it was checked is refused.
+    opened: a file that was changed after it was checked is refused. ``arithmetic``: that of INT8 on a CPU.
     """
 
     device: str = "cpu"
@@ -67,6 +67,7 @@ class OpenOptions:
     nhwc: bool = True
     plugins: tuple[Path, ...] = ()
     sha256: str | None = None
+    arithmetic: Arithmetic = "exact"
 
 
 def read_engine(path: Path, options: OpenOptions) -> bytes:

@@ -117,10 +117,10 @@ def get(task: str) -> Task:
         from edgeship.metrics.custom import CustomTask
 
         return CustomTask(task)
-    from edgeship.data.names import suggest
+    from edgeship.text import did_you_mean
 
     raise UserInputError(
-        f"evaluation.task is {suggest(task, list(TASKS))}", expected=f"{', '.join(TASKS)} or module:callable"
+        f"evaluation.task is {did_you_mean(task, list(TASKS))}", expected=f"{', '.join(TASKS)} or module:callable"
     )
 
 

@@ -17,6 +17,22 @@ from edgeship.metrics.matching import AREAS, IOU_THRESHOLDS
 if TYPE_CHECKING:
     from edgeship.metrics import Array, RecordsLike
 
+SIZES = ("small", "medium", "large")
+METRICS = (
+    "map",
+    "map50",
+    "map75",
+    *(f"map_{size}" for size in SIZES),
+    "ar",
+    "ar1",
+    "ar10",
+    *(f"ar_{size}" for size in SIZES),
+    "recall",
+    *(f"recall_{size}" for size in SIZES),
+    "precision",
+)
+CLASS_METRICS = ("ap", "ap50", *(f"ap_{size}" for size in SIZES), "ar", "recall", "precision")
+
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
 LATE = np.append(np.arange(101) / 100 < RECALL_LEVELS, False)
 """Levels that floating point puts just above their hundredth: an equal recall does not reach them (pycocotools)."""
@@ -113,8 +129,6 @@ _AVERAGED = {"map": "ap", "map50": "ap50", "map75": "ap75"} | {f"map_{a}": f"ap_
 
 def resample(records: RecordsLike, weights: Array, names: Sequence[str]) -> dict[str, Array]:
     """Metrics under many weightings at once: float64 [B] for each name (see :meth:`edgeship.metrics.Task.resample`)."""
-    from edgeship.metrics.detection import check_name
-
     columns = np.ascontiguousarray(np.asarray(weights, dtype=np.float32).T)
     if columns.shape[0] != int(records["count"]):
         raise DataError(f"{columns.shape[0]} weights for {int(records['count'])} images", expected="one for each image")
@@ -260,3 +274,16 @@ def _running(columns: Array, image: Array, members: Array, places: Array) -> Arr
     if len(filled):
         sums[filled] = np.add.reduceat(rows, starts[filled], axis=0)
     return np.cumsum(sums, axis=0, out=sums)
+
+
+def check_name(name: str) -> tuple[str, str | None]:
+    """Split ``metric`` or ``metric/class``.
+
+    Raises:
+        DataError: No such metric.
+    """
+    metric, _, class_name = name.partition("/")
+    if metric not in (CLASS_METRICS if class_name else METRICS):
+        known = CLASS_METRICS if class_name else METRICS
+        raise DataError(f"detection has no metric {name!r}", expected=", ".join(known))
+    return metric, class_name or None

@@ -26,29 +26,14 @@ import numpy as np
 from edgeship.config import Evaluation
 from edgeship.data.coco import Boxes
 from edgeship.decode.predictions import Detection, Prediction
-from edgeship.errors import DataError
 from edgeship.metrics import Summary, average_precision
+from edgeship.metrics.average_precision import CLASS_METRICS, METRICS, SIZES
 from edgeship.metrics.matching import AREAS, MAX_DETECTIONS, match, outside_bits
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, Mask, Records, RecordsLike
 
 CLASS_METRIC = "ap"
-SIZES = ("small", "medium", "large")
-METRICS = (
-    "map",
-    "map50",
-    "map75",
-    *(f"map_{size}" for size in SIZES),
-    "ar",
-    "ar1",
-    "ar10",
-    *(f"ar_{size}" for size in SIZES),
-    "recall",
-    *(f"recall_{size}" for size in SIZES),
-    "precision",
-)
-CLASS_METRICS = ("ap", "ap50", *(f"ap_{size}" for size in SIZES), "ar", "recall", "precision")
 
 
 class DetectionCollector:
@@ -231,16 +216,3 @@ def groups(records: RecordsLike) -> Array:
     """The image of each example of :func:`successes`: int32 [G]."""
     found: Array = records["gt_image"]
     return found
-
-
-def check_name(name: str) -> tuple[str, str | None]:
-    """Split ``metric`` or ``metric/class``.
-
-    Raises:
-        DataError: No such metric.
-    """
-    metric, _, class_name = name.partition("/")
-    if metric not in (CLASS_METRICS if class_name else METRICS):
-        known = CLASS_METRICS if class_name else METRICS
-        raise DataError(f"detection has no metric {name!r}", expected=", ".join(known))
-    return metric, class_name or None

@@ -1,4 +1,4 @@
-"""Calibration and candidate graphs from the config: frames chosen, hashes bound, the right converter called."""
+"""The calibration stage: frames chosen, hashes bound, ranges measured or a cache taken over."""
 
 from __future__ import annotations
 
@@ -7,25 +7,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgeship.config import Precision
 from edgeship.data import datasets, rows
-from edgeship.data.frames import FrameChoice, Frames, image_hash, not_comparable, spread
+from edgeship.data.frames import FrameChoice, Frames, frames, image_hash, not_comparable, spread
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, storage_errors
-from edgeship.pipeline import prepare
-from edgeship.pipeline.stages import Run
+from edgeship.pipeline.candidates import candidates, needs_calibration
+from edgeship.pipeline.frames import data_hash, evaluation_hash, require_calibration
+from edgeship.pipeline.prepare import SLIM
+from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
-from edgeship.prepare.fp16 import to_half
-from edgeship.prepare.quantize import QuantizeOptions, quantize
-from edgeship.prepare.quantized_tensors import Style
-from edgeship.results import Artifact, Calibrated, Candidate, Quantized, Slimmed, read
+from edgeship.prepare.graph import load_onnx
+from edgeship.results import Artifact, Calibrated, read
 
 CACHE = "calib.cache"
 EVALUATION_FRAMES = 64
 """Evaluation images on which clipping is counted."""
+
+
+def calibrate_key(run: Run) -> Any:
+    """The graph, the frames, the preprocessing and the method; evaluation images for clipping and overlap."""
+    settings = run.config.calibration
+    source = settings.images or settings.npz
+    evaluation = run.config.evaluation
+    return {
+        "model": run.result(SLIM).model.sha256,
+        "images": data_hash(run, source) if source is not None else None,
+        "evaluation": [evaluation_hash(run), evaluation.task, evaluation.limit],
+        "preprocess": dump(run.config.preprocess),
+        "calibration": settings.model_dump(mode="json", exclude={"images", "npz"}),
+        "cache": run.hasher.file(settings.cache) if settings.cache is not None and settings.cache.is_file() else None,
+        "versions": versions("onnxruntime", "numpy"),
+    }
 
 
 def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
@@ -36,17 +49,16 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         CacheError: The cache belongs to something else.
     """
     settings = run.config.calibration
-    model = run.path("slim", "model.onnx")
+    model = run.path(SLIM, "model.onnx")
     if settings.cache is not None:
         return _adopt(run, settings.cache, folder)
     source = settings.images or settings.npz
     if source is None:
-        prepare.require_calibration(run.config)
+        require_calibration(run.config)
         raise DataError("no calibration frames", do="set calibration.images to frames from the deployment camera")
-    batch = _batch(run, settings.batch)
-    chosen = prepare.choose_frames(
-        run, source, FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt)
-    )
+    batch = graph_batch(run, settings.batch)
+    choice = FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt)
+    chosen = frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)
     options = CalibrateOptions(
         method=settings.method,
         percentile=settings.percentile,
@@ -63,9 +75,9 @@ def preprocess_hash(run: Run) -> str:
     return sha256_json(run.config.preprocess.model_dump(mode="json")) if run.config.preprocess is not None else ""
 
 
-def _batch(run: Run, wanted: int) -> int:
-    """The calibration batch; a graph with a fixed batch axis decides it."""
-    first = run.result("slim", Slimmed).inputs[0].shape[0]
+def graph_batch(run: Run, wanted: int) -> int:
+    """``wanted`` rows, or the number that the graph has fixed."""
+    first = run.result(SLIM).inputs[0].shape[0]
     return first if isinstance(first, int) else wanted
 
 
@@ -119,53 +131,12 @@ def _or(path: Path, other: Path) -> Path:
 
 
 def _graph(run: Run) -> Any:
-    from edgeship.prepare.graph import load_onnx
-
-    return load_onnx(run.path("slim", "model.onnx"))
+    return load_onnx(run.path(SLIM, "model.onnx"))
 
 
-def make_graph(run: Run, folder: Path, candidate: Candidate, precision: Precision, style: Style) -> Quantized:
-    """A candidate's ONNX in ``folder/model.onnx``, checked on the known real frames."""
-    model, out = run.path("slim", "model.onnx"), folder / "model.onnx"
-    frames = known_batches(run)
-    if precision == "fp16":
-        return to_half(model, frames, out, candidate.keep)
-    calibrated = run.result("calibrate", Calibrated)
-    loaded = calibration_cache.load(
-        run.path("calibrate", calibrated.cache.path), calibration_cache.Expected(), trust=True
-    )
-    options = QuantizeOptions(style, precision, candidate.keep, run.config.quantization.per_channel)
-    return quantize(model, loaded, out, frames, options)
+def has_int8(run: Run) -> bool:
+    """Whether a candidate, or the search, rests on INT8 ranges."""
+    return run.config.candidates.search or any(needs_calibration(item) for item in candidates(run.config))
 
 
-def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
-    """The known real frames as batches that the graph takes.
-
-    Raises:
-        DataError: The config names no images at all.
-    """
-    known = run.result("frames", prepare.KnownFrames)
-    if known.arrays is None:
-        raise DataError("no real frames", do="name calibration.images: converting precision is checked on real frames")
-    with np.load(run.path("frames", known.arrays.path), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    size = _batch(run, len(known.ids))
-    rows = max(len(known.ids) - len(known.ids) % size, size)
-    batches = []
-    for start in range(0, rows, size):
-        feeds = {name: prepare.rows_of(array, start, size) for name, array in arrays.items()}
-        batches.append((tuple(known.ids[start : start + size]), feeds))
-    return batches
-
-
-def frames_of(run: Run, count: int) -> Frames:
-    """``count`` calibration (or evaluation) frames, for rankings.
-
-    Raises:
-        DataError: The config names no images at all.
-    """
-    source = prepare.frame_source(run.config)
-    if source is None:
-        raise DataError("no real frames", do="name calibration.images")
-    choice = FrameChoice(count, _batch(run, 8), allow_corrupt=prepare.allow_corrupt(run.config))
-    return prepare.choose_frames(run, source, choice)
+CALIBRATE = Stage("calibrate", Calibrated, calibrate_key, calibrate_from_config, needed=has_int8)

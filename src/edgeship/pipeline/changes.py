@@ -1,59 +1,127 @@
-"""The images whose answer changed most between the reference and a candidate: for the report."""
+"""The stage that finds the images whose answer changed most between the reference and a candidate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeship import engines
 from edgeship.data import datasets
+from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import in_dtype
 from edgeship.data.loader import Batch, Item, Loader, LoadOptions
-from edgeship.data.preprocess import image_input, input_size
+from edgeship.data.preprocess import decode, image_input, input_size
 from edgeship.decide import loaded_trial
 from edgeship.decide.loaded_trial import Measured
-from edgeship.decide.report import Answer, Box, ChangedImage
 from edgeship.decode.decoders import decode_predictions
 from edgeship.decode.predictions import Detection, Prediction, Segmentation
+from edgeship.errors import EdgeshipError
+from edgeship.files import storage_errors
+from edgeship.metrics.matching import iou_matrix
 from edgeship.metrics.paired import change
 from edgeship.metrics.segmentation import count_pixels
-from edgeship.pipeline.stages import Run
-from edgeship.pipeline.trials import Tries
-from edgeship.results import Decision, trial_folder
+from edgeship.pipeline.decide import decision_of
+from edgeship.pipeline.stages import Run, Stage, execute_one
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.pipeline.trials import REFERENCE
+from edgeship.results import Answer, Artifact, Box, ChangedImage, Changes, Decision, trial_folder
 from edgeship.trial.run import built_batch, open_options
 
 SHOWN = 12
 ORDER = {"worse": 0, "other": 1, "better": 2}
 """Harm first."""
+LARGEST = 560
+"""Longest side of a kept picture, in pixels."""
+LOSSLESS = 96
+"""Pictures up to this size are kept without loss: the report enlarges them by whole pixels."""
 
 
-def changed_images(run: Run, reference: Tries, tries: Tries, decision: Decision) -> tuple[ChangedImage, ...]:
-    """Up to twelve images of a target, harm first, then the largest change.
+def keep_changes(run: Run, trials: TargetTrials) -> None:
+    """Keep the images of a target that changed their answer, where there is something to compare."""
+    stage = changes_stage(run.result(REFERENCE), trials, decision_of(run, trials))
+    if stage is not None:
+        execute_one(run, stage)
 
-    They are those of the chosen candidate, or of the last one tried that was evaluated. Empty when the candidate is the
+
+def changes_stage(reference: TargetTrials, trials: TargetTrials, decision: Decision) -> Stage[Changes] | None:
+    """The stage that keeps up to twelve images of a target, harm first, then the largest change.
+
+    They are those of the chosen candidate, or of the last one tried that was evaluated. None when the candidate is the
     reference itself or nothing was evaluated.
     """
-    folder = _candidate_folder(tries, decision)
-    if folder is None or run.config.evaluation.images is None:
-        return ()
-    base, other = loaded_trial.load(reference.folders()[0]), loaded_trial.load(folder)
-    if not base.records or not other.records:
-        return ()
-    if "top" in base.records:
-        found = _classification(run, base.records, other.records, other.name)
-    else:
-        found = compare_predictions(run, base, other, SHOWN)
-    return tuple(sorted(found, key=lambda item: (ORDER[item.harm], -item.change))[:SHOWN])
+    candidate = _candidate_folder(trials, decision)
+    if candidate is None:
+        return None
+
+    def key(run: Run) -> Any:
+        return {"trials": [reference.folders()[0].name, candidate.name]}
+
+    def work(run: Run, folder: Path) -> Changes:
+        base, other = loaded_trial.load(reference.folders()[0]), loaded_trial.load(candidate)
+        if not base.records or not other.records:
+            return Changes(images=())
+        pictures = Pictures(folder)
+        if "top" in base.records:
+            found = _classification(run, base.records, other.records, other.name, pictures)
+        else:
+            found = compare_predictions(run, base, other, SHOWN, pictures)
+        return Changes(images=tuple(sorted(found, key=lambda item: (ORDER[item.harm], -item.change))[:SHOWN]))
+
+    return Stage(f"changes:{trials.name}", Changes, key, work)
 
 
-def _candidate_folder(tries: Tries, decision: Decision) -> Path | None:
+class Pictures:
+    """Small copies of images and masks in a stage's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+
+    def image(self, source: Path | NDArray[Any]) -> tuple[Artifact | None, tuple[int, int]]:
+        """Keep an RGB copy of an image; None where it cannot be decoded any more.
+
+        Args:
+            source: A file, or decoded pixels: H×W, H×W×1 or H×W×3 uint8 RGB.
+
+        Returns:
+            The copy, and the width and height of the original.
+        """
+        from PIL import Image
+
+        try:
+            pixels = decode(source) if isinstance(source, Path) else source
+            image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).convert("RGB")
+        except (OSError, TypeError, ValueError, EdgeshipError):
+            return None, (0, 0)
+        original = image.size
+        image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+        return self._save(image, "PNG" if max(image.size) <= LOSSLESS else "JPEG"), original
+
+    def mask(self, classes: NDArray[Any]) -> Artifact:
+        """Keep a mask of class numbers, H×W integers of the original image's size, as large as the image's copy."""
+        from PIL import Image
+
+        known = np.where(classes > 0, classes % 256, 0).astype(np.uint8)
+        image = Image.fromarray(known)
+        image.thumbnail((LARGEST, LARGEST), Image.Resampling.NEAREST)
+        return self._save(image, "PNG")
+
+    def _save(self, image: Any, kind: str) -> Artifact:
+        path = self._folder / f"{self._count}.{kind.lower()}"
+        self._count += 1
+        with storage_errors(path):
+            image.save(path, kind, optimize=True, **({"quality": 80} if kind == "JPEG" else {}))
+        return Artifact.of(path, self._folder)
+
+
+def _candidate_folder(trials: TargetTrials, decision: Decision) -> Path | None:
     """The chosen candidate's trial unless that is plain fp32; else the last evaluated quantized one's."""
     evaluated = [
         (candidate.name, folder)
-        for candidate, trial, folder in tries.trials
+        for candidate, trial, folder in trials.trials
         if trial.evaluation is not None and candidate.precision != "fp32"
     ]
     chosen = [folder for name, folder in evaluated if name == decision.chosen]
@@ -62,14 +130,14 @@ def _candidate_folder(tries: Tries, decision: Decision) -> Path | None:
     return evaluated[-1][1] if evaluated else None
 
 
-def _classification(run: Run, base: Any, other: Any, name: str) -> list[ChangedImage]:
-    """The first of the images whose best class changed, in the order of :func:`changed_images`."""
+def _classification(run: Run, base: Any, other: Any, name: str, pictures: Pictures) -> list[ChangedImage]:
+    """The first of the images whose best class changed, in the order of :func:`changes_stage`."""
     classes = [str(item) for item in base["classes"]]
     before: NDArray[Any] = base["top"][:, 0]
     after: NDArray[Any] = other["top"][:, 0]
     moved = np.flatnonzero(before != after)
     change = np.maximum(base["score"], other["score"])
-    harm = {
+    harm: dict[int, Literal["worse", "better", "other"]] = {
         int(row): "worse"
         if before[row] == base["label"][row]
         else "better"
@@ -84,14 +152,16 @@ def _classification(run: Run, base: Any, other: Any, name: str) -> list[ChangedI
         row = wanted.get(item.id)
         if row is None:
             continue
+        picture, size = pictures.image(item.picture())
         found.append(
             ChangedImage(
-                image=item.picture(),
+                picture=picture,
+                size=size,
                 name=item.id,
                 label=classes[int(base["label"][row])],
-                candidate_name=name,
-                reference=Answer(classes[int(before[row])], float(base["score"][row])),
-                candidate=Answer(classes[int(after[row])], float(other["score"][row])),
+                candidate=name,
+                reference=Answer(text=classes[int(before[row])], score=float(base["score"][row])),
+                answer=Answer(text=classes[int(after[row])], score=float(other["score"][row])),
                 change=float(change[row]),
                 harm=harm[row],
             )
@@ -102,7 +172,9 @@ def _classification(run: Run, base: Any, other: Any, name: str) -> list[ChangedI
 MATCH_IOU = 0.5
 
 
-def compare_predictions(run: Run, base: Measured, other: Measured, count: int) -> list[ChangedImage]:
+def compare_predictions(
+    run: Run, base: Measured, other: Measured, count: int, pictures: Pictures
+) -> list[ChangedImage]:
     """The ``count`` images that changed most by their records, inferred again by both engines.
 
     Empty when an engine of the two cannot run here (it was tried on another host), and for a task of one's own: nobody
@@ -123,7 +195,8 @@ def compare_predictions(run: Run, base: Measured, other: Measured, count: int) -
     found = []
     for item in items:
         if item.id in before and item.id in after:
-            found.append(_pair(run, other.name, item, (before[item.id], after[item.id]), by_name[item.id]))
+            changed = _pair(run, other.name, item, (before[item.id], after[item.id]), pictures)
+            found.append(changed.model_copy(update={"change": by_name[item.id]}))
     return found
 
 
@@ -153,9 +226,7 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
         )
         batch: Batch
         for batch in loader:
-            missing = rows - len(batch.array)
-            array = np.concatenate([batch.array, np.repeat(batch.array[-1:], missing, axis=0)])
-            outputs = runner.infer({info.name: array})
+            outputs = runner.infer({info.name: fill_rows(batch.array, rows)})
             answers = decode_predictions(settings.task, settings.decoder, outputs, batch.geometries, settings, classes)
             for name, answer, target in zip(batch.ids, answers, batch.targets, strict=True):
                 found[name] = (answer, target)
@@ -163,27 +234,27 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
 
 
 def _pair(
-    run: Run, candidate: str, item: Item, answers: tuple[tuple[Prediction, Any], tuple[Prediction, Any]], moved: float
+    run: Run, candidate: str, item: Item, answers: tuple[tuple[Prediction, Any], tuple[Prediction, Any]], kept: Pictures
 ) -> ChangedImage:
     (before, target), (after, _) = answers
     threshold = run.config.evaluation.operating_confidence
-    picture = item.picture()
+    picture, size = kept.image(item.picture())
     if isinstance(before, Detection) and isinstance(after, Detection):
         first, second = before.above(threshold), after.above(threshold)
         good, later = found_objects(first, target), found_objects(second, target)
         truth = tuple(
-            Box((float(a), float(b), float(c), float(d)), before.classes[int(label)])
+            Box(corners=(float(a), float(b), float(c), float(d)), label=before.classes[int(label)])
             for (a, b, c, d), label in zip(target.boxes, target.labels, strict=True)
         )
         return ChangedImage(
-            image=picture,
+            picture=picture,
+            size=size,
             name=item.id,
             label=counted(len(truth), "object", "objects"),
-            candidate_name=candidate,
+            candidate=candidate,
             reference=_found(first, good, len(truth)),
-            candidate=_found(second, later, len(truth)),
+            answer=_found(second, later, len(truth)),
             truth=truth,
-            change=moved,
             harm="worse" if later < good else "better" if later > good else "other",
         )
     assert isinstance(before, Segmentation)
@@ -191,20 +262,20 @@ def _pair(
     ignored = run.config.evaluation.ignore_index
     right, right_later = pixel_accuracy(before, target, ignored), pixel_accuracy(after, target, ignored)
     return ChangedImage(
-        image=picture,
+        picture=picture,
+        size=size,
         name=item.id,
         label="labelled mask",
-        candidate_name=candidate,
-        reference=Answer(f"{right:.1%} of pixels right", mask=before.mask),
-        candidate=Answer(f"{right_later:.1%} of pixels right", mask=after.mask),
-        change=moved,
+        candidate=candidate,
+        reference=Answer(text=f"{right:.1%} of pixels right", mask=kept.mask(before.mask)),
+        answer=Answer(text=f"{right_later:.1%} of pixels right", mask=kept.mask(after.mask)),
         harm="worse" if right_later < right else "better" if right_later > right else "other",
     )
 
 
 def _found(detection: Detection, good: int, objects: int) -> Answer:
     boxes = counted(len(detection.boxes), "box", "boxes")
-    return Answer(f"{good} of {objects} found, {boxes}", boxes=boxes_of(detection))
+    return Answer(text=f"{good} of {objects} found, {boxes}", boxes=boxes_of(detection))
 
 
 def counted(number: int, one: str, many: str) -> str:
@@ -214,8 +285,6 @@ def counted(number: int, one: str, many: str) -> str:
 
 def found_objects(detection: Detection, truth: Any) -> int:
     """How many labelled objects a box of their class covers with an IoU of at least 0.5."""
-    from edgeship.metrics.matching import iou_matrix
-
     if not len(detection.boxes) or not len(truth.boxes):
         return 0
     overlap = iou_matrix(detection.boxes.astype(np.float64), truth.boxes, np.zeros(len(truth.boxes), bool))
@@ -226,7 +295,7 @@ def found_objects(detection: Detection, truth: Any) -> int:
 def boxes_of(detection: Detection) -> tuple[Box, ...]:
     """A detection's boxes for the report."""
     return tuple(
-        Box((float(a), float(b), float(c), float(d)), name, float(score))
+        Box(corners=(float(a), float(b), float(c), float(d)), label=name, score=float(score))
         for (a, b, c, d), name, score in zip(detection.boxes, detection.names, detection.scores, strict=True)
     )
 

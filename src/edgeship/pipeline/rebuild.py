@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeship.bundle.manifest import Manifest
+from edgeship.bundle.sign import sign
 from edgeship.bundle.verify import Verified, opened
 from edgeship.bundle.write import Contents, write
 from edgeship.config import Benchmark, Evaluation, Gate
 from edgeship.data.npz import open_npz
+from edgeship.decide import gate, loaded_trial
 from edgeship.errors import BundleError, UserInputError
 from edgeship.files import lock, storage_errors
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Decision, Trial, TrialSpec, trial_folder
+from edgeship.targets import local
 from edgeship.trial.run import save_arrays
 
 if TYPE_CHECKING:
@@ -70,10 +73,6 @@ def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress
         BundleError: The bundle was refused, or carries no reference to judge by.
         EdgeshipError: What stopped the trial and is not the candidate's fault.
     """
-    from edgeship.bundle.sign import sign
-    from edgeship.decide import gate, loaded_trial
-    from edgeship.targets import local
-
     if options.sign_with is not None:
         sign(b"", options.sign_with, password=options.password)
     with opened(bundle, options.key) as verified, lock(out):

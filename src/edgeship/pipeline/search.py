@@ -3,90 +3,70 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from edgeship.config import Target
 from edgeship.decide import gate, loaded_trial, rulebook
 from edgeship.decide.loaded_trial import Measured
-from edgeship.decide.report import SearchFound, SearchStep
 from edgeship.decide.search import SearchOptions, Tried, search
-from edgeship.pipeline.calibration import frames_of
+from edgeship.pipeline.calibration import CALIBRATE
+from edgeship.pipeline.graphs import PREVIEW, frames_of
+from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Stage, execute_one, versions
-from edgeship.pipeline.trials import PREVIEW, Tries, on_this_cpu, try_one
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one
 from edgeship.prepare import calibration_cache, sensitivity
 from edgeship.prepare.compare import Snr
-from edgeship.results import Calibrated, Candidate, Judged, LayerNoise, Searched, Sensitivity, Slimmed, common_clock
+from edgeship.prepare.quantized_tensors import Style
+from edgeship.results import Candidate, Judged, Searched, Sensitivity, common_clock
+from edgeship.results.trial_folder import MODEL
 
 FRAMES = 8
 """Real frames that the ranking runs on."""
 
 
-@dataclass(frozen=True)
-class Search:
-    """What the search of one target found, and the ranking it rests on."""
-
-    ranking: Sensitivity
-    found: Searched
-
-    def for_report(self, metric: str | None) -> SearchFound:
-        """The report's evidence of it."""
-        steps = tuple(
-            SearchStep(
-                candidate=item.candidate,
-                kept=len(item.keep),
-                where=item.where,
-                drop=item.drop.get(metric) if metric is not None else None,
-                metric=metric or "",
-                latency_ms=item.latency_ms,
-                outcome=item.outcome,
-                why=item.why,
-            )
-            for item in self.found.attempts
-        )
-        noise = tuple(
-            LayerNoise(node=node, operator=group.operator, snr_db=group.snr_db)
-            for group in self.ranking.groups
-            for node in group.nodes[:1]
-        )
-        return SearchFound(self.found.sentence, steps, noise, self.found.keep)
-
-
-def called_for(run: Run, tries: Tries, reference: Tries) -> bool:
+def called_for(run: Run, trials: TargetTrials, reference: TargetTrials) -> bool:
     """Whether a search is needed though none was asked for: INT8 loses too much and what is more precise is too slow.
 
     Only what is known to fail counts: a rule that more images could decide is no reason to search.
     """
-    if not any(candidate.precision.startswith("int8") for candidate, _, _ in tries.trials):
+    if not any(candidate.precision.startswith("int8") for candidate, _, _ in trials.trials):
         return False
     base = loaded_trial.load(reference.folders()[0])
-    decision = gate.judge(run.config.gate, [loaded_trial.load(folder) for folder in tries.folders()], base)
+    decision = gate.judge(run.config.gate, [loaded_trial.load(folder) for folder in trials.folders()], base)
     if any(item.outcome == "pass" for item in decision.judged):
         return False
-    low = {candidate.name for candidate, _, _ in tries.trials if candidate.precision.startswith("int8")}
+    low = {candidate.name for candidate, _, _ in trials.trials if candidate.precision.startswith("int8")}
     broken = [(item.candidate in low, rulebook.of(rule.name)) for item in decision.judged for rule in item.rules
               if rule.outcome == "fail"]  # fmt: skip
     loses = any(is_low and family.quantity == "drop" for is_low, family in broken)
     return loses and any(not is_low and family.kind == "speed" for is_low, family in broken)
 
 
-def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = True) -> Search | None:
-    """Search one target; the trials it makes are added to ``tries``. None when its engines cannot run here at all.
+def search_if_needed(run: Run, trials: TargetTrials) -> None:
+    """Search a target for a mixed-precision engine where the config asks for it or the trials call for it."""
+    reference = run.result(REFERENCE)
+    if run.config.candidates.search or called_for(run, trials, reference):
+        trials.search = search_target(run, trials, reference)
+
+
+def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fallback: bool = True) -> Searched | None:
+    """Search one target; the trials it makes are added to ``trials``. None when its engines cannot run here at all.
 
     ``fallback``: whether to stop where plain INT8 is slower than high precision (see ``SearchOptions``).
 
     TensorRT candidates are first judged by their Q/DQ graph in onnxruntime on this machine, so that only those that
     keep the accuracy are built on the target.
     """
-    style = tries.style
+    style = trials.style
     base = loaded_trial.load(reference.folders()[0])
-    plain = _ensure(run, tries, Candidate(name="int8", precision="int8", keep=run.config.quantization.keep))
+    plain = _ensure(run, trials, Candidate(name="int8", precision="int8", keep=run.config.quantization.keep))
     if plain[0].trial.build is not None and not plain[0].trial.build.runnable:
         return None
     high_name = "fp32" if style == "onnxruntime" else "fp16"
-    high = _ensure(run, tries, Candidate(name=high_name, precision="fp32" if style == "onnxruntime" else "fp16"))
-    context = _fp32(tries)
+    high = _ensure(run, trials, Candidate(name=high_name, precision="fp32" if style == "onnxruntime" else "fp16"))
+    context = _fp32(trials)
     clock = common_clock([item.trial.latency for item in (*context, *plain, *high)], run.config.gate.clock)
     ranking = execute_one(run, ranking_stage(style))
     previews: dict[str, Measured] = {}
@@ -105,10 +85,10 @@ def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = 
         )
 
     def attempt(candidate: Candidate) -> Tried:
-        return judge([loaded_trial.load(folder) for folder in try_one(run, tries, candidate)])
+        return judge([loaded_trial.load(folder) for folder in try_one(run, trials, candidate)])
 
     def preview(candidate: Candidate) -> Judged:
-        judged, previews[candidate.name] = preview_of(run, tries.target, base, candidate)
+        judged, previews[candidate.name] = preview_of(run, trials.target, base, candidate)
         return judged
 
     options = SearchOptions(
@@ -118,27 +98,27 @@ def search_target(run: Run, tries: Tries, reference: Tries, *, fallback: bool = 
         fallback=fallback,
         extra_keep=run.config.quantization.keep,
     )
-    return Search(ranking, search(ranking, judge(plain), judge(high), attempt, options))
+    return search(ranking, judge(plain), judge(high), attempt, options)
 
 
-def _ensure(run: Run, tries: Tries, candidate: Candidate) -> list[Measured]:
+def _ensure(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Measured]:
     """The trials of a candidate, made now if the config did not ask for it."""
-    folders = [folder for known, _, folder in tries.trials if known.name == candidate.name]
-    return [loaded_trial.load(folder) for folder in folders or try_one(run, tries, candidate)]
+    folders = [folder for known, _, folder in trials.trials if known.name == candidate.name]
+    return [loaded_trial.load(folder) for folder in folders or try_one(run, trials, candidate)]
 
 
-def _fp32(tries: Tries) -> list[Measured]:
+def _fp32(trials: TargetTrials) -> list[Measured]:
     """The fp32 trials of the target: speed-ups are counted from them."""
-    return [loaded_trial.load(folder) for candidate, _, folder in tries.trials if candidate.precision == "fp32"]
+    return [loaded_trial.load(folder) for candidate, _, folder in trials.trials if candidate.precision == "fp32"]
 
 
-def ranking_stage(style: Literal["onnxruntime", "tensorrt"]) -> Stage[Sensitivity]:
+def ranking_stage(style: Style) -> Stage[Sensitivity]:
     """Rank groups of nodes by the damage of their quantization, without building an engine."""
 
     def key(run: Run) -> Any:
         return {
-            "model": run.result("slim", Slimmed).model.sha256,
-            "cache": run.result("calibrate", Calibrated).cache.sha256,
+            "model": run.result(SLIM).model.sha256,
+            "cache": run.result(CALIBRATE).cache.sha256,
             "keep": run.config.quantization.keep,
             "style": style,
             "per_channel": run.config.quantization.per_channel,
@@ -146,9 +126,9 @@ def ranking_stage(style: Literal["onnxruntime", "tensorrt"]) -> Stage[Sensitivit
         }
 
     def work(run: Run, folder: Path) -> Sensitivity:
-        calibrated = run.result("calibrate", Calibrated)
+        calibrated = run.result(CALIBRATE)
         loaded = calibration_cache.load(
-            run.path("calibrate", calibrated.cache.path), calibration_cache.Expected(), trust=True
+            run.path(CALIBRATE, calibrated.cache.path), calibration_cache.Expected(), trust=True
         )
         options = sensitivity.RankOptions(
             style=style,
@@ -156,7 +136,7 @@ def ranking_stage(style: Literal["onnxruntime", "tensorrt"]) -> Stage[Sensitivit
             keep=run.config.quantization.keep,
             frames=FRAMES,
         )
-        return sensitivity.rank(run.path("slim", "model.onnx"), loaded, frames_of(run, FRAMES), options, run.progress)
+        return sensitivity.rank(run.path(SLIM, MODEL), loaded, frames_of(run, FRAMES), options, run.progress)
 
     return Stage(f"rank:{style}", Sensitivity, key, work)
 
@@ -181,8 +161,8 @@ def preview_of(run: Run, target: Target, base: Measured, candidate: Candidate) -
     The batches are the target's, so that the outputs for the known frames can be compared with the built engine's.
     """
     named = candidate.model_copy(update={"precision": "int8-fp32"})
-    tries = Tries(PREVIEW, on_this_cpu(target), preview=True)
-    folder = try_one(run, tries, named)[0]
+    trials = TargetTrials(PREVIEW, on_this_cpu(target), preview=True)
+    folder = try_one(run, trials, named)[0]
     rules = rulebook.without(run.config.gate, "speed", "size", "precision")
     found = loaded_trial.load(folder)
     return gate.judge(rules, [found], base).judged[0], found

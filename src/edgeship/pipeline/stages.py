@@ -1,7 +1,8 @@
-"""The work folder: a stage runs once for one key, and a killed run continues.
+"""Stages and steps: what a workflow is made of, and how a run goes through it.
 
-A key is the hash of everything that goes into a stage: settings, the hashes of files, versions. A stage works in a
-temporary folder that is renamed when its result is written; a trial, which resumes by itself, works in place.
+A stage runs once for one key, and a killed run continues. A key is the hash of everything that goes into a stage:
+settings, the hashes of files, versions. A stage works in a temporary folder that is renamed when its result is
+written; a trial, which resumes by itself, works in place. A step runs in every run and keeps nothing.
 """
 
 from __future__ import annotations
@@ -9,39 +10,63 @@ from __future__ import annotations
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
+
+from pydantic import BaseModel
 
 from edgeship.config import Config
 from edgeship.errors import ArtifactError, EdgeshipError
 from edgeship.files import Hasher, finished_folder, sha256_file, sha256_json
+from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Result, StageRun, read, write
 from edgeship.version import __version__
 
 R = TypeVar("R", bound=Result)
+T = TypeVar("T")
 KEY_LENGTH = 16
 
 
 @dataclass(frozen=True)
 class Stage(Generic[R]):
-    """One step: what came before plus the config in, one result out.
+    """What came before plus the config in, one result out, which is kept.
 
-    ``key`` says what the result depends on; ``work`` writes files into the folder it is given and returns the
-    result. ``in_place``: the work resumes by itself in its folder and leaves ``finished`` there when it is done.
+    Args:
+        name: Unique in a run.
+        result: The type of its result.
+        key: What the result depends on.
+        work: Writes files into the folder it is given and returns the result.
+        needed: Whether a run needs it.
+        in_place: The work resumes by itself in its folder and writes ``file`` when it is done.
+        file: The result's name in the folder.
+        keep: Whether a stored result is good enough to be reused: a trial that crashed is tried again.
     """
 
     name: str
     result: type[R]
     key: Callable[[Run], Any]
     work: Callable[[Run, Path], R]
+    needed: Callable[[Run], bool] = lambda run: True
     in_place: bool = False
     file: str = "result.json"
     keep: Callable[[R], bool] = lambda result: True
-    """Whether a stored result is good enough to be reused: a trial that crashed is tried again."""
+
+
+@dataclass(frozen=True)
+class Step(Generic[T]):
+    """What came before plus the config in, one result out, made anew in every run."""
+
+    name: str
+    work: Callable[[Run], T]
+
+
+Workflow = tuple[Stage[Any] | Step[Any], ...]
 
 
 @dataclass
@@ -54,29 +79,54 @@ class Run:
     on_stage: Callable[[str, StageRun | None], None] = lambda name, run: None
     """Told the name when a stage begins (None), and how it went when it ends."""
     hasher: Hasher = field(default_factory=Hasher)
-    results: dict[str, Result] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    """By the name of the stage or step; read them with :meth:`result`."""
     folders: dict[str, Path] = field(default_factory=dict)
+    targets: list[TargetTrials] = field(default_factory=list)
+    """The trials of every target, in the config's order."""
     stages: list[StageRun] = field(default_factory=list)
     locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     """By stage: targets that are tried side by side share the stages that make graphs."""
     machines: dict[tuple[str | None, ...], dict[str, Any]] = field(default_factory=dict)
     """By target: what its trials are bound to, as it said in this run."""
 
-    def result(self, name: str, kind: type[R]) -> R:
-        """The result of an earlier stage."""
-        value = self.results[name]
-        assert isinstance(value, kind)
-        return value
+    @overload
+    def result(self, stage: Stage[R]) -> R: ...
+    @overload
+    def result(self, stage: Step[T]) -> T: ...
+    def result(self, stage: Stage[Any] | Step[Any]) -> Any:
+        """The result of an earlier stage or step."""
+        return self.results[stage.name]
 
-    def path(self, name: str, file: str) -> Path:
+    def path(self, stage: Stage[Any], file: str) -> Path:
         """A file of an earlier stage."""
-        return self.folders[name] / file
+        return self.folders[stage.name] / file
 
 
-def execute(run: Run, stages: Sequence[Stage[Any]]) -> None:
-    """Run the stages in order. See :func:`execute_one`."""
-    for stage in stages:
-        execute_one(run, stage)
+def execute(run: Run, workflow: Workflow) -> None:
+    """Go through a workflow in order; stages that the run does not need are left out.
+
+    Raises:
+        EdgeshipError: What a stage or step raised, with its name and the stages that were finished before it.
+    """
+    for item in workflow:
+        if isinstance(item, Step):
+            with _named(run, item.name):
+                run.results[item.name] = item.work(run)
+        elif item.needed(run):
+            execute_one(run, item)
+
+
+@contextmanager
+def _named(run: Run, name: str) -> Iterator[None]:
+    """Note the stage and the finished ones before it in an error that names none yet."""
+    try:
+        yield
+    except EdgeshipError as error:
+        if error.stage is None:
+            error.stage = name
+            error.finished = tuple(item.name for item in run.stages)
+        raise
 
 
 def execute_one(run: Run, stage: Stage[R]) -> R:
@@ -97,11 +147,11 @@ def execute_in(run: Run, stage: Stage[R]) -> tuple[R, Path]:
 def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
     start = time.perf_counter()
     run.on_stage(stage.name, None)
-    try:
+    with _named(run, stage.name):
         key = sha256_json({"stage": stage.name, "in": stage.key(run), "edgeship": source_digest()})[:KEY_LENGTH]
         folder = run.folder / "stages" / f"{stage.name.replace('/', '-').replace(':', '-')}-{key}"
         if run.folders.get(stage.name) == folder:
-            return run.result(stage.name, stage.result), folder
+            return run.result(stage), folder
         result = _stored(run, folder / stage.file, stage.result)
         if result is not None and not stage.keep(result):
             (folder / stage.file).unlink()
@@ -109,12 +159,8 @@ def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
         cached = result is not None
         if result is None:
             result = _work(run, stage, folder)
-    except EdgeshipError as error:
-        if error.stage is None:
-            error.stage = stage.name
-            error.finished = tuple(item.name for item in run.stages)
-        raise
-    done = StageRun(name=stage.name, seconds=time.perf_counter() - start, cached=cached)
+    seconds, place = time.perf_counter() - start, folder.relative_to(run.folder).as_posix()
+    done = StageRun(name=stage.name, seconds=seconds, cached=cached, folder=place)
     run.results[stage.name], run.folders[stage.name] = result, folder
     run.stages.append(done)
     run.hasher.save()
@@ -133,8 +179,16 @@ def _stored(run: Run, path: Path, kind: type[R]) -> R | None:
     return result if all(_whole(run, path.parent / item.path, item) for item in _artifacts(result)) else None
 
 
-def _artifacts(result: Result) -> list[Artifact]:
-    return [value for _, value in result if isinstance(value, Artifact)]
+def _artifacts(value: Any) -> Iterator[Artifact]:
+    """Every file that a result names, in the results within it too."""
+    if isinstance(value, Artifact):
+        yield value
+    elif isinstance(value, Result):
+        for _, inner in value:
+            yield from _artifacts(inner)
+    elif isinstance(value, tuple):
+        for inner in value:
+            yield from _artifacts(inner)
 
 
 def _whole(run: Run, path: Path, said: Artifact) -> bool:
@@ -159,10 +213,13 @@ def source_digest() -> str:
     return f"{__version__}-{sha256_json(files)[:12]}"
 
 
+def dump(value: BaseModel | None) -> Any:
+    """A section of the config, or a result, as part of a key."""
+    return value.model_dump(mode="json") if value is not None else None
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of packages, read without importing them; absent ones are left out."""
-    from importlib.metadata import PackageNotFoundError, version
-
     found = {}
     for package in packages:
         try:

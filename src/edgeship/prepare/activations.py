@@ -7,12 +7,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from edgeship.errors import DeviceError, MissingExtra, ModelError
 from edgeship.prepare import activations_cuda
 from edgeship.prepare.activations_cpu import CpuWorker, ObservedNames
 from edgeship.prepare.histogram import Histogram, Histograms
+from edgeship.prepare.running import Running
 
 if TYPE_CHECKING:
     import onnx
@@ -35,8 +35,8 @@ def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelPr
     return twin
 
 
-def open_session(model: onnx.ModelProto, *, threads: int = 0, device: str = "cpu", optimize: bool = True) -> Any:
-    """An onnxruntime session for calibration and previews: layers in float stay float, as in the engine's session.
+def open_session(model: onnx.ModelProto, *, threads: int = 0, device: str = "cpu", optimize: bool = True) -> Running:
+    """A graph opened for calibration and previews. See :class:`edgeship.prepare.running.Running`.
 
     Args:
         optimize: False for graphs that are meant for another engine: onnxruntime 1.32's own rewriting of float16
@@ -47,39 +47,7 @@ def open_session(model: onnx.ModelProto, *, threads: int = 0, device: str = "cpu
         ModelError: onnxruntime refuses the graph.
         DeviceError: The provider of ``device`` is not there, or did not start.
     """
-    from edgeship.engines.ort import session as sessions
-
-    try:
-        ort, refusals = sessions.library(), sessions.failures()
-    except MissingExtra:
-        raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
-    wanted, _ = sessions.provider_for(device)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("optimization.disable_specified_optimizers", sessions.UNWANTED_OPTIMIZER)
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if wanted != providers[0]:
-        from edgeship.engines import cuda
-
-        settings = {"device_id": str(cuda.index_of(device)), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-        providers.insert(0, (wanted, settings))
-    try:
-        opened = ort.InferenceSession(model.SerializeToString(), options, providers=providers, enable_fallback=0)
-    except refusals as error:
-        raise ModelError(
-            f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}",
-            do="edgeship preflight names the nodes",
-        ) from None
-    if opened.get_providers()[0] != wanted:
-        raise DeviceError(
-            f"{device} was asked for, onnxruntime fell back to {', '.join(opened.get_providers())}",
-            expected=f"a session on {wanted}",
-            do="install onnxruntime-gpu with a matching CUDA, or calibrate with device = 'cpu'",
-        )
-    return opened
+    return Running(model, optimize=optimize, layout=True, threads=threads, device=device)
 
 
 class Worker(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from edgeship.prepare.histogram import Histogram, Histograms, NotFinite, Scratch
 
 if TYPE_CHECKING:
     from edgeship.prepare.frame_checks import Array, Feeds, FrameBatch
+    from edgeship.prepare.running import Running
 
 ROWS = 2
 """Frames in one forward pass of a CPU worker, where the batch axis is free: as fast as eight, at a fraction of the
@@ -30,7 +31,7 @@ class ObservedNames:
 class CpuWorker:
     """Forward passes and histograms on the CPU."""
 
-    def __init__(self, session: Any, names: ObservedNames) -> None:
+    def __init__(self, session: Running, names: ObservedNames) -> None:
         self._session, self._names = session, names
         self._own: Histograms = {name: Histogram() for name in (*names.inputs, *names.outputs)}
         self._scratch = Scratch()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from edgeship.prepare.frame_checks import FrameBatch
     from edgeship.prepare.histogram import Histograms
+    from edgeship.prepare.running import Running
 
 WORKERS = 2
 """Threads that feed the device: one batch runs while another is counted."""
@@ -169,7 +170,7 @@ def _tally(index: Tensor) -> Tensor:
 class CudaWorker:
     """Forward passes on onnxruntime's CUDA provider, histograms on the same device, one torch stream."""
 
-    def __init__(self, session: Any, names: ObservedNames, device: str) -> None:
+    def __init__(self, session: Running, names: ObservedNames, device: str) -> None:
         import torch
 
         from edgeship.engines import cuda
@@ -210,7 +211,7 @@ class CudaWorker:
         from edgeship.engines.ort import session as sessions
 
         ort = sessions.library()
-        binding = self._session.io_binding()
+        binding = self._session.session.io_binding()
         fed = {
             name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", self._index)
             for name, array in feeds.items()
@@ -221,7 +222,7 @@ class CudaWorker:
             binding.bind_ortvalue_input(name, value)
         for name in self._names.outputs:
             binding.bind_output(name, "cuda", self._index)
-        self._session.run_with_iobinding(binding)
+        self._session.session.run_with_iobinding(binding)
         return fed, dict(zip(self._names.outputs, binding.get_outputs(), strict=True))
 
     def histograms(self) -> Histograms:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeship.config import baselines_for
 from edgeship.engines import Timing
 from edgeship.errors import DeviceError, EngineError, UserInputError
 from edgeship.prepare.model import flat_outputs, import_torch
@@ -23,21 +24,14 @@ if TYPE_CHECKING:
 
     from edgeship.engines import Array, Feeds
 
-CPU_BASELINES = ("eager", "channels-last", "compile")
-CUDA_BASELINES = ("eager", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16")
 _WARM_UP = 5
-
-
-def names(device: str) -> tuple[str, ...]:
-    """The baselines for a device. On CUDA the fp16 ones also set channels_last."""
-    return CUDA_BASELINES if device.startswith("cuda") else CPU_BASELINES
 
 
 def open_baseline(name: str, module: torch.nn.Module, inputs: tuple[str, ...], device: str) -> TorchRunner:
     """A PyTorch model as a runner.
 
     Args:
-        name: One of :func:`names`.
+        name: One of :func:`edgeship.config.baselines_for`.
         module: The model; it is copied, not changed.
         inputs: Names for its positional inputs, in order.
         device: ``"cpu"`` or ``"cuda:0"``.
@@ -47,8 +41,8 @@ def open_baseline(name: str, module: torch.nn.Module, inputs: tuple[str, ...], d
         DeviceError: PyTorch sees no CUDA device.
     """
     torch = import_torch("the PyTorch baseline")
-    if name not in names(device):
-        raise UserInputError(f"there is no baseline {name!r} on {device}", expected=", ".join(names(device)))
+    if name not in baselines_for(device):
+        raise UserInputError(f"there is no baseline {name!r} on {device}", expected=", ".join(baselines_for(device)))
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise DeviceError(
             f"{device} was asked for, and this PyTorch {torch.__version__} sees no CUDA device",

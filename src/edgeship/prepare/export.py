@@ -47,8 +47,8 @@ def export(settings: config.Model, root: Path, out: Path) -> Exported:
     if model.is_onnx(settings):
         return _adopt(Path(settings.source), settings, target)
     loaded = model.load(settings, root)
-    arrays = model.seeded_inputs(loaded.inputs, seed=0)
-    outputs = model.call(loaded.module, arrays)
+    shapes, outputs = model.accepted_shapes(loaded)
+    arrays = loaded.noise(shapes, seed=0)
     if not outputs:
         raise ModelError("the model returns no tensor", expected="a tensor, or a tuple, list or dict of tensors")
     model.require_finite(outputs, "the model on seeded inputs")

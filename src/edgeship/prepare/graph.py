@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeship.engines.onnx_file import DTYPES, dimension
 from edgeship.errors import MissingExtra, ModelError
 from edgeship.files import storage_errors
 from edgeship.results import TensorInfo
@@ -112,6 +113,13 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
             raise
 
 
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of all stored tensors that lie in the graph itself, not in files beside it."""
+    import onnx
+
+    return sum(len(tensor.raw_data) for tensor in onnx.external_data_helper._get_all_tensors(model))
+
+
 def check_onnx(model: onnx.ModelProto, what: str) -> None:
     """Check a graph against the ONNX specification, with shape inference.
 
@@ -132,16 +140,13 @@ def check_onnx(model: onnx.ModelProto, what: str) -> None:
 
 
 def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
-    """Name, shape and numpy dtype name of a graph input or output."""
-    import onnx
-
+    """Name, shape and type of a graph input or output, by the rules of :mod:`edgeship.engines.onnx_file`."""
+    kind = value.type.WhichOneof("value") or "tensor_type"
+    if kind != "tensor_type":
+        return TensorInfo(name=value.name, shape=(), dtype=kind.partition("_")[0])
     tensor = value.type.tensor_type
-    shape = tuple(
-        axis.dim_value if axis.HasField("dim_value") else (axis.dim_param or f"axis{index}")
-        for index, axis in enumerate(tensor.shape.dim)
-    )
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return TensorInfo(name=value.name, shape=shape, dtype=dtype)
+    shape = tuple(dimension(axis.dim_value, axis.dim_param, index) for index, axis in enumerate(tensor.shape.dim))
+    return TensorInfo(name=value.name, shape=shape, dtype=DTYPES.get(tensor.elem_type, f"type{tensor.elem_type}"))
 
 
 def inputs_of(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
@@ -197,34 +202,3 @@ def copy_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
         origin = next((notes[name] for name in node.output if name in notes), None)
         if origin is not None and not node.metadata_props:
             node.metadata_props.extend(origin.metadata_props)
-
-
-def session(model: onnx.ModelProto | Path, *, optimize: bool = True) -> Any:
-    """An onnxruntime session on the CPU.
-
-    Raises:
-        MissingExtra: onnxruntime is not installed.
-        ModelError: onnxruntime refuses the graph.
-    """
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except (ort.capi.onnxruntime_pybind11_state.Fail, ort.capi.onnxruntime_pybind11_state.InvalidGraph) as error:
-        raise ModelError(
-            f"onnxruntime refuses the graph: {' '.join(str(error).split())[:400]}",
-            do="edgeship preflight names the nodes; or export it again with another model.opset",
-        ) from None
-    except (
-        ort.capi.onnxruntime_pybind11_state.NotImplemented,
-        ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-        ort.capi.onnxruntime_pybind11_state.RuntimeException,
-    ) as error:
-        raise ModelError(f"onnxruntime cannot load the graph: {' '.join(str(error).split())[:400]}") from None

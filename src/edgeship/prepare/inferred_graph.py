@@ -3,13 +3,13 @@ selected by pattern."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from edgeship.errors import ModelError, UserInputError
 from edgeship.prepare.graph import opset_of
+from edgeship.text import alike
 
 if TYPE_CHECKING:
     import onnx
@@ -96,7 +96,7 @@ def select(model: onnx.ModelProto, patterns: Iterable[str]) -> tuple[str, ...]:
             near = kinds
         else:
             found = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
-            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+            near = alike(pattern, names, 3) or names[:3]
         if not found:
             raise UserInputError(
                 f"keep pattern {pattern!r} names no node of the model",

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from edgeship import config
 from edgeship.config import InputSpec
+from edgeship.data.feeds import Shapes, noise, possible_shapes
 from edgeship.errors import MissingExtra, ModelError
+from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,15 @@ class Loaded:
     program: Any = None
     """The ExportedProgram, when the source was a .pt2."""
 
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """The declared inputs, in call order."""
+        return tuple(TensorInfo(name=name, shape=spec.shape, dtype=spec.dtype) for name, spec in self.inputs.items())
+
+    def noise(self, shapes: Shapes, seed: int) -> dict[str, Array]:
+        """Seeded inputs of these shapes, between each input's ``low`` and ``high`` where the user declared them."""
+        return noise(self.tensors, shapes, seed, bounds_of(self.inputs))
+
 
 def import_torch(what: str) -> Any:
     """The torch package, or MissingExtra naming the ``host`` extra."""
@@ -44,6 +55,12 @@ def import_torch(what: str) -> Any:
     except ImportError:
         raise MissingExtra(what, "torch", "host") from None
     return torch
+
+
+def bounds_of(inputs: dict[str, InputSpec]) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of the inputs for which the user declared one of them."""
+    given = {name: spec for name, spec in inputs.items() if spec.low is not None or spec.high is not None}
+    return {name: (spec.low or 0.0, 1.0 if spec.high is None else spec.high) for name, spec in given.items()}
 
 
 def is_onnx(settings: config.Model) -> bool:
@@ -287,29 +304,23 @@ def _program_inputs(program: Any) -> dict[str, InputSpec]:
     return found
 
 
-def seeded_inputs(inputs: dict[str, InputSpec], seed: int, dynamic: int = DYNAMIC_EXAMPLE) -> dict[str, Array]:
-    """Random arrays by input name: normal for floats, uniform between ``low`` and ``high`` where given.
+def accepted_shapes(loaded: Loaded, known: Shapes | None = None) -> tuple[Shapes, list[tuple[str, Array]]]:
+    """Shapes of the inputs that the model takes, with two rows for a dynamic batch, and its outputs on noise of them.
 
-    Args:
-        inputs: The declared inputs.
-        seed: Equal seeds give equal arrays.
-        dynamic: The size given to every dynamic axis.
+    Axes that neither the declaration nor ``known`` fixes get sizes of :data:`edgeship.data.feeds.TRIED_SIZES`, the
+    first that the model takes.
+
+    Raises:
+        ModelError: The model takes none of them.
     """
-    generator = np.random.default_rng(seed)
-    arrays: dict[str, Array] = {}
-    for name, spec in inputs.items():
-        shape = tuple(axis if isinstance(axis, int) else dynamic for axis in spec.shape)
-        if spec.dtype == "bool":
-            arrays[name] = generator.integers(0, 2, shape).astype(bool)
-        elif spec.dtype.startswith(("int", "uint")):
-            low, high = spec.low or 0, spec.high if spec.high is not None else 2
-            arrays[name] = generator.integers(int(low), max(int(high), int(low) + 1), shape).astype(spec.dtype)
-        elif spec.low is not None or spec.high is not None:
-            low, high = spec.low or 0.0, 1.0 if spec.high is None else spec.high
-            arrays[name] = generator.uniform(low, high, shape).astype(spec.dtype)
-        else:
-            arrays[name] = generator.standard_normal(shape).astype(spec.dtype)
-    return arrays
+    refused: ModelError | None = None
+    for shapes in possible_shapes(loaded.tensors, DYNAMIC_EXAMPLE, known):
+        try:
+            return shapes, call(loaded.module, loaded.noise(shapes, seed=0))
+        except ModelError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
 
 
 def flat_outputs(value: Any) -> list[tuple[str, torch.Tensor]]:

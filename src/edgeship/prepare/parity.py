@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from edgeship import config, engines
 from edgeship.errors import ModelError, ParityError
 from edgeship.prepare import export, graph, model
+from edgeship.prepare.inputs import accepted_feeds
+from edgeship.prepare.running import Running
 from edgeship.results import Divergence, OutputDifference, Parity
 
 if TYPE_CHECKING:
@@ -117,10 +119,9 @@ def require(result: Parity) -> None:
 def _seeded(request: Request, loaded: model.Loaded | None, proto: onnx.ModelProto) -> list[Feeds]:
     seeds = range(1, request.tolerances.seeds + 1)
     if loaded is not None:
-        return [model.seeded_inputs(loaded.inputs, seed) for seed in seeds]
-    from edgeship.prepare.slim import random_feeds
-
-    return [random_feeds(graph.inputs_of(proto), seed) for seed in seeds]
+        shapes, _ = model.accepted_shapes(loaded)
+        return [loaded.noise(shapes, seed) for seed in seeds]
+    return accepted_feeds(proto, Running(proto), model.DYNAMIC_EXAMPLE, seeds=seeds)
 
 
 def _torch_runs(loaded: model.Loaded, request: Request) -> Runs:
@@ -138,8 +139,8 @@ def _torch_runs(loaded: model.Loaded, request: Request) -> Runs:
 def _graph_runs(request: Request, onnx: Path, outputs: list[str], stack: ExitStack) -> Runs:
     """A graph as a function of arrays by name: on CUDA the runner that the onnxruntime engine uses, without TF32."""
     if request.tolerances.device == "cpu":
-        session = graph.session(onnx)
-        return lambda arrays: session.run(outputs, arrays)
+        running = Running(onnx)
+        return lambda arrays: running.run(outputs, arrays)
     runner = engines.get("onnxruntime").open(onnx, engines.OpenOptions(device=request.tolerances.device))
     stack.callback(runner.close)
 
@@ -212,7 +213,8 @@ def locate(loaded: model.Loaded, request: Request, feeds: Feeds) -> Divergence |
     import torch
 
     outputs = [f"edgeship_output_{index}" for index, _ in enumerate(graph.outputs_of(graph.load_onnx(request.onnx)))]
-    _, program = export.to_onnx(loaded, model.seeded_inputs(loaded.inputs, 0), outputs, request.settings.opset)
+    arrays = loaded.noise(model.accepted_shapes(loaded)[0], seed=0)
+    _, program = export.to_onnx(loaded, arrays, outputs, request.settings.opset)
     values: dict[str, Array] = {}
 
     class Recorder(torch.fx.Interpreter):
@@ -283,5 +285,4 @@ def _intermediates(proto: onnx.ModelProto, names: list[str], feeds: Feeds) -> li
     exposed.CopyFrom(proto)
     existing = {value.name for value in exposed.graph.output}
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in existing)
-    answers: list[Array] = graph.session(exposed, optimize=False).run(names, feeds) if names else []
-    return answers
+    return Running(exposed, optimize=False).run(names, feeds) if names else []

@@ -51,7 +51,39 @@ def ort_graph(
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     result: onnx.ModelProto = quantizer.model.model
+    _give_each_its_weights(result)
     return result
+
+
+def _give_each_its_weights(proto: onnx.ModelProto) -> None:
+    """Copy INT8 weights that several nodes share, with their DequantizeLinear.
+
+    onnxruntime 1.32 converts INT8 weights for exact arithmetic node by node and refuses to convert one twice.
+    """
+    import onnx
+
+    weights = {item.name: item for item in proto.graph.initializer if item.data_type == onnx.TensorProto.INT8}
+    nodes = list(proto.graph.node)
+    makers = {item.output[0]: item for item in nodes if item.op_type == "DequantizeLinear" and item.input[0] in weights}
+    added: list[onnx.NodeProto] = []
+    seen: set[str] = set()
+    for node in nodes:
+        for index, name in enumerate(node.input):
+            if name in makers and name in seen:
+                again, mark = onnx.NodeProto(), f"_copy{len(added)}"
+                again.CopyFrom(makers[name])
+                for number in {0, len(again.input) - 1} - {1}:  # the values and the zero point
+                    copied = proto.graph.initializer.add()
+                    copied.CopyFrom(weights[again.input[number]])
+                    copied.name = again.input[number] = copied.name + mark
+                again.name, again.output[0] = again.name + mark, name + mark
+                node.input[index] = again.output[0]
+                added.append(again)
+            elif name in makers:
+                seen.add(name)
+    if added:
+        del proto.graph.node[:]
+        proto.graph.node.extend([*added, *nodes])
 
 
 def tensor_bounds(

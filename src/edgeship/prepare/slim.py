@@ -9,12 +9,16 @@ import numpy as np
 
 from edgeship.errors import MissingExtra, ParityError
 from edgeship.prepare import graph
-from edgeship.results import Artifact, Slimmed, TensorInfo
+from edgeship.prepare.inputs import accepted_feeds
+from edgeship.prepare.running import Running
+from edgeship.results import Artifact, Slimmed
 
 if TYPE_CHECKING:
     import onnx
 
 TOLERANCE = 1e-4
+BATCH = 2
+"""Rows of the seeded inputs where the batch is dynamic."""
 
 
 def slim(source: Path, target: Path) -> Slimmed:
@@ -61,10 +65,11 @@ def _restore_interface(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
 
 
 def _difference(before: onnx.ModelProto, after: onnx.ModelProto) -> float:
-    feeds = random_feeds(graph.inputs_of(before))
     names = [item.name for item in graph.outputs_of(before)]
-    first = graph.session(before).run(names, feeds)
-    second = graph.session(after).run(names, feeds)
+    reference = Running(before)
+    feeds = accepted_feeds(before, reference, BATCH)[0]
+    first = reference.run(names, feeds)
+    second = Running(after).run(names, feeds)
     worst = 0.0
     for name, a, b in zip(names, first, second, strict=True):
         if a.shape != b.shape or not np.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
@@ -76,15 +81,3 @@ def _difference(before: onnx.ModelProto, after: onnx.ModelProto) -> float:
         if a.size:
             worst = max(worst, float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)))))
     return worst
-
-
-def random_feeds(inputs: tuple[TensorInfo, ...], seed: int = 0, dynamic: int = 2) -> dict[str, np.ndarray]:
-    """Seeded arrays for the inputs of a graph; dynamic axes get size ``dynamic``."""
-    generator = np.random.default_rng(seed)
-    feeds = {}
-    for info in inputs:
-        shape = tuple(axis if isinstance(axis, int) else dynamic for axis in info.shape)
-        kind = np.dtype(info.dtype).kind
-        values = generator.standard_normal(shape) if kind == "f" else generator.integers(0, 2, shape)
-        feeds[info.name] = values.astype(info.dtype)
-    return feeds

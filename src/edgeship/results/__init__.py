@@ -17,6 +17,12 @@ from edgeship.results.base import (
     write,
 )
 from edgeship.results.decide import (
+    Answer,
+    Baseline,
+    Baselines,
+    Box,
+    ChangedImage,
+    Changes,
     Decision,
     Judged,
     LatencyMs,
@@ -63,12 +69,18 @@ from edgeship.results.trial import (
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Answer",
     "Artifact",
     "Audit",
     "AuditedLayer",
+    "Baseline",
+    "Baselines",
+    "Box",
     "Build",
     "Calibrated",
     "Candidate",
+    "ChangedImage",
+    "Changes",
     "Clock",
     "Conditions",
     "Decision",

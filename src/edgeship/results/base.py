@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgeship.config import Dim
 from edgeship.errors import ArtifactError
-from edgeship.files import read_text, sha256_file, write_text
+from edgeship.files import parse_json, read_text, sha256_file, write_text
 
 SCHEMA_VERSION = 1
 VerdictWord = Literal["SHIP", "NO-SHIP", "INCONCLUSIVE"]
@@ -67,6 +67,14 @@ def read(kind: type[R], path: Path) -> R:
         ) from None
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{path} is not text: {error}", expected=f"a {kind.__name__} result in JSON") from None
+    try:
+        parse_json(text)
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path} is not a {kind.__name__} result: {error}",
+            expected="JSON with each key once and finite numbers",
+            do="run the stage that writes it again",
+        ) from None
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:

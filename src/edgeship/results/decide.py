@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from edgeship.config import EngineName, Precision
-from edgeship.results.base import SCHEMA_VERSION, Outcome, Result, VerdictWord
-from edgeship.results.trial import Audit
+from edgeship.results.base import SCHEMA_VERSION, Artifact, Outcome, Result, VerdictWord
+from edgeship.results.prepare import Sensitivity
+from edgeship.results.trial import Audit, Latency
 
 
 class Rule(Result):
@@ -79,6 +80,8 @@ class Searched(Result):
     """Engines that the search built, without those that were there before it."""
     saved_builds: int = 0
     """Plans that the preview on the workstation ruled out, so that the target built none of them."""
+    ranking: Sensitivity
+    """Groups of nodes by the damage of their quantization: what the plans were made from."""
 
 
 class Decision(Result):
@@ -97,6 +100,8 @@ class StageRun(Result):
     name: str
     seconds: float
     cached: bool
+    folder: str = ""
+    """Relative to result.json: what the stage left."""
 
 
 class LatencyMs(Result):
@@ -119,6 +124,8 @@ class TrialSummary(Result):
     engine: EngineName
     device: str
     folder: str
+    graph: str = ""
+    """The stage whose graph it was built from."""
     latency_ms: LatencyMs | None = None
     metrics: dict[str, float] = {}
     drop: dict[str, float] = {}
@@ -127,6 +134,76 @@ class TrialSummary(Result):
     passed: bool
     outcome: Outcome
     reasons: tuple[str, ...] = ()
+
+
+class Box(Result):
+    """A detection or a labelled object. ``corners`` are x0, y0, x1, y1 in pixels of the original image."""
+
+    corners: tuple[float, float, float, float]
+    label: str
+    score: float | None = None
+
+
+class Answer(Result):
+    """What one engine said about one image."""
+
+    text: str
+    """In words: a class name, a count of boxes, a share of pixels."""
+    score: float | None = None
+    """Its confidence, 0..1."""
+    boxes: tuple[Box, ...] = ()
+    """Detections above the operating confidence."""
+    mask: Artifact | None = None
+    """PNG of the picture's size, 8 bit: class numbers modulo 256; 0: background, or none."""
+
+
+class ChangedImage(Result):
+    """An image that a candidate answered otherwise than the reference."""
+
+    name: str
+    """How the data set calls it."""
+    label: str
+    """The true answer in words; empty where there is none."""
+    candidate: str
+    """Whose answer is compared with the reference's."""
+    reference: Answer
+    answer: Answer
+    truth: tuple[Box, ...] = ()
+    """Labelled boxes, for detection."""
+    change: float = 0.0
+    """How much the answer moved; only the order matters."""
+    harm: Literal["worse", "better", "other"] = "other"
+    """What the change means against the label."""
+    size: tuple[int, int]
+    """Width and height of the original image, in pixels."""
+    picture: Artifact | None
+    """PNG or JPEG, not larger than the report shows; None: the image could not be read again."""
+
+
+class Changes(Result):
+    """The images whose answers changed most on one target, harmful changes first."""
+
+    images: tuple[ChangedImage, ...]
+
+
+class Baseline(Result):
+    """PyTorch instead of an engine: the same model, shapes and device, timed by the same benchmark."""
+
+    name: str
+    """``eager``, ``compile``, ``cuda-graph-fp16``."""
+    batch: int
+    latency: Latency | None = None
+    failed: str = ""
+    """Why it was not measured."""
+
+
+class Baselines(Result):
+    """The PyTorch baselines of one target."""
+
+    device: str
+    torch: str
+    """PyTorch's version."""
+    rows: tuple[Baseline, ...]
 
 
 class RunResult(Result):
@@ -145,7 +222,16 @@ class RunResult(Result):
     environment: dict[str, Any]
     config: dict[str, Any]
     """The config as read, with every default filled in; paths below its folder are relative to it."""
-    notes: tuple[str, ...] = ()
-    search: dict[str, Any] = {}
+    config_file: str
+    """The name of the user's file."""
+    config_text: str
+    """Its text, as the run read it."""
+    title: str
+    """The model's name."""
+    finished: str
+    """When the verdict was reached: ISO 8601, UTC."""
+    search: dict[str, Searched] = {}
+    """By target, where one was searched."""
     report: str = "report.html"
-    bundle: str | None = None
+    bundles: dict[str, str] = {}
+    """By target: the folder of the bundle that ships, relative to result.json."""

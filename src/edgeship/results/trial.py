@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
+from edgeship.config import Arithmetic, ClockSetting, EngineName, Precision, Preprocess, Target
 from edgeship.config import Benchmark as BenchmarkSettings
-from edgeship.config import ClockSetting, EngineName, Precision, Preprocess, Target
 from edgeship.config import Evaluation as EvaluationSettings
 from edgeship.results.base import SCHEMA_VERSION, Artifact, Result, TensorInfo
 
@@ -56,7 +56,12 @@ class Identity(Result):
     hardware_compatible: bool = False
     """It runs on every GPU of compute capability 8.0 and later."""
     portable: bool = False
-    """The engine file is the candidate's own ONNX, not a graph laid out for one processor: any of ``platform`` fits."""
+    """The engine file is the candidate's own ONNX, not a graph laid out for one processor: any of ``platform`` fits
+    that has the same instruction sets or more."""
+    instruction_sets: tuple[str, ...] = ()
+    """The processor's, by the kernel's names for them (``avx2``, ``avx512_vnni``), where the CPU infers."""
+    arithmetic: Arithmetic | None = None
+    """How INT8 products are computed on a CPU; None for other devices."""
 
 
 class Build(Result):

@@ -22,6 +22,7 @@ import numpy as np
 from edgeship import engines
 from edgeship.bundle.manifest import GET_AGAIN
 from edgeship.bundle.verify import opened
+from edgeship.data.feeds import fill_rows
 from edgeship.data.npz import open_npz
 from edgeship.engines import OpenOptions
 from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch, UserInputError
@@ -190,6 +191,7 @@ def _open_options(manifest: Manifest, folder: Path, device: str, options: LoadOp
         nhwc=target.nhwc,
         plugins=tuple(folder / plugin for plugin in target.plugins),
         sha256=manifest.files[manifest.engine].sha256,
+        arithmetic=manifest.identity.arithmetic or "exact",
     )
 
 
@@ -321,9 +323,8 @@ class Model:
         settings = in_dtype(settings, info)
         made = [steps.apply(_picture(image), settings, size) for image in images]
         rows = [array for array, _ in made]
-        rows += [rows[-1]] * (low - len(rows))
         batch = rows[0][None] if len(rows) == 1 else np.stack(rows)
-        return info.name, batch, [geometry for _, geometry in made]
+        return info.name, fill_rows(batch, max(low, len(rows))), [geometry for _, geometry in made]
 
     def _decode(self, outputs: dict[str, Array], geometries: list[Geometry]) -> list[Prediction]:
         from edgeship.decode.decoders import decode_predictions

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,6 @@ from edgeship.targets.probe import importable
 from edgeship.version import __version__
 
 POLL_S = 0.05
-NOT_RESULTS = supervisor.FILES | {"lock", trial_folder.SPEC, trial_folder.SPEC_MARK}
-"""Files of a trial's folder that are not offered to the workstation."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
@@ -173,6 +172,7 @@ class Agent:
             (place / name).unlink(missing_ok=True)
         process: subprocess.Popen[bytes] | None = None
         position, starts = 0, 0
+        alive = time.monotonic()
         while True:
             running = (process is not None and process.poll() is None) or supervisor.holder(place) is not None
             position = self._pass_on(place / supervisor.PROGRESS, position)
@@ -195,6 +195,9 @@ class Agent:
                 with storage_errors(place):
                     (place / supervisor.PROGRESS).unlink(missing_ok=True)
                     process = supervisor.start(place, request.get("timeout_s"))
+            if time.monotonic() - alive > supervisor.ALIVE_S:
+                alive = time.monotonic()
+                self._channel.send({"running": True})
             self._channel.receive(POLL_S)
 
     def _pass_on(self, path: Path, position: int) -> int:
@@ -213,10 +216,13 @@ class Agent:
 
     def _list(self, request: dict[str, Any]) -> dict[str, Any]:
         place = self._trial_path(request)
+        trial = trial_folder.finished_trial(place)
+        named = () if trial is None else trial_folder.artifacts_of(trial)
+        names = sorted({*trial_folder.PRODUCTS, *(artifact.path for artifact in named)})
         files = {
-            path.name: [path.stat().st_size, sha256_file(path)]
-            for path in sorted(place.iterdir())
-            if path.is_file() and not path.name.startswith(".") and path.name not in NOT_RESULTS
+            name: [(place / name).stat().st_size, sha256_file(place / name)]
+            for name in names
+            if (place / name).is_file()
         }
         return {"files": files}
 

@@ -13,6 +13,13 @@ from typing import Any
 from edgeship.targets import wire
 
 MAX_LINE_BYTES = 64 << 20
+"""Longest request: the list of all files of a large data set."""
+MAX_REPLY_BYTES = 1 << 18
+"""Longest reply, where it does not list what was asked for."""
+STALL_S = 60.0
+"""Longest time without one byte where bytes are due, or in which the other end takes none."""
+LEAST_BYTES_S = 16 << 10
+"""Slowest transfer of a payload that is waited for, over its whole length."""
 CHUNK = 1 << 18
 
 
@@ -38,6 +45,7 @@ class Channel:
         self._writing = writing
         self._check = check
         self._buffer = bytearray()
+        os.set_blocking(writing, False)
 
     def send(self, message: dict[str, Any], payload: Path | None = None) -> None:
         """Send a message, and a file's content after it. Raises Closed."""
@@ -55,33 +63,40 @@ class Channel:
                 self._write(data)
                 left -= len(data)
 
-    def receive(self, timeout_s: float | None = None) -> dict[str, Any] | None:
-        """The next message; None when none came in time. Raises Closed at the end, and Malformed."""
+    def receive(self, timeout_s: float | None = None, *, limit: int = MAX_LINE_BYTES) -> dict[str, Any] | None:
+        """The next message, of at most ``limit`` bytes; None when no whole one came in time.
+
+        Raises Closed at the end, and Malformed.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while (end := self._buffer.find(b"\n")) < 0:
-            if len(self._buffer) > MAX_LINE_BYTES:
-                raise Malformed("a message is too long")
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > limit:
+                raise Malformed(f"a message of more than {limit} bytes")
             if not self._fill(deadline):
                 return None
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        message = wire.hear(line.decode("utf-8", "replace"))
+        message = wire.hear(line.decode("utf-8", "replace")) if end <= limit else {}
         if not message:
             raise Malformed(f"{line[:80]!r} is not a message")
         return message
 
     def payload(self, size: int, sink: Callable[[bytes], Any]) -> None:
-        """Pass ``size`` raw bytes to ``sink``. Raises Closed."""
+        """Pass ``size`` raw bytes to ``sink``. Raises Closed, also when they come too slowly."""
         left = size
+        last = time.monotonic() + STALL_S + size / LEAST_BYTES_S
         while left:
-            if not self._buffer:
-                self._fill(None)
+            if not self._buffer and not self._fill(min(last, time.monotonic() + STALL_S)):
+                raise Closed(f"{left} bytes were still to come, and came too slowly")
             part = bytes(self._buffer[:left])
             del self._buffer[: len(part)]
             left -= len(part)
             sink(part)
 
     def _fill(self, deadline: float | None) -> bool:
+        """Take more bytes; whether any came before the deadline."""
         while True:
             self._check()
             wait = 0.2 if deadline is None else min(0.2, deadline - time.monotonic())
@@ -91,6 +106,8 @@ class Channel:
                 continue
             try:
                 data = os.read(self._reading, CHUNK)
+            except BlockingIOError:
+                continue
             except OSError as error:
                 raise Closed(str(error)) from None
             if not data:
@@ -100,11 +117,15 @@ class Channel:
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
+        last = time.monotonic() + STALL_S
         while view:
             self._check()
             try:
                 view = view[os.write(self._writing, view) :]
+                last = time.monotonic() + STALL_S
             except BlockingIOError:
+                if time.monotonic() > last:
+                    raise Closed(f"the other end took nothing for {STALL_S:g} s") from None
                 select.select([], [self._writing], [], 0.2)
             except OSError:
                 raise Closed("the other end closed the connection") from None

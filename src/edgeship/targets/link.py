@@ -13,21 +13,25 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any, TypeVar
 
 from edgeship.config import Target
 from edgeship.errors import MissingExtra, TargetError, UserInputError
-from edgeship.targets import wire
-from edgeship.targets.channel import Channel, Closed, Malformed
+from edgeship.targets import replies, wire
+from edgeship.targets.channel import MAX_REPLY_BYTES, Channel, Closed, Malformed
+from edgeship.text import line, printable
 from edgeship.version import __version__
 
 OPTIONS = ("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=5", "ServerAliveCountMax=3", "LogLevel=ERROR")
 HELLO_S = 60.0
+REPLY_S = 90.0
+"""Longest time for an answer, where the device need not read or write much for it."""
+LAST_WORDS_BYTES = 1 << 13
+R = TypeVar("R", bound=replies.Reply)
 _idle: dict[tuple[str | None, str, str], list[Link]] = {}
 _reached: set[str] = set()
 _guard = threading.Lock()
@@ -61,11 +65,11 @@ def wait(seconds: float) -> None:
 
 def stop_trial(target: Target, trial: str) -> None:
     """End a trial on the device over a connection of its own; silently, when the device cannot be reached."""
-    with contextlib.suppress(TargetError, Closed):
+    with contextlib.suppress(TargetError, Closed, Malformed):
         link = Link(target, lambda: None)
         try:
             link.channel.send({"do": "stop", "trial": trial})
-            link.channel.receive(20.0)
+            link.channel.receive(20.0, limit=MAX_REPLY_BYTES)
         finally:
             link.close()
 
@@ -83,6 +87,7 @@ def borrowed(target: Target) -> Iterator[Link]:
         kept = _idle.get(where, [])
         link = kept.pop() if kept else None
     link = link or Link(target)
+    link.useful = False
     try:
         yield link
     except BaseException:
@@ -110,15 +115,19 @@ class Link:
         self.host = target.host
         self._target = target
         command = _command(target)
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the link
+        self.useful = False
+        """Whether the device did something over this connection since it was borrowed: it is worth another one."""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
         assert self._process.stdin is not None and self._process.stdout is not None
+        self._last_words = bytearray()
+        self._drain = threading.Thread(target=self._listen, daemon=True)
+        self._drain.start()
         self.channel = Channel(self._process.stdout.fileno(), self._process.stdin.fileno(), check)
         try:
             self._greet()
@@ -126,10 +135,17 @@ class Link:
             self.close()
             raise
 
+    def _listen(self) -> None:
+        """Keep the end of what ``ssh`` and the device say on standard error, however much it is."""
+        assert self._process.stderr is not None
+        while data := os.read(self._process.stderr.fileno(), LAST_WORDS_BYTES):
+            self._last_words += data
+            del self._last_words[:-LAST_WORDS_BYTES]
+
     def _greet(self) -> None:
         try:
             self.channel.send({"do": "hello"})
-            reply = self.channel.receive(HELLO_S)
+            reply = self.channel.receive(HELLO_S, limit=MAX_REPLY_BYTES)
         except Closed:
             raise self._explain() from None
         except Malformed:
@@ -140,19 +156,48 @@ class Link:
             ) from None
         if reply is None:
             raise TargetError(f"{self.host} did not answer within {HELLO_S:g} s", do=f"try: ssh {self.host} true")
-        error = wire.revive(reply)
-        if error is not None:
-            error.found = f"on {self.host}: {error.found}"
-            raise error
+        self.raise_error(reply)
         if reply.get("protocol") != wire.PROTOCOL or reply.get("edgeship") != __version__:
             raise TargetError(
-                f"{self.host} has edgeship {reply.get('edgeship')}, this is {__version__}",
+                f"{self.host} has edgeship {line(str(reply.get('edgeship')))[:40]}, this is {__version__}",
                 expected="the same version on both",
                 do=self._install(),
             )
-        self.base = str(reply["base"])
-        self.free = int(reply["free"])
+        hello = replies.check(replies.Hello, reply, self.host)
+        self.base, self.free = hello.base, hello.free
         _reached.add(self.host)
+
+    def ask(
+        self, request: dict[str, Any], kind: type[R], *, limit: int = MAX_REPLY_BYTES, wait_s: float = REPLY_S
+    ) -> R:
+        """The reply to a request.
+
+        Args:
+            request: What the device is to do.
+            kind: The form of its reply.
+            limit: The most bytes of the reply.
+            wait_s: The longest time to wait for it.
+
+        Raises:
+            EdgeshipError: What the device reports.
+            TargetError: Something else than a reply, or none in time.
+            Closed: The connection is lost.
+        """
+        self.channel.send(request)
+        reply = self.channel.receive(wait_s, limit=limit)
+        if reply is None:
+            raise TargetError(
+                f"{self.host} did not answer {request['do']!r} within {wait_s:g} s",
+                do=f"look at what {self.host} is busy with, then run the same command again",
+            )
+        self.raise_error(reply)
+        return replies.check(kind, reply, self.host)
+
+    def raise_error(self, message: dict[str, Any]) -> None:
+        """Raise the error that a message reports, if it does."""
+        error = replies.error_of(message, self._target)
+        if error is not None:
+            raise error
 
     def _install(self) -> str:
         python = self._target.python
@@ -161,9 +206,9 @@ class Link:
     def _explain(self) -> Exception:
         """Why ``ssh`` ended, from its exit code and its own words."""
         code = self._process.wait()
-        self._errors.seek(0)
-        said = self._errors.read().decode("utf-8", "replace").strip()
-        last = said.splitlines()[-1] if said else f"exit code {code}"
+        self._drain.join(2.0)
+        said = printable(self._last_words.decode("utf-8", "replace")).strip()
+        last = said.splitlines()[-1][:300] if said else f"exit code {code}"
         if code == 255 or code < 0:
             denied = any(
                 word in said for word in ("Permission denied", "verification failed", "Bad owner", "not resolve")
@@ -202,7 +247,9 @@ class Link:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        self._errors.close()
+        self._drain.join(2.0)
+        if not self._drain.is_alive() and self._process.stderr is not None:
+            self._process.stderr.close()
 
 
 def _command(target: Target) -> list[str]:

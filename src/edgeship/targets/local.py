@@ -18,6 +18,7 @@ from edgeship.progress import Progress, silent
 from edgeship.results import Audit, Build, Failure, Latency, Trial, read, trial_folder
 from edgeship.results.trial_folder import AUDIT, BUILD, LATENCY
 from edgeship.targets import wire
+from edgeship.text import line
 from edgeship.trial.run import STEPS
 
 RESTARTS = 2
@@ -107,8 +108,8 @@ def _attempt(folder: Path, progress: Progress, timeout_s: float | None) -> _Ende
 def _listen(stream: IO[str], progress: Progress) -> tuple[EdgeshipError | None, str]:
     error: EdgeshipError | None = None
     last = ""
-    for line in stream:
-        message = wire.hear(line)
+    for text in stream:
+        message = wire.hear(text)
         error = wire.revive(message) or error
         step = str(message.get("what")).rpartition(": ")[2]
         last = step if step in STEPS else last
@@ -117,8 +118,8 @@ def _listen(stream: IO[str], progress: Progress) -> tuple[EdgeshipError | None, 
 
 
 def _drain(stream: IO[str], tail: list[str]) -> None:
-    for line in stream:
-        tail.append(line)
+    for text in stream:
+        tail.append(text)
         del tail[:-200]
 
 
@@ -191,8 +192,8 @@ def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial
 
 def last_line(text: str, most: int = 300) -> str:
     """The last line that says something, without characters that would steer a terminal."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    last = "".join(character if character.isprintable() else " " for character in lines[-1]) if lines else ""
+    lines = [line(part) for part in text.splitlines()]
+    last = next((part for part in reversed(lines) if part), "")
     return last if len(last) <= most else last[: most - 1] + "…"
 
 

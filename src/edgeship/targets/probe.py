@@ -15,6 +15,7 @@ import PIL
 
 from edgeship import engines
 from edgeship.config import EngineName
+from edgeship.engines import processor
 from edgeship.engines.trt import trtexec
 from edgeship.errors import EdgeshipError
 
@@ -28,6 +29,7 @@ def machine(engine: EngineName, device: str, via: str) -> dict[str, Any]:
     return {
         "identity": _or_why(lambda: module.identity(device).model_dump(mode="json")),
         "installed": asdict(module.probe()),
+        "processor": processor.facts(),
         "trtexec": _or_why(lambda: trtexec.ask(trtexec.find()).version) if via == "trtexec" else None,
         "libraries": {"numpy": numpy.__version__, "pillow": PIL.__version__},
     }

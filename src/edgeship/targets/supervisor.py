@@ -29,8 +29,15 @@ STOPPED = "stopped"
 """The trial was ended on request: it is not to be started again."""
 FILES = frozenset({LOCK, PID, LOG, PROGRESS, ERROR, STOPPED})
 RESTARTS = 5
+ALIVE_S = 10.0
+"""How often a device says that a trial still runs."""
 FULL = 28
 """Exit status of a supervisor that could not even write down that the disk is full."""
+
+
+def longest_s(timeout_s: float | None, unlimited_s: float) -> float:
+    """How long a trial may take on a device in all, where one attempt may take ``timeout_s``."""
+    return unlimited_s if timeout_s is None else (RESTARTS + 1) * (local.RESTARTS + 1) * timeout_s + 3600
 
 
 def start(place: Path, timeout_s: float | None) -> subprocess.Popen[bytes]:

@@ -10,10 +10,11 @@ import json
 from typing import Any, TextIO
 
 from edgeship import errors
-from edgeship.errors import EdgeshipError, TargetError
+from edgeship.errors import EdgeshipError, MissingExtra, TargetError
+from edgeship.files import parse_json
 from edgeship.progress import Progress
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the requests and replies between a workstation and a device."""
 
 
@@ -35,8 +36,8 @@ def say(stream: TextIO, message: dict[str, Any]) -> None:
 def hear(line: str) -> dict[str, Any]:
     """A line as a message; anything that is not one of ours (a library's own print) is an empty message."""
     try:
-        message = json.loads(line)
-    except (ValueError, RecursionError):
+        message = parse_json(line)
+    except ValueError:
         return {}
     return message if isinstance(message, dict) else {}
 
@@ -49,8 +50,15 @@ def pass_on(message: dict[str, Any], progress: Progress) -> None:
 
 
 def describe(error: EdgeshipError) -> dict[str, Any]:
-    """An error as a message, in the form the command line prints with ``--json``."""
-    return {"error": {"kind": type(error).__name__, "found": error.found, "expected": error.expected, "do": error.do}}
+    """An error as a message, in the form the command line prints with ``--json``; a MissingExtra names its extra."""
+    told = {"kind": type(error).__name__, "found": error.found, "expected": error.expected, "do": error.do}
+    return {"error": told | ({"extra": error.extra} if isinstance(error, MissingExtra) else {})}
+
+
+def kind_of(name: str) -> type[EdgeshipError]:
+    """The class of error that is called ``name``; TargetError where this version has none."""
+    kind = getattr(errors, name, TargetError)
+    return kind if isinstance(kind, type) and issubclass(kind, EdgeshipError) else TargetError
 
 
 def revive(message: dict[str, Any]) -> EdgeshipError | None:
@@ -58,9 +66,7 @@ def revive(message: dict[str, Any]) -> EdgeshipError | None:
     told = message.get("error")
     if not isinstance(told, dict):
         return None
-    kind = getattr(errors, str(told.get("kind")), TargetError)
-    if not (isinstance(kind, type) and issubclass(kind, EdgeshipError)):
-        kind = TargetError
+    kind = kind_of(str(told.get("kind")))
     error = kind.__new__(kind)
     expected, do = told.get("expected"), told.get("do")
     EdgeshipError.__init__(
@@ -69,4 +75,6 @@ def revive(message: dict[str, Any]) -> EdgeshipError | None:
         expected=None if expected is None else str(expected),
         do=None if do is None else str(do),
     )
+    if isinstance(error, MissingExtra) and isinstance(told.get("extra"), str):
+        error.extra = told["extra"]
     return error

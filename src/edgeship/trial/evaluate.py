@@ -21,6 +21,7 @@ from edgeship import metrics
 from edgeship.config import Batch as BatchRange
 from edgeship.config import Evaluation, Preprocess
 from edgeship.data.datasets import Dataset, open_dataset
+from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import in_dtype
 from edgeship.data.loader import Batch, Loader, LoadOptions
 from edgeship.data.preprocess import image_input, input_size
@@ -106,7 +107,7 @@ def _stream(runner: Runner, name: str, loader: Loader, recorder: _Recorder, pad:
     yield 0
     with ThreadPoolExecutor(1, thread_name_prefix="edgeship-record") as pool:
         for batch in loader:
-            outputs = runner.infer({name: _padded(batch.array, pad)})
+            outputs = runner.infer({name: fill_rows(batch.array, max(pad, len(batch.array)))})
             waiting.append(pool.submit(recorder.take, batch, outputs))
             if len(waiting) > IN_FLIGHT:
                 waiting.popleft().result()
@@ -215,9 +216,3 @@ def load_records(path: Path) -> Records:
     if "task" not in records or "ids" not in records:
         raise DataError(f"{path} holds no evaluation records", do="run edgeship evaluate again")
     return records
-
-
-def _padded(array: Array, rows: int) -> Array:
-    """Repeat the last image until the batch is full."""
-    missing = rows - len(array)
-    return array if missing <= 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])

@@ -19,7 +19,8 @@ import numpy as np
 
 from edgeship import __version__, engines
 from edgeship.config import Batch, Benchmark
-from edgeship.engines import OpenOptions, Runner
+from edgeship.data.feeds import batch_of, full_shapes, noise
+from edgeship.engines import OpenOptions, Runner, processor
 from edgeship.errors import (
     ArtifactError,
     EdgeshipError,
@@ -158,9 +159,8 @@ def _run(place: _Place) -> Trial:
             "edgeship": __version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "machine": platform.machine(),
             "system": f"{platform.system()} {platform.release()}",
-            "host": platform.node(),
+            **processor.facts(),
         },
     )
     for step in (_built, _measured):
@@ -230,7 +230,7 @@ def _latency(place: _Place, settings: Benchmark, runner: Runner, built: Build, l
     batch = settings.batch or built_batch(place.spec, built).opt
 
     def measure() -> Latency:
-        feeds = batch_of(_frames(place, built), batch, built)
+        feeds = batch_of(_frames(place, built), built.inputs, batch)
         latency = benchmark(runner, feeds, settings, folder=place.folder, progress=place.progress)
         return latency.model_copy(update={"load_s": load_s})
 
@@ -260,21 +260,12 @@ def _evaluation(place: _Place, runner: Runner, built: Build) -> Evaluated | None
 
 
 def _frames(place: _Place, built: Build) -> dict[str, Array]:
-    """The spec's frames, or seeded noise of the right shapes: enough for time, never for accuracy."""
+    """The spec's frames, or seeded noise of the profile's shapes: enough for time, never for accuracy."""
     if place.spec.frames is not None:
         with np.load(place.folder / place.spec.frames.path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    random = np.random.default_rng(0)
-    made: dict[str, Array] = {}
-    for info in built.inputs:
-        best = built.profiles[info.name][1] if info.name in built.profiles else ()
-        known = best if len(best) == len(info.shape) else (1,) * len(info.shape)
-        shape = [axis if isinstance(axis, int) else known[number] for number, axis in enumerate(info.shape)]
-        values = random.standard_normal(shape)
-        made[info.name] = (
-            np.abs(values).astype(info.dtype) if np.dtype(info.dtype).kind in "iub" else values.astype(info.dtype)
-        )
-    return made
+    best = {name: profile[1] for name, profile in built.profiles.items()}
+    return noise(built.inputs, full_shapes(built.inputs, built_batch(place.spec, built).opt, best))
 
 
 def built_batch(spec: TrialSpec, built: Build) -> Batch:
@@ -286,43 +277,18 @@ def built_batch(spec: TrialSpec, built: Build) -> Batch:
     return spec.target.batch
 
 
-def batch_of(frames: dict[str, Array], batch: int, built: Build) -> dict[str, Array]:
-    """Repeat or cut ``frames`` along axis 0 to ``batch`` rows; inputs with a fixed first axis keep their own."""
-    feeds: dict[str, Array] = {}
-    for info in built.inputs:
-        array = frames[info.name]
-        if not info.shape:
-            feeds[info.name] = array
-            continue
-        fixed = info.shape[0]
-        rows = fixed if isinstance(fixed, int) else batch
-        repeats = -(-rows // max(1, array.shape[0]))
-        feeds[info.name] = np.ascontiguousarray(np.concatenate([array] * repeats)[:rows])
-    return feeds
-
-
 def _outputs(place: _Place, runner: Runner, built: Build) -> Artifact | None:
     """Run the spec's frames in the smallest batches of the profile; keep the first batch as the known answer."""
     if place.spec.frames is None:
         return None
     frames = _frames(place, built)
-    missing = [info.name for info in built.inputs if info.name not in frames]
-    if missing:
-        raise ArtifactError(
-            f"{place.spec.frames.path} has no array for {', '.join(missing)}",
-            expected=f"one array for each input: {', '.join(info.name for info in built.inputs)}",
-        )
     rows = max((array.shape[0] for array in frames.values() if array.ndim), default=1)
     fixed = [info.shape[0] for info in built.inputs if info.shape and isinstance(info.shape[0], int)]
     step = fixed[0] if fixed and isinstance(fixed[0], int) else built_batch(place.spec, built).min
     known: dict[str, Array] = {}
     collected: dict[str, list[Array]] = {}
     for start in range(0, max(rows - rows % step, step), step):
-        feeds = batch_of(
-            {name: array[start:] if array.ndim and array.shape[0] == rows else array for name, array in frames.items()},
-            step,
-            built,
-        )
+        feeds = batch_of(frames, built.inputs, step, start)
         answer = runner.infer(feeds)
         if not known:
             known = {f"in:{name}": array for name, array in feeds.items()}

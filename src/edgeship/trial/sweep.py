@@ -7,11 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeship.config import Benchmark
+from edgeship.data.feeds import batch_of, full_shapes, noise
 from edgeship.engines import Runner
-from edgeship.errors import DataError, DeviceError, UserInputError
+from edgeship.errors import DeviceError, UserInputError
 from edgeship.files import storage_errors
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Latency, Result, TensorInfo, common_clock
@@ -113,28 +112,6 @@ def batches_for(inputs: Sequence[TensorInfo], wanted: Sequence[int]) -> list[int
     return [only]
 
 
-def shapes_for(
-    inputs: Sequence[TensorInfo], batch: int, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> dict[str, tuple[int, ...]]:
-    """The whole shape of every input at a batch.
-
-    Raises:
-        DataError: An axis beside the first has no known size.
-    """
-    found = {}
-    for info in inputs:
-        rows = info.shape[0] if info.shape and isinstance(info.shape[0], int) else batch
-        rest = (shapes or {}).get(info.name, info.shape)[1:]
-        known = tuple(axis for axis in rest if isinstance(axis, int))
-        if len(known) != len(rest):
-            raise DataError(
-                f"input {info.name!r} has dynamic axes beside the batch: {list(info.shape)}",
-                expected=f"--shape {info.name}=1x3x480x640, or --frames with real inputs",
-            )
-        found[info.name] = (rows, *known) if info.shape else ()
-    return found
-
-
 def feeds_for(
     inputs: Sequence[TensorInfo],
     batch: int,
@@ -146,31 +123,7 @@ def feeds_for(
     Raises:
         DataError: An input has no frames, or an axis beside the first has no known size.
     """
-    if frames is not None:
-        rows = {info.name: info.shape[0] if info.shape and isinstance(info.shape[0], int) else batch for info in inputs}
-        return {info.name: _repeated(info, rows[info.name], frames) for info in inputs}
-    random = np.random.default_rng(0)
-    made: dict[str, Array] = {}
-    for info, shape in zip(inputs, shapes_for(inputs, batch, shapes).values(), strict=True):
-        kind = np.dtype(info.dtype)
-        made[info.name] = (
-            random.standard_normal(shape).astype(kind)
-            if kind.kind == "f"
-            else random.integers(0, 2, shape).astype(kind)
-        )
-    return made
-
-
-def _repeated(info: TensorInfo, rows: int, frames: Mapping[str, Array]) -> Array:
-    if info.name not in frames:
-        raise DataError(
-            f"the frames have no {info.name!r}", expected=f"an array for {info.name!r}, found {list(frames)}"
-        )
-    array = frames[info.name]
-    if not array.ndim or not array.shape[0]:
-        raise DataError(f"the frames of {info.name!r} are empty", expected="at least one frame")
-    repeats = -(-rows // array.shape[0])
-    return np.ascontiguousarray(np.concatenate([array] * repeats)[:rows])
+    return batch_of(frames, inputs, batch) if frames is not None else noise(inputs, full_shapes(inputs, batch, shapes))
 
 
 # --- drawing -------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         (["--engine", "tensorrt", "--via", "trtexec", "--cache", "absent", "--precision", "fp16"], "trtexec"),
         (["--npz", "frames.npz"], "--npz and --calibrator are for TensorRT 10's own calibrator"),
         (["--precision", "implicit", "--calibrator", "minmax"], "--precision implicit with --npz, and no --cache"),
-        (["--precision", "implicit", "--npz", "a.npz", "--cache", "b.cache"], "give --cache alone"),
+        (["--precision", "implicit", "--npz", "a.npz", "--cache", "b.cache"], "or only --cache with"),
         (["--precision", "implicit", "--npz", "absent.npz"], "absent.npz does not exist"),
         (["--precision", "fp8", "--compute-capability", "8.6"], "compute capability 8.6, which has no FP8"),
     ],

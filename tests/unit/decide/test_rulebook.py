@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from typer.testing import CliRunner
 
-from edgeship.cli import _register, app
+from edgeship.cli import app
 from edgeship.config import Gate
 from edgeship.decide import junit, rulebook
 from edgeship.decide.case import Case, Family
+from edgeship.decide.finished_run import open_run
 from edgeship.decide.gate import judge
-from edgeship.decide.report import Evidence, Tried, terminal_summary, write_report, write_summary
-from edgeship.decide.runs import read_run
+from edgeship.decide.report import terminal_summary, write_report, write_summary
 from edgeship.results import Rule, write
 from made_trials import finished_run, measured, records
 
@@ -36,12 +36,13 @@ def test_a_new_rule_is_one_entry_and_one_function(tmp_path: Path, monkeypatch):
     assert decision.verdict == "NO-SHIP"
     assert decision.judged[0].rules[-1].reason == "the engine weighs 4 kg"
 
-    evidence = Evidence("made", (decision,), (Tried(item.trial),), Tried(reference.trial))
+    run = open_run(finished_run(tmp_path / "run", item))
     console = Console(record=True, width=200)
-    console.print(*terminal_summary(evidence, {}))
+    for line in terminal_summary(run):
+        console.print(line)
     assert "the engine weighs 4 kg" in console.export_text()
-    write_report(evidence, tmp_path / "report.html")
-    write_summary(evidence, tmp_path / "summary.md")
+    write_report(run, tmp_path / "report.html")
+    write_summary(run, tmp_path / "summary.md")
     for page in ("report.html", "summary.md"):
         text = (tmp_path / page).read_text().replace("\u00a0", " ")
         assert "Weight of the engine" in text
@@ -52,7 +53,7 @@ def test_a_new_rule_is_one_entry_and_one_function(tmp_path: Path, monkeypatch):
 def test_compare_shows_a_new_rule_and_reads_its_direction(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(rulebook.FAMILIES, NEW.name, NEW)
     for name, kilograms in (("a", 4.0), ("b", 3.0)):
-        result, _ = read_run(finished_run(tmp_path / name, measured()))
+        result = open_run(finished_run(tmp_path / name, measured())).result
         rule = NEW.rule("pass", "light", limit=5.0, measured=kilograms)
         decisions = tuple(
             decision.model_copy(
@@ -61,7 +62,6 @@ def test_compare_shows_a_new_rule_and_reads_its_direction(tmp_path: Path, monkey
             for decision in result.decisions
         )
         write(result.model_copy(update={"decisions": decisions}), tmp_path / name / "result.json")
-    _register()
     shown = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     line = next(line for line in shown.output.splitlines() if "heaviness_kg" in line)

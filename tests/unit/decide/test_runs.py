@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edgeship.cli import _register, app
+from edgeship.cli import app
 from edgeship.config import Gate
 from edgeship.decide import junit
 from edgeship.decide.gate import judge
@@ -27,7 +27,6 @@ def finished(tmp_path):
 
 
 def call(*arguments):
-    _register()
     return CliRunner().invoke(app, [str(item) for item in arguments])
 
 

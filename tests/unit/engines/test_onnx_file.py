@@ -9,8 +9,9 @@ import pytest
 from onnx import numpy_helper
 from small_onnx import convolutions, quantized
 
-from edgeship.engines.onnx_file import read_nodes, weights_are_half
+from edgeship.engines.onnx_file import read_inputs, read_nodes, weights_are_half
 from edgeship.errors import ModelError
+from edgeship.prepare.graph import inputs_of, outputs_of
 
 
 def test_every_node_reads_as_onnx_reads_it(tmp_path: Path) -> None:
@@ -49,3 +50,56 @@ def test_weights_are_half_when_every_product_has_fp16_weights(tmp_path: Path) ->
     one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one).astype("float32"), one.name))
     onnx.save(model, tmp_path / "mixed.onnx")
     assert not weights_are_half(tmp_path / "mixed.onnx")
+
+
+def value(name: str, dims: list[object], kind: int = onnx.TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    made = onnx.helper.make_tensor_value_info(name, kind, [None if size in (-1, 0) else size for size in dims])
+    for size, dim in zip(dims, made.type.tensor_type.shape.dim, strict=True):
+        if size in (-1, 0):
+            dim.dim_value = size
+    return made
+
+
+def saved(path: Path, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> Path:
+    nodes = [onnx.helper.make_node("Identity", [inputs[0].name], [item.name]) for item in outputs]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", inputs, outputs)), path)
+    return path
+
+
+def test_a_size_below_one_or_without_a_name_is_a_dynamic_axis(tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.onnx", [value("x", [-1, 3, 0, None, "w"])], [value("y", [-1, 3, 0, None, "w"])])
+    inputs, outputs = read_inputs(path)
+    assert inputs[0].shape == outputs[0].shape == ("axis0", 3, "axis2", "axis3", "w")
+    assert inputs_of(onnx.load(path)) == inputs
+    assert outputs_of(onnx.load(path)) == outputs
+
+
+def test_weights_among_the_inputs_are_not_inputs(tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.onnx", [value("x", [2]), value("w", [2])], [value("y", [2])])
+    model = onnx.load(path)
+    model.graph.initializer.append(
+        numpy_helper.from_array(numpy_helper.to_array(onnx.helper.make_tensor("w", 1, [2], [1, 2])), "w")
+    )
+    onnx.save(model, path)
+    assert [info.name for info in read_inputs(path)[0]] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("made", "dtype"),
+    [
+        (onnx.helper.make_tensor_sequence_value_info("y", onnx.TensorProto.FLOAT, None), "sequence"),
+        (
+            onnx.helper.make_value_info(
+                "y", onnx.helper.make_optional_type_proto(onnx.helper.make_tensor_type_proto(1, [2]))
+            ),
+            "optional",
+        ),
+        (value("y", [2], onnx.TensorProto.BFLOAT16), "bfloat16"),
+        (value("y", [2], onnx.TensorProto.STRING), "str"),
+        (value("y", [2], onnx.TensorProto.INT4), "int4"),
+    ],
+)
+def test_both_readers_name_every_type_alike(tmp_path: Path, made: onnx.ValueInfoProto, dtype: str) -> None:
+    path = saved(tmp_path / "net.onnx", [value("x", [2])], [made])
+    assert read_inputs(path)[1][0].dtype == dtype
+    assert outputs_of(onnx.load(path)) == read_inputs(path)[1]

@@ -16,7 +16,7 @@ from small_onnx import convolutions, images, nonzero, quantized
 
 from edgeship import engines
 from edgeship.config import Batch, ShapeRange, Target
-from edgeship.engines import BuildRequest, OpenOptions
+from edgeship.engines import BuildRequest, OpenOptions, processor
 from edgeship.engines.ort.session import make_session
 from edgeship.errors import BuildError, DataError, DeviceError, EngineError, PrecisionError, UserInputError
 
@@ -225,15 +225,25 @@ def test_identity_and_misfits() -> None:
     assert ENGINE.misfits(here, "cpu") == []
     other = here.model_copy(update={"version": "1.0", "device": "Another CPU", "platform": "aarch64-linux"})
     found = ENGINE.misfits(other, "cpu")
-    assert len(found) == 3
+    assert len(found) == 2
     assert f"onnxruntime 1.0 optimized it, {onnxruntime.__version__} is installed" in found
 
 
-def test_a_processor_matters_only_to_an_optimized_graph() -> None:
+def test_instruction_sets_fit_a_processor_and_not_its_name() -> None:
     here = ENGINE.identity("cpu")
-    elsewhere = here.model_copy(update={"device": "Another CPU"})
-    assert ENGINE.misfits(elsewhere, "cpu") == [f"optimized for 'Another CPU', this is {here.device!r}"]
-    assert ENGINE.misfits(elsewhere.model_copy(update={"portable": True}), "cpu") == []
+    assert here.arithmetic == "exact" and here.instruction_sets == processor.instruction_sets()
+    named = here.model_copy(update={"device": "Another CPU"})
+    assert ENGINE.misfits(named, "cpu") == []
+    wider = named.model_copy(update={"instruction_sets": (*here.instruction_sets, "avx9_vnni")})
+    lacks = f"measured on 'Another CPU' with avx9_vnni, which this {here.device!r} lacks"
+    assert ENGINE.misfits(wider, "cpu") == [lacks]
+    assert ENGINE.misfits(wider.model_copy(update={"portable": True}), "cpu") == [lacks]
+    first, *rest = here.instruction_sets
+    fewer = named.model_copy(update={"instruction_sets": tuple(rest)})
+    assert ENGINE.misfits(fewer, "cpu") == [
+        f"optimized for 'Another CPU', which lacks the {first} of this {here.device!r}"
+    ]
+    assert ENGINE.misfits(fewer.model_copy(update={"portable": True}), "cpu") == []
 
 
 def test_a_build_says_whether_its_file_is_portable(fp32: Path, tmp_path: Path) -> None:

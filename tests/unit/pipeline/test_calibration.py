@@ -10,12 +10,14 @@ import onnx
 import pytest
 from PIL import Image
 
-from edgeship.config import load
+from edgeship.config import Target, load
 from edgeship.data.reference import importable
 from edgeship.errors import CacheError
 from edgeship.pipeline import prepare
-from edgeship.pipeline.calibration import CACHE, calibrate_from_config, make_graph
+from edgeship.pipeline.calibration import CACHE, CALIBRATE, calibrate_from_config, calibrate_key
+from edgeship.pipeline.graphs import make_graph
 from edgeship.pipeline.stages import Run
+from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.graph import inputs_of, load_onnx
 from edgeship.results import Artifact, Calibrated, Candidate, Slimmed
@@ -23,6 +25,7 @@ from vehicle_support import CLASSES, network, photographs
 
 PREPROCESS = '[preprocess]\nfit = "stretch"\nmean = [127.0]\nstd = [128.0]\n'
 INT8 = Candidate(name="int8", precision="int8")
+ON_THIS_CPU = TargetTrials("default", Target())
 
 
 def run_in(folder: Path, text: str, batch: int | None = None) -> Run:
@@ -63,7 +66,7 @@ def pixels(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clipped(run: Run, found: Calibrated) -> list[float | None]:
-    ranges = calibration_cache.load(run.path("calibrate", CACHE), calibration_cache.Expected()).ranges
+    ranges = calibration_cache.load(run.path(CALIBRATE, CACHE), calibration_cache.Expected()).ranges
     assert len(ranges) == found.tensors
     return [entry.clipped for entry in ranges.values()]
 
@@ -141,9 +144,9 @@ def test_the_key_sees_which_images_are_evaluated(tmp_path: Path) -> None:
     photographs(tmp_path / "calib")
     photographs(tmp_path / "val")
     text = '[calibration]\nimages = "calib/"\n[evaluation]\nimages = "val/"\n'
-    before = prepare.calibrate_key(run_in(tmp_path, text))
-    assert prepare.calibrate_key(run_in(tmp_path, text)) == before
-    assert prepare.calibrate_key(run_in(tmp_path, text + "limit = 3\n")) != before
+    before = calibrate_key(run_in(tmp_path, text))
+    assert calibrate_key(run_in(tmp_path, text)) == before
+    assert calibrate_key(run_in(tmp_path, text + "limit = 3\n")) != before
 
 
 def test_a_cache_of_ones_own_serves_another_run(tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ def test_a_cache_of_ones_own_serves_another_run(tmp_path: Path) -> None:
     assert found.ranges.path == "calib.ranges.json"
     assert not found.trusted_cache
     (tmp_path / "int8").mkdir()
-    graph = make_graph(again, tmp_path / "int8", INT8, "int8", "onnxruntime")
+    graph = make_graph(again, tmp_path / "int8", INT8, ON_THIS_CPU)
     assert graph.quantized_nodes >= 2
     with pytest.raises(CacheError, match="method: made from another method"):
         text = '[calibration]\nimages = "calib/"\ncache = "given/mine.cache"\nmethod = "mse"\n'
@@ -181,4 +184,4 @@ def test_a_plain_cache_is_taken_on_trust(tmp_path: Path) -> None:
     assert found.trusted_cache
     assert found.moved_p95 is None
     (tmp_path / "int8").mkdir()
-    assert make_graph(again, tmp_path / "int8", INT8, "int8", "onnxruntime").quantized_nodes >= 2
+    assert make_graph(again, tmp_path / "int8", INT8, ON_THIS_CPU).quantized_nodes >= 2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgeship.decode.predictions import Detection, Segmentation
-from edgeship.pipeline.changes import boxes_of, counted, pixel_accuracy
+from edgeship.pipeline.changes import LARGEST, Pictures, boxes_of, counted, pixel_accuracy
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 boxes"), (1, "1 box"), (2, "2 boxes")])
@@ -33,3 +36,33 @@ def test_pixels_without_a_label_are_no_errors_and_unseen_ones_are(ignored: int |
 def test_no_labelled_pixel_is_no_accuracy() -> None:
     answer = Segmentation(np.zeros((2, 2), np.int16), ("road",))
     assert pixel_accuracy(answer, np.full((2, 2), 255), 255) == 0
+
+
+def test_a_large_photograph_is_kept_small_and_a_small_one_as_it_is(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), dtype=np.uint8)
+    kept, size = Pictures(tmp_path).image(pixels)
+    assert kept is not None and size == (2000, 1500)
+    with Image.open(tmp_path / kept.path) as shown:
+        assert shown.size == (LARGEST, LARGEST * 3 // 4) and shown.format == "JPEG"
+    gray = pixels[:28, :28, :1]
+    kept, size = Pictures(tmp_path).image(gray)
+    assert kept is not None and size == (28, 28)
+    with Image.open(tmp_path / kept.path) as shown:
+        assert np.array_equal(np.asarray(shown)[..., :1], gray)
+
+
+def test_an_image_that_cannot_be_read_again_is_no_picture(tmp_path: Path) -> None:
+    assert Pictures(tmp_path).image(tmp_path / "gone.png") == (None, (0, 0))
+    (tmp_path / "text.png").write_text("no image")
+    assert Pictures(tmp_path).image(tmp_path / "text.png") == (None, (0, 0))
+    assert Pictures(tmp_path).image(np.zeros((4, 4, 7))) == (None, (0, 0))
+
+
+def test_a_mask_keeps_its_classes_at_the_size_of_the_picture(tmp_path: Path) -> None:
+    classes = np.zeros((600, 1200), np.int16)
+    classes[:, :600] = 3
+    classes[:, 1100:] = -1
+    kept = Pictures(tmp_path).mask(classes)
+    with Image.open(tmp_path / kept.path) as shown:
+        assert shown.size == (LARGEST, LARGEST // 2)
+        assert sorted(set(np.asarray(shown).ravel())) == [0, 3]

@@ -15,8 +15,12 @@ from edgeship.config import Config, load
 from edgeship.errors import ConfigError, DataError, UserInputError
 from edgeship.files import sha256_json
 from edgeship.pipeline import prepare
+from edgeship.pipeline.calibration import calibrate_key
+from edgeship.pipeline.checks import check_data
+from edgeship.pipeline.frames import KnownFrames
 from edgeship.pipeline.stages import Run
-from edgeship.pipeline.trials import Tries, trial_stage
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.pipeline.trials import trial_stage
 from edgeship.results import Artifact, Candidate, Slimmed, TensorInfo
 from vehicle_support import network
 
@@ -31,14 +35,14 @@ def run_in(folder: Path, text: str) -> Run:
     run = Run(load(path), folder / "out")
     model = Artifact(path="model.onnx", sha256="0", size_bytes=1)
     run.results["slim"] = Slimmed(model=model, inputs=(IMAGES,), outputs=(), nodes_before=1, nodes_after=1)
-    run.results["frames"] = prepare.KnownFrames(arrays=None)
+    run.results["frames"] = KnownFrames(arrays=None)
     return run
 
 
 def keys(folder: Path, text: str) -> list[object]:
     run = run_in(folder, text)
-    trial = trial_stage(CANDIDATE, Tries("default", run.config.target))
-    return [prepare.frames_key(run), prepare.calibrate_key(run), trial.key(run)]
+    trial = trial_stage(CANDIDATE, TargetTrials("default", run.config.target))
+    return [prepare.frames_key(run), calibrate_key(run), trial.key(run)]
 
 
 def test_code_that_gives_the_images_belongs_to_what_they_are(tmp_path: Path) -> None:
@@ -65,7 +69,7 @@ def test_code_that_scores_or_decodes_belongs_to_the_trial(tmp_path: Path, key: s
 def test_a_trial_is_bound_to_the_machine_that_ran_it(tmp_path: Path) -> None:
     """The machine's own words stand in the key, and it is asked once in a run."""
     run = run_in(tmp_path, '[candidates]\nprecisions = ["fp32"]\n')
-    stage = trial_stage(CANDIDATE, Tries("default", run.config.target))
+    stage = trial_stage(CANDIDATE, TargetTrials("default", run.config.target))
     before = stage.key(run)
     (known,) = run.machines.values()
     assert before["machine"] == known
@@ -124,7 +128,7 @@ def test_no_readable_frame_at_all_is_said(tmp_path: Path) -> None:
 def test_a_misspelt_task_is_refused_before_anything_long(tmp_path: Path) -> None:
     text = '[evaluation]\ntask = "segmentaton"\n[candidates]\nprecisions = ["fp32"]\n'
     with pytest.raises(UserInputError, match="did you mean 'segmentation'"):
-        prepare.check_data(run_in(tmp_path, text).config)
+        check_data(run_in(tmp_path, text).config)
 
 
 def labelled(folder: Path, gate: str, classes: str = '["bag", "dress"]', evaluation: str = "") -> Config:
@@ -140,22 +144,22 @@ def labelled(folder: Path, gate: str, classes: str = '["bag", "dress"]', evaluat
 def test_misspelt_names_in_the_gate_are_told_at_once_before_anything_long(tmp_path: Path) -> None:
     gate = 'max_drop = { top_1 = 0.01, top5 = 0.01 }\ncritical = { bug = 0.01 }\ncritical_metric = "iou"\n'
     with pytest.raises(ConfigError) as caught:
-        prepare.check_data(labelled(tmp_path, gate))
+        check_data(labelled(tmp_path, gate))
     assert caught.value.problems == (
         "gate.critical_metric: 'iou' is no metric of this task's classes; use recall",
         "gate.max_drop.top_1: no such metric; did you mean 'top1'?",
         "gate.max_drop.top5: no such metric; did you mean 'top1'?",
         "gate.critical.bug: no such class; did you mean 'bag'?",
     )
-    prepare.check_data(labelled(tmp_path, "max_drop = { top1 = 0.01 }\ncritical = { bag = 0.01 }\n"))
+    check_data(labelled(tmp_path, "max_drop = { top1 = 0.01 }\ncritical = { bag = 0.01 }\n"))
 
 
 def test_numbers_that_the_model_may_extend_are_left_to_the_gate(tmp_path: Path) -> None:
     config = labelled(tmp_path, 'max_drop = { top5 = 0.01 }\ncritical = { "7" = 0.01 }\n', classes="")
-    prepare.check_data(config)
+    check_data(config)
 
 
 def test_a_task_of_ones_own_has_no_critical_classes(tmp_path: Path) -> None:
     config = labelled(tmp_path, "critical = { bag = 0.01 }\n", evaluation='task = "own:score"\n')
     with pytest.raises(ConfigError, match="measures nothing of a class"):
-        prepare.check_data(config)
+        check_data(config)

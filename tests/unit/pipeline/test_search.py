@@ -8,9 +8,11 @@ import pytest
 import made_trials
 from edgeship.config import Batch, Config, Gate, Model, Target
 from edgeship.decide.loaded_trial import Measured
+from edgeship.pipeline.graphs import PREVIEW, graph_stage
 from edgeship.pipeline.search import called_for, preview_db
 from edgeship.pipeline.stages import Run
-from edgeship.pipeline.trials import PREVIEW, Tries, graph_name, on_this_cpu
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.pipeline.trials import on_this_cpu
 from edgeship.results import Candidate, Trial
 
 TRIAL = Trial(candidate=Candidate(name="int8-keep2", precision="int8"), engine="tensorrt", device="cuda:0")
@@ -37,12 +39,12 @@ def gated(tmp_path, limit_ms: float, wrong: int):
         made_trials.measured("fp32", precision="fp32", ms=4.0),
         made_trials.measured("int8", ms=2.0, arrays=made_trials.records(wrong)),
     )
-    trials = [(item.trial.candidate, item.trial, made_trials.save(item, tmp_path / item.name)) for item in plans]
-    tries = Tries("default", Target(), trials=trials)
+    tried = [(item.trial.candidate, item.trial, made_trials.save(item, tmp_path / item.name)) for item in plans]
+    trials = TargetTrials("default", Target(), trials=tried)
     base = made_trials.measured("reference", precision="fp32")
     saved = made_trials.save(base, tmp_path / "reference")
-    reference = Tries("reference", Target(), trials=[(base.trial.candidate, base.trial, saved)])
-    return Run(config, tmp_path), tries, reference
+    reference = TargetTrials("reference", Target(), trials=[(base.trial.candidate, base.trial, saved)])
+    return Run(config, tmp_path), trials, reference
 
 
 def test_a_search_begins_by_itself_when_int8_loses_and_fp32_is_too_slow(tmp_path) -> None:
@@ -55,7 +57,7 @@ def test_a_search_begins_by_itself_when_int8_loses_and_fp32_is_too_slow(tmp_path
 def test_a_preview_is_neither_timed_nor_shared_with_the_targets_graphs(tmp_path) -> None:
     target = Target(engine="tensorrt", device="cuda:0", batch=Batch(min=2, opt=4, max=8))
     candidate = Candidate(name="int8-keep2", precision="int8", keep=("a",))
-    own, preview = Tries("orin", target), Tries(PREVIEW, on_this_cpu(target), preview=True)
+    own, preview = TargetTrials("orin", target), TargetTrials(PREVIEW, on_this_cpu(target), preview=True)
     assert (own.style, preview.style) == ("tensorrt", "tensorrt")
-    assert graph_name(candidate, own) != graph_name(candidate, preview)
+    assert graph_stage(candidate, own).name != graph_stage(candidate, preview).name
     assert on_this_cpu(target).batch == target.batch

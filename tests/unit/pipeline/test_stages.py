@@ -30,14 +30,15 @@ def make(calls: list[str], limit: int = 3) -> tuple[Stage[Number], Stage[Number]
 
     def second(run: Run, folder: Path) -> Number:
         calls.append("second")
-        total = sum(map(int, run.path("first", "numbers.txt").read_text().split()))
+        total = sum(map(int, run.path(one, "numbers.txt").read_text().split()))
         if total >= limit + 1:
             raise DataError("too much")
         return Number(value=total)
 
+    one = Stage("first", Number, lambda run: run.config.model.source, first)
     return (
-        Stage("first", Number, lambda run: run.config.model.source, first),
-        Stage("second", Number, lambda run: [run.result("first", Number).value, limit], second),
+        one,
+        Stage("second", Number, lambda run: [run.result(one).value, limit], second),
     )
 
 
@@ -50,7 +51,7 @@ def test_a_stage_runs_once_for_one_key(tmp_path: Path) -> None:
     for _ in range(2):
         run = run_in(tmp_path)
         execute(run, make(calls))
-        assert run.result("second", Number).value == 3
+        assert run.result(make(calls)[1]).value == 3
     assert calls == ["first", "second"]
     assert [item.cached for item in run.stages] == [True, True]
 
@@ -103,13 +104,41 @@ def test_a_damaged_file_of_a_result_is_made_again(tmp_path: Path, damage: str | 
     calls: list[str] = []
     run = run_in(tmp_path)
     execute_one(run, keeping(calls))
-    path = run.path("kept", "numbers.txt")
+    path = run.path(keeping(calls), "numbers.txt")
     path.unlink()
     if damage is not None:
         path.write_text(damage)
     execute_one(run_in(tmp_path), keeping(calls))
     assert calls == ["kept", "kept"]
     assert path.read_text() == "1 2"
+
+
+class Page(Result):
+    """A result within a result."""
+
+    picture: Artifact | None
+
+
+class Pages(Result):
+    """A result that names files within results within it."""
+
+    pages: tuple[Page, ...]
+
+
+def test_a_damaged_file_within_a_nested_result_is_made_again(tmp_path: Path) -> None:
+    def draw(run: Run, folder: Path) -> Pages:
+        (folder / "a.png").write_bytes(b"picture")
+        return Pages(pages=(Page(picture=None), Page(picture=Artifact.of(folder / "a.png", folder))))
+
+    stage = Stage("pages", Pages, lambda run: None, draw)
+    first = run_in(tmp_path)
+    execute_one(first, stage)
+    assert first.stages[0].folder == first.folders["pages"].relative_to(tmp_path).as_posix()
+    (first.folders["pages"] / "a.png").write_bytes(b"another")
+    again = run_in(tmp_path)
+    execute_one(again, stage)
+    assert [item.cached for item in again.stages] == [False]
+    assert (again.folders["pages"] / "a.png").read_bytes() == b"picture"
 
 
 def test_targets_side_by_side_make_a_shared_graph_once(tmp_path: Path) -> None:

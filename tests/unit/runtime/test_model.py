@@ -229,7 +229,7 @@ def test_an_engine_with_other_tensors_is_refused(copy: Path) -> None:
 
 def test_a_bundle_for_another_machine_names_the_command_that_rebuilds(copy: Path) -> None:
     content = json.loads((copy / MANIFEST).read_text())
-    content["identity"].update(version="1.2.3", device="Another Processor")
+    content["identity"].update(version="1.2.3", device="Another Processor", instruction_sets=["avx9"])
     (copy / MANIFEST).write_text(json.dumps(content))
     with pytest.raises(EngineMismatch) as caught:
         edgeship.load(copy)

@@ -26,10 +26,11 @@ from edgeship.errors import (
     WorkFolderBusy,
 )
 from edgeship.files import lock, sha256_file
-from edgeship.pipeline.trials import Tries, require_decoded
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.pipeline.trials import require_decoded
 from edgeship.results import Artifact, Build, Trial, TrialSpec, read, write
 from edgeship.targets import local, supervisor, wire
-from edgeship.trial.run import run_trial
+from edgeship.trial.run import STEPS, run_trial
 from vehicle_support import Ground, ground, make_trial
 
 PRODUCTS = ("build.json", "audit.json", "latency.json", "evaluation.json", "trial.json")
@@ -152,11 +153,11 @@ def test_outputs_that_cannot_be_decoded_fail_a_candidate_and_stop_for_the_refere
         trial = targets.run(Target(), folder)
     assert trial.failure is not None and trial.latency is not None
     assert (trial.failure.kind, trial.failure.stage) == ("OutputError", "evaluate")
-    tries = Tries("default", Target(), [(spec.candidate, trial, folder)])
+    trials = TargetTrials("default", Target(), [(spec.candidate, trial, folder)])
     with pytest.raises(DataError, match="own_answers:nothing returned scores with NaN"):
-        require_decoded(tries)
+        require_decoded(trials)
     fine = trial.model_copy(update={"failure": None})
-    require_decoded(Tries("default", Target(), [(spec.candidate, fine, folder)]))
+    require_decoded(TargetTrials("default", Target(), [(spec.candidate, fine, folder)]))
 
 
 def test_two_processes_do_not_mix_in_one_folder(finished: Path) -> None:
@@ -226,7 +227,7 @@ def test_a_crash_is_told_in_one_line_and_its_traceback_is_kept(made: Ground, tmp
 
 def test_the_last_line_is_short_and_printable() -> None:
     assert local.last_line("") == "" and local.last_line(" \n\n") == ""
-    assert local.last_line("one\n two\x1b[31m \n\n") == "two [31m"
+    assert local.last_line("one\n two\x1b[31m \n\n") == "two[31m"
     assert len(local.last_line("x" * 5000)) == 300
 
 
@@ -243,9 +244,10 @@ def test_a_killed_process_is_continued(made: Ground, tmp_path: Path) -> None:
 def test_a_trial_that_takes_too_long_is_stopped(made: Ground, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "trial", made)
     change(folder, benchmark=Benchmark(warmup_s=0.1, min_s=60, max_s=90))
-    trial = local.run(folder, timeout_s=3)
-    assert trial.failure is not None
-    assert (trial.failure.kind, trial.failure.stage) == ("Timeout", "benchmark")
+    said = ["start"]
+    trial = local.run(folder, lambda _done, _total, what: said.append(what.rpartition(": ")[2]), timeout_s=3)
+    assert trial.failure is not None and trial.failure.kind == "Timeout"
+    assert trial.failure.stage == [step for step in said if step in ("start", *STEPS)][-1]
     assert trial.failure.message == (
         "not ended after 3 s, so it was stopped; raise candidates.timeout_s if it needs longer"
     )

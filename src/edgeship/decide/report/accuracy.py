@@ -11,7 +11,6 @@ from edgeship.charts import scale as scales
 from edgeship.decide import rulebook
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Fold, Heading, Prose, Row, Section, Table, folded
-from edgeship.decide.report.verdict import confidence_words
 from edgeship.decide.report.view import CandidateView, TargetView
 
 SIZES = ("_small", "_medium", "_large")
@@ -143,7 +142,7 @@ def _class_blocks(
 
 
 def _class_lines(view: TargetView, candidate: CandidateView, metric: str, classes: dict[str, float]) -> list[_Line]:
-    reference = view.evidence.reference.trial.evaluation if view.evidence.reference is not None else None
+    reference = view.run.reference.trial.evaluation
     evaluation = candidate.trial.evaluation if candidate.trial is not None else None
     before = reference.per_class.get(metric, {}) if reference is not None else {}
     after = evaluation.per_class.get(metric, {}) if evaluation is not None else {}
@@ -152,7 +151,7 @@ def _class_lines(view: TargetView, candidate: CandidateView, metric: str, classe
     lines = []
     for name, drop in classes.items():
         rule = candidate.rule(rulebook.of(rulebook.CRITICAL).named(name))
-        critical = name in view.evidence.critical or rule is not None
+        critical = name in view.run.gate.critical or rule is not None
         lines.append(
             _Line(
                 name,
@@ -209,11 +208,7 @@ def _table(
             word = {"pass": "pass", "fail": "fail", "inconclusive": "undecided"}.get(line.outcome, "")
             cells.append(Cell(word, outcome=line.outcome))
         rows.append(Row(tuple(cells)))
-    words = (
-        f"; intervals at {confidence_words(view)} a side"
-        if view.evidence.confidence
-        else "; no intervals: statistics off"
-    )
+    words = f"; intervals at {view.confidence_words} a side" if view.confidence else "; no intervals: statistics off"
     return Table(caption + words, tuple(columns), tuple(rows), compact=not metrics)
 
 

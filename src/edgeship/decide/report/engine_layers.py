@@ -9,9 +9,8 @@ from edgeship.charts import row_charts
 from edgeship.charts import scale as scales
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Code, Column, Fold, Heading, Prose, Row, Section, Table, folded
-from edgeship.decide.report.evidence import SearchStep
-from edgeship.decide.report.view import CandidateView, TargetView
-from edgeship.results import Audit, LayerNoise
+from edgeship.decide.report.view import OUTCOME_WORDS, CandidateView, TargetView
+from edgeship.results import Audit, LayerNoise, SearchAttempt
 
 KNOWN = ("int8", "fp16", "fp32")
 SHOWN_LAYERS = 20
@@ -142,19 +141,25 @@ def sensitivity_section(view: TargetView, prefix: str) -> Section | None:
     """Nodes by the damage their quantization does, and which were kept in high precision."""
     identity, title, focus = f"{prefix}sensitivity", "Which layers suffer from INT8", view.focus
     kept = frozenset(focus.trial.candidate.keep if focus is not None and focus.trial is not None else ())
-    if view.search is not None and view.search.sensitivity:
-        blocks = _ranking(view.search.sensitivity, kept, "Quantized alone: signal-to-noise of the outputs")
+    ranking = view.search.ranking if view.search is not None else None
+    if ranking is not None and ranking.groups:
+        layers = [
+            LayerNoise(node=node, operator=group.operator, snr_db=group.snr_db)
+            for group in ranking.groups
+            for node in group.nodes[:1]
+        ]
+        blocks = _ranking(layers, kept, "Quantized alone: signal-to-noise of the outputs")
         lead = (
             "Each node is quantized alone on real frames and the model's outputs are compared with the reference. "
             "A low ratio is much damage; 6 dB is a factor of two in amplitude."
         )
         return Section(identity, title, tuple(blocks), short="Sensitivity", lead=lead)
-    graphs = view.evidence.quantized.get(view.name, {})
-    noisy = [name for name, graph in graphs.items() if graph.noise]
+    graphs = {name: view.run.graph(summary) for name, summary in view.summaries.items()}
+    noisy = {name: graph.noise for name, graph in graphs.items() if graph is not None and graph.noise}
     if not noisy:
         return None
-    name = focus.name if focus is not None and focus.name in noisy else noisy[0]
-    layers = tuple(sorted(graphs[name].noise, key=lambda layer: layer.snr_db))
+    name = focus.name if focus is not None and focus.name in noisy else next(iter(noisy))
+    layers = sorted(noisy[name], key=lambda layer: layer.snr_db)
     blocks = _ranking(layers, kept, f"Inside {name}: signal-to-noise of each layer's output")
     lead = (
         "The error that has gathered up to each layer, against the reference on real frames. A low ratio is much "
@@ -212,23 +217,22 @@ def search_section(view: TargetView, prefix: str) -> Section | None:
     if found is None:
         return None
     blocks: list[Block] = [Prose(found.sentence)]
-    if found.steps:
-        blocks.append(_steps(found.steps))
+    if found.attempts:
+        blocks.append(_attempts(view, found.attempts))
     if found.keep:
         options = " ".join(f"--keep {shlex.quote(node)}" for node in found.keep)
         blocks.append(Fold(f"The {len(found.keep)} nodes kept, for edgeship quantize", (Code(options, "Options"),)))
-    built = sum(step.where == "target" for step in found.steps)
-    previews = len(found.steps) - built
-    lead = f"{built} engine{'s' if built != 1 else ''} built and tried"
+    lead = f"{found.builds} engine{'s' if found.builds != 1 else ''} built and tried"
+    previews = sum(item.where == "preview" for item in found.attempts)
     lead += f", {previews} plans judged from their Q/DQ graph on the workstation." if previews else "."
     title = "Search for a mixed-precision engine"
     return Section(f"{prefix}search", title, tuple(blocks), short="Search", lead=lead)
 
 
-def _steps(steps: Sequence[SearchStep]) -> Table:
-    metric = next((step.metric for step in steps if step.metric), "")
-    drops = [abs(step.drop) for step in steps if step.drop is not None]
-    share = not drops or max(drops) <= 1
+def _attempts(view: TargetView, attempts: Sequence[SearchAttempt]) -> Table:
+    metric = view.metric
+    drops = [item.drop.get(metric) if metric is not None else None for item in attempts]
+    share = view.share(metric)
     columns = (
         Column("Plan"),
         Column("Step", number=True),
@@ -239,20 +243,19 @@ def _steps(steps: Sequence[SearchStep]) -> Table:
         Column("Outcome"),
         Column("Why", wide=True),
     )
-    words = {"pass": "passes", "fail": "fails", "inconclusive": "undecided", None: ""}
     rows = tuple(
         Row(
             (
-                Cell(step.candidate, code=True),
+                Cell(item.candidate, code=True),
                 Cell(str(number)),
-                Cell(str(step.kept)),
-                Cell("preview" if step.where == "preview" else "built"),
-                Cell(numbers.drop_value(step.drop, share=share)),
-                Cell(numbers.milliseconds(step.latency_ms)),
-                Cell(words[step.outcome], outcome=step.outcome or ""),
-                Cell(step.why),
+                Cell(str(len(item.keep))),
+                Cell("preview" if item.where == "preview" else "built"),
+                Cell(numbers.drop_value(drop, share=share)),
+                Cell(numbers.milliseconds(item.latency_ms)),
+                Cell(OUTCOME_WORDS[item.outcome], outcome=item.outcome),
+                Cell(item.why),
             )
         )
-        for number, step in enumerate(steps, 1)
+        for number, (item, drop) in enumerate(zip(attempts, drops, strict=True), 1)
     )
     return Table("The steps of the search, in order", columns, rows)

@@ -1,4 +1,4 @@
-"""How the model became a graph, and how INT8 learned its ranges; and what PyTorch would cost instead."""
+"""How the model became a graph, and how INT8 learned its ranges."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from edgeship.charts import row_charts
+from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Facts, Fold, Heading, Prose, Row, Section, Table
-from edgeship.decide.report.evidence import Evidence
-from edgeship.decide.report.view import TargetView
 from edgeship.results import Calibrated, Parity, Preflight, TensorRange
 
 SHOWN_TENSORS = 12
@@ -22,15 +21,15 @@ BINS = ((0.01, "< 1 %"), (0.02, "1–2 %"), (0.05, "2–5 %"), (0.1, "5–10 %")
 # --- calibration ---------------------------------------------------------------------------------------------
 
 
-def calibration_section(evidence: Evidence) -> Section | None:
+def calibration_section(run: FinishedRun) -> Section | None:
     """Method, convergence and the tensors that still moved."""
-    found = evidence.calibrated
+    found = run.calibrated
     if found is None:
         return None
     blocks: list[Block] = [_calibration_facts(found)]
     if found.methods:
         blocks.append(_methods(found))
-    ranges = _ranges(evidence, found)
+    ranges = _ranges(run, found)
     if ranges:
         blocks += [Heading("Convergence"), *_convergence(found, ranges), *_tensors(found, ranges)]
     else:
@@ -87,11 +86,12 @@ def _methods(found: Calibrated) -> Table:
     return Table(f"Calibration methods against the reference on {where}; more is better", columns, rows)
 
 
-def _ranges(evidence: Evidence, found: Calibrated) -> dict[str, TensorRange]:
+def _ranges(run: FinishedRun, found: Calibrated) -> dict[str, TensorRange]:
     """The ranges file; empty when it is not at hand or not as expected."""
-    if evidence.calibrated_folder is None:
+    folder = run.stage_folder("calibrate")
+    if folder is None:
         return {}
-    path = evidence.calibrated_folder / found.ranges.path
+    path = folder / found.ranges.path
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): TensorRange.model_validate(entry) for name, entry in raw.items()}
@@ -159,26 +159,26 @@ def _tensor_table(
 # --- export --------------------------------------------------------------------------------------------------
 
 
-def export_section(evidence: Evidence) -> Section | None:
+def export_section(run: FinishedRun) -> Section | None:
     """Export, simplification, parity and preflight."""
     blocks: list[Block] = []
-    facts = _export_facts(evidence)
+    facts = _export_facts(run)
     if facts:
         blocks.append(Facts(tuple(facts)))
-    if evidence.parity is not None:
-        blocks += [Heading("Parity of PyTorch and ONNX"), *_parity(evidence.parity)]
-    if evidence.preflight is not None:
-        blocks += [Heading("Preflight"), *_preflight(evidence.preflight)]
-    if evidence.exported is not None:
-        blocks += [Prose(note) for note in evidence.exported.notes]
+    if run.parity is not None:
+        blocks += [Heading("Parity of PyTorch and ONNX"), *_parity(run.parity)]
+    if run.preflight is not None:
+        blocks += [Heading("Preflight"), *_preflight(run.preflight)]
+    if run.exported is not None:
+        blocks += [Prose(note) for note in run.exported.notes]
     if not blocks:
         return None
     return Section("export", "Export and parity", tuple(blocks), short="Export")
 
 
-def _export_facts(evidence: Evidence) -> list[tuple[str, str]]:
+def _export_facts(run: FinishedRun) -> list[tuple[str, str]]:
     facts = []
-    exported, slimmed = evidence.exported, evidence.slimmed
+    exported, slimmed = run.exported, run.slimmed
     if exported is not None:
         facts += [("Source", exported.source), ("Exporter", exported.exporter), ("Opset", str(exported.opset))]
         if exported.parameters:
@@ -259,57 +259,3 @@ def _preflight(preflight: Preflight) -> list[Block]:
         )
         blocks.append(Table("What a build would meet", columns, rows, compact=True))
     return blocks
-
-
-# --- baselines -----------------------------------------------------------------------------------------------
-
-
-def baseline_section(evidence: Evidence, views: Sequence[TargetView]) -> Section | None:
-    """What the user would have instead, and the ratio to the focus candidate at the same batch."""
-    if not evidence.baselines:
-        return None
-    ours = None
-    name = ""
-    for view in views:
-        latency = view.latency(view.focus) if view.focus is not None else None
-        if latency is not None and view.focus is not None and view.focus.trial is not None:
-            measured = view.focus.trial.latency
-            ours, name = (latency.p50, measured.batch if measured is not None else 0), view.focus.name
-            break
-    most = max(item.p50_ms for item in evidence.baselines)
-    rows = []
-    if ours is not None:
-        bar = row_charts.bar_row(ours[0] / most, "kept")
-        cells = (
-            Cell(name, code=True),
-            Cell(str(ours[1])),
-            Cell(numbers.milliseconds(ours[0])),
-            Cell(bar),
-            Cell("1×"),
-            Cell(""),
-        )
-        rows.append(Row(cells, emphasis=True))
-    for item in evidence.baselines:
-        same = ours is not None and item.batch == ours[1]
-        rows.append(
-            Row(
-                (
-                    Cell(item.name),
-                    Cell(str(item.batch)),
-                    Cell(numbers.milliseconds(item.p50_ms)),
-                    Cell(row_charts.bar_row(item.p50_ms / most)),
-                    Cell(numbers.times(item.p50_ms / ours[0]) if same and ours is not None else numbers.ABSENT),
-                    Cell(f"{item.clock} time", sub=", ".join(part for part in (item.device, item.note) if part)),
-                )
-            )
-        )
-    columns = (
-        Column("Instead"),
-        Column("Batch", number=True),
-        Column("p50", number=True),
-        Column("", chart=True, wide=True),
-        Column("Slower by", number=True),
-        Column("Clock"),
-    )
-    table = Table("PyTorch on the same shapes in the same run; ratios at equal batch only", columns, tuple(rows))
-    return Section("baselines", "What PyTorch would cost", (table,), short="PyTorch")

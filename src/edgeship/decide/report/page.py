@@ -10,28 +10,30 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import numbers, sections
-from edgeship.decide.report.evidence import Evidence
 from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME
 from edgeship.files import write_text
+from edgeship.text import printable
 
 PACKAGE = "edgeship.decide.report"
 
 
-def write_report(evidence: Evidence, path: Path) -> None:
+def write_report(run: FinishedRun, path: Path) -> None:
     """Write the report's page.
 
     Args:
-        evidence: What the run found out. Equal evidence gives an equal file.
+        run: A finished run. Equal runs give equal files.
         path: The ``.html`` file.
 
     Raises:
-        StorageError: When the place cannot be written.
+        StorageError: The place cannot be written.
+        ArtifactError: A file that the run names is absent, changed or malformed.
     """
-    write_text(path, render(evidence))
+    write_text(path, render(run))
 
 
-def render(evidence: Evidence) -> str:
+def render(run: FinishedRun) -> str:
     """The page as text."""
     style, script = _part("report.css"), _part("report.js")
     policy = "; ".join(
@@ -45,7 +47,7 @@ def render(evidence: Evidence) -> str:
         ]
     )
     template = _environment().get_template("page.html")
-    return template.render(policy=policy, style=Markup(style), script=Markup(script), page=sections.assemble(evidence))
+    return template.render(policy=policy, style=Markup(style), script=Markup(script), page=sections.assemble(run))
 
 
 def _part(name: str) -> str:
@@ -59,11 +61,17 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
+def _shown(value: object) -> object:
+    """What the template writes: text without control characters, and markup as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader(PACKAGE),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -6,26 +6,19 @@ import base64
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from edgeship.charts.svg import element, group, text
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Gallery, Pair, Picture, Prose, Section
-from edgeship.decide.report.evidence import Answer, Box, ChangedImage
 from edgeship.decide.report.view import TargetView
-from edgeship.errors import EdgeshipError
+from edgeship.errors import ArtifactError
+from edgeship.files import sha256_bytes
+from edgeship.results import Answer, Artifact, Box, ChangedImage
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
-
-LARGEST = 560
-"""Longest side of an embedded image."""
 PHOTO = 96
-"""Images up to this size are kept without loss, enlarged by whole pixels."""
+"""Images up to this size are enlarged by whole pixels."""
 MATCH = 0.5
 """Intersection over union above which two boxes of one class are the same object."""
 MASK_ALPHA = 150
@@ -38,18 +31,21 @@ COLOURS = (
 def changed_section(view: TargetView, prefix: str) -> Section | None:
     """The images whose answers changed most on a target, the reference's beside the candidate's."""
     title, short = "Images that changed their answer", "Changed images"
-    changed = view.evidence.changed.get(view.name, ())
-    if not changed:
-        if not any(tried.trial.evaluation is not None for item in view.candidates for tried in item.tried):
+    found = view.run.changes(view.name)
+    folder = view.run.stage_folder(f"changes:{view.name}")
+    if found is None or folder is None or not found.images:
+        if not any(build.trial.evaluation is not None for item in view.candidates for build in item.builds):
             return None
         missing = Prose("No image with a changed answer was collected in this run.", missing=True)
         return Section(f"{prefix}images", title, (missing,), short=short)
     blocks: list[Block] = []
-    order = sorted({item.candidate_name for item in changed})
+    order = sorted({item.candidate for item in found.images})
     for name in order:
-        items = [item for item in changed if item.candidate_name == name]
-        rich = any(_rich(answer) for item in items for answer in (item.reference, item.candidate))
-        pairs = tuple(_pair(item, f"{prefix}image-{order.index(name)}-{index}") for index, item in enumerate(items))
+        items = [item for item in found.images if item.candidate == name]
+        rich = any(_rich(answer) for item in items for answer in (item.reference, item.answer))
+        pairs = tuple(
+            _pair(item, folder, f"{prefix}image-{order.index(name)}-{index}") for index, item in enumerate(items)
+        )
         worse = sum(item.harm == "worse" for item in items)
         better = sum(item.harm == "better" for item in items)
         counts = f"{len(items)} shown: {worse} became worse, {better} better, {len(items) - worse - better} other"
@@ -62,16 +58,14 @@ def _rich(answer: Answer) -> bool:
     return bool(answer.boxes) or answer.mask is not None
 
 
-def _pair(item: ChangedImage, identity: str) -> Pair:
+def _pair(item: ChangedImage, folder: Path, identity: str) -> Pair:
     truth = f"Labelled {item.label}" if item.label else ""
-    try:
-        image = _open(item.image)
-    except (OSError, ValueError, EdgeshipError) as error:
-        return Pair(f"{item.name}: the image cannot be shown ({type(error).__name__})", truth, ())
-    lost = _unmatched(item.reference.boxes, item.candidate.boxes)
-    gained = _unmatched(item.candidate.boxes, item.reference.boxes)
-    frame = _Frame(image, identity)
-    sides = (("Reference", item.reference, (), ()), (item.candidate_name, item.candidate, gained, lost))
+    if item.picture is None:
+        return Pair(f"{item.name}: the image could not be read again", truth, ())
+    lost = _unmatched(item.reference.boxes, item.answer.boxes)
+    gained = _unmatched(item.answer.boxes, item.reference.boxes)
+    frame = _Frame(folder, item.picture, item.size[0], identity)
+    sides = (("Reference", item.reference, (), ()), (item.candidate, item.answer, gained, lost))
     pictures = []
     for index, (heading, answer, fresh, ghosts) in enumerate(sides):
         words = answer.text if answer.score is None else f"{answer.text}, {numbers.percent(answer.score, 0)}"
@@ -80,7 +74,7 @@ def _pair(item: ChangedImage, identity: str) -> Pair:
         if fresh:
             words += f"; new {_listed(fresh)}"
         outcome = _outcome(item, first=index == 0)
-        if outcome and (_rich(item.reference) or _rich(item.candidate)):
+        if outcome and (_rich(item.reference) or _rich(item.answer)):
             words = f"{item.harm}: {words}"
         alt = f"{heading} on {item.name}: {words}"
         shapes = [*_mask(answer, frame), *_boxes(answer.boxes, frame, fresh), *_ghosts(ghosts, frame)]
@@ -92,7 +86,7 @@ def _outcome(item: ChangedImage, *, first: bool) -> str:
     """Which of the two is right; for boxes and masks, where neither need be, whether the candidate's is better."""
     if item.harm == "other":
         return ""
-    if _rich(item.reference) or _rich(item.candidate):
+    if _rich(item.reference) or _rich(item.answer):
         return "" if first else "fail" if item.harm == "worse" else "pass"
     right = first == (item.harm == "worse")
     return "pass" if right else "fail"
@@ -106,21 +100,15 @@ def _listed(boxes: Sequence[Box]) -> str:
 
 
 class _Frame:
-    """An image embedded once; the second picture of a pair refers to the first."""
+    """A picture embedded once; the second of a pair refers to the first."""
 
-    def __init__(self, image: Image.Image, identity: str) -> None:
-        from PIL import Image as Pillow
-
-        self.identity = identity
-        self.original = image.size
-        if max(image.size) > LARGEST:
-            factor = LARGEST / max(image.size)
-            size = (max(round(image.width * factor), 1), max(round(image.height * factor), 1))
-            image = image.resize(size, Pillow.Resampling.LANCZOS)
-        self.size = image.size
-        self.scale = self.size[0] / self.original[0]
-        self.small = max(image.size) <= PHOTO
-        self.source = _data_uri(image, lossless=self.small)
+    def __init__(self, folder: Path, picture: Artifact, original: int, identity: str) -> None:
+        self.folder, self.identity = folder, identity
+        content = _content(folder, picture)
+        self.size = _size(content, folder / picture.path)
+        self.scale = self.size[0] / original
+        self.small = max(self.size) <= PHOTO
+        self.source = _data_uri(content)
 
     def draw(self, shapes: Iterable[Markup], alt: str, *, own: bool) -> Markup:
         width, height = self.size
@@ -134,24 +122,30 @@ class _Frame:
         )
 
 
-def _open(source: Path | bytes | NDArray[np.uint8]) -> Image.Image:
-    """An RGB image, turned as its EXIF says, by the same decoder that the evaluation uses."""
+def _content(folder: Path, artifact: Artifact) -> bytes:
+    """A file of the stage, checked against its hash. Raises ArtifactError."""
+    path = folder / artifact.path
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        raise ArtifactError(f"{path} is missing", expected="every picture that result.json beside it names")
+    content = path.read_bytes()
+    if sha256_bytes(content) != artifact.sha256:
+        raise ArtifactError(f"{path} has changed since the run wrote it", do="run edgeship ship again")
+    return content
+
+
+def _size(content: bytes, path: Path) -> tuple[int, int]:
     from PIL import Image
 
-    from edgeship.data.preprocess import decode
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.size
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is not an image: {error}", do="run edgeship ship again") from None
 
-    pixels: Any = decode(source) if isinstance(source, (Path, bytes)) else source
-    return Image.fromarray(pixels).convert("RGB")
 
-
-def _data_uri(image: Image.Image, *, lossless: bool) -> str:
-    stream = io.BytesIO()
-    if lossless:
-        image.save(stream, "PNG", optimize=True)
-    else:
-        image.save(stream, "JPEG", quality=80, optimize=True)
-    kind = "png" if lossless else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+def _data_uri(content: bytes) -> str:
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _mask(answer: Answer, frame: _Frame) -> list[Markup]:
@@ -161,14 +155,17 @@ def _mask(answer: Answer, frame: _Frame) -> list[Markup]:
     import numpy as np
     from PIL import Image
 
-    classes = np.asarray(answer.mask)
+    content = _content(frame.folder, answer.mask)
+    _size(content, frame.folder / answer.mask.path)
+    classes = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
     colours = np.array(COLOURS, dtype=np.uint8)
     pixels = np.zeros((*classes.shape, 4), dtype=np.uint8)
     painted = classes > 0
-    pixels[painted, :3] = colours[(classes[painted] - 1) % len(COLOURS)]
+    pixels[painted, :3] = colours[(classes[painted].astype(int) - 1) % len(COLOURS)]
     pixels[painted, 3] = MASK_ALPHA
-    picture = Image.fromarray(pixels).resize(frame.size, Image.Resampling.NEAREST)
-    return [element("image", href=_data_uri(picture, lossless=True), width=frame.size[0], height=frame.size[1])]
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", optimize=True)
+    return [element("image", href=_data_uri(stream.getvalue()), width=frame.size[0], height=frame.size[1])]
 
 
 def _boxes(boxes: Sequence[Box], frame: _Frame, fresh: Sequence[Box]) -> list[Markup]:

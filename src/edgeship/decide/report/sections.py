@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from edgeship.charts import row_charts
+from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import accuracy, engine_layers, export_and_calibration, numbers, pictures, timing, verdict
 from edgeship.decide.report.blocks import Block, Cell, Code, Column, Facts, Fold, Page, Prose, Row, Section, Table
-from edgeship.decide.report.evidence import Evidence
 from edgeship.decide.report.view import TargetView, targets
+from edgeship.results import RunResult, StageRun
 
 PER_TARGET: tuple[Callable[[TargetView, str], Section | None], ...] = (
     verdict.rules_section,
     verdict.candidates_section,
     timing.latency_section,
+    timing.baseline_section,
     accuracy.accuracy_section,
     pictures.changed_section,
     engine_layers.audit_section,
@@ -23,9 +26,9 @@ PER_TARGET: tuple[Callable[[TargetView, str], Section | None], ...] = (
 )
 
 
-def assemble(evidence: Evidence) -> Page:
-    """The whole page from the evidence."""
-    views = targets(evidence)
+def assemble(run: FinishedRun) -> Page:
+    """The whole page of a run."""
+    views = targets(run)
     several = len(views) > 1
     sections: list[Section | None] = [verdict.targets_section(views)] if several else []
     for view in views:
@@ -34,25 +37,24 @@ def assemble(evidence: Evidence) -> Page:
             section = build(view, prefix)
             sections.append(_named(section, view.name) if several else section)
     shared = [
-        export_and_calibration.calibration_section(evidence),
-        export_and_calibration.export_section(evidence),
-        export_and_calibration.baseline_section(evidence, views),
-        _stages(evidence),
-        _environment(evidence),
-        _reproduce(evidence),
+        export_and_calibration.calibration_section(run),
+        export_and_calibration.export_section(run),
+        _stages(run.result.stages),
+        _environment(run.result.environment),
+        _reproduce(run.result),
     ]
     sections += shared
     return Page(
-        title=evidence.title,
-        subtitle=" · ".join(_subtitle(evidence)),
+        title=run.result.title,
+        subtitle=" · ".join(_subtitle(run)),
         banners=tuple(verdict.banner(view, several=several) for view in views),
         sections=tuple(section for section in sections if section is not None),
     )
 
 
-def _subtitle(evidence: Evidence) -> Iterator[str]:
+def _subtitle(run: FinishedRun) -> Iterator[str]:
     """Where it was tried, on how much, and when."""
-    trials = [tried.trial for tried in evidence.trials]
+    trials = [item.trial for item in run.trials]
     devices = {verdict.device(trial): None for trial in trials if trial.build is not None}
     if devices:
         engines = {trial.engine: None for trial in trials}
@@ -60,8 +62,7 @@ def _subtitle(evidence: Evidence) -> Iterator[str]:
     images = {trial.evaluation.images for trial in trials if trial.evaluation is not None}
     if images:
         yield f"{max(images):,} labelled images"
-    if evidence.finished:
-        yield evidence.finished
+    yield run.result.finished.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _named(section: Section | None, target: str) -> Section | None:
@@ -77,10 +78,10 @@ def _named(section: Section | None, target: str) -> Section | None:
     )
 
 
-def _stages(evidence: Evidence) -> Section:
-    if not evidence.stages:
+def _stages(stages: Sequence[StageRun]) -> Section:
+    if not stages:
         return Section("stages", "Stage times", (Prose("Stage times were not measured.", missing=True),))
-    longest = max(stage.seconds for stage in evidence.stages) or 1.0
+    longest = max(stage.seconds for stage in stages) or 1.0
     rows = [
         Row(
             (
@@ -90,7 +91,7 @@ def _stages(evidence: Evidence) -> Section:
                 Cell("reused" if stage.cached else "ran"),
             )
         )
-        for stage in evidence.stages
+        for stage in stages
     ]
     columns = (
         Column("Stage"),
@@ -98,15 +99,15 @@ def _stages(evidence: Evidence) -> Section:
         Column("Time", number=True),
         Column("This run"),
     )
-    total = sum(stage.seconds for stage in evidence.stages)
-    reused = sum(stage.cached for stage in evidence.stages)
+    total = sum(stage.seconds for stage in stages)
+    reused = sum(stage.cached for stage in stages)
     caption = f"{len(rows)} stages in {numbers.seconds(total)}; {reused} reused from an earlier run"
     return Section("stages", "Stage times", (Table(caption, columns, tuple(rows), compact=True),), short="Stages")
 
 
-def _environment(evidence: Evidence) -> Section:
+def _environment(values: Mapping[str, object]) -> Section:
     blocks: list[Block] = []
-    items = tuple(_flat(evidence.environment))
+    items = tuple(_flat(values))
     if items:
         blocks.append(Facts(items))
     else:
@@ -135,15 +136,8 @@ def _shown(value: object) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _reproduce(evidence: Evidence) -> Section | None:
-    blocks = list(_commands(evidence))
-    if not blocks:
-        return None
+def _reproduce(result: RunResult) -> Section:
+    blocks: list[Block] = [Code(f"edgeship ship {shlex.quote(result.config_file)}", "Commands")]
+    if result.config_text:
+        blocks.append(Fold(f"The config, {result.config_file}", (Code(result.config_text, "Config"),)))
     return Section("reproduce", "How to reproduce", tuple(blocks), short="Reproduce")
-
-
-def _commands(evidence: Evidence) -> Iterator[Block]:
-    if evidence.reproduce:
-        yield Code("\n".join(evidence.reproduce), "Commands")
-    if evidence.config:
-        yield Fold(f"The config, {evidence.config_path}", (Code(evidence.config, "Config"),))

@@ -6,29 +6,32 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import numbers
-from edgeship.decide.report.evidence import Evidence
+from edgeship.decide.report.candidate_table import candidate_table
 from edgeship.decide.report.view import RULE_WORDS, CandidateView, TargetView, targets
 from edgeship.files import write_text
+from edgeship.text import line
 
 SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 SPECIAL = re.compile(r"([\\`*_\[\]|<>~&])|^([#+-])")
 
 
-def write_summary(evidence: Evidence, path: Path) -> None:
+def write_summary(run: FinishedRun, path: Path) -> None:
     """Write the Markdown summary. Raises StorageError when the place cannot be written."""
-    write_text(path, markdown_summary(evidence))
+    write_text(path, markdown_summary(run))
 
 
-def markdown_summary(evidence: Evidence) -> str:
+def markdown_summary(run: FinishedRun) -> str:
     """GitHub-flavoured Markdown. Names from outside are escaped: they cannot form markup or links."""
-    parts = [f"# edgeship: {_plain(evidence.title)}", ""]
-    for view in targets(evidence):
-        parts += _target(view, several=len(evidence.decisions) > 1)
-    total = sum(stage.seconds for stage in evidence.stages)
-    if evidence.stages:
-        reused = sum(stage.cached for stage in evidence.stages)
-        again = f", {reused} of {len(evidence.stages)} stages reused" if reused else ""
+    parts = [f"# edgeship: {_plain(run.result.title)}", ""]
+    views, stages = targets(run), run.result.stages
+    for view in views:
+        parts += _target(view, several=len(views) > 1)
+    total = sum(stage.seconds for stage in stages)
+    if stages:
+        reused = sum(stage.cached for stage in stages)
+        again = f", {reused} of {len(stages)} stages reused" if reused else ""
         parts += [f"Run time {numbers.seconds(total)}{again}.", ""]
     return "\n".join(parts)
 
@@ -52,25 +55,15 @@ def _target(view: TargetView, *, several: bool) -> list[str]:
 
 
 def _candidates(view: TargetView) -> list[str]:
-    metric, share = view.metric, view.share(view.metric)
-    head = ["candidate", f"p50 ({view.clock} time)", "p99"]
-    if metric is not None:
-        head += [_plain(numbers.metric_title(metric)), "drop", "bound of the drop"]
+    table = candidate_table(view)
     rows = []
-    for candidate in view.candidates:
-        latency = view.latency(candidate)
-        name = f"**{_code(candidate.name)}**" if candidate.chosen else _code(candidate.name)
-        row = [
-            name,
-            *(numbers.milliseconds(value) for value in ((latency.p50, latency.p99) if latency else (None,) * 2)),
-        ]
-        if metric is not None:
-            row.append(numbers.metric_value(candidate.metric(metric), share=share))
-            row.append(numbers.drop_value(candidate.drop(metric), share=share))
-            row.append(numbers.drop_value(candidate.drop_bound(metric), share=share))
-        agreement = candidate.judged.agreement if candidate.judged is not None else None
-        rows.append([*row, numbers.percent(agreement, 1), f"{SIGNS[candidate.outcome]} {candidate.outcome_word}"])
-    return _table([*head, "agreement", "outcome"], rows)
+    for row in table.rows:
+        name = _code(row.figures[0].text)
+        cells = [f"**{name}**" if row.chosen else name]
+        for figure in row.figures[1:]:
+            cells.append(f"{SIGNS[figure.outcome]} {figure.text}" if figure.outcome else figure.text)
+        rows.append(cells)
+    return _table([_plain(head.title) for head in table.headings], rows)
 
 
 def _rules(view: TargetView, candidate: CandidateView) -> list[str]:
@@ -95,13 +88,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _plain(text: str) -> str:
     """One line in which nothing is markup."""
-    return SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
+    return SPECIAL.sub(r"\\\g<0>", line(text))
 
 
 def _code(text: str) -> str:
     """A code span that may hold back-ticks and stands in a table cell."""
-    line = " ".join(text.split()).replace("|", "\\|")
-    longest = max((len(run) for run in re.findall(r"`+", line)), default=0)
+    plain = line(text).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall(r"`+", plain)), default=0)
     fence = "`" * (longest + 1)
-    pad = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{pad}{line}{pad}{fence}"
+    pad = " " if plain.startswith("`") or plain.endswith("`") else ""
+    return f"{fence}{pad}{plain}{pad}{fence}"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from edgeship.charts import row_charts
 from edgeship.decide import rulebook
+from edgeship.decide.finished_run import TrialFolder
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Heading, Prose, Row, Section, Table
-from edgeship.decide.report.evidence import Tried
 from edgeship.decide.report.view import CandidateView, TargetView
-from edgeship.results import Trial
+from edgeship.results import Baseline, Trial, trial_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,13 +33,12 @@ def _samples(path: Path, key: str) -> NDArray[np.float64] | None:
     return values[np.isfinite(values) & (values > 0)]
 
 
-def load_samples(tried: Tried, clock: str) -> NDArray[np.float64] | None:
-    """Latency samples in milliseconds, in order; None when they were not kept."""
-    latency = tried.trial.latency
-    if tried.folder is None or latency is None or latency.samples is None:
+def load_samples(build: TrialFolder, clock: str) -> NDArray[np.float64] | None:
+    """Latency samples in milliseconds, in order; None when they were not kept. Raises ArtifactError."""
+    latency = build.trial.latency
+    if latency is None or latency.samples is None:
         return None
-    path = tried.folder / latency.samples.path
-    values = _samples(path, f"{clock}_ms") if path.is_file() else None
+    values = _samples(trial_folder.verified(build.folder, latency.samples), f"{clock}_ms")
     return values if values is not None and values.size else None
 
 
@@ -59,7 +58,7 @@ def latency_section(view: TargetView, prefix: str) -> Section | None:
     axis = row_charts.axis(low * 0.97 if not log else low * 0.9, high, 8, log=log)
     rows = []
     for candidate, latency in known:
-        samples = load_samples(candidate.tried[0], view.clock)
+        samples = load_samples(candidate.builds[0], view.clock)
         counts = np.zeros(0, dtype=np.int64)
         beyond = 0
         if samples is not None:
@@ -155,3 +154,56 @@ def _costs(view: TargetView) -> Iterator[Block]:
     yield Table(
         "Build, load, memory, transfers and conditions of each trial, as far as they were measured", columns, rows
     )
+
+
+# --- PyTorch -------------------------------------------------------------------------------------------------
+
+
+def baseline_section(view: TargetView, prefix: str) -> Section | None:
+    """What PyTorch would cost on this target, and the ratio to the focus candidate at the same batch."""
+    title, identity = "What PyTorch would cost", f"{prefix}baselines"
+    found = view.run.baselines(view.name)
+    if found is None:
+        if not view.run.result.config.get("benchmark", {}).get("baseline"):
+            return None
+        missing = Prose("PyTorch was not timed here: this target is on another host.", missing=True)
+        return Section(identity, title, (missing,), short="PyTorch")
+    latency = view.latency(view.focus) if view.focus is not None else None
+    trial = view.focus.trial if view.focus is not None else None
+    ours = (latency.p50, trial.latency.batch) if latency is not None and trial and trial.latency else None
+    medians = {row.name: _baseline_p50(view, row) for row in found.rows}
+    most = max([value for value in medians.values() if value is not None] + ([ours[0]] if ours else []), default=1.0)
+    rows = []
+    if ours is not None and view.focus is not None:
+        bar = row_charts.bar_row(ours[0] / most, "kept")
+        shown = numbers.milliseconds(ours[0])
+        cells = (Cell(view.focus.name, code=True), Cell(str(ours[1])), Cell(shown), Cell(bar), Cell("1×"), Cell(""))
+        rows.append(Row(cells, emphasis=True))
+    for row in found.rows:
+        median = medians[row.name]
+        ratio = median / ours[0] if median is not None and ours is not None and row.batch == ours[1] else None
+        shape = Cell(row_charts.bar_row(median / most) if median is not None else "")
+        note = row.failed or ("" if row.latency is None or row.latency.settled else "median not settled")
+        name = Cell(f"PyTorch {row.name}")
+        shown = numbers.milliseconds(median)
+        cells = (name, Cell(str(row.batch)), Cell(shown), shape, Cell(numbers.times(ratio)), Cell(note))
+        rows.append(Row(cells))
+    columns = (
+        Column("Instead"),
+        Column("Batch", number=True),
+        Column("p50", number=True),
+        Column("", chart=True, wide=True),
+        Column("Slower by", number=True),
+        Column("Note"),
+    )
+    caption = (
+        f"PyTorch {found.torch} on {found.device}: the same shapes, timed by the same benchmark in the same run, "
+        f"{view.clock} time; ratios at equal batch only"
+    )
+    return Section(identity, title, (Table(caption, columns, tuple(rows)),), short="PyTorch")
+
+
+def _baseline_p50(view: TargetView, row: Baseline) -> float | None:
+    """Its median by the clock of the target's engines."""
+    timed = row.latency.timed(view.clock) if row.latency is not None else None
+    return timed.quantiles.p50 if timed is not None else None

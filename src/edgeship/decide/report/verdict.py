@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgeship.charts import row_charts, scatter
 from edgeship.decide import rulebook
@@ -22,15 +22,16 @@ from edgeship.decide.report.blocks import (
     Tile,
     folded,
 )
+from edgeship.decide.report.candidate_table import (
+    CandidateRow,
+    Heading,
+    absent_row,
+    candidate_row,
+    candidate_table,
+    headings,
+)
 from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME, CandidateView, TargetView
 from edgeship.results import Rule, Trial
-
-
-def confidence_words(view: TargetView) -> str:
-    """``95 %``, or that statistics are off."""
-    confidence = view.evidence.confidence
-    return f"{confidence * 100:g}\u00a0%" if confidence else "statistics off"
-
 
 # --- banner --------------------------------------------------------------------------------------------------
 
@@ -61,7 +62,7 @@ def _tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
         drop, bound = focus.drop(view.metric), focus.drop_bound(view.metric)
         rule = focus.rule(rulebook.of(rulebook.MAX_DROP).named(view.metric))
         note = f"drop {numbers.drop_value(drop, share=share)}" if drop is not None else "drop not measured"
-        if bound is not None and view.evidence.confidence:
+        if bound is not None and view.confidence:
             note += f", at most {numbers.drop_value(bound, share=share)}"
         if rule is not None and rule.limit is not None:
             note += f" (limit {numbers.tidy(numbers.drop_value(rule.limit, share=share)).removeprefix('+')})"
@@ -115,9 +116,9 @@ def rules_section(view: TargetView, prefix: str) -> Section:
         if candidate is not focus
     ]
     blocks += folded(folds, "other candidates, rule by rule")
-    if view.evidence.confidence:
+    if view.confidence:
         lead = (
-            f"A rule passes when its one-sided {confidence_words(view)} confidence bound is within the limit; when "
+            f"A rule passes when its one-sided {view.confidence_words} confidence bound is within the limit; when "
             "only the measured value is, it is undecided."
         )
     else:
@@ -204,10 +205,11 @@ def device(trial: Trial) -> str:
 
 
 def _candidates_table(view: TargetView) -> Table:
-    rows = [Row(_cells(view, item, view.metric), emphasis=item.chosen) for item in view.candidates]
-    words = f"bound at {confidence_words(view)} confidence" if view.evidence.confidence else "statistics off"
+    table = candidate_table(view)
+    words = f"bound at {view.confidence_words} confidence" if view.confidence else "statistics off"
     caption = f"All candidates. Drop: reference minus candidate, positive is worse; {words}"
-    return Table(caption, _columns(view.metric), tuple(rows), sortable=True)
+    rows = tuple(Row(_cells(row), emphasis=row.chosen) for row in table.rows)
+    return Table(caption, _columns(table.headings), rows, sortable=True)
 
 
 def targets_section(views: tuple[TargetView, ...]) -> Section:
@@ -220,66 +222,21 @@ def targets_section(views: tuple[TargetView, ...]) -> Section:
             Cell(view.name, strong=True, sub=f"{view.clock} time", sort=view.name),
             Cell(view.decision.verdict, outcome=VERDICT_OUTCOME[view.decision.verdict]),
         )
-        rest = _cells(view, focus, metric) if focus is not None else (Cell(numbers.ABSENT),) * len(_columns(metric))
-        rows.append(Row((*first, *rest), emphasis=focus is not None and focus.chosen))
+        row = candidate_row(view, focus, metric) if focus is not None else absent_row(view, metric)
+        rows.append(Row((*first, *_cells(row)), emphasis=row.chosen))
     caption = "The chosen candidate of each target, or the one nearest to passing. Drop: reference minus candidate"
-    columns = (Column("Target"), Column("Verdict"), *_columns(metric))
+    columns = (Column("Target"), Column("Verdict"), *_columns(headings(views[0], metric)))
     return Section("targets", "Targets side by side", (Table(caption, columns, tuple(rows), sortable=True),), "Targets")
 
 
-def _columns(metric: str | None) -> tuple[Column, ...]:
-    """What :func:`_cells` fills."""
-    columns = [Column("Candidate"), Column("Outcome"), Column("p50", number=True), Column("p99", number=True)]
-    columns.append(Column("Images/s", number=True))
-    if metric is not None:
-        columns += [Column(numbers.metric_title(metric), number=True), Column("Drop", number=True)]
-    columns += [Column("Agreement", number=True), Column("Achieved", number=True), Column("Engine", number=True)]
-    return tuple(columns)
+def _columns(heads: Sequence[Heading]) -> tuple[Column, ...]:
+    return tuple(Column(head.title, number=head.number) for head in heads)
 
 
-def _cells(view: TargetView, candidate: CandidateView, metric: str | None) -> tuple[Cell, ...]:
-    """A candidate's figures in a row."""
-    latency, trial, judged = view.latency(candidate), candidate.trial, candidate.judged
-    share = view.share(metric)
-    cells = [
-        Cell(candidate.name, code=True, sub=_candidate_note(candidate), sort=candidate.name),
-        Cell(candidate.outcome_word, outcome=candidate.outcome),
-        Cell(numbers.milliseconds(latency.p50 if latency else None), sort=latency.p50 if latency else None),
-        Cell(numbers.milliseconds(latency.p99 if latency else None), sort=latency.p99 if latency else None),
-        _throughput(trial),
-    ]
-    if metric is not None:
-        value, drop, bound = candidate.metric(metric), candidate.drop(metric), candidate.drop_bound(metric)
-        sub = f"≤ {numbers.drop_value(bound, share=share)}" if bound is not None and view.evidence.confidence else ""
-        cells.append(Cell(numbers.metric_value(value, share=share), sort=value))
-        cells.append(Cell(numbers.drop_value(drop, share=share), sub=sub, sort=drop))
-    agreement = judged.agreement if judged is not None else None
-    cells.append(Cell(numbers.percent(agreement, 1), sort=agreement))
-    achieved = trial.audit.achieved if trial is not None and trial.audit is not None else None
-    cells.append(Cell(numbers.percent(achieved, 0), sort=achieved))
-    size = trial.build.engine.size_bytes if trial is not None and trial.build is not None else None
-    cells.append(Cell(numbers.size(size), sort=size))
-    return tuple(cells)
-
-
-def _candidate_note(candidate: CandidateView) -> str:
-    notes = ["chosen"] if candidate.chosen else []
-    trial = candidate.trial
-    if trial is not None and trial.candidate.keep:
-        count = len(trial.candidate.keep)
-        notes.append(f"{count} node{'s' if count != 1 else ''} kept in high precision")
-    if len(candidate.tried) > 1:
-        notes.append(f"worst of {len(candidate.tried)} builds decides")
-    if trial is not None and trial.failure is not None:
-        notes.append(f"{trial.failure.stage}: {trial.failure.kind}")
-    return ", ".join(notes)
-
-
-def _throughput(trial: Trial | None) -> Cell:
-    if trial is None or trial.latency is None:
-        return Cell(numbers.ABSENT)
-    value = trial.latency.throughput
-    return Cell(f"{value:,.0f}" if value >= 100 else numbers.significant(value), sort=value)
+def _cells(row: CandidateRow) -> tuple[Cell, ...]:
+    name, *figures = row.figures
+    first = Cell(name.text, code=True, sub=name.note, sort=name.sort)
+    return (first, *(Cell(item.text, outcome=item.outcome, sub=item.note, sort=item.sort) for item in figures))
 
 
 def _scatter(view: TargetView) -> Chart | None:

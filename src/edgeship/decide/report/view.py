@@ -1,4 +1,4 @@
-"""What the page, the Markdown and the terminal have in common: evidence joined by candidate and target."""
+"""What page, Markdown and terminal have in common: a run's trials and judgements by candidate and target."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from edgeship.decide import rulebook
+from edgeship.decide.finished_run import FinishedRun, TrialFolder
 from edgeship.decide.report import numbers
-from edgeship.decide.report.evidence import Evidence, SearchFound, Tried
-from edgeship.results import Clock, Decision, Judged, Quantiles, Rule, Trial, common_clock
+from edgeship.results import Clock, Decision, Judged, Quantiles, Rule, Searched, Trial, TrialSummary, common_clock
 
 PRIMARY = ("top1", "map", "map50", "miou")
 OUTCOME_WORDS = {"pass": "passes", "fail": "fails", "inconclusive": "undecided"}
@@ -21,14 +21,14 @@ class CandidateView:
     """One candidate on one target: its trials (rebuilds included) and its judgement."""
 
     name: str
-    tried: tuple[Tried, ...]
+    builds: tuple[TrialFolder, ...]
     judged: Judged | None
     chosen: bool
 
     @property
     def trial(self) -> Trial | None:
         """The first build's trial."""
-        return self.tried[0].trial if self.tried else None
+        return self.builds[0].trial if self.builds else None
 
     @property
     def outcome(self) -> str:
@@ -87,7 +87,7 @@ class CandidateView:
 class TargetView:
     """One target: its decision and its candidates."""
 
-    evidence: Evidence
+    run: FinishedRun
     decision: Decision
     number: int
 
@@ -97,23 +97,39 @@ class TargetView:
         return self.decision.target_name
 
     @property
-    def search(self) -> SearchFound | None:
+    def search(self) -> Searched | None:
         """The search on this target; None where there was none."""
-        return self.evidence.searches.get(self.name)
+        return self.run.result.search.get(self.name)
+
+    @property
+    def confidence(self) -> float:
+        """Of every bound; 0: statistics are off."""
+        return self.run.gate.confidence
+
+    @property
+    def confidence_words(self) -> str:
+        """``95 %``, or that statistics are off."""
+        return f"{self.confidence * 100:g}\u00a0%" if self.confidence else "statistics off"
+
+    @cached_property
+    def summaries(self) -> dict[str, TrialSummary]:
+        """What result.json says of each candidate's first build on this target."""
+        own = [item for item in self.run.result.trials if item.target_name == self.name]
+        return {item.candidate: item for item in reversed(own)}
 
     @cached_property
     def candidates(self) -> tuple[CandidateView, ...]:
         """All candidates tried or judged on this target, in the order of the trials."""
-        tried: dict[str, list[Tried]] = {}
-        for item in self.evidence.trials:
+        builds: dict[str, list[TrialFolder]] = {}
+        for item in self.run.trials:
             if item.trial.target_name == self.name:
-                tried.setdefault(item.trial.candidate.name, []).append(item)
+                builds.setdefault(item.trial.candidate.name, []).append(item)
         judged = {item.candidate: item for item in self.decision.judged}
-        names = [*tried, *(name for name in judged if name not in tried)]
+        names = [*builds, *(name for name in judged if name not in builds)]
         return tuple(
             CandidateView(
                 name=name,
-                tried=tuple(sorted(tried.get(name, []), key=lambda item: item.trial.rebuild)),
+                builds=tuple(sorted(builds.get(name, []), key=lambda item: item.trial.rebuild)),
                 judged=judged.get(name),
                 chosen=name == self.decision.chosen,
             )
@@ -140,8 +156,6 @@ class TargetView:
     @cached_property
     def metric(self) -> str | None:
         """The metric that stands for the task."""
-        if self.evidence.metric is not None:
-            return self.evidence.metric
         known = self.metrics
         for candidate in self.candidates:
             for rule in candidate.rules:
@@ -154,10 +168,10 @@ class TargetView:
     def metrics(self) -> list[str]:
         """Every metric that was evaluated, in the task's order."""
         names: dict[str, None] = {}
-        trials = [self.evidence.reference] if self.evidence.reference is not None else []
-        for tried in (*trials, *(tried for candidate in self.candidates for tried in candidate.tried)):
-            if tried.trial.evaluation is not None:
-                names.update(dict.fromkeys(tried.trial.evaluation.metrics))
+        builds = (build for candidate in self.candidates for build in candidate.builds)
+        for item in (self.run.reference, *builds):
+            if item.trial.evaluation is not None:
+                names.update(dict.fromkeys(item.trial.evaluation.metrics))
         return list(names)
 
     def share(self, metric: str | None) -> bool:
@@ -168,16 +182,14 @@ class TargetView:
 
     def reference_metric(self, metric: str | None) -> float | None:
         """The reference's value of a metric."""
-        reference = self.evidence.reference
-        if reference is None or reference.trial.evaluation is None or metric is None:
-            return None
-        return reference.trial.evaluation.metrics.get(metric)
+        evaluation = self.run.reference.trial.evaluation
+        return evaluation.metrics.get(metric) if evaluation is not None and metric is not None else None
 
     @cached_property
     def clock(self) -> Clock:
         """The one clock that the candidates are compared by."""
         trials = [candidate.trial for candidate in self.candidates if candidate.trial is not None]
-        return common_clock([trial.latency for trial in trials], self.evidence.clock)
+        return common_clock([trial.latency for trial in trials], self.run.gate.clock)
 
     def latency(self, candidate: CandidateView) -> Quantiles | None:
         """A candidate's latency by this target's clock."""
@@ -204,6 +216,6 @@ class TargetView:
         return numbers.rule_quantity(rule, value, share=self.rule_share(rule))
 
 
-def targets(evidence: Evidence) -> tuple[TargetView, ...]:
+def targets(run: FinishedRun) -> tuple[TargetView, ...]:
     """The views of all targets."""
-    return tuple(TargetView(evidence, decision, index) for index, decision in enumerate(evidence.decisions, 1))
+    return tuple(TargetView(run, decision, index) for index, decision in enumerate(run.result.decisions, 1))

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner
+from edgeship.data.feeds import noise
+from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, processor
 from edgeship.engines.onnx_file import read_nodes
 from edgeship.engines.ort.cpu import CpuRunner, shapes_of
 from edgeship.engines.ort.profile import Origins, Ran, audit_of, read_profile
@@ -69,7 +70,14 @@ def identity(device: str) -> Identity:
     version = library().__version__
     place = f"{platform.machine()}-{platform.system().lower()}"
     if device == "cpu":
-        return Identity(engine="onnxruntime", version=version, device=cpu_name(), platform=place)
+        return Identity(
+            engine="onnxruntime",
+            version=version,
+            device=processor.name(),
+            platform=place,
+            instruction_sets=processor.instruction_sets(),
+            arithmetic="exact",
+        )
     from edgeship.engines import cuda
 
     found = cuda.properties(cuda.index_of(device))
@@ -85,22 +93,12 @@ def identity(device: str) -> Identity:
     )
 
 
-def cpu_name() -> str:
-    """The processor's own name, such as ``Intel(R) Xeon(R) Platinum 8481C``."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.lower().startswith(("model name", "cpu model", "hardware")):
-                return " ".join(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def misfits(built: Identity, device: str) -> list[str]:
     """What of ``built`` differs from this machine so that the engine would not run as it was measured.
 
-    A file that onnxruntime optimized is laid out for one processor's vector units; the candidate's own ONNX
-    (``built.portable``) is optimized anew at each load, so it fits every processor of its platform.
+    A file that onnxruntime optimized is laid out for one kind of vector units, so the instruction sets must be the
+    same. The candidate's own ONNX (``built.portable``) is optimized anew at each load: it fits every processor of its
+    platform that has the instruction sets it was measured with.
     """
     here = identity(device)
     found = []
@@ -110,13 +108,30 @@ def misfits(built: Identity, device: str) -> list[str]:
         found.append(f"onnxruntime {built.version} optimized it, {here.version} is installed")
     if built.platform != here.platform:
         found.append(f"optimized on {built.platform}, this is {here.platform}")
-    if built.device != here.device and not built.portable:
+    if here.compute_capability and built.device != here.device:
         found.append(f"optimized for {built.device!r}, this is {here.device!r}")
+    found += _missing_instructions(built, here)
     if built.compute_capability != here.compute_capability:
         found.append(
             f"optimized for compute capability {built.compute_capability or 'none (CPU)'}, "
             f"this device has {here.compute_capability or 'none (CPU)'}"
         )
+    return found
+
+
+def _missing_instructions(built: Identity, here: Identity) -> list[str]:
+    """The instruction sets that ``built`` was measured with and this processor lacks, or the other way round."""
+    if built.platform != here.platform:
+        return []
+    if not built.instruction_sets and built.device != here.device and not built.portable:
+        return [f"optimized for {built.device!r}, this is {here.device!r}"]
+    gone = [flag for flag in built.instruction_sets if flag not in here.instruction_sets]
+    found = []
+    if gone:
+        found.append(f"measured on {built.device!r} with {', '.join(gone)}, which this {here.device!r} lacks")
+    more = [flag for flag in here.instruction_sets if flag not in built.instruction_sets]
+    if more and built.instruction_sets and not built.portable:
+        found.append(f"optimized for {built.device!r}, which lacks the {', '.join(more)} of this {here.device!r}")
     return found
 
 
@@ -211,18 +226,12 @@ def profile(model: Path, options: OpenOptions, target: Target, scratch: Path) ->
 
 
 def example_feeds(inputs: tuple[TensorInfo, ...], target: Target, seed: int = 0) -> dict[str, Array]:
-    """Seeded noise (zeros for integers) of the profile's opt shapes: for time and kernel choice, not for accuracy.
+    """Seeded noise of the profile's opt shapes: for time and kernel choice, not for accuracy.
 
     Raises:
         BuildError: An axis other than the first is dynamic and ``target.shapes`` does not say its size.
     """
-    random = np.random.default_rng(seed)
-    made: dict[str, Array] = {}
-    for info in inputs:
-        shape = _opt_shape(info, target)
-        kind = np.dtype(info.dtype)
-        made[info.name] = random.standard_normal(shape).astype(kind) if kind.kind == "f" else np.zeros(shape, kind)
-    return made
+    return noise(inputs, {info.name: _opt_shape(info, target) for info in inputs}, seed)
 
 
 def _opt_shape(info: TensorInfo, target: Target) -> tuple[int, ...]:
@@ -368,13 +377,13 @@ def _refuse_missing(request: BuildRequest, options: OpenOptions, file: Path, scr
         f"{sum(item.kind is not None and item.precision == kind for item in ran)} in {kind}"
         for kind in sorted({item.precision for item in ran if item.kind is not None})
     )
-    where = cpu_name() if options.device == "cpu" else options.device
+    where = processor.name() if options.device == "cpu" else options.device
     if half:
         works = "'fp32' or 'int8' on this device, or 'fp16' with device = 'cuda:0' or TensorRT"
     elif options.device != "cpu":
         works = "'fp16' or 'fp32' here; INT8 on a GPU needs engine = 'tensorrt'"
     else:
-        works = "'fp32', or a candidate whose Q/DQ nodes onnxruntime fuses (edgeship quantize --style onnxruntime)"
+        works = "'fp32', or a candidate whose Q/DQ nodes onnxruntime fuses (edgeship quantize --for onnxruntime)"
     raise PrecisionError(
         f"{asked} was asked for, and onnxruntime on {where} runs none of it: of the convolutions and matrix products, "
         f"{really or 'none were found'}",

@@ -1,4 +1,8 @@
-"""Sessions of onnxruntime: made with the provider that was asked for, or refused. Its errors in our words."""
+"""Sessions of onnxruntime: the only place that makes one. Its errors in our words.
+
+Two purposes: :func:`make_session` opens an engine as it is measured and shipped; :func:`exact_session` runs a graph
+whose numbers are compared, so that they do not depend on this machine's instruction sets.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edgeship.engines import OpenOptions, read_engine
+from edgeship.engines import OpenOptions, processor, read_engine
 from edgeship.engines.onnx_file import weights_are_half
-from edgeship.errors import DeviceError, EngineError, MissingExtra, UserInputError
+from edgeship.errors import DeviceError, EngineError, MissingExtra, ModelError, UserInputError
 from edgeship.results import TensorInfo
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -36,6 +40,13 @@ DTYPES = {
 UNWANTED_OPTIMIZER = "WeightBiasQuantization"
 """onnxruntime 1.21 and later quantize the float weights of a layer between Q/DQ nodes, with ranges of their own:
 a layer that the candidate keeps in high precision would silently run in INT8."""
+Level = Literal["none", "fuse", "all"]
+"""What onnxruntime may do to a graph: nothing; fuse nodes; also change layouts, which is faster for convolutions and
+ends the process on some FP16 recurrent graphs."""
+_LEVELS: dict[Level, str] = {"none": "ORT_DISABLE_ALL", "fuse": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
+EXACT_INT8 = "session.x64quantprecision"
+"""onnxruntime's name for: uint8 × uint8 kernels instead of uint8 × int8 ones, which saturate without VNNI. With VNNI
+they are exact as they are, and the others four times slower (seen), so it is set only where it is needed."""
 _NO_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_?alloc|CUDA failure 2\b", re.I)
 _FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT) failure")
 _NO_GRAPH = re.compile(r"graph capture feature|CUDA ?graph", re.I)
@@ -88,13 +99,15 @@ class OutOfMemory(DeviceError):
 class SessionRequest:
     """How to make a session beyond :class:`OpenOptions`."""
 
-    optimize: bool = True
+    level: Level = "all"
     write_optimized: Path | None = None
     profile: Path | None = None
     """Prefix of the profile's file name."""
     stream: int | None = None
     """A ``cudaStream_t`` to work in."""
     cuda_graph: bool = False
+    search: str = "EXHAUSTIVE"
+    """On CUDA: how cuDNN's convolutions are chosen."""
     fuse: bool = False
     """On CUDA: one kernel for a convolution with its bias, sum and activation, where cuDNN has one."""
 
@@ -134,23 +147,75 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
             raise
         plain = replace(request, cuda_graph=False)
         return Opened(_session(path, options, plain), cuda_graph=False)
-    used = session.get_providers()
-    if wanted not in used:
-        raise DeviceError(
-            f"{options.device} was asked for, and onnxruntime fell back to {', '.join(used)}{said}",
-            expected=f"a session on {wanted}",
-            do="make the CUDA and cuDNN libraries of this onnxruntime-gpu loadable: "
-            "pip install 'onnxruntime-gpu[cuda,cudnn]', and check the driver with nvidia-smi",
-        )
+    _refuse_fallback(session, wanted, options.device, said)
     return Opened(session, cuda_graph=request.cuda_graph and wanted == CUDA)
 
 
+def exact_session(source: bytes | Path, *, level: Level = "fuse", threads: int = 0, device: str = "cpu") -> Any:
+    """A session for comparing numbers: INT8 exact on every processor, float layers in float, no TF32.
+
+    Args:
+        source: A serialized ONNX model, or the path of one.
+        level: What onnxruntime may do to the graph.
+        threads: CPU threads of one run (0: onnxruntime's own choice).
+        device: ``"cpu"`` or ``"cuda:0"``.
+
+    Raises:
+        MissingExtra: onnxruntime is not installed.
+        ModelError: onnxruntime refuses the graph.
+        DeviceError: The provider of ``device`` is not there, or did not start.
+    """
+    try:
+        ort = library()
+    except MissingExtra:
+        raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
+    wanted, said = provider_for(device)
+    options = OpenOptions(device=device, threads=threads, nhwc=False)
+    request = SessionRequest(level=level, search="HEURISTIC")
+    given = str(source) if isinstance(source, Path) else source
+    try:
+        try:
+            made = _construct(given, options, request)
+        except failures():
+            if level == "none" or device != "cpu" or not processor.saturates():
+                raise
+            # its conversion to uint8 weights refuses weights that nodes share; as they stand they run in float: exact
+            made = _construct(given, options, replace(request, level="none"))
+    except failures() as error:
+        raise ModelError(
+            f"onnxruntime {ort.__version__} cannot load the graph: {one_line(error)[:400]}",
+            do="edgeship preflight names the nodes; or export it again with another model.opset",
+        ) from None
+    _refuse_fallback(made, wanted, device, said)
+    return made
+
+
+def one_line(error: Exception) -> str:
+    """onnxruntime's words without their code, on one line."""
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+
+
 def _session(path: Path, options: OpenOptions, request: SessionRequest) -> Any:
-    ort = library()
     source = str(path) if options.sha256 is None else read_engine(path, options)
     with translated(f"loading {path.name}", options.device):
-        return ort.InferenceSession(
-            source, session_options(options, request), providers=providers(options, request), enable_fallback=0
+        return _construct(source, options, request)
+
+
+def _construct(source: str | bytes, options: OpenOptions, request: SessionRequest) -> Any:
+    """The one call that makes a session."""
+    return library().InferenceSession(
+        source, session_options(options, request), providers=providers(options, request), enable_fallback=0
+    )
+
+
+def _refuse_fallback(session: Any, wanted: str, device: str, said: str) -> None:
+    used = session.get_providers()
+    if wanted not in used:
+        raise DeviceError(
+            f"{device} was asked for, and onnxruntime fell back to {', '.join(used)}{said}",
+            expected=f"a session on {wanted}",
+            do="make the CUDA and cuDNN libraries of this onnxruntime-gpu loadable: "
+            "pip install 'onnxruntime-gpu[cuda,cudnn]', and check the driver with nvidia-smi",
         )
 
 
@@ -160,9 +225,10 @@ def session_options(options: OpenOptions, request: SessionRequest) -> Any:
     made = ort.SessionOptions()
     made.log_severity_level = 4
     made.intra_op_num_threads = options.threads
-    level = ort.GraphOptimizationLevel
-    made.graph_optimization_level = level.ORT_ENABLE_ALL if request.optimize else level.ORT_DISABLE_ALL
+    made.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[request.level])
     made.add_session_config_entry("optimization.disable_specified_optimizers", UNWANTED_OPTIMIZER)
+    if options.arithmetic == "exact" and processor.saturates():
+        made.add_session_config_entry(EXACT_INT8, "1")
     if request.write_optimized is not None:
         made.optimized_model_filepath = str(request.write_optimized)
     if request.profile is not None:
@@ -182,7 +248,7 @@ def providers(options: OpenOptions, request: SessionRequest) -> list[Any]:
 
     settings = {
         "device_id": str(cuda.index_of(options.device)),
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_algo_search": request.search,
         "cudnn_conv_use_max_workspace": "1",
         "fuse_conv_bias": "1" if request.fuse else "0",
         "use_tf32": "1" if options.tf32 else "0",

@@ -1,4 +1,4 @@
-"""``build``, ``preflight``, ``inspect`` and ``doctor``."""
+"""``build``: an ONNX file to an engine."""
 
 from __future__ import annotations
 
@@ -7,38 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgeship.cli import app
-from edgeship.cli.output import JSON_OPTION, emit, native_output_aside, progress_bar, working
+from edgeship.cli.app import app
+from edgeship.cli.live import progress_bar
+from edgeship.cli.output import JSON_OPTION, emit, native_output_aside
+from edgeship.cli.settings import PLUGIN, engine_name
+from edgeship.errors import ConfigError, MissingExtra, ModelError, PrecisionError, UserInputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from edgeship.config import EngineName
+    from edgeship.cli.output import Lines
     from edgeship.engines import BuildRequest
     from edgeship.results import Audit, Build
 
 ENGINE = typer.Option("tensorrt-rtx", "--engine", "-e", help="onnxruntime | tensorrt | tensorrt-rtx")
-PLUGIN = typer.Option([], "--plugin", help="A shared library of TensorRT plugins to load. Repeat for more.")
-
-
-def engine_name(text: str) -> EngineName:
-    """A checked engine name."""
-    from difflib import get_close_matches
-
-    from edgeship.engines import ENGINES
-    from edgeship.errors import UserInputError
-
-    for name in ENGINES:
-        if name == text:
-            return name
-    guess = get_close_matches(text, list(ENGINES), n=1, cutoff=0.4)
-    hint = f"--engine {guess[0]}" if guess else None
-    raise UserInputError(f"there is no engine {text!r}", expected=", ".join(ENGINES), do=hint)
 
 
 def shape_ranges(texts: list[str]) -> dict[str, Any]:
     """``name=1x3x224x224:8x3x224x224:16x3x224x224`` (or one shape for all three) → ranges by input."""
-    from edgeship.errors import UserInputError
 
     ranges = {}
     for text in texts:
@@ -127,7 +111,6 @@ def _request(
     from edgeship import engines
     from edgeship.config import Precision, Target
     from edgeship.engines import BuildRequest
-    from edgeship.errors import ConfigError, ModelError
 
     keep, cache = extras
     if not model.is_file():
@@ -156,7 +139,6 @@ def _with_frames(request: BuildRequest, npz: Path | None, calibrator: str) -> Bu
     from typing import get_args
 
     from edgeship.config import Calibrator
-    from edgeship.errors import UserInputError
     from edgeship.trial.build import single_frames
 
     if npz is None and not calibrator:
@@ -165,7 +147,7 @@ def _with_frames(request: BuildRequest, npz: Path | None, calibrator: str) -> Bu
         raise UserInputError(
             "--npz and --calibrator are for TensorRT 10's own calibrator",
             expected="--precision implicit with --npz, and no --cache",
-            do="give the frames with --npz, or calibrate with edgeship calibrate and give --cache alone",
+            do="give the frames with --npz, or only --cache with a cache of edgeship calibrate",
         )
     for name in get_args(Calibrator):
         if name == (calibrator or "entropy"):
@@ -180,7 +162,6 @@ def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
     from edgeship import engines
     from edgeship.config import Gate
     from edgeship.engines.inspect import sidecar
-    from edgeship.errors import PrecisionError
     from edgeship.results import write
 
     module = engines.get(request.target.engine)
@@ -196,20 +177,20 @@ def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
         "not_audited": reason,
     }
 
-    def text(console: Console) -> None:
-        _show_build(console, request.output, done)
+    def lines() -> Lines:
+        yield from _built(request.output, done)
         if audit is None:
-            console.print(f"audit     not possible here: {reason}")
+            yield f"audit     not possible here: {reason}"
             return
         share = "an unknown share" if audit.achieved is None else f"{audit.achieved:.0%}"
         said = f"{share} of the convolutions and matrix products are {audit.asked}"
-        console.print(f"audit     {said} (read from the {audit.source})")
+        yield f"audit     {said} (read from the {audit.source})"
         for layer in audit.missed[:10]:
-            console.print(f"          {layer.operator} {layer.name} is {layer.precision}")
+            yield f"          {layer.operator} {layer.name} is {layer.precision}"
         if len(audit.missed) > 10:
-            console.print(f"          and {len(audit.missed) - 10} more (--json names all)")
+            yield f"          and {len(audit.missed) - 10} more (--json names all)"
 
-    emit(payload, as_json=as_json, text=text)
+    emit(payload, as_json=as_json, lines=lines)
     least = Gate().min_achieved
     if stated and audit is not None and audit.achieved is not None and audit.achieved < least:
         raise PrecisionError(
@@ -225,7 +206,6 @@ def _audit(request: BuildRequest, *, stated: bool) -> tuple[Audit | None, str]:
 
     from edgeship import engines
     from edgeship.engines import OpenOptions
-    from edgeship.errors import MissingExtra
 
     target = request.target
     options = OpenOptions(device=target.device, plugins=target.plugins, tf32=target.tf32)
@@ -241,23 +221,22 @@ def _audit(request: BuildRequest, *, stated: bool) -> tuple[Audit | None, str]:
         return None, error.found
 
 
-def _show_build(console: Console, output: Path, done: Build) -> None:
+def _built(output: Path, done: Build) -> Lines:
     bound = done.identity
-    console.print(f"engine    {output} ({done.engine.size_bytes / 2**20:.1f} MiB, {done.seconds:.1f} s)")
-    console.print(f"by        {bound.engine} {bound.version}, {bound.device}")
+    yield f"engine    {output} ({done.engine.size_bytes / 2**20:.1f} MiB, {done.seconds:.1f} s)"
+    yield f"by        {bound.engine} {bound.version}, {bound.device}"
     for name, (low, best, high) in done.profiles.items():
-        console.print(f"profile   {name}: min {low}, opt {best}, max {high}")
+        yield f"profile   {name}: min {low}, opt {best}, max {high}"
     if done.reason:
-        console.print(f"state     built, not run: {done.reason}")
+        yield f"state     built, not run: {done.reason}"
     for note in done.notes:
-        console.print(f"note      {note}")
+        yield f"note      {note}"
     if done.command:
-        console.print(f"command   {done.command}", soft_wrap=True)
+        yield f"command   {done.command}"
 
 
 def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
     from edgeship.engines.trt import trtexec
-    from edgeship.errors import UserInputError
 
     if request.target.via != "trtexec":
         raise UserInputError("--dry-run prints trtexec's command line", do="add --engine tensorrt --via trtexec")
@@ -265,93 +244,4 @@ def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
     if tool.flags is not None:
         request = trtexec.with_own_cache(request, tool)
     command = trtexec.shown(trtexec.build_command(request, tool))
-    emit({"command": command}, as_json=as_json, text=lambda console: console.print(command, soft_wrap=True))
-
-
-@app.command()
-def preflight(
-    model: Path = typer.Argument(help="The ONNX file."),
-    engine: str = typer.Option("", "--engine", "-e", help="Whose parser to ask (default: the first installed)."),
-    plugins: list[Path] = PLUGIN,
-    as_json: bool = JSON_OPTION,
-) -> None:
-    """Every node that TensorRT's parser rejects, with the remedies, before anything is built."""
-    from edgeship.prepare.preflight import describe
-    from edgeship.prepare.preflight import preflight as run
-
-    with working("asking the parser", quiet=as_json), native_output_aside():
-        result = run(model, engine=engine_name(engine) if engine else None, plugins=tuple(plugins))
-
-    def text(console: Console) -> None:
-        console.print(f"asked     {result.parser or 'no parser of TensorRT: none works here'}")
-        for problem in result.problems:
-            console.print(f"{problem.level:<9} {describe(problem)}")
-            for index, remedy in enumerate(problem.remedies, start=1):
-                console.print(f"            {index}. {remedy}")
-        if not result.problems:
-            console.print("ok        nothing to object to")
-
-    emit(result, as_json=as_json, text=text)
-    if result.errors:
-        raise typer.Exit(4)
-
-
-@app.command()
-def inspect(
-    file: Path = typer.Argument(help="An .onnx file, an engine, or a bundle (a folder or a zip)."),
-    plugins: list[Path] = PLUGIN,
-    as_json: bool = JSON_OPTION,
-) -> None:
-    """Names, shapes, types and profiles of an ONNX file, an engine or a bundle."""
-    from edgeship.engines.inspect import Described, describe
-
-    if file.is_dir() or file.suffix == ".zip":
-        from edgeship.bundle.verify import verify
-
-        manifest = verify(file)
-        found = Described(
-            kind="bundle",
-            what=f"{manifest.name}, {manifest.verdict}, for {manifest.identity.device}",
-            inputs=manifest.inputs,
-            outputs=manifest.outputs,
-            profiles=manifest.profiles,
-            facts={"created": manifest.created, "engine": f"{manifest.identity.engine} {manifest.identity.version}"},
-        )
-    else:
-        found = describe(file, tuple(plugins))
-
-    def text(console: Console) -> None:
-        console.print(f"{found.kind:<9} {found.what}")
-        for word, tensors in (("input", found.inputs), ("output", found.outputs)):
-            for tensor in tensors:
-                console.print(
-                    f"{word:<9} {tensor.name}: {tensor.dtype} [{', '.join(map(str, tensor.shape))}]", markup=False
-                )
-        for name, (low, best, high) in found.profiles.items():
-            console.print(f"profile   {name}: min {low}, opt {best}, max {high}")
-        for key, value in found.facts.items():
-            console.print(f"{key:<9} {value}", markup=False)
-
-    emit(found, as_json=as_json, text=text)
-
-
-@app.command()
-def doctor(as_json: bool = JSON_OPTION) -> None:
-    """Versions, drivers and engines here, and what does not fit together."""
-    from edgeship.doctor import examine
-
-    found = examine()
-
-    def text(console: Console) -> None:
-        for key, value in found.facts.items():
-            console.print(f"{key:<18} {value}", markup=False)
-        for state in found.engines:
-            mark = "ready" if state.available else "absent"
-            detail = f": {state.reason}" if state.reason else ""
-            console.print(f"{'engine':<18} {state.name} {state.version} {mark}{detail}", markup=False)
-        for misfit in found.misfits:
-            console.print(f"{'misfit':<18} {misfit}", markup=False)
-        if not found.misfits:
-            console.print("nothing here contradicts anything else")
-
-    emit(found, as_json=as_json, text=text)
+    emit({"command": command}, as_json=as_json, lines=lambda: [command])

@@ -1,0 +1,123 @@
+"""``run``: predictions of a bundle, and the time of each part of a frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgeship.cli.app import app
+from edgeship.cli.live import progress_bar
+from edgeship.cli.output import JSON_OPTION, emit
+from edgeship.cli.settings import KEY_OPTION
+from edgeship.errors import DataError
+
+if TYPE_CHECKING:
+    from edgeship.cli.output import Lines
+    from edgeship.runtime.model import Frame
+
+PARTS = ("preprocess", "infer", "postprocess", "total")
+
+
+@app.command()
+def run(
+    path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
+    images: list[Path] = typer.Argument(..., help="Images to predict."),
+    key: Path | None = KEY_OPTION,
+    budget: float | None = typer.Option(None, "--budget-ms", min=0, help="Longest time for a frame, in milliseconds."),
+    device: str | None = typer.Option(None, "--device", help="Default: the one it was built for."),
+    allow_misfit: bool = typer.Option(False, "--allow-misfit", help="Try an engine built for another machine."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Predict images with a bundle; shows the time of each part of the frame against the budget."""
+    absent = [str(image) for image in images if not image.is_file()]
+    if absent:
+        raise DataError(
+            f"no image at {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}",
+            do="check the path; nothing was run",
+        )
+    from edgeship.bundle.find import find_bundle
+    from edgeship.runtime.model import load
+
+    with (
+        progress_bar(quiet=as_json) as progress,
+        load(find_bundle(path), key=key, budget_ms=budget, device=device, allow_misfit=allow_misfit) as model,
+    ):
+        frames = []
+        for number, image in enumerate(images):
+            progress(number, len(images), "predicting")
+            frames.append((image, model.predict(image)))
+        seen = model.statistics()
+        confidence = model.manifest.evaluation.operating_confidence if model.manifest.evaluation else 0.0
+    told: dict[str, Any] = {
+        "frames": [frame_json(image, frame, confidence) for image, frame in frames],
+        "missed": seen.missed,
+        "budget_ms": budget,
+        "p50_ms": seen.p50_ms,
+        "p99_ms": seen.p99_ms,
+    }
+    emit(told, as_json=as_json, lines=lambda: show_frames(told))
+
+
+def frame_json(image: Path, frame: Frame, confidence: float) -> dict[str, Any]:
+    """One frame as plain values. Boxes below ``confidence`` are left out."""
+    timing = frame.timing
+    return {
+        "image": str(image),
+        **_prediction(frame.prediction, confidence),
+        "preprocess_ms": timing.preprocess_ms,
+        "wait_ms": timing.wait_ms,
+        "infer_ms": timing.infer_ms,
+        "postprocess_ms": timing.postprocess_ms,
+        "total_ms": timing.total_ms,
+        "late": timing.late,
+    }
+
+
+def _prediction(prediction: Any, confidence: float) -> dict[str, Any]:
+    import numpy as np
+
+    from edgeship.decode.predictions import Classification, Detection, Segmentation
+
+    if isinstance(prediction, Classification):
+        return {"top": [[name, round(score, 6)] for name, score in prediction.top(5)]}
+    if isinstance(prediction, Detection):
+        kept = prediction.above(confidence)
+        rows = zip(kept.names, kept.scores.tolist(), kept.boxes.tolist(), strict=True)
+        return {"boxes": [{"class": name, "score": score, "box": box} for name, score, box in rows]}
+    if isinstance(prediction, Segmentation):
+        values, counts = np.unique(prediction.mask, return_counts=True)
+        shares = {
+            (prediction.classes[value] if 0 <= value < len(prediction.classes) else str(value)): count
+            for value, count in zip(values.tolist(), (counts / prediction.mask.size).tolist(), strict=True)
+        }
+        return {"shares": shares}
+    return {"outputs": {name: list(value.shape) for name, value in prediction.outputs.items()}}
+
+
+def show_frames(told: dict[str, Any]) -> Lines:
+    """A line for each image, then the parts of the frame against the budget."""
+    for frame in told["frames"]:
+        late = "  LATE" if frame["late"] else ""
+        yield f"{frame['image']}  {_words(frame)}  {frame['total_ms']:.2f} ms{late}"
+    yield ""
+    yield f"{'wall ms':>12}  {'median':>8}  {'p99':>8}"
+    for part in PARTS:
+        yield f"{part:>12}  {told['p50_ms'][part]:8.3f}  {told['p99_ms'][part]:8.3f}"
+    if told["budget_ms"] is not None:
+        count = len(told["frames"])
+        yield f"budget {told['budget_ms']:g} ms: {told['missed']} of {count} frames missed it"
+
+
+def _words(frame: dict[str, Any]) -> str:
+    if "top" in frame:
+        words = [f"{name} {score:.3f}" for name, score in frame["top"][:3]]
+    elif "boxes" in frame:
+        words = [f"{row['class']} {row['score']:.2f}" for row in frame["boxes"][:8]] or ["no box"]
+    elif "shares" in frame:
+        ranked = sorted(frame["shares"].items(), key=lambda item: -item[1])
+        words = [f"{name} {share:.1%}" for name, share in ranked[:5]]
+    else:
+        words = [f"{name} {shape}" for name, shape in frame["outputs"].items()]
+    return ", ".join(words)

@@ -1,0 +1,21 @@
+"""What people read of a run: the report, the Markdown summary and the JUnit file."""
+
+from __future__ import annotations
+
+from edgeship.decide import junit
+from edgeship.decide.finished_run import FinishedRun
+from edgeship.decide.report import write_report, write_summary
+from edgeship.pipeline.decide import RESULT
+from edgeship.pipeline.stages import Run, Step
+
+
+def write_reports(run: Run) -> FinishedRun:
+    """Write ``report.html``, ``summary.md`` and ``junit.xml``; return the run as they read it."""
+    finished = FinishedRun(run.result(RESULT), run.folder)
+    write_report(finished, run.folder / "report.html")
+    write_summary(finished, run.folder / "summary.md")
+    junit.write(finished.result.decisions, run.folder / "junit.xml")
+    return finished
+
+
+REPORT = Step("report", write_reports)

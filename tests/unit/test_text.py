@@ -1,0 +1,41 @@
+"""Text from files: what is shown of it, and the nearest name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeship.text import did_you_mean, line, nearest, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("pedestrian", "pedestrian"),
+        ("\x1b[31mblue\x1b[0m", "[31mblue[0m"),
+        ("stop [/sign]", "stop [/sign]"),
+        ("a\tb\u00a0c", "a b c"),
+        ("two\nlines\r", "two\nlines "),
+        ("\ufeffred", "red"),
+        ("right\u202eleft", "rightleft"),
+        ("caf\udce9", "caf\ufffd"),
+        ("名前 → ✓", "名前 → ✓"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_nothing_that_steers_a_terminal_is_printable(text: str) -> None:
+    assert all(character.isprintable() or character == "\n" for character in printable(text))
+    assert line(text).isprintable()
+
+
+def test_the_nearest_name() -> None:
+    known = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
+    assert nearest("OnnxRuntim", known) == "onnxruntime"
+    assert nearest("zzz", known) is None
+    assert did_you_mean("tensort", known) == "'tensort' (did you mean 'tensorrt'?)"
+    assert did_you_mean("zzz", known) == "'zzz'"
