@@ -341,12 +341,22 @@ def _decide(context: _Context, judged: Sequence[Judged], groups: dict[str, list[
     gate = context.gate
     told = Told(judged, groups, medians, tested(judged), 1 - gate.confidence)
     text = sentence(told, chosen, open_) + _own_figure(context)
+    if context.spending.earlier and gate.confidence > 0:
+        sure = 100 * context.spending.confidence(judged[0].candidate, gate.confidence)
+        text += f" (look {context.spending.earlier + 1} at this model: judged at {sure:.4g} % to pay for the others)"
     if gate.confidence == 0:
         text += " (statistics are off: confidence = 0)"
     elif gate.confidence < LOW_CONFIDENCE:
         text += f" (at a confidence of {gate.confidence:g} only)"
     name = chosen.candidate if chosen else None
-    return Decision(verdict=verdict, chosen=name, target_name=target, sentence=text + ".", judged=tuple(judged))
+    return Decision(
+        verdict=verdict,
+        chosen=name,
+        target_name=target,
+        sentence=text + ".",
+        judged=tuple(judged),
+        earlier=context.spending.earlier,
+    )
 
 
 def _own_figure(context: _Context) -> str:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from edgeship.decide import rulebook
 from edgeship.decide.drops import IDENTICAL
 from edgeship.decide.loaded_trial import Measured
-from edgeship.results import Candidate, Judged
+from edgeship.results import Candidate, Judged, Searched
 
 FIRST = 0.9
 """Share of the error for the first sequence; later ones divide the rest, each half of what is left."""
-PLAIN = 1 / 3
-"""Of the first share, what plain candidates have where a search is planned; its plans have the rest."""
+PLAIN = 1 / 2
+"""Of the first share, what the config's own candidates have where a search is planned; its plans have the rest."""
 SAFEST = ("fp32", "fp16", "int8-fp32", "int8-fp16", "int8", "implicit", "fp8")
 
 
@@ -35,6 +35,12 @@ class Spending:
     earlier: int = 0
     searched: frozenset[str] = frozenset()
     planned: bool = False
+
+    @classmethod
+    def of(cls, search: Searched | None, *, planned: bool, earlier: int = 0) -> Spending:
+        """What a finished search leaves: all but the first of its attempts, which is plain INT8, are its own."""
+        found = {attempt.candidate for attempt in search.attempts[1:]} if search is not None else set()
+        return cls(earlier, frozenset(found), planned)
 
     def confidence(self, candidate: str, asked: float) -> float:
         """The confidence of a candidate's accuracy rules, so that all attempts together keep the ``asked`` one."""

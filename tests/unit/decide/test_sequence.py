@@ -60,5 +60,5 @@ def test_all_attempts_together_keep_the_error():
     assert begun.confidence("int8-keep2", 0.95) == pytest.approx(0.9975)
     planned = Spending(searched=searched, planned=True)
     both = [1 - planned.confidence(name, 0.95) for name in ("int8", "int8-keep2")]
-    assert both == pytest.approx([0.015, 0.03])
+    assert both == pytest.approx([0.0225, 0.0225])
     assert Spending().confidence("int8", 0.0) == 0.0
