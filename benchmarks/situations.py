@@ -16,6 +16,7 @@ import numpy as np
 from edgeship.config import Gate
 from edgeship.decide.gate import judge
 from edgeship.decide.loaded_trial import Measured
+from edgeship.decide.sequence import Spending
 from edgeship.metrics import get
 from edgeship.results import Audit, Candidate, Evaluated, Trial
 
@@ -24,12 +25,13 @@ Records = dict[str, Any]
 TEN = tuple(f"c{k}" for k in range(10))
 
 
-def evaluated(name: str, records: Records) -> Measured:
-    """A trial that was evaluated and nothing else."""
+def evaluated(name: str, records: Records, metric: str = "") -> Measured:
+    """A trial that was evaluated and nothing else; ``metric`` alone is shown, since showing decides nothing."""
     summary = get(str(records["task"])).summarize(records)
+    shown = {metric: summary.metrics[metric]} if metric in summary.metrics else {}
     evaluation = Evaluated(
-        task=str(records["task"]), images=len(records["ids"]), images_sha256="", metrics=summary.metrics,
-        per_class=summary.per_class, examples=summary.examples, seconds=1, images_per_s=1,
+        task=str(records["task"]), images=len(records["ids"]), images_sha256="", metrics=shown,
+        examples=summary.examples, seconds=1, images_per_s=1,
     )  # fmt: skip
     audit = Audit(source="engine", asked="int8", layers={}, achieved=1.0)
     candidate = Candidate(name=name, precision="int8")
@@ -39,8 +41,9 @@ def evaluated(name: str, records: Records) -> Measured:
 
 def ships(gate: Gate, reference: Records, *candidates: Records) -> bool:
     """Whether the gate says SHIP."""
-    items = [evaluated(f"int8-{k}", records) for k, records in enumerate(candidates)]
-    return judge(gate, items, evaluated("reference", reference)).verdict == "SHIP"
+    metric = next(iter(gate.max_drop), "")
+    items = [evaluated(f"int8-{k}", records, metric) for k, records in enumerate(candidates)]
+    return judge(gate, items, evaluated("reference", reference, metric)).verdict == "SHIP"
 
 
 def names(count: int, **arrays: Any) -> Records:
@@ -87,7 +90,8 @@ def copies(random: Random, drop: float, *, times: int = 10, different: int = 300
     """Every picture stands in the set ``times`` times."""
     what = np.repeat(changes(random, different, drop), times)
     digests = np.repeat(np.array([f"{i:05}" for i in range(different)]), times)
-    return ships(Gate(max_drop={"top1": limit}), *pair(what, np.arange(len(what)) % 10, digests=digests))
+    label = np.repeat(np.arange(different) % 10, times)
+    return ships(Gate(max_drop={"top1": limit}), *pair(what, label, digests=digests))
 
 
 def rare_failures(random: Random, drop: float, *, images: int, limit: float = 0.02) -> bool:
@@ -169,6 +173,34 @@ def plans(random: Random, drop: float, *, alike: float, count: int = 10, limit: 
     return ships(Gate(max_drop={"top1": limit}), answers(right, label), *made)
 
 
+def looks(random: Random, drop: float, *, sizes: tuple[int, ...] = (500, 1000, 2000), limit: float = 0.02) -> bool:
+    """Images are added as long as the verdict is INCONCLUSIVE."""
+    what = changes(random, sizes[-1], drop)
+    for earlier, count in enumerate(sizes):
+        before, after = pair(what[:count], np.arange(count) % 10)
+        trials = evaluated("int8", after, "top1"), evaluated("reference", before, "top1")
+        verdict = judge(Gate(max_drop={"top1": limit}), [trials[0]], trials[1], Spending(earlier=earlier)).verdict
+        if verdict != "INCONCLUSIVE":
+            return verdict == "SHIP"
+    return False
+
+
+def level(random: Random, drop: float, *, images: int = 500, least: float = 0.9) -> bool:
+    """A floor under top-1: the engine truly reaches ``least`` at a drop of 0.02, and 0.02 more at none."""
+    label = np.arange(images) % 10
+    right = random.random(images) < least + 0.02
+    after = right & (random.random(images) >= drop / (least + 0.02))
+    return ships(Gate(min={"top1": least}), answers(right, label), answers(after, label))
+
+
+def guessing(random: Random, drop: float, *, images: int = 500) -> bool:
+    """A reference that guesses (``drop`` above 0) or is right in 8 of 10; the candidate answers as it does."""
+    label = np.arange(images) % 10
+    right = random.random(images) < (0.1 if drop else 0.8)
+    before = answers(right, label)
+    return ships(Gate(max_drop={"top1": 0.02}), before, {**before, "score": before["score"] * np.float32(0.99)})
+
+
 def one(random: Random, drop: float, *, images: int = 1000, gained: float = 0.005, limit: float = 0.01) -> bool:
     """One candidate, independent images."""
     return ships(Gate(max_drop={"top1": limit}), *pair(changes(random, images, drop, gained), np.arange(images) % 10))
@@ -228,5 +260,8 @@ SITUATIONS = (
         0.02,
     ),
     *(_plans(alike) for alike in (0.0, 0.5, 0.9)),
+    Situation("images added after INCONCLUSIVE, three looks", looks, 0.02),
+    Situation("floor of 0.9 under top-1, 500 images", level, 0.02),
+    Situation("a reference that guesses", guessing, 1.0),
     Situation("lossless INT8, limit 0.01", one, 0.01),
 )

@@ -187,8 +187,20 @@ class Evaluation(Section):
     """Images inferred at once, where the batch axis is dynamic. Default: on a GPU the profile's ``opt``, whose kernels
     are the ones that are measured; on the CPU, and where there is no profile, 8."""
     limit: Count | None = None
+    group: str | None = None
+    """Which images are not independent: a regular expression whose first group (or whole match) in the image's path
+    names its clip, or ``field:NAME``, a column of the CSV or a field of the COCO images in ``labels``."""
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("group")
+    @classmethod
+    def _expression(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise ValueError(f"is not a regular expression ({error})") from None
+        return group
 
 
 class Batch(Section):

@@ -20,7 +20,7 @@ def test_looks_are_read_as_they_were_written(tmp_path: Path):
 
 
 def test_a_later_look_is_judged_more_strictly_and_says_so():
-    base, item = measured("reference", precision="fp32"), measured(arrays=records(3))
+    base, item = measured("reference", precision="fp32"), measured(arrays=records(4))
     first = judge(GATE, [item], base)
     second = judge(GATE, [item], base, Spending(earlier=1))
     bounds = [next(r for r in found.judged[0].rules if r.name == "max_drop.top1").bound for found in (first, second)]
