@@ -98,7 +98,7 @@ def _export(folder: Path) -> Path:
 
 
 def _preprocess() -> Any:
-    from edgeship.config import load
+    from edgeship.config_file import load
     from edgeship.data.preprocess import apply
 
     settings = load(EXAMPLE / "edgeship.toml").preprocess

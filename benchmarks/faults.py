@@ -42,7 +42,7 @@ from edgeship.bundle import MANIFEST, Contents, verify, write, zip_bundle
 from edgeship.bundle.manifest import SIGNATURE, parse
 from edgeship.bundle.sign import make_keys, sign
 from edgeship.config import Evaluation, Gate
-from edgeship.config import load as load_config
+from edgeship.config_file import load as load_config
 from edgeship.data import coco, labels, masks
 from edgeship.data.datasets import open_dataset
 from edgeship.data.names import read_classes

@@ -33,6 +33,7 @@ import numpy as np
 
 from edgeship import config as configs
 from edgeship import engines, pipeline
+from edgeship.config_file import load
 from edgeship.decide import gate, loaded_trial
 from edgeship.decide.search import trial_limit
 from edgeship.engines import OpenOptions
@@ -84,7 +85,7 @@ def script(folder: Path, packages: Path, *command: str) -> None:
 
 def prepared(path: Path, out: Path) -> tuple[stages.Run, TargetTrials, TargetTrials]:
     """Everything before the trials, the reference, and an empty list of trials of the target."""
-    loaded = configs.load(path)
+    loaded = load(path)
     run = stages.Run(loaded, out)
     stages.execute(run, pipeline.WORKFLOW[: pipeline.WORKFLOW.index(REFERENCE) + 1])
     reference = run.result(REFERENCE)

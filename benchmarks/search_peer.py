@@ -16,8 +16,8 @@ import nncf
 import numpy as np
 import openvino
 
-from edgeship import config as configs
 from edgeship import metrics
+from edgeship.config_file import load
 from edgeship.data.datasets import open_dataset
 from edgeship.data.frames import FrameChoice, frames, in_dtype
 from edgeship.data.loader import Batch, Loader, LoadOptions
@@ -36,7 +36,7 @@ class Scenes:
     """Decoded scenes with their labels, and mAP50 of a compiled model over some of them."""
 
     def __init__(self, path: Path, info: TensorInfo, limit: int) -> None:
-        loaded = configs.load(path)
+        loaded = load(path)
         assert loaded.preprocess is not None
         self.settings = loaded.evaluation
         dataset = open_dataset(self.settings)
@@ -81,7 +81,7 @@ def main() -> None:
     model = openvino.Core().read_model(options.model)
     source = model.inputs[0]
     info = TensorInfo(name=source.get_any_name(), shape=tuple(source.shape), dtype="float32")
-    loaded = configs.load(options.config)
+    loaded = load(options.config)
     assert loaded.preprocess is not None
     image_input((info,), loaded.preprocess)
     scenes, others = Scenes(options.config, info, options.scenes), Scenes(options.other, info, options.scenes)

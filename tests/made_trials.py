@@ -28,6 +28,7 @@ from edgeship.results import (
     Trial,
     TrialSummary,
 )
+from edgeship.results.seal import seal
 
 CLASSES = ("car", "pedestrian", "cyclist")
 
@@ -140,6 +141,7 @@ def save(item: Measured, folder: Path) -> Path:
         artifact = Artifact.of(folder / "latency.npz", folder)
         trial = trial.model_copy(update={"latency": trial.latency.model_copy(update={"samples": artifact})})
     write_text(folder / "trial.json", trial.model_dump_json())
+    seal(folder, f"trial:{item.name}", 1.0)
     return folder
 
 
@@ -170,5 +172,11 @@ def finished_run(folder: Path, *items: Measured, gate: dict[str, Any] = GATE) ->
         decisions=(decision,), stages=(), environment={"python": "3.11"}, config={"gate": gate}, title="model",
         config_file="edgeship.toml", config_text="", finished="2026-11-23T01:40:00+00:00",
     )  # fmt: skip
-    write_text(folder / "result.json", result.model_dump_json())
+    restate(folder, result.model_dump_json())
     return folder
+
+
+def restate(folder: Path, text: str) -> None:
+    """Write a run's result.json and its seal."""
+    write_text(folder / "result.json", text)
+    seal(folder, "run", 1.0, ("result.json",))

@@ -28,6 +28,7 @@ from edgeship.results import (
     Conditions,
     Decision,
     Divergence,
+    EngineLayer,
     Evaluated,
     Exported,
     Failure,
@@ -54,6 +55,7 @@ from edgeship.results import (
     TrialSummary,
     write,
 )
+from edgeship.results.seal import seal
 
 HOSTILE = "<script>alert('x')</script>\"&| `*_[a](javascript:1)"
 CLASSES = ("person", "bicycle", HOSTILE, "a class with a very long name that nobody shortened for the table", *(
@@ -98,7 +100,7 @@ def trial(folder: Path, name: str, median: float, drop: float, *, target: str = 
             layers={"Conv": {"int8": 100, "fp32": 13}, "MatMul": {"int8": 2, "bf16": 1}, "Resize": {"fp16": 3}},
             missed=(AuditedLayer(name="/head/" + "deep/" * 20 + "Conv", operator="Conv", precision="fp32"),),
             hottest=(("QLinearConv", 0.61), ("QLinearSigmoid", 0.22), ("QLinearMul", 0.17)),
-            notes=("Two layers were fused.",),
+            notes=("Two layers were fused.",), order=layers("int8" in name),
         ),
         latency=latency(folder / place(target, name), median, seed),
         evaluation=Evaluated(
@@ -107,6 +109,23 @@ def trial(folder: Path, name: str, median: float, drop: float, *, target: str = 
             per_class={"ap": share}, examples={name: 40 + index for index, name in enumerate(CLASSES)},
         ),
     )  # fmt: skip
+
+
+def layers(low: bool) -> tuple[EngineLayer, ...]:
+    """Six layers: of INT8 with an island of float, or of float throughout."""
+    kind = "int8" if low else "fp32"
+    rows = (
+        ("q_in", "QuantizeLinear", "fp32", kind, "quantize", (), 0.02),
+        (f"/stem/Conv {HOSTILE}", "QLinearConv", kind, kind, "product", ("/stem/Conv", "/stem/Relu"), 0.4),
+        ("dq", "DequantizeLinear", kind, "fp32", "quantize", (), 0.03),
+        ("/act/Sigmoid", "Sigmoid", "fp32", "fp32", "other", ("/act/Sigmoid",), 0.2),
+        ("reorder", "ReorderInput", "fp32", "fp32", "reformat", (), 0.1),
+        ("/head/" + "deep/" * 20 + "Conv", "QLinearConv", kind, "", "product", ("/head/Conv",), 0.3),
+    )
+    return tuple(
+        EngineLayer(name=name, kind=operator, precision=first, output=last, role=role, nodes=nodes, ms=ms * (1 + low))
+        for name, operator, first, last, role, nodes, ms in rows
+    )
 
 
 def judged(name: str, median: float, drop: float, *, target: str = "default") -> Judged:
@@ -152,6 +171,7 @@ def summarized(folder: Path, item: Trial, where: str = "") -> TrialSummary:
     name = where or place(item.target_name, item.candidate.name)
     (folder / name).mkdir(parents=True, exist_ok=True)
     write(item, folder / name / "trial.json")
+    seal(folder / name, name, 1.0)
     return TrialSummary(
         candidate=item.candidate.name, precision=item.candidate.precision, target_name=item.target_name,
         engine=item.engine, device=item.device, folder=name, passed=False, outcome="inconclusive",
@@ -163,6 +183,7 @@ def stage(folder: Path, name: str, result: Result, seconds: float = 1.0, *, cach
     where = "stages/" + name.replace(":", "-").replace(" ", "-").replace("<", "").replace(">", "")
     (folder / where).mkdir(parents=True, exist_ok=True)
     write(result, folder / where / "result.json")
+    seal(folder / where, name, 1.0)
     return StageRun(name=name, seconds=seconds, cached=cached, folder=where)
 
 
@@ -173,7 +194,9 @@ def finished(folder: Path, **facts: object) -> FinishedRun:
         "environment": {}, "config": {}, "config_file": "mine.toml", "config_text": "",
         "finished": "2026-11-23T01:40:00+00:00",
     }  # fmt: skip
-    write(RunResult(**(common | facts)), folder / "result.json")
+    result = RunResult(**(common | facts))
+    write(result, folder / "result.json")
+    seal(folder, "run", 1.0, ("result.json",))
     return open_run(folder)
 
 

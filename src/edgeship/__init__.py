@@ -6,15 +6,17 @@ from edgeship.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from edgeship.bundle.trust import Trust
     from edgeship.runtime.model import load
 
-__all__ = ["__version__", "load"]
+__all__ = ["Trust", "__version__", "load"]
+_HOME = {"Trust": "edgeship.bundle.trust", "load": "edgeship.runtime.model"}
 
 
 def __getattr__(name: str) -> object:
-    """``edgeship.load`` without loading numpy at ``import edgeship``."""
-    if name == "load":
+    """``edgeship.load`` and ``edgeship.Trust`` without loading numpy at ``import edgeship``."""
+    if name in _HOME:
         import importlib
 
-        return importlib.import_module("edgeship.runtime.model").load
+        return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'edgeship' has no attribute {name!r}")

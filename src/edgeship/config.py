@@ -5,22 +5,11 @@ Every problem of a file is reported at once, with the nearest valid key for a mi
 
 from __future__ import annotations
 
-import itertools
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from edgeship.errors import ConfigError, UserInputError
-from edgeship.files import read_text
-from edgeship.text import nearest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover - Python 3.10
-    import tomli as tomllib
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
@@ -160,6 +149,8 @@ class Quantization(Section):
     keep: tuple[str, ...] = ()
     """Node names or shell patterns that stay in high precision; ``op:Softmax`` names an operator kind."""
     per_channel: bool = True
+    allow_noise: tuple[str, ...] = ()
+    """Outputs that may fall below 10 dB signal-to-noise against FP32; any other makes the candidate fail."""
 
 
 class Evaluation(Section):
@@ -184,8 +175,9 @@ class Evaluation(Section):
     """The score at which the vehicle acts: recall of critical classes and score shift are measured there."""
     ignore_index: int | None = None
     batch: Count | None = None
-    """Images inferred at once, where the batch axis is dynamic. Default: on a GPU the profile's ``opt``, whose kernels
-    are the ones that are measured; on the CPU, and where there is no profile, 8."""
+    """Images inferred at once, where the batch axis is dynamic. Default: the batch that is timed and shipped
+    (``benchmark.batch``, else the profile's ``opt``), whose kernels are the ones that are measured; 8 where there is no
+    profile."""
     limit: Count | None = None
     group: str | None = None
     """Which images are not independent: a regular expression whose first group (or whole match) in the image's path
@@ -274,6 +266,8 @@ class Candidates(Section):
     max_trials: Count = 24
     keep: tuple[str, ...] = ()
     """Patterns for one more candidate: INT8 with these nodes kept in high precision."""
+    keep_fp32: tuple[str, ...] = ()
+    """Patterns that the ``fp16`` candidate leaves in FP32, where values exceed FP16's range or resolution."""
     timeout_s: Positive | None = None
     """Longest time of one trial, from the start of its build to the end of its evaluation. A trial that takes longer
     is stopped and fails its candidate, not the run. Default: no limit."""
@@ -289,7 +283,10 @@ class Benchmark(Section):
     max_s: Positive = 20.0
     min_samples: Count = 100
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Measure until the median is known this well (half width of its 95 % interval over its value)."""
+    """Measure until the median is known this well (half width of its 95 % interval over its value). A rule for p90 or
+    p99 raises the number of calls that it needs by itself."""
+    soak_s: Annotated[float, Field(ge=0)] = 0.0
+    """Hold the load so long before the calls that count: heat and power limits show after a minute or more."""
     baseline: tuple[TorchBaseline, ...] = ()
     """PyTorch beside the engines, on every target of this machine: the same shapes, timed by the same benchmark. On the
     CPU eager, channels-last and compile; on CUDA eager, compile and those with -fp16."""
@@ -316,14 +313,20 @@ class Gate(Section):
     min_agreement: Fraction | None = None
     max_engine_mib: Positive | None = None
     max_memory_mib: Positive | None = None
-    min_achieved: Fraction = 0.5
-    """Share of the asked-for layers that must really run in the asked-for precision."""
+    min_achieved: Fraction = 0.9
+    """Share of the arithmetic (multiply-accumulates of convolutions and matrix products outside the kept ones) that
+    must really run in the asked-for precision."""
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """One-sided confidence of every bound; 0 turns the statistics off."""
     accept_low_confidence: bool = False
     """Needed for a confidence below 0.8, which the verdict then says."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     rebuilds: Count = 1
+
+    def quantiles(self) -> tuple[float, ...]:
+        """The quantiles of latency that a rule reads, the median first."""
+        tails = ((0.9, self.latency_p90_ms), (0.99, self.latency_p99_ms))
+        return (0.5, *(level for level, limit in tails if limit is not None))
 
 
 class Config(Section):
@@ -359,193 +362,6 @@ class Config(Section):
         return dict(self.targets) if self.targets else {"default": self.target}
 
 
-def load(path: Path) -> Config:
-    """Read and check a config file.
-
-    Raises:
-        UserInputError: The file is absent or not TOML.
-        ConfigError: Every unknown key and wrong value, at once.
-    """
-    try:
-        raw = tomllib.loads(read_text(path))
-    except FileNotFoundError:
-        raise UserInputError(f"no config file at {path}", do="edgeship init") from None
-    except PermissionError:
-        raise UserInputError(f"{path} cannot be read", do="change its permissions") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserInputError(f"{path} is not valid TOML: {error}", do="mend that line and run again") from None
-    reserved = [f"{key}: unknown key" for key in ("root", "file") if key in raw]
-    if reserved:
-        raise ConfigError(reserved, where=str(path))
-    root = path.resolve().parent
-    try:
-        config = Config.model_validate({**raw, "root": root, "file": path.resolve()})
-    except ValidationError as error:
-        raise ConfigError(_problems(error), where=str(path)) from None
-    problems = _cross_checks(config, raw)
-    if problems:
-        raise ConfigError(problems, where=str(path))
-    return _absolute(config, root)
-
-
-def _problems(error: ValidationError) -> list[str]:
-    found = []
-    for item in error.errors():
-        location = [str(part) for part in item["loc"]]
-        where = ".".join(location)
-        if item["type"] == "extra_forbidden":
-            known = _siblings(location[:-1])
-            guess = nearest(location[-1], known)
-            hint = f"did you mean {guess!r}?" if guess else f"known here: {', '.join(sorted(known))}"
-            found.append(f"{where}: unknown key; {hint}")
-        elif item["type"] == "missing":
-            found.append(f"{where}: missing")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            message = message[:1].lower() + message[1:]
-            value = item["input"]
-            shown = "" if isinstance(value, dict) else f", found {value!r}"
-            found.append(f"{where}: {message}{shown}{_nearest_choice(item, value)}")
-    return list(dict.fromkeys(found))
-
-
-def _nearest_choice(item: Any, value: object) -> str:
-    expected = str(item.get("ctx", {}).get("expected", ""))
-    choices = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
-    match = nearest(str(value), choices)
-    return f"; did you mean {match!r}?" if match else ""
-
-
-def _siblings(location: list[str]) -> list[str]:
-    """The valid keys of the table at ``location``."""
-    model: type[BaseModel] = Config
-    for part in location:
-        if part not in model.model_fields:
-            continue
-        inner = _section_type(model.model_fields[part].annotation)
-        if inner is None:
-            return []
-        model = inner
-    return [name for name in model.model_fields if name not in ("root", "file")]
-
-
-def _section_type(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _section_type(argument)
-        if found is not None:
-            return found
-    return None
-
-
-def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
-    found = []
-    if config.targets and "target" in raw:
-        found.append("target and targets: use one of the two")
-    quantized = [p for p in config.candidates.precisions if p not in ("fp32", "fp16")]
-    sources = [config.calibration.images, config.calibration.npz, config.calibration.cache]
-    if (quantized or config.candidates.search) and not any(sources):
-        found.append(
-            f"calibration.images: missing, and candidates.precisions asks for {', '.join(quantized) or 'a search'}; "
-            "INT8 needs frames from the deployment camera (random data is never used)"
-        )
-    if (config.calibration.images or config.calibration.npz) and config.calibration.images and not config.preprocess:
-        found.append("preprocess: missing; images need it (calibration, evaluation and the vehicle share it)")
-    gate = config.gate
-    budgets = [("p50", gate.latency_p50_ms), ("p90", gate.latency_p90_ms), ("p99", gate.latency_p99_ms)]
-    known = [(name, value) for name, value in budgets if value is not None]
-    for (low, a), (high, b) in itertools.pairwise(known):
-        if a > b:
-            found.append(
-                f"gate.latency_{low}_ms = {a} and gate.latency_{high}_ms = {b} contradict: {low} is never over {high}"
-            )
-    measured = config.evaluation.images is not None
-    needs = [name for name in ("max_drop", "critical", "min", "critical_min") if getattr(gate, name)]
-    if needs and not measured:
-        found.append(f"evaluation.images: missing, and gate.{needs[0]} needs labelled images")
-    if gate.confidence < LOW_CONFIDENCE and not gate.accept_low_confidence:
-        found.append(
-            f"gate.confidence: {gate.confidence:g} lets one SHIP in {1 / max(1 - gate.confidence, 1e-9):.2g} be false; "
-            "use 0.95, or say that you mean it with accept_low_confidence = true"
-        )
-    found += _percents(gate, config.evaluation.task)
-    found += _baseline_problems(config)
-    for name, target in config.all_targets().items():
-        label = "target" if not config.targets else f"targets.{name}"
-        if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
-            found.append(f"candidates.precisions: implicit is TensorRT 10's, {label}.engine is onnxruntime; use int8")
-        if target.engine != "onnxruntime" and not target.device.startswith("cuda"):
-            found.append(f'{label}.device: {target.engine} runs on a GPU, found {target.device!r}; use "cuda:0"')
-        if gate.clock == "device" and not target.device.startswith("cuda"):
-            found.append(
-                f'gate.clock: "device" reads the device\'s own clock, and {label}.device = {target.device!r} has none; '
-                'use "wall" or "auto"'
-            )
-        if target.engine != "tensorrt-rtx" and target.compute_capability:
-            found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
-    return found
-
-
-def _percents(gate: Gate, task: str) -> list[str]:
-    """Limits of shares that were written in percent: ``max_drop = { top1 = 1 }`` would allow everything."""
-    tables = {"critical": gate.critical}
-    if ":" not in task:
-        tables |= {"max_drop": gate.max_drop, "min": gate.min}
-    return [
-        f"gate.{table}.{name}: {limit:g} is a share from 0 to 1 and decides nothing; {limit:g} % is {limit / 100:g}"
-        for table, limits in tables.items()
-        for name, limit in limits.items()
-        if limit >= 1
-    ]
-
-
 def baselines_for(device: str) -> tuple[str, ...]:
     """The PyTorch baselines that a device can run."""
     return CUDA_BASELINES if device.startswith("cuda") else CPU_BASELINES
-
-
-def _baseline_problems(config: Config) -> list[str]:
-    """Baselines that no target can run."""
-    wanted = config.benchmark.baseline
-    if not wanted:
-        return []
-    if Path(config.model.source).suffix == ".onnx":
-        return [f"benchmark.baseline: model.source is {config.model.source}, and PyTorch runs no ONNX file; remove one"]
-    devices = dict.fromkeys(target.device for target in config.all_targets().values() if target.host is None)
-    if not devices:
-        return ["benchmark.baseline: PyTorch is timed on targets of this machine, and every target names a host"]
-    known = list(dict.fromkeys(name for device in devices for name in baselines_for(device)))
-    return [
-        f"benchmark.baseline: {name} does not run on {', '.join(devices)}; use {', '.join(known)}"
-        for name in wanted
-        if name not in known
-    ]
-
-
-def _absolute(config: Config, root: Path) -> Config:
-    """Make every relative path of the file relative to the file."""
-
-    def walk(value: Any) -> Any:
-        if isinstance(value, Path) and value != root:
-            return value if value.is_absolute() or _is_reference(str(value)) else root / value
-        if isinstance(value, Section):
-            return value.model_copy(update={name: walk(getattr(value, name)) for name in type(value).model_fields})
-        if isinstance(value, tuple):
-            return tuple(walk(item) for item in value)
-        if isinstance(value, dict):
-            return {key: walk(item) for key, item in value.items()}
-        return value
-
-    result: Config = walk(config)
-    source = result.model.source
-    if Path(source).suffix in (".onnx", ".pt2") and not Path(source).is_absolute():
-        model = result.model.model_copy(update={"source": str(root / source)})
-        result = result.model_copy(update={"model": model})
-    return result
-
-
-def _is_reference(text: str) -> bool:
-    """Whether a value is ``module:callable`` rather than a path."""
-    module, separator, name = text.partition(":")
-    return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))

@@ -117,6 +117,12 @@ class ExportError(StageError):
     """torch.export or the ONNX exporter refused the model."""
 
 
+class QuantizeError(StageError):
+    """The graph cannot be made in the asked-for precision, or no longer answers as it did."""
+
+    exit_code = 2
+
+
 class ParityError(StageError):
     """PyTorch and ONNX disagree beyond tolerance."""
 
@@ -149,6 +155,10 @@ class EngineMismatch(EngineError):
         if reason:
             lines.append(f"  the library says: {reason}")
         super().__init__("\n".join(lines), do=do)
+
+
+class InconsistentError(EngineError):
+    """An engine's answer for a row depends on its neighbours, on the batch or on the repeat."""
 
 
 class DeviceError(EngineError):

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, Edgeship, Project
 from safetensors.numpy import save_file
 
-from edgeship.config import load
+from edgeship.config_file import load
 from vehicle_support import network, photographs
 
 

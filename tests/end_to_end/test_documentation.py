@@ -131,7 +131,7 @@ def test_a_wrong_option_on_a_page_is_found() -> None:
 
 
 def test_the_readmes_config_is_valid(tmp_path: Path) -> None:
-    from edgeship.config import load
+    from edgeship.config_file import load
 
     (tmp_path / "edgeship.toml").write_text(blocks(README, "toml")[0])
     assert load(tmp_path / "edgeship.toml").target.host == "nvidia@orin"

@@ -106,6 +106,43 @@ def test_an_unchanged_rerun_reuses_everything(shipped: Project, tmp_path: Path, 
     assert all(project.stages().values())
 
 
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 64
+    path.write_bytes(data)
+
+
+def test_changed_files_of_finished_stages_are_noticed_and_made_again(
+    shipped: Project, tmp_path: Path, edgeship: Edgeship
+) -> None:
+    """Also those that no result names by its hash, an edited median among them: no dead end, nothing believed."""
+    project = copy(shipped, tmp_path / "again")
+    assert edgeship("ship", project.config).code == 0
+    stages = project.out / "stages"
+    tried = {item["candidate"]: project.out / item["folder"] for item in project.result()["trials"]}
+    trial = tried["int8"] / "trial.json"
+    told = json.loads(trial.read_text())
+    told["latency"]["wall_ms"]["p50"] = 0.000001
+    trial.write_text(json.dumps(told))
+    for command in (("gate", project.out), ("compare", project.out, project.out)):
+        refused = edgeship(*command)
+        assert (refused.code, "is not as the run left it: trial.json has changed" in refused.err) == (2, True)
+    flip(tried["fp32"] / "known.npz")
+    flip(next(stages.glob("preflight-*/seal.json")))
+    flip(next(stages.glob("calibrate-*/calib.cache.json")))
+    done = edgeship("ship", project.config)
+    assert done.code == 0, done.err
+    result = project.result()
+    again = {item["name"]: item["again"] for item in result["stages"] if item["again"]}
+    assert set(again) == {"trial:default:fp32", "trial:default:int8", "preflight", "calibrate"}
+    assert again["trial:default:int8"] == "trial.json has changed"
+    assert again["trial:default:fp32"] == "known.npz has changed"
+    assert "made again: known.npz has changed" in done.err
+    assert all(item["latency_ms"]["p50"] > 0.001 for item in result["trials"])
+    assert edgeship("verify", project.out / "bundle").code == 0
+
+
 def test_a_changed_threshold_runs_only_decide(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
     project = copy(shipped, tmp_path / "again")
     edgeship("ship", project.config)

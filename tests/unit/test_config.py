@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from edgeship.config import Config, load
+from edgeship.config import Config
+from edgeship.config_file import load
 from edgeship.errors import ConfigError, UserInputError
 
 MINIMAL = '[model]\nsource = "model:build"\n'
@@ -132,3 +134,57 @@ def test_the_file_is_known_and_cannot_be_set(tmp_path: Path) -> None:
     path.write_text(MINIMAL + '[candidates]\nprecisions = ["fp32"]\n[targets.orin-1]\nengine = "onnxruntime"\n')
     assert load(path).file == path.resolve()
     assert "file: unknown key" in problems(tmp_path, 'file = "x"\n' + MINIMAL)
+
+
+def test_changes_replace_settings_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "edgeship.toml"
+    path.write_text("\ufeff" + MINIMAL)
+    changes = [
+        "gate.max_drop.top1=0.02",
+        "evaluation.images=val",
+        'candidates.precisions=["fp32"]',
+        "target.device=cpu",
+    ]
+    found = load(tmp_path, changes)  # the folder stands for the file in it
+    assert found.gate.max_drop == {"top1": 0.02}
+    assert found.candidates.precisions == ("fp32",)
+    assert found.evaluation.images == tmp_path / "val"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("gate", "is not key=value"),
+        ("=1", "is not key=value"),
+        ("gate..p=1", "is not key=value"),
+        ("gate.latency_p50_m=1", "did you mean 'latency_p50_ms'"),
+        ("model.source.x=1", "source is not a table"),
+    ],
+)
+def test_a_wrong_change_is_refused(tmp_path: Path, change: str, words: str) -> None:
+    (tmp_path / "edgeship.toml").write_text(MINIMAL)
+    with pytest.raises(UserInputError, match=re.escape(words)):
+        load(tmp_path / "edgeship.toml", [change])
+
+
+def test_a_folder_without_a_config(tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match=r"is a folder without edgeship\.toml"):
+        load(tmp_path)
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path) -> None:
+    (tmp_path / "edgeship.toml").write_text(MINIMAL)
+    found = load(tmp_path, ["model.source=~/model.onnx", "evaluation.images=~/val", 'candidates.precisions=["fp32"]'])
+    assert found.model.source == str(Path.home() / "model.onnx")
+    assert found.evaluation.images == Path.home() / "val"
+
+
+def test_limits_in_percent_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "edgeship.toml").write_text(MINIMAL)
+    with pytest.raises(ConfigError) as refused:
+        load(
+            tmp_path, ["evaluation.images=val", "calibration.npz=c.npz", "gate.max_drop.top1=1", "gate.critical.red=2"]
+        )
+    assert len(refused.value.problems) == 2
+    assert "limits are fractions of 1" in refused.value.problems[0]
+    assert "2 points are 0.02" in refused.value.problems[1]

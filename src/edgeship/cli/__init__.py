@@ -7,21 +7,37 @@ nothing heavy at their top: ``edgeship --help`` must answer at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import Any
 
 import typer
 
-from edgeship.cli import bench, build, bundle, decide, evaluate, init, inspect, prepare, quantize, report, run, ship
+from edgeship.cli import (
+    bench,
+    build,
+    bundle,
+    check,
+    decide,
+    evaluate,
+    init,
+    inspect,
+    layers,
+    prepare,
+    quantize,
+    report,
+    run,
+    ship,
+)
 from edgeship.cli.app import COMMANDS, USAGE_ERROR, app
 from edgeship.cli.output import show, write_json
 from edgeship.cli.streams import close_streams, prepare_streams
 from edgeship.errors import EdgeshipError
 
 __all__ = [
-    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "decide", "evaluate", "init", "inspect", "main",
-    "prepare", "quantize", "report", "run", "ship",
+    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "init", "inspect",
+    "layers", "main", "prepare", "quantize", "report", "run", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""
@@ -30,9 +46,17 @@ INTERRUPTED = 130
 def main() -> None:
     """The ``edgeship`` command. Exit codes: 0 ship or success, 1 no-ship, 2 wrong input, 3 inconclusive, 4 failed."""
     prepare_streams()
+    if sys.argv[1:2] != ["trial"]:  # who waits for a trial tells by the signal that it was ended from outside
+        signal.signal(signal.SIGTERM, _terminated)
     code = _run()
     close_streams()
     sys.exit(code)
+
+
+def _terminated(_number: int, _frame: object) -> None:
+    """Stop as after Ctrl-C, so that nothing temporary is left; a second signal ends the process at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 def _run() -> int:
@@ -80,7 +104,7 @@ def _report(error: EdgeshipError) -> None:
     if os.environ.get("EDGESHIP_DEBUG"):
         _say(traceback.format_exc())
     _say(f"error: {error}")
-    if error.stage is not None:
+    if error.stage not in (None, "check"):  # the check stands before every stage
         before = ", ".join(error.finished) or "nothing yet"
         _say(f"in stage: {error.stage}; finished before it and kept: {before}")
 

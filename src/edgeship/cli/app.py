@@ -10,9 +10,9 @@ from typer.core import TyperGroup
 from edgeship.version import __version__
 
 COMMANDS = (
-    "init", "doctor", "ship",
+    "init", "doctor", "check", "ship",
     "export", "slim", "preflight", "parity", "calibrate", "quantize", "build", "bench", "evaluate", "gate", "compare",
-    "report", "inspect", "bundle", "verify", "run", "rebuild",
+    "report", "layers", "inspect", "bundle", "verify", "run", "rebuild",
 )  # fmt: skip
 """Every command, in the order of the path; ``--help`` shows them so."""
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

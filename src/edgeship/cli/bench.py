@@ -48,7 +48,8 @@ def bench(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure an engine: median, p90, p99 of device and wall time, throughput, clocks."""
-    from edgeship.config import Benchmark, load
+    from edgeship.config import Benchmark
+    from edgeship.config_file import load
     from edgeship.engines import OpenOptions
     from edgeship.files import storage_errors, write_json, write_text
     from edgeship.pipeline.bench import Job, measure, measure_by_trtexec, measure_torch

@@ -47,7 +47,7 @@ def gate(
 
 def _rules(result: Path, rules: Path | None) -> Gate:
     """The gate of a config file; without one, the gate that the run was judged by."""
-    from edgeship.config import load
+    from edgeship.config_file import load
     from edgeship.decide.finished_run import open_run
 
     return load(rules).gate if rules is not None else open_run(result).gate

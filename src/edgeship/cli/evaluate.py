@@ -87,10 +87,11 @@ def _settings(
 ) -> tuple[Evaluation, Preprocess]:
     """The config's tables under what the command line says."""
     from edgeship import config as configs
+    from edgeship.config_file import load
 
     base, steps = configs.Evaluation(), None
     if config is not None:
-        loaded = configs.load(config)
+        loaded = load(config)
         base, steps = loaded.evaluation, loaded.preprocess
     known = {key: value for key, value in given.items() if value is not None}
     base = checked(configs.Evaluation, base.model_dump() | known, "evaluate")

@@ -61,6 +61,8 @@ class Step:
     def words(self, now: float) -> str:
         """What it does now: ``frames 128/512, 31 s, about 60 s left``."""
         parts = [self.what if self.what != self.name else ""]
+        if not parts[0] and not self.total:
+            parts = ["working"]
         if self.total and self.done < self.total:
             parts[0] += f" {self.done}/{self.total}"
         parts.append(duration(now - self.start))
@@ -113,7 +115,8 @@ class Display:
             if run is None:
                 self.steps[name] = self.owners[threading.get_ident()] = Step(name)
                 return
-            self.say(f"{name:<28} {'reused' if run.cached else duration(run.seconds)}")
+            how = "reused" if run.cached else duration(run.seconds)
+            self.say(f"{name:<28} {how}" + (f", made again: {run.again}" if run.again else ""))
 
     def say(self, text: str) -> None:
         """Print a line that stays."""

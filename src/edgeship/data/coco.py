@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from edgeship.data.preprocess import Geometry
 from edgeship.errors import DataError
+from edgeship.files import read_text
 from edgeship.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+MAX_JSON_BYTES = 2 << 30
 LARGEST = 1e9
 """Coordinates and areas beyond this (and NaN) are no pixels."""
 
@@ -87,14 +90,14 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
     """
     content = _content(path)
     categories = _categories(path, content["categories"])
-    classes = tuple(names) if names is not None else tuple(categories[key] for key in sorted(categories))
+    classes = tuple(names) if names is not None else tuple(categories[key] for key in sorted(categories, key=_order))
     position = {name: number for number, name in enumerate(classes)}
     images = _images(path, content["images"])
     objects: dict[Any, list[tuple[list[float], int, bool, float]]] = {key: [] for key in images}
     left_out = {"without area": 0, "wholly outside their image": 0}
     for number, annotation in enumerate(content["annotations"]):
         _check(path, number, annotation, images, categories)
-        name_ = categories[annotation["category_id"]]
+        name_ = categories[_key(annotation["category_id"])]
         if name_ not in position:
             raise DataError(
                 f"{path}: category {did_you_mean(name_, classes)} has annotations and is no class of the model",
@@ -102,7 +105,8 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
                 do="rename the category, remove its annotations, or mend evaluation.classes",
             )
         x, y, w, h = (float(value) for value in annotation["bbox"])
-        image = images[annotation["image_id"]]
+        image_id = _key(annotation["image_id"])
+        image = images[image_id]
         if w <= 0 or h <= 0:
             left_out["without area"] += 1
         elif _outside(image, x, y, w, h):
@@ -110,24 +114,43 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
         else:
             area = float(annotation.get("area", w * h))
             entry = ([x, y, x + w, y + h], position[name_], bool(annotation.get("iscrowd", 0)), area)
-            objects[annotation["image_id"]].append(entry)
-    notes = tuple(f"{count} boxes {what} were left out of {path.name}" for what, count in left_out.items() if count)
-    ordered = sorted(images.values(), key=lambda image: str(image["file_name"]))
+            objects[image_id].append(entry)
+    _check_pixels(path, objects)
+    notes = [f"{count} boxes {what} were left out of {path.name}" for what, count in left_out.items() if count]
+    seen = {label for rows in objects.values() for _, label, _, _ in rows}
+    notes += [
+        f"category {name!r} of {path.name} has no annotation"
+        + ("" if names is not None else f"; it counts as output {place} of the model: evaluation.classes tells")
+        for place, name in enumerate(classes)
+        if place not in seen and name in categories.values()
+    ]
+    ordered = sorted(images.items(), key=lambda item: str(item[1]["file_name"]))
     found = tuple(
         CocoImage(
             str(image["file_name"]),
             int(image.get("width", 0)),
             int(image.get("height", 0)),
-            _pack(objects[image["id"]]),
+            _pack(objects[key]),
         )
-        for image in ordered
+        for key, image in ordered
     )
-    return Truth(found, classes, notes)
+    return Truth(found, classes, tuple(notes))
+
+
+def _check_pixels(path: Path, objects: Mapping[Any, Sequence[tuple[list[float], int, bool, float]]]) -> None:
+    """Refuse boxes that are fractions of the image: all of them lie in its first pixel."""
+    boxes = [row[0] for rows in objects.values() for row in rows]
+    if boxes and all(0 <= value <= 1 for box in boxes for value in box):
+        raise DataError(
+            f"{path}: all {len(boxes)} boxes are smaller than one pixel, for instance {boxes[0]}",
+            expected="[x, y, width, height] in pixels; these look like fractions of the image (0 to 1)",
+            do="multiply them by the width and height of their image",
+        )
 
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"the COCO JSON {path} cannot be read: {error}", do="mend evaluation.labels") from None
     lists = ("images", "annotations", "categories")
@@ -147,11 +170,13 @@ def _images(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[
     found: dict[Any, Mapping[str, Any]] = {}
     for row in rows:
         whole = all(isinstance(row.get(key, 0), int) for key in ("width", "height"))
-        if not _is_key(row.get("id")) or "file_name" not in row or not whole:
+        key = _key(row.get("id"))
+        if key is None or "file_name" not in row or not whole:
             raise DataError(
-                f"{path}: an image without id or file_name, or with another size than whole pixels: {str(row)[:80]}"
+                f"{path}: an image without id or file_name, or with another size than whole pixels: {str(row)[:80]}",
+                expected="an id that is a whole number or a word",
             )
-        if row["id"] in found:
+        if key in found:
             raise DataError(f"{path}: two images have the id {row['id']}")
         name = Path(str(row["file_name"]))
         if name.is_absolute() or ".." in name.parts:
@@ -159,18 +184,30 @@ def _images(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[
                 f"{path}: file_name {str(name)!r} leads out of the image folder",
                 do="write file_name relative to evaluation.images",
             )
-        found[row["id"]] = row
+        found[key] = row
+    files = Counter(str(row["file_name"]) for row in found.values())
+    most, count = files.most_common(1)[0] if files else ("", 0)
+    if count > 1:
+        raise DataError(
+            f"{path}: {len(found)} images are {len(files)} distinct files: {most!r} stands {count} times",
+            expected="each file once: copies would count as independent images",
+            do="keep one entry for each file, with all of its annotations",
+        )
     return found
 
 
 def _categories(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
     found: dict[Any, str] = {}
     for row in rows:
-        if not _is_key(row.get("id")) or not isinstance(row.get("name"), str):
-            raise DataError(f"{path}: a category without id or name: {str(row)[:80]}")
-        if row["id"] in found or row["name"] in found.values():
+        key = _key(row.get("id"))
+        if key is None or not isinstance(row.get("name"), str):
+            raise DataError(
+                f"{path}: a category without id or name: {str(row)[:80]}",
+                expected="an id that is a whole number or a word",
+            )
+        if key in found or row["name"] in found.values():
             raise DataError(f"{path}: the category {row['name']!r} (id {row['id']}) stands twice")
-        found[row["id"]] = str(row["name"])
+        found[key] = str(row["name"])
     return found
 
 
@@ -178,12 +215,12 @@ def _check(
     path: Path, number: int, row: Mapping[str, Any], images: Mapping[Any, Any], categories: Mapping[Any, str]
 ) -> None:
     label = f"{path}: annotation {row.get('id', number)}"
-    if not _is_key(row.get("image_id")) or row["image_id"] not in images:
+    if _key(row.get("image_id")) not in images:
         raise DataError(
             f"{label} belongs to image_id {row.get('image_id')}, which is not among the images",
             do="drop the annotation, or add its image to the list of images",
         )
-    if not _is_key(row.get("category_id")) or row["category_id"] not in categories:
+    if _key(row.get("category_id")) not in categories:
         raise DataError(
             f"{label} has category_id {row.get('category_id')}",
             expected=f"one of {', '.join(str(key) for key in list(categories)[:10])}",
@@ -191,6 +228,8 @@ def _check(
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_finite(value) for value in box):
         raise DataError(f"{label} has bbox {box}", expected="[x, y, width, height] in pixels")
+    if row.get("iscrowd", 0) not in (0, 1):
+        raise DataError(f"{label} has iscrowd {row['iscrowd']!r}", expected="0 or 1 as a number")
     if not _finite(row.get("area", 0)):
         raise DataError(f"{label} has area {row['area']!r}", expected="a number of pixels")
 
@@ -199,8 +238,18 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and abs(value) < LARGEST
 
 
-def _is_key(value: Any) -> bool:
-    return isinstance(value, (int, str))
+def _key(value: Any) -> int | str | None:
+    """An id as one type, whoever wrote it: ``1``, ``1.0`` and ``"1"`` are 1. None: not an id."""
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() and value.isascii() and len(value) < 18 else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < LARGEST else None
+    return value if isinstance(value, int) else None
+
+
+def _order(key: int | str) -> tuple[bool, int, str]:
+    """Numbers in their order, then words in theirs."""
+    return (True, 0, key) if isinstance(key, str) else (False, key, "")
 
 
 def _outside(image: Mapping[str, Any], x: float, y: float, w: float, h: float) -> bool:

@@ -44,6 +44,8 @@ class Dataset:
     numbered: bool = False
     """The names are only numbers read from the labels: a model with more classes extends them."""
     notes: tuple[str, ...] = ()
+    labelled: tuple[int, ...] = ()
+    """Labelled examples of each class, where they are known without opening an image."""
 
     def fitted(self, head: int | None) -> Dataset:
         """This dataset for a model whose head has ``head`` classes (None: the outputs do not tell).
@@ -110,8 +112,12 @@ def _classification(settings: Evaluation, names: tuple[str, ...] | None) -> Data
             Item(path.relative_to(settings.images).as_posix(), path, label)
             for (path, _), label in zip(pairs, index, strict=True)
         ]
-        return Dataset("classification", tuple(items), known, numbered)
+        return Dataset("classification", tuple(items), known, numbered, labelled=_counts(index, known))
     return _folder_per_class(settings.images, names)
+
+
+def _counts(labels_: Sequence[int], classes: Sequence[str]) -> tuple[int, ...]:
+    return tuple(np.bincount(np.asarray(labels_, dtype=np.int64), minlength=len(classes)).tolist())
 
 
 def _folder_per_class(folder: Path, names: tuple[str, ...] | None) -> Dataset:
@@ -138,7 +144,9 @@ def _folder_per_class(folder: Path, names: tuple[str, ...] | None) -> Dataset:
         Item(path.relative_to(folder).as_posix(), path, int(owner) if numbered else index[owner])
         for path, owner in zip(files, owners, strict=True)
     ]
-    return Dataset("classification", tuple(items), known, numbered)
+    return Dataset(
+        "classification", tuple(items), known, numbered, labelled=_counts([item.target for item in items], known)
+    )
 
 
 def _detection(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
@@ -156,7 +164,8 @@ def _detection(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
             do="add the images, or name the folder that file_name refers to in evaluation.images",
         )
     items = [Item(image.file_name, folder / image.file_name, image.load) for image in truth.images]
-    return Dataset("detection", tuple(items), truth.classes, notes=truth.notes)
+    labelled = _counts([label for image in truth.images for label in image.objects.labels.tolist()], truth.classes)
+    return Dataset("detection", tuple(items), truth.classes, notes=truth.notes, labelled=labelled)
 
 
 def _segmentation(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
@@ -197,7 +206,7 @@ def _arrays(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
     known, numbered = labels.class_names(values, names)
     index = labels.to_indices([(f"{stem}[{row}]", value) for row, value in enumerate(values)], known, path)
     items = [Item(f"{stem}[{row}]", images[row], label) for row, label in enumerate(index)]
-    return Dataset("classification", tuple(items), known, numbered)
+    return Dataset("classification", tuple(items), known, numbered, labelled=_counts(index, known))
 
 
 def _custom(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:

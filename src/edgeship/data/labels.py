@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeship.data.names import unknown_names
 from edgeship.errors import DataError
+from edgeship.files import read_text
 
 IMAGE_KEYS = ("image", "file", "file_name", "filename", "path", "name")
 LABEL_KEYS = ("label", "class", "class_name", "target", "category")
@@ -19,16 +20,16 @@ Label = int | str
 def read(path: Path, names: Sequence[str] | None = None) -> list[tuple[str, Label]]:
     """Image name and label of each row.
 
-    CSV has a header with one of :data:`IMAGE_KEYS` and one of :data:`LABEL_KEYS`; digits in it are a number, unless
-    ``names``, the class names, hold them as they stand (``01``). JSON is ``{"a.jpg": "cat"}`` or a list of objects
-    with such keys.
+    CSV (separated by commas, semicolons or tabs) has a header with one of :data:`IMAGE_KEYS` and one of
+    :data:`LABEL_KEYS`; digits in it are a number, unless ``names``, the class names, hold them as they stand (``01``).
+    JSON is ``{"a.jpg": "cat"}`` or a list of objects with such keys.
 
     Raises:
         DataError: Absent, malformed, without these columns, or an image stands twice.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file", do="mend evaluation.labels"
         ) from None
@@ -44,7 +45,8 @@ def read(path: Path, names: Sequence[str] | None = None) -> list[tuple[str, Labe
 
 
 def _csv(path: Path, text: str, names: frozenset[str]) -> list[tuple[str, Label]]:
-    reader = csv.DictReader(text.splitlines())
+    lines = text.splitlines()
+    reader = csv.DictReader(lines, delimiter=_delimiter(lines[0] if lines else ""))
     header = [name.strip().lower() for name in reader.fieldnames or []]
     reader.fieldnames = header
     image, label = _keys(path, header)
@@ -56,6 +58,11 @@ def _csv(path: Path, text: str, names: frozenset[str]) -> list[tuple[str, Label]
         value = value.strip()
         rows.append((name.strip(), int(value) if value.isdecimal() and value not in names else value))
     return rows
+
+
+def _delimiter(header: str) -> str:
+    """What separates the columns: the sign out of comma, semicolon and tab that stands most often in the header."""
+    return max(",;\t", key=header.count)
 
 
 def _json(path: Path, text: str) -> list[tuple[str, Label]]:

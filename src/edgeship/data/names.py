@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgeship.errors import DataError
+from edgeship.files import read_text
 from edgeship.text import did_you_mean
+
+NUMBERED = re.compile(r"(\d+)\s*[:;,\t]\s*(.+)")
+"""A line of a numbered list of class names: ``0: person``, ``0,person``."""
 
 
 def read_classes(value: tuple[str, ...] | Path | None) -> tuple[str, ...] | None:
@@ -17,14 +22,14 @@ def read_classes(value: tuple[str, ...] | Path | None) -> tuple[str, ...] | None
     """
     if isinstance(value, Path):
         try:
-            lines = value.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_text(value).splitlines()
+        except (OSError, ValueError) as error:
             raise DataError(
                 f"the class names {value} cannot be read: {error}",
                 expected="a text file with one name a line",
                 do="mend evaluation.classes",
             ) from None
-        names = tuple(line.strip() for line in lines if line.strip())
+        names = _unnumbered(tuple(line.strip() for line in lines if line.strip()))
         if not names:
             raise DataError(f"{value} holds no class names", expected="one name a line", do="mend evaluation.classes")
     elif value is None:
@@ -34,6 +39,14 @@ def read_classes(value: tuple[str, ...] | Path | None) -> tuple[str, ...] | None
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"class names that stand twice: {', '.join(twice[:5])}", do="give every class its own name")
+    return names
+
+
+def _unnumbered(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a list that is numbered from 0 in its order, as in ``0: person``; another list as it stands."""
+    parts = [NUMBERED.fullmatch(name) for name in names]
+    if all(part is not None and int(part[1]) == place for place, part in enumerate(parts)):
+        return tuple(part[2].strip("'\"") for part in parts if part is not None)
     return names
 
 

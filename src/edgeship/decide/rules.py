@@ -25,7 +25,7 @@ def untrusted(latency: Latency) -> str:
         return f"conditions changed during the measurement: {latency.conditions.changed}"
     if not latency.settled:
         low, high = latency.wall_ms.interval
-        return (
+        return latency.unsettled or (
             f"the median was not known to the asked-for precision within the time limit (between {low:.3g} and "
             f"{high:.3g} ms after {latency.wall_ms.samples} calls); raise benchmark.max_s or quiet the machine"
         )
@@ -283,9 +283,12 @@ def audit(family: Family, case: Case) -> Iterator[Rule]:
         yield family.unmeasured(limit, "the precision of the engine's layers was not audited")
         return
     if found.achieved is None:
-        yield family.unmeasured(limit, "the engine's report names none of the model's convolutions and products")
+        why = "; ".join(found.notes) or "the engine's report names none of the model's convolutions and products"
+        yield family.unmeasured(limit, f"nothing is known to run in {found.asked}: {why}")
         return
-    said = f"{found.achieved:.0%} of the convolutions and matrix products run in {found.asked}"
+    said = f"{found.asked} does {found.achieved:.0%} of the arithmetic of convolutions and matrix products"
+    if found.kept_share and found.arithmetic is not None:
+        said = f"{found.asked} does {found.arithmetic:.0%} of the arithmetic, {found.kept_share:.0%} is kept on request"
     outcome: Outcome = "pass"
     if not math.isfinite(found.achieved) or found.achieved < limit - SLACK:
         missed = ", ".join(layer.name for layer in found.missed[:3])

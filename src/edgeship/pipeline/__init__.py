@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeship.config import Config
 from edgeship.data.reference import importable
 from edgeship.decide.finished_run import FinishedRun
-from edgeship.files import Hasher, lock, sweep
+from edgeship.files import Hasher, lock, storage_errors, sweep
 from edgeship.pipeline.baseline import time_baselines
-from edgeship.pipeline.bundles import BUNDLE
+from edgeship.pipeline.bundles import BUNDLE, EVIDENCE
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.changes import keep_changes
-from edgeship.pipeline.checks import CHECK
+from edgeship.pipeline.checks import CHECK, machine_warnings
 from edgeship.pipeline.decide import PUBLISH, RESULT, decide, forget
 from edgeship.pipeline.each_target import each_target
+from edgeship.pipeline.first_look import LOOK
+from edgeship.pipeline.planned import Planned, planned_names, remember_times, times
 from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PREFLIGHT, SLIM
 from edgeship.pipeline.report import REPORT
 from edgeship.pipeline.search import search_if_needed
-from edgeship.pipeline.stages import Run, Workflow, execute
+from edgeship.pipeline.stages import Run, Stage, Workflow, WouldRun, execute
 from edgeship.pipeline.trials import REFERENCE, try_candidates
 from edgeship.progress import Progress, silent
-from edgeship.results import StageRun
+from edgeship.results import Looked, StageRun
 
 WORKFLOW: Workflow = (
     CHECK,  # the data and the names in the rules, before anything long begins
     EXPORT,  # PyTorch → ONNX
     SLIM,  # simplified, and checked to be the same
+    LOOK,  # what the reference answers on a few labelled images, and what looks wrong
     PREFLIGHT,  # what TensorRT's parser says about every node
     FRAMES,  # a few real frames, for all that follows
     PARITY,  # PyTorch against ONNX, on those frames
@@ -42,9 +48,24 @@ WORKFLOW: Workflow = (
     ),
     RESULT,  # result.json, under a name of its own until the end
     REPORT,  # report.html, summary.md, junit.xml
-    BUNDLE,  # what ships, with its evidence
+    EVIDENCE,  # result and report as they were when the verdict was first reached
+    BUNDLE,  # what ships, with that evidence
     PUBLISH,  # result.json gets its name: the run is finished
 )
+
+
+LOOKS: Workflow = WORKFLOW[: WORKFLOW.index(LOOK) + 1]
+"""The beginning of the way: what ``edgeship check`` does, and ``ship`` takes over."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What ``check`` found: the reference on a few images, and what looks wrong."""
+
+    looked: Looked
+    warnings: tuple[str, ...]
+    picture: Path | None
+    """A frame as the network sees it."""
 
 
 def ship(
@@ -52,6 +73,7 @@ def ship(
     folder: Path,
     progress: Progress = silent,
     on_stage: Callable[[str, StageRun | None], None] = lambda _name, _run: None,
+    fresh: bool = False,
 ) -> FinishedRun:
     """The whole path, from the model to the verdict.
 
@@ -60,6 +82,7 @@ def ship(
         folder: The work folder. What a killed or earlier run finished there is reused.
         progress: Told how far a long step is.
         on_stage: Told when a stage begins and how it went.
+        fresh: Do every stage again; what an earlier run finished is removed.
 
     Returns:
         The finished run: its ``result.json`` and the folder with all that it names.
@@ -67,10 +90,63 @@ def ship(
     Raises:
         EdgeshipError: What stopped the run, with the stage and the finished ones before it.
     """
+    with _opened(config, folder, progress, on_stage) as run:
+        forget(folder)
+        if fresh:
+            with storage_errors(folder):
+                shutil.rmtree(folder / "stages", ignore_errors=True)
+        execute(run, WORKFLOW)
+        return run.result(REPORT)
+
+
+def check(
+    config: Config,
+    folder: Path,
+    progress: Progress = silent,
+    on_stage: Callable[[str, StageRun | None], None] = lambda _name, _run: None,
+) -> Checked:
+    """The beginning of :func:`ship`: everything that is wrong, and the reference on a hundred labelled images.
+
+    Args and Raises: see :func:`ship`, which takes over what is done here.
+    """
+    with _opened(config, folder, progress, on_stage) as run:
+        execute(run, LOOKS)
+        looked = run.result(LOOK)
+        picture = run.path(LOOK, looked.picture.path) if looked.picture is not None else None
+        return Checked(looked, (*machine_warnings(config), *looked.warnings), picture)
+
+
+@contextmanager
+def _opened(
+    config: Config, folder: Path, progress: Progress, on_stage: Callable[[str, StageRun | None], None]
+) -> Iterator[Run]:
+    """A run in a work folder that is this process's own while the block lasts."""
     with lock(folder), importable(config.root):
         for place in (folder, folder / "stages"):
             sweep(place)
-        forget(folder)
         run = Run(config, folder, progress, on_stage, Hasher(folder / "hashes.json"))
-        execute(run, WORKFLOW)
-        return run.result(REPORT)
+        try:
+            yield run
+        finally:
+            remember_times(run)
+
+
+def plan(config: Config, folder: Path) -> tuple[Planned, ...]:
+    """What :func:`ship` would do: the stages in their order, whether each is reused, and how long it took before.
+
+    Stages behind the first that runs depend on its result: all of them are told as running.
+
+    Raises:
+        EdgeshipError: What the check found.
+    """
+    CHECK.work(Run(config, folder))
+    names = planned_names(config, tuple(item.name for item in WORKFLOW if isinstance(item, Stage) and item.name))
+    if not folder.is_dir():
+        return tuple(Planned(name, False, None) for name in names)
+    before = times(folder)
+    with lock(folder), importable(config.root):
+        run = Run(config, folder, hasher=Hasher(folder / "hashes.json"), dry=True)
+        with suppress(WouldRun):
+            execute(run, WORKFLOW[: WORKFLOW.index(RESULT)])
+    reused = {item.name for item in run.stages}
+    return tuple(Planned(name, name in reused, before.get(name)) for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeship.config import Config, Precision, Target
+from edgeship.prepare.quantized_tensors import Style
 from edgeship.results import Candidate
 
 FP32 = Candidate(name="fp32", precision="fp32")
@@ -11,8 +12,9 @@ FP32 = Candidate(name="fp32", precision="fp32")
 def candidates(config: Config) -> tuple[Candidate, ...]:
     """The candidates that the config names, in its order."""
     keep = config.quantization.keep
+    kept = {"fp32": (), "fp16": config.candidates.keep_fp32}
     named = [
-        Candidate(name=item, precision=item, keep=() if item in ("fp32", "fp16") else keep)
+        Candidate(name=item, precision=item, keep=kept.get(item, keep))
         for item in dict.fromkeys(config.candidates.precisions)
     ]
     if config.candidates.keep:
@@ -30,3 +32,8 @@ def resolved_precision(precision: Precision, target: Target) -> Precision:
     if precision == "int8":
         return "int8-fp32" if target.engine == "onnxruntime" else "int8-fp16"
     return precision
+
+
+def style_of(target: Target) -> Style:
+    """Which placement of Q/DQ pairs the graphs for a target have."""
+    return "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"

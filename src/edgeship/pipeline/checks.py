@@ -1,38 +1,108 @@
-"""What is checked before anything long begins."""
+"""What is checked before anything long begins: every problem of the config, its files and this machine, at once."""
 
 from __future__ import annotations
 
-from edgeship import metrics
-from edgeship.config import Config
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgeship import engines, metrics
+from edgeship.config import Config, Target
 from edgeship.data import datasets
 from edgeship.data.datasets import Dataset
 from edgeship.data.frames import image_files
+from edgeship.data.preprocess import image_input, input_size
 from edgeship.data.reference import is_reference
 from edgeship.decide import gate
-from edgeship.errors import ConfigError, DataError
+from edgeship.engines.onnx_file import read_inputs
+from edgeship.errors import ConfigError, DataError, EdgeshipError, ModelError
 from edgeship.metrics import Task
 from edgeship.pipeline.stages import Step
+from edgeship.results import TensorInfo
 
 
 def check_data(config: Config) -> None:
-    """Open every dataset of the config, and look up the names in its gate, before anything long begins.
+    """Look at everything that the config names, before anything long begins.
 
     Raises:
-        DataError: Absent, empty, unreadable or mislabelled.
-        ConfigError: INT8 without frames; a rule about a metric or a class that is not there.
-        UserInputError: No such task.
+        EdgeshipError: The only problem found.
+        ConfigError: Every problem, where there are several.
     """
-    task = metrics.get(config.evaluation.task)
+    found = problems(config)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise ConfigError([line for error in found for line in _sentences(error)], where=str(config.file))
+
+
+def problems(config: Config) -> list[EdgeshipError]:
+    """What would stop a run: paths, labels, names in the rules, shapes, profiles."""
+    found: list[EdgeshipError] = []
+    for check in (_check_model, _check_calibration, _check_evaluation, _check_inputs, _check_files):
+        with _noted(found):
+            check(config)
+    return found
+
+
+@contextmanager
+def _noted(found: list[EdgeshipError]) -> Iterator[None]:
+    try:
+        yield
+    except EdgeshipError as error:
+        found.append(error)
+
+
+def _sentences(error: EdgeshipError) -> tuple[str, ...]:
+    if isinstance(error, ConfigError):
+        return error.problems
+    parts = (error.found, error.expected and f"expected {error.expected}", error.do and f"do: {error.do}")
+    return ("; ".join(part for part in parts if part),)
+
+
+def _check_model(config: Config) -> None:
+    source = Path(config.model.source)
+    if source.suffix in (".onnx", ".pt2"):
+        if not source.is_file():
+            raise ModelError(f"model.source: no file at {source}", do="fix model.source")
+    elif is_reference(config.model.source):
+        module = config.model.source.partition(":")[0]
+        top = module.partition(".")[0]
+        if not any((config.root / name).exists() for name in (f"{top}.py", top)) and not _installed(top):
+            raise ModelError(
+                f"model.source: there is no module {top!r}",
+                expected=f"{top}.py beside {config.file.name}, or an installed package",
+                do="fix model.source, or put its folder on PYTHONPATH",
+            )
+    weights = config.model.weights
+    if weights is not None and not weights.is_file():
+        raise ModelError(f"model.weights: no file at {weights}", do="fix model.weights")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _check_calibration(config: Config) -> None:
     settings = config.calibration
-    source = settings.images
-    if source is not None and not is_reference(source):
-        image_files(source)
+    if settings.images is not None and not is_reference(settings.images):
+        image_files(settings.images)
     if settings.npz is not None and not settings.npz.is_file():
         raise DataError(f"no calibration frames at {settings.npz}", do="fix calibration.npz, or set calibration.images")
-    if config.evaluation.images is not None:
-        if config.preprocess is None:
-            raise ConfigError(["preprocess: missing; evaluation images need it"])
-        check_gate(config, task, datasets.open_dataset(config.evaluation))
+    if settings.cache is not None and not settings.cache.is_file():
+        raise DataError(f"no calibration cache at {settings.cache}", do="fix calibration.cache")
+
+
+def _check_evaluation(config: Config) -> None:
+    task = metrics.get(config.evaluation.task)
+    if config.evaluation.images is None:
+        return
+    if config.preprocess is None:
+        raise ConfigError(["preprocess: missing; evaluation images need it"])
+    check_gate(config, task, datasets.open_dataset(config.evaluation))
 
 
 def check_gate(config: Config, task: Task, dataset: Dataset) -> None:
@@ -44,10 +114,84 @@ def check_gate(config: Config, task: Task, dataset: Dataset) -> None:
         ConfigError: Every such name, with the nearest one that is there.
     """
     classes = None if dataset.numbered or not dataset.classes else dataset.classes
-    problems = gate.unknown_class_metric(config.gate, task)
-    problems += gate.unknown_names(config.gate, task.metric_names(classes), classes)
-    if problems:
-        raise ConfigError(problems, where=str(config.file))
+    wrong = gate.unknown_class_metric(config.gate, task)
+    wrong += gate.unknown_names(config.gate, task.metric_names(classes), classes)
+    if wrong:
+        raise ConfigError(wrong, where=str(config.file))
+
+
+def declared_inputs(config: Config) -> tuple[TensorInfo, ...]:
+    """The model's inputs as its ONNX file or the config has them; empty where neither tells."""
+    source = Path(config.model.source)
+    if source.suffix == ".onnx" and source.is_file():
+        return read_inputs(source)[0]
+    return tuple(
+        TensorInfo(name=name, shape=spec.shape, dtype=spec.dtype) for name, spec in config.model.inputs.items()
+    )
+
+
+def _check_inputs(config: Config) -> None:
+    inputs = declared_inputs(config)
+    if not inputs:
+        return
+    if config.preprocess is not None and config.evaluation.images is not None:
+        info = image_input(inputs, config.preprocess)
+        input_size(info, config.preprocess)
+        others = [item.name for item in inputs if item.name != info.name]
+        if others:
+            raise DataError(
+                f"labelled images feed {info.name!r} alone, and the model also needs {', '.join(map(repr, others))}",
+                expected="a model whose only input is the image",
+                do=f"wrap the model so that {others[0]!r} is computed or constant inside, and export that",
+            )
+    wrong = []
+    for name, target in config.all_targets().items():
+        where = "target" if not config.targets else f"targets.{name}"
+        wrong += [f"{where}.{problem}" for problem in _profile_problems(target, inputs)]
+    if wrong:
+        raise ConfigError(wrong, where=str(config.file))
+
+
+def _profile_problems(target: Target, inputs: tuple[TensorInfo, ...]) -> list[str]:
+    """What a target's profiles ask of axes that the model does not have."""
+    names = {info.name: info for info in inputs}
+    found = [
+        f"shapes.{name}: the model has no such input; it has {', '.join(names)}"
+        for name in target.shapes
+        if name not in names
+    ]
+    for name, given in target.shapes.items():
+        if name in names and {len(given.min), len(given.opt), len(given.max)} != {len(names[name].shape)}:
+            found.append(f"shapes.{name}: the input has {len(names[name].shape)} axes: {list(names[name].shape)}")
+    fixed = [info for info in inputs if info.shape and isinstance(info.shape[0], int)]
+    for info in fixed:
+        if target.batch.max > int(info.shape[0]):
+            found.append(
+                f"batch: max is {target.batch.max}, and input {info.name!r} has a fixed batch of {info.shape[0]}; "
+                "export the model with a dynamic batch, or set that batch"
+            )
+    return found
+
+
+def _check_files(config: Config) -> None:
+    wrong = []
+    for name, target in config.all_targets().items():
+        where = "target" if not config.targets else f"targets.{name}"
+        if target.host is None:
+            wrong += [f"{where}.plugins: no file at {path}" for path in target.plugins if not path.is_file()]
+    if wrong:
+        raise ConfigError(wrong, where=str(config.file))
+
+
+def machine_warnings(config: Config) -> list[str]:
+    """Which engines of local targets do not work on this machine."""
+    found = []
+    for name, target in config.all_targets().items():
+        if target.host is None:
+            probe = engines.get(target.engine).probe()
+            if not probe.available:
+                found.append(f"target {name}: {target.engine} cannot run here: {probe.reason}")
+    return found
 
 
 CHECK = Step("check", lambda run: check_data(run.config))

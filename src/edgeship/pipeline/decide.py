@@ -11,6 +11,7 @@ from edgeship.decide.sequence import Spending
 from edgeship.files import storage_errors
 from edgeship.pipeline import looks
 from edgeship.pipeline.environment import environment
+from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.graphs import graph_stage
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
@@ -26,8 +27,11 @@ from edgeship.results import (
     common_clock,
     write,
 )
+from edgeship.results.seal import SEAL, read_seal, seal
 from edgeship.version import __version__
 
+RESULT_FILE = "result.json"
+REPORTS = ("report.html", "summary.md", "junit.xml")
 WORST_FIRST: tuple[VerdictWord, ...] = ("NO-SHIP", "INCONCLUSIVE", "SHIP")
 
 
@@ -49,10 +53,9 @@ def decide_stage(reference: TargetTrials, trials: TargetTrials) -> Stage[Decisio
     def key(run: Run) -> Any:
         return {
             "gate": run.config.gate.model_dump(mode="json"),
-            "trials": [folder.name for folder in (*reference.folders(), *trials.folders())],
+            "trials": [read_seal(folder).digest for folder in (*reference.folders(), *trials.folders())],
             "searched": sorted(spending(run, reference, trials).searched),
             "earlier": looks.earlier(run, reference, trials),
-            "failed": [trial.failure.message for _, trial, _ in trials.trials if trial.failure is not None],
         }
 
     def work(run: Run, folder: Path) -> Decision:
@@ -85,7 +88,7 @@ def bundle_places(run: Run) -> dict[str, Path]:
 
 def draft(run: Run) -> Path:
     """Where result.json stands until everything that it tells of is there."""
-    return run.folder / "stages" / "result.json"
+    return run.folder / "stages" / RESULT_FILE
 
 
 def write_result(run: Run) -> RunResult:
@@ -112,6 +115,7 @@ def write_result(run: Run) -> RunResult:
         search={target.name: target.search for target in run.targets if target.search is not None},
         environment=environment(),
         config=_below(run.config.model_dump(mode="json"), f"{run.config.root}/"),
+        warnings=run.result(LOOK).warnings,
         config_file=run.config.file.name,
         config_text=_config_text(run.config.file),
         title=title(run),
@@ -163,7 +167,7 @@ def summarize(run: Run, trials: TargetTrials, name: str, trial: Trial, folder: P
         latency_ms=latency,
         metrics=trial.evaluation.metrics if trial.evaluation is not None else {},
         drop=judged.drop,
-        audit=trial.audit,
+        audit=trial.audit.model_copy(update={"order": ()}) if trial.audit is not None else None,
         engine_mib=trial.build.engine.size_bytes / 2**20 if trial.build is not None else None,
         passed=judged.outcome == "pass",
         outcome=judged.outcome,
@@ -174,14 +178,15 @@ def summarize(run: Run, trials: TargetTrials, name: str, trial: Trial, folder: P
 def forget(folder: Path) -> None:
     """Remove an earlier run's verdict: a run that fails must not leave it for this one's."""
     with storage_errors(folder):
-        for name in ("result.json", "report.html", "summary.md", "junit.xml"):
+        for name in (SEAL, RESULT_FILE, *REPORTS):
             (folder / name).unlink(missing_ok=True)
 
 
 def publish(run: Run) -> None:
-    """Give result.json its name."""
+    """Give result.json its name, and seal it."""
     with storage_errors(draft(run)):
-        draft(run).replace(run.folder / "result.json")
+        draft(run).replace(run.folder / RESULT_FILE)
+    seal(run.folder, "run", sum(stage.seconds for stage in run.stages), (RESULT_FILE,))
 
 
 RESULT = Step("result", write_result)

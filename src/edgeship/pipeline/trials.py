@@ -19,6 +19,7 @@ from edgeship.pipeline.stages import Run, Stage, Step, dump, execute_in, execute
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.user_code import code_hashes
 from edgeship.results import Candidate, Failure, Trial, TrialSpec, trial_folder
+from edgeship.results.seal import seal
 from edgeship.results.trial_folder import MODEL
 
 REFERENCE_NAME = "reference"
@@ -93,6 +94,7 @@ def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) ->
         cache=run.result(CALIBRATE).cache if candidate.precision == "implicit" else None,
         frames=run.result(FRAMES).arrays,
         benchmark=None if trials.preview else config.benchmark.model_copy(update={"baseline": ()}),
+        gated=config.gate.quantiles(),
         evaluation=measured,
         preprocess=config.preprocess,
         rebuild=rebuild,
@@ -144,6 +146,7 @@ def _record_failure(run: Run, trials: TargetTrials, candidate: Candidate, error:
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     trial_folder.write_trial(trial, folder)
+    seal(folder, f"trial:{trials.name}:{candidate.name}", 0.0)
     trials.trials.append((candidate, trial, folder))
     return folder
 

@@ -120,6 +120,8 @@ class StageRun(Result):
     cached: bool
     folder: str = ""
     """Relative to result.json: what the stage left."""
+    again: str = ""
+    """Why the finished stage was made again: which of its files was not as the run had left it."""
 
 
 class LatencyMs(Result):
@@ -248,6 +250,8 @@ class RunResult(Result):
     """The model's name."""
     finished: str
     """When the verdict was reached: ISO 8601, UTC."""
+    warnings: tuple[str, ...] = ()
+    """What looked wrong on a few labelled images, before anything long began."""
     search: dict[str, Searched] = {}
     """By target, where one was searched."""
     report: str = "report.html"

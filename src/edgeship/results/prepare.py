@@ -36,6 +36,29 @@ class Slimmed(Result):
     max_difference: float | None = None
 
 
+class Looked(Result):
+    """The reference on a few labelled images, before anything long begins."""
+
+    images: int = 0
+    """Labelled images of the evaluation."""
+    frames: int = 0
+    """Calibration frames that the config asks for and finds."""
+    examples: dict[str, int] = {}
+    """Class → labelled examples of the whole set, where the labels tell without opening the images."""
+    judged: int = 0
+    """Images that the reference was measured on."""
+    metrics: dict[str, float] = {}
+    """Of the reference on the images judged."""
+    answers: dict[str, str] = {}
+    """Image → what the reference says about it, for a few of them."""
+    low: float | None = None
+    """Smallest value of the network's input on the frames shown; ``high`` is the largest."""
+    high: float | None = None
+    warnings: tuple[str, ...] = ()
+    picture: Artifact | None = None
+    """A frame as the network sees it, its labels drawn."""
+
+
 class Problem(Result):
     """One thing a parser or a check objects to."""
 
@@ -168,7 +191,7 @@ class SensitiveGroup(Result):
 class Sensitivity(Result):
     """Groups of nodes by the damage their quantization does to the outputs, worst first."""
 
-    style: Literal["tensorrt", "onnxruntime"]
+    style: Literal["tensorrt", "onnxruntime", "fp16"]
     groups: tuple[SensitiveGroup, ...]
     frames: int
     seconds: float
@@ -189,5 +212,14 @@ class Quantized(Result):
     left: tuple[str, ...] = ()
     """Nodes that the converter left in FP32 by its own judgement (AutoCast)."""
     quantized_nodes: int = 0
+    products: int = 0
+    """Convolutions, matrix products and recurrent layers of the model."""
+    in_float: dict[str, str] = {}
+    """Products that stay in float, by node name: why."""
     noise: tuple[LayerNoise, ...] = ()
     output_snr_db: dict[str, float] = {}
+    """Signal-to-noise of each output against FP32 on real frames, in exact arithmetic."""
+    noisy: tuple[str, ...] = ()
+    """Outputs below 10 dB that were allowed by name."""
+    notes: tuple[str, ...] = ()
+    """What a comparison of the outputs could not tell, and what was left out of it."""

@@ -32,6 +32,8 @@ class TrialSpec(Result):
     """.npz of a few preprocessed real frames, one array per input: feeds of the benchmark and known input."""
     benchmark: BenchmarkSettings | None
     """None: latency is not measured."""
+    gated: tuple[float, ...] = (0.5,)
+    """The quantiles of latency that a rule reads: each is measured until it is known."""
     evaluation: EvaluationSettings | None = None
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] = ()
@@ -93,6 +95,39 @@ class AuditedLayer(Result):
     precision: str
 
 
+class EngineLayer(Result):
+    """One layer of a built engine: what it computes, in what, from which nodes, for how long."""
+
+    name: str
+    """As the engine calls it."""
+    kind: str
+    """The ONNX operator of a convolution or matrix product, else the engine's own word."""
+    precision: str
+    """``int8``, ``fp16``, ``fp32``: the type it computes in; of a reformat the type that it reads."""
+    output: str = ""
+    """The type of its first output; empty where the engine does not tell it."""
+    role: Literal["product", "quantize", "reformat", "other"] = "other"
+    """``product``: a convolution or matrix product; ``quantize``: it quantizes or dequantizes; ``reformat``: it only
+    changes type or layout, or copies."""
+    nodes: tuple[str, ...] = ()
+    """The ONNX nodes that it fuses, as far as the engine names them."""
+    detail: str = ""
+    """Of a product, what it does: ``3×3, 64 maps, stride 2``."""
+    ms: float | None = None
+    """Its own time in one inference, as the profiler saw it."""
+
+
+class EngineLayers(Result):
+    """The layers of one engine in the order they run."""
+
+    title: str
+    source: str
+    """Where they were read from: ``onnxruntime's profile``, ``TensorRT's inspector``, ``trtexec's exports``."""
+    layers: tuple[EngineLayer, ...]
+    whole_ms: float | None = None
+    """Median time of one inference without a profiler, where it was measured."""
+
+
 class Audit(Result):
     """Asked-for precision against achieved precision, layer by layer."""
 
@@ -102,8 +137,14 @@ class Audit(Result):
     layers: dict[str, dict[str, int]]
     """Kind of layer → precision → count, for instance ``{"Conv": {"int8": 20, "fp32": 1}}``."""
     achieved: float | None
-    """Share of convolutions and matrix products, outside the kept ones, in the asked-for precision; None where the
-    model has some and the engine's report names none."""
+    """Share of the arithmetic (multiply-accumulates of convolutions and matrix products) in the asked-for precision,
+    outside the kept ones; None where nothing was judged: everything is kept, or the engine's report names none."""
+    arithmetic: float | None = None
+    """The same of all convolutions and matrix products, kept ones included: "INT8 does 43 % of the arithmetic"."""
+    kept_share: float | None = None
+    """Share of the arithmetic that is kept in high precision on request."""
+    weighed_by: Literal["multiply-accumulates", "count"] = "multiply-accumulates"
+    """``count`` where the engine does not tell the shapes of every product: each counts as one."""
     missed: tuple[AuditedLayer, ...] = ()
     kept: tuple[str, ...] = ()
     reformats: int | None = 0
@@ -111,6 +152,34 @@ class Audit(Result):
     notes: tuple[str, ...] = ()
     hottest: tuple[tuple[str, float], ...] = ()
     """Operator kinds by share of the run time, where a profile gave it."""
+    order: tuple[EngineLayer, ...] = ()
+    """Every layer in the order it runs, where the engine could be read. In trial.json; result.json leaves it out."""
+
+
+class ConsistencyCheck(Result):
+    """One comparison of two ways to run the same rows; the output that differs most."""
+
+    kind: str
+    """``repeat``, ``equal rows``, ``permuted rows`` or ``batches``."""
+    what: str
+    """In words: ``batch 1 against batch 8``."""
+    output: str
+    passed: bool
+    db: float | None = None
+    """Signal-to-noise of the row that differs most, for float outputs; 200: equal."""
+    equal: float | None = None
+    """Share of equal elements, for integer outputs."""
+    said: str = ""
+
+
+class Consistency(Result):
+    """Whether an engine's answers depend on batch, neighbours or repeats."""
+
+    checks: tuple[ConsistencyCheck, ...]
+    min_db: float
+    """The tolerance, which follows the precision."""
+    min_equal: float
+    notes: tuple[str, ...] = ()
 
 
 class Quantiles(Result):
@@ -123,6 +192,25 @@ class Quantiles(Result):
     min: float
     samples: int
     interval: tuple[float, float]
+
+
+class MachineLoad(Result):
+    """What else the machine did during a measurement; None where the system does not tell."""
+
+    cpu_share: float | None = None
+    """CPU time of the measuring process over wall time: about its threads, less where it had to wait."""
+    others_cores: float | None = None
+    """Cores that other processes used, on average, of those that this one may use."""
+    steal_share: float | None = None
+    """Share of the processor's time that the hypervisor gave to other machines."""
+    involuntary_switches: int | None = None
+    """How often the process was interrupted for another one."""
+    throttled: int | None = None
+    """How often a container's CPU quota stopped it."""
+    load: float | None = None
+    """Processes that wanted to run, averaged over the last minute."""
+    busy: str = ""
+    """Why times may be longer than on a quiet machine; empty when nothing disturbed them."""
 
 
 class Conditions(Result):
@@ -138,6 +226,7 @@ class Conditions(Result):
     """nvml, sysfs, or empty when nothing could be read."""
     changed: str = ""
     """Why the run cannot be trusted; empty when conditions held."""
+    machine: MachineLoad = MachineLoad()
 
 
 Clock = Literal["device", "wall"]
@@ -163,7 +252,15 @@ class Latency(Result):
     warmup_s: float
     seconds: float
     settled: bool
-    """Whether the median was known to the asked-for precision before the time limit."""
+    """Whether the gated quantiles were known to the asked-for precision before the time limit."""
+    unsettled: str = ""
+    """Why they were not: too few calls within the time, or too much spread."""
+    soak_s: float = 0.0
+    """How long the load was held before the calls that count."""
+    drift: float = 0.0
+    """Slope of the calls that count, as a share of their median from the first to the last (Theil-Sen over blocks)."""
+    drift_sure: bool = False
+    """Whether the slope differs from zero at 99 % (Mann-Kendall over blocks) and exceeds the asked-for precision."""
     cuda_graph: bool = False
     """Whether the timed calls really replayed a CUDA graph."""
     no_graph: str = ""
@@ -235,6 +332,7 @@ class Trial(Result):
     rebuild: int = 0
     build: Build | None = None
     audit: Audit | None = None
+    consistency: Consistency | None = None
     latency: Latency | None = None
     evaluation: Evaluated | None = None
     outputs: Artifact | None = None

@@ -15,8 +15,8 @@ from typing import IO
 from edgeship.errors import EdgeshipError
 from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
-from edgeship.results import Audit, Build, Failure, Latency, Trial, read, trial_folder
-from edgeship.results.trial_folder import AUDIT, BUILD, LATENCY
+from edgeship.results import Audit, Build, Consistency, Failure, Latency, Trial, read, trial_folder
+from edgeship.results.trial_folder import AUDIT, BUILD, CONSISTENCY, LATENCY
 from edgeship.targets import wire
 from edgeship.text import line
 from edgeship.trial.run import STEPS
@@ -25,6 +25,8 @@ RESTARTS = 2
 """How often a trial that was killed from outside is continued before it counts as failed."""
 KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 TAIL_CHARS = 20_000
+START = "import sys; sys.path[:] = sys.argv.pop(1).splitlines(); from edgeship.cli import main; main()"
+"""What a trial process runs. It imports from where this process does, never from the folder it happens to be in."""
 
 
 @dataclass
@@ -72,8 +74,9 @@ def _attempt(folder: Path, progress: Progress, timeout_s: float | None) -> _Ende
 
     It imports from wherever this one does (a config's folder, for ``module:callable``), and a fault leaves a traceback.
     """
+    python = [sys.executable, "-c", START, "\n".join(filter(None, sys.path))]
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgeship", "trial", str(folder.resolve()), "--json", "--end-with-stdin"],
+        [*python, "trial", str(folder.resolve()), "--json", "--end-with-stdin"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -81,7 +84,7 @@ def _attempt(folder: Path, progress: Progress, timeout_s: float | None) -> _Ende
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part), "EDGESHIP_DEBUG": "1"},
+        env=os.environ | {"EDGESHIP_DEBUG": "1"},
     )
     assert process.stdout is not None and process.stderr is not None
     overdue = threading.Event()
@@ -200,7 +203,12 @@ def last_line(text: str, most: int = 300) -> str:
 def with_finished_steps(folder: Path, trial: Trial) -> Trial:
     """Add the steps that did finish, and write the trial down."""
     found: dict[str, object] = {}
-    steps = (("build", BUILD, Build), ("audit", AUDIT, Audit), ("latency", LATENCY, Latency))
+    steps = (
+        ("build", BUILD, Build),
+        ("audit", AUDIT, Audit),
+        ("consistency", CONSISTENCY, Consistency),
+        ("latency", LATENCY, Latency),
+    )
     for field, name, kind in steps:
         if (folder / name).is_file():
             found[field] = read(kind, folder / name)

@@ -1,4 +1,4 @@
-"""The benchmark step of a trial: warm up by time, then measure until the median is known.
+"""The benchmark step of a trial: warm up by time, hold the load, then measure until the gated quantiles are known.
 
 Wall time is the host's, from before the inputs are copied to after the outputs have arrived, the device drained.
 Device time is what the engine reports from the device's own clock, transfers excluded. They are never mixed.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Latency, Quantiles
 from edgeship.results.trial_folder import SAMPLES
 from edgeship.trial.conditions import Watch, device_of
+from edgeship.trial.load import load_between, read_counters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
 
     Samples = NDArray[np.float64]
 
-_Z95 = 1.959963984540054
+_Z95, _Z99 = 1.959963984540054, 2.5758293035489004
+BLOCKS = 24
+"""Blocks of successive calls, where calls that follow one another are not taken as independent."""
+TAIL_PATIENCE = 10
+"""How many times ``benchmark.max_s`` a gated p90 or p99 may take where it needs more calls than the median."""
 _MEASURES = ("wall_ms", "device_ms", "upload_ms", "download_ms")
 
 
@@ -43,6 +49,7 @@ def benchmark(
     folder: Path | None = None,
     progress: Progress = silent,
     watch: Watch | None = None,
+    gated: Sequence[float] = (0.5,),
 ) -> Latency:
     """Measure one engine on one batch.
 
@@ -53,6 +60,7 @@ def benchmark(
         folder: Where ``latency.npz`` with every sample is written; None: nowhere.
         progress: Told how far the measurement is, in hundredths of what was asked for.
         watch: Reads clocks and power before, during and after; None: that of the runner's device.
+        gated: The quantiles that a rule reads.
 
     Raises:
         DataError: The feeds do not fit the engine.
@@ -63,11 +71,15 @@ def benchmark(
     batch = max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
     begin = time.perf_counter()
     warmup_s = _warm_up(timer, settings.warmup_s)
+    soak_s = _warm_up(timer, settings.soak_s) if settings.soak_s else 0.0
+    before = read_counters()
     with watch:
-        timings, settled = _measure(timer, settings, progress, watch.sample)
+        timings, unsettled = _Measurement(timer, settings, tuple(gated)).run(progress, watch.sample)
+    machine = load_between(before, read_counters())
     samples = _columns(timings)
     quantiles_of = {name: quantiles(values) for name, values in samples.items()}
     wall = quantiles_of["wall_ms"]
+    drift = fit_drift(samples["wall_ms"], settings.precision)
     return Latency(
         batch=batch,
         wall_ms=wall,
@@ -77,11 +89,15 @@ def benchmark(
         throughput=batch * 1e3 / wall.p50,
         warmup_s=warmup_s,
         seconds=time.perf_counter() - begin,
-        settled=settled,
+        settled=not unsettled,
+        unsettled=unsettled,
+        soak_s=soak_s,
+        drift=drift.share,
+        drift_sure=drift.sure,
         cuda_graph=timer.cuda_graph,
         no_graph=timer.no_graph,
         samples=_save(samples, folder) if folder is not None else None,
-        conditions=watch.conditions(),
+        conditions=watch.conditions().model_copy(update={"machine": machine}),
         peak_memory_mib=memory_mib(runner),
     )
 
@@ -141,45 +157,132 @@ def _warm_up(timer: Callable[[], Timing], seconds: float) -> float:
     return time.perf_counter() - begin
 
 
-def _measure(
-    timer: Callable[[], Timing], settings: BenchmarkSettings, progress: Progress, sample: Callable[[], None]
-) -> tuple[list[Timing], bool]:
-    """Timings until the median is known, and whether it was before the time limit.
+@dataclass(frozen=True)
+class _Measurement:
+    """Calls of a timer until the gated quantiles are known, or the time is over."""
 
-    The precision is looked at ten times in each doubling of the samples, so that looking costs nothing.
-    """
-    timings: list[Timing] = []
-    begin = time.perf_counter()
-    look, last = settings.min_samples, 0.0
-    while True:
-        timings.append(timer())
-        gone = time.perf_counter() - begin
-        if gone - last > 0.25:
-            last = gone
-            sample()
-            progress(min(int(100 * gone / settings.min_s), 99), 100, "measuring")
-        if gone >= settings.max_s:
-            return timings, _known(timings, settings)
-        if len(timings) >= look and gone >= settings.min_s:
-            if _known(timings, settings):
-                progress(100, 100, "measuring")
-                return timings, True
+    timer: Callable[[], Timing]
+    settings: BenchmarkSettings
+    gated: tuple[float, ...]
+
+    def run(self, progress: Progress, sample: Callable[[], None]) -> tuple[list[Timing], str]:
+        """Timings, and why the gated quantiles are not known; empty when they are.
+
+        They are looked at ten times in each doubling of the samples, so that looking costs nothing. A tail that needs
+        more calls than ``max_s`` allows gets up to :data:`TAIL_PATIENCE` times as long.
+        """
+        settings = self.settings
+        timings: list[Timing] = []
+        begin = time.perf_counter()
+        look, last = settings.min_samples, 0.0
+        while True:
+            timings.append(self.timer())
+            gone = time.perf_counter() - begin
+            if gone - last > 0.25:
+                last = gone
+                sample()
+                progress(min(int(100 * gone / settings.min_s), 99), 100, "measuring")
+            due = len(timings) >= look and gone >= settings.min_s
+            if not due and gone < settings.max_s:
+                continue
             look = len(timings) + max(len(timings) // 10, 1)
+            unknown = self._median_unknown(timings)
+            tail = self._tail_unknown(timings)
+            over = gone >= settings.max_s * (TAIL_PATIENCE if tail and not unknown else 1)
+            if over or not (unknown or tail):
+                progress(100, 100, "measuring")
+                return timings, unknown or tail
+
+    def _median_unknown(self, timings: list[Timing]) -> str:
+        """Why the medians of wall time and, where measured, device time are not known to ``settings.precision``."""
+        settings = self.settings
+        if len(timings) < settings.min_samples:
+            return (
+                f"{len(timings)} calls were made within {settings.max_s:g} s, fewer than the {settings.min_samples} of "
+                "benchmark.min_samples; raise benchmark.max_s"
+            )
+        for name, ordered in self._ordered(timings):
+            low, high = median_interval(ordered)
+            if (high - low) / 2 > settings.precision * float(ordered[ordered.size // 2]):
+                return (
+                    f"the median of {name.removesuffix('_ms')} time lies between {low:.3g} and {high:.3g} ms after "
+                    f"{len(timings)} calls, wider than ±{settings.precision:.0%}; raise benchmark.max_s or quiet the "
+                    "machine"
+                )
+        return ""
+
+    def _tail_unknown(self, timings: list[Timing]) -> str:
+        """Why a gated quantile above the median has no bound yet."""
+        for level in self.gated:
+            if level <= 0.5:
+                continue
+            needed = calls_needed(level)
+            for name, _ in self._ordered(timings[:1]):
+                values = np.asarray([getattr(timing, name) for timing in timings], np.float64)
+                found = effective_calls(values, level)
+                if found < needed:
+                    clock = name.removesuffix("_ms")
+                    return (
+                        f"{len(timings)} calls tell as much about p{level * 100:g} of {clock} time as {found:.0f} "
+                        f"independent ones, and {needed} are needed; raise benchmark.max_s or quiet the machine"
+                    )
+        return ""
+
+    @staticmethod
+    def _ordered(timings: list[Timing]) -> Iterator[tuple[str, Samples]]:
+        for name in ("wall_ms", "device_ms"):
+            values = [getattr(timing, name) for timing in timings]
+            if values[0] is not None:
+                yield name, np.sort(np.asarray(values, np.float64))
 
 
-def _known(timings: list[Timing], settings: BenchmarkSettings) -> bool:
-    """Whether the medians of wall time and, where measured, device time are known to ``settings.precision``."""
-    if len(timings) < settings.min_samples:
-        return False
-    for name in ("wall_ms", "device_ms"):
-        values = [getattr(timing, name) for timing in timings]
-        if values[0] is None:
-            continue
-        ordered = np.sort(np.asarray(values, np.float64))
-        low, high = median_interval(ordered)
-        if (high - low) / 2 > settings.precision * float(ordered[ordered.size // 2]):
-            return False
-    return True
+def calls_needed(level: float) -> int:
+    """Independent calls that bound a quantile at 99 % confidence: 459 for p99, 44 for p90."""
+    return math.ceil(math.log(0.01) / math.log(level))
+
+
+def effective_calls(values: Samples, level: float) -> float:
+    """Independent calls that tell as much about a quantile as these, which may be slow together (batch means).
+
+    The variance of block means of "slower than the quantile" is compared with that of independent calls (Law and
+    Kelton, Simulation Modeling and Analysis, 9.5.3).
+    """
+    count = len(values)
+    size = count // BLOCKS
+    if size < 2:
+        return float(count)
+    above = (values > np.quantile(values, level, method="inverted_cdf"))[: size * BLOCKS]
+    share = float(above.mean())
+    alone = share * (1 - share) / size
+    spread = float(above.reshape(BLOCKS, size).mean(axis=1).var(ddof=1))
+    return count / max(1.0, spread / alone) if alone > 0 else float(count)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The slope of a series: from its first to its last value as a share of the median, and whether it is real."""
+
+    share: float
+    sure: bool
+
+
+def fit_drift(values: Samples, least: float = 0.0) -> Drift:
+    """A line through the medians of blocks (Theil and Sen), tested by Mann and Kendall at 99 %.
+
+    Args:
+        values: In the order they were measured.
+        least: A slope within this share is never sure.
+    """
+    count = min(BLOCKS, len(values) // 3)
+    if count < 8:
+        return Drift(0.0, sure=False)
+    medians = np.array([np.median(block) for block in np.array_split(values, count)])
+    first, second = np.triu_indices(count, 1)
+    slopes = (medians[second] - medians[first]) / (second - first)
+    share = float(np.median(slopes)) * (count - 1) / float(np.median(medians))
+    score = abs(float(np.sign(slopes).sum())) - 1
+    spread = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    return Drift(share, sure=score / spread > _Z99 and abs(share) > least)
 
 
 def _columns(timings: list[Timing]) -> dict[str, Samples]:

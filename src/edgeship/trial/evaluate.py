@@ -190,16 +190,16 @@ def batch_rows(
 ) -> tuple[int, bool]:
     """How many images go in at once, and whether a last partial batch must be padded to that number.
 
-    A fixed batch axis is filled; a dynamic one takes ``wanted`` within the profile, and smaller last batches only
-    where the profile starts at one. On a GPU every batch has one size: kernels are chosen, and sometimes compiled,
-    for each.
+    A fixed batch axis is filled; a dynamic one takes ``wanted`` (default: the profile's opt) within the profile, and
+    smaller last batches only where the profile starts at one. On a GPU every batch has one size: kernels are chosen,
+    and sometimes compiled, for each.
     """
     axis = info.shape[0] if info.shape else 1
     if isinstance(axis, int):
         return axis, True
     if profile is None:
         return wanted or BATCH, gpu
-    rows = min(max(wanted or (profile.opt if gpu else BATCH), profile.min), profile.max)
+    rows = min(max(wanted or profile.opt, profile.min), profile.max)
     return rows, gpu or profile.min > 1
 
 

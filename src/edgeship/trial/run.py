@@ -22,7 +22,6 @@ from edgeship.config import Batch, Benchmark
 from edgeship.data.feeds import batch_of, full_shapes, noise
 from edgeship.engines import OpenOptions, Runner, processor
 from edgeship.errors import (
-    ArtifactError,
     EdgeshipError,
     OutputError,
     StorageError,
@@ -36,6 +35,7 @@ from edgeship.results import (
     Artifact,
     Audit,
     Build,
+    Consistency,
     Evaluated,
     Failure,
     Latency,
@@ -46,13 +46,14 @@ from edgeship.results import (
     trial_folder,
     write,
 )
+from edgeship.trial.consistency import Asked, audit_consistency, require_consistent, several
 
 if TYPE_CHECKING:
     from edgeship.engines import Array
 
 R = TypeVar("R", bound=Result)
 
-STEPS = ("build", "audit", "benchmark", "evaluate", "outputs")
+STEPS = ("build", "audit", "consistency", "benchmark", "evaluate", "outputs")
 STOPS_THE_RUN = (UserInputError, StorageError, TargetError)
 """Errors that are not the candidate's fault: they leave :func:`run_trial` instead of becoming a Failure."""
 
@@ -66,15 +67,12 @@ class _Place:
     progress: Progress
 
     def once(self, name: str, kind: type[R], work: Callable[[], R]) -> R:
-        """The result in ``name``, made by ``work`` if it is not there or not whole."""
-        path = self.folder / name
-        if path.is_file():
-            try:
-                return read(kind, path)
-            except ArtifactError:
-                path.unlink()
+        """The result in ``name``, made by ``work`` if it is not there or one of its files has changed."""
+        if trial_folder.step_is_done(self.folder, name):
+            return read(kind, self.folder / name)
         result = work()
-        write(result, path)
+        write(result, self.folder / name)
+        trial_folder.note_step(self.folder, name, result)
         return result
 
     def say(self, step: str) -> None:
@@ -205,6 +203,11 @@ def _measured(place: _Place, trial: Trial) -> Trial:
         engine = engines.get(place.spec.target.engine)
         with engine.open(place.folder / built.engine.path, open_options(place.spec)) as runner:
             load_s = time.perf_counter() - begin
+            stage = "consistency"
+            place.say("consistency")
+            consistent = _consistency(place, runner, built)
+            trial = trial.model_copy(update={"consistency": consistent})
+            require_consistent(consistent)
             if place.spec.benchmark is not None:
                 stage = "benchmark"
                 place.say("benchmark")
@@ -224,14 +227,25 @@ def _measured(place: _Place, trial: Trial) -> Trial:
         return _failed(trial, stage, error)
 
 
+def _consistency(place: _Place, runner: Runner, built: Build) -> Consistency:
+    spec = place.spec
+    asked = Asked(spec.candidate.precision, built_batch(spec, built), timed_batch(spec, built), spec.target.tf32)
+    frames = several(_frames(place, built))
+    return place.once(
+        trial_folder.CONSISTENCY, Consistency, lambda: audit_consistency(runner, frames, asked, place.progress)
+    )
+
+
 def _latency(place: _Place, settings: Benchmark, runner: Runner, built: Build, load_s: float) -> Latency:
     from edgeship.trial.benchmark import benchmark
 
-    batch = settings.batch or built_batch(place.spec, built).opt
+    batch = timed_batch(place.spec, built)
 
     def measure() -> Latency:
         feeds = batch_of(_frames(place, built), built.inputs, batch)
-        latency = benchmark(runner, feeds, settings, folder=place.folder, progress=place.progress)
+        latency = benchmark(
+            runner, feeds, settings, folder=place.folder, progress=place.progress, gated=place.spec.gated
+        )
         return latency.model_copy(update={"load_s": load_s})
 
     return place.once(trial_folder.LATENCY, Latency, measure)
@@ -243,7 +257,8 @@ def _evaluation(place: _Place, runner: Runner, built: Build) -> Evaluated | None
     spec = place.spec
     if spec.evaluation is None or spec.evaluation.images is None or spec.preprocess is None:
         return None
-    settings, preprocess = spec.evaluation, spec.preprocess
+    preprocess = spec.preprocess
+    settings = spec.evaluation.model_copy(update={"batch": spec.evaluation.batch or timed_batch(spec, built)})
     return place.once(
         trial_folder.EVALUATION,
         Evaluated,
@@ -275,6 +290,12 @@ def built_batch(spec: TrialSpec, built: Build) -> Batch:
             low, best, high = (shape[0] for shape in built.profiles[info.name])
             return Batch(min=low, opt=best, max=high)
     return spec.target.batch
+
+
+def timed_batch(spec: TrialSpec, built: Build) -> int:
+    """The batch that is timed and shipped; accuracy is evaluated at it too."""
+    chosen = spec.benchmark.batch if spec.benchmark is not None else None
+    return chosen or built_batch(spec, built).opt
 
 
 def _outputs(place: _Place, runner: Runner, built: Build) -> Artifact | None:

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from edgeship.config import Evaluation
+from edgeship.data import labels
 from edgeship.data.coco import from_dict
 from edgeship.data.datasets import open_dataset
+from edgeship.data.names import read_classes
 from edgeship.data.preprocess import Geometry
 from edgeship.errors import DataError
 
@@ -166,7 +168,7 @@ def test_wrong_npz(tmp_path):
     with pytest.raises(DataError, match="need pickle"):
         opened(images=path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"no \.npz of plain arrays"):
+    with pytest.raises(DataError, match=r"not an \.npz of plain arrays"):
         opened(images=path)
 
 
@@ -218,7 +220,58 @@ def test_coco_boxes_without_area_or_outside_are_left_out_and_counted(tmp_path):
     assert found.notes == (
         "1 boxes without area were left out of coco.json",
         "2 boxes wholly outside their image were left out of coco.json",
+        "category 'car' of coco.json has no annotation; it counts as output 0 of the model: evaluation.classes tells",
     )
+
+
+def test_ids_of_a_coco_json_are_one_type_whoever_wrote_them(tmp_path):
+    files = coco(
+        tmp_path,
+        images=[{"id": "7", "file_name": "a.png"}],
+        annotations=annotation(image_id=7.0, category_id="1"),
+        categories=[{"id": 1.0, "name": "person"}, {"id": "x", "name": "car"}],
+    )
+    found = opened("detection", **files)
+    assert found.classes == ("person", "car")  # numbers before words
+    assert found.items[0].target(Geometry(8, 12, 8, 12)).labels.tolist() == [0]
+    assert found.labelled == (1, 0)
+
+
+def test_boxes_as_fractions_are_refused(tmp_path):
+    with pytest.raises(DataError, match="all 1 boxes are smaller than one pixel"):
+        opened("detection", **coco(tmp_path, annotations=annotation(bbox=[0.1, 0.2, 0.3, 0.4])))
+
+
+def test_an_image_that_stands_twice_is_refused(tmp_path):
+    rows = [{"id": number, "file_name": "a.png"} for number in (7, 8, 9)]
+    with pytest.raises(DataError, match=r"3 images are 1 distinct files: 'a\.png' stands 3 times"):
+        opened("detection", **coco(tmp_path, images=rows))
+
+
+@pytest.mark.parametrize("flag", ["0", "no", 2, None])
+def test_a_crowd_flag_that_is_no_number_is_refused(tmp_path, flag):
+    with pytest.raises(DataError, match="iscrowd"):
+        opened("detection", **coco(tmp_path, annotations=annotation(iscrowd=flag)))
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_labels_with_a_byte_order_mark_and_other_separators(tmp_path, mark, separator):
+    (tmp_path / "a.csv").write_text(f"{mark}image{separator}label\na,b.jpg{separator}cat\n".replace("a,b", "ab"))
+    assert labels.read(tmp_path / "a.csv") == [("ab.jpg", "cat")]
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeffred\ngreen\n", "0: red\n1: green\n", "0,red\n1,green", "0\tred\r\n1\t'green'\r\n"]
+)
+def test_class_names_with_a_mark_or_numbered(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text)
+    assert read_classes(tmp_path / "classes.txt") == ("red", "green")
+
+
+def test_names_that_only_begin_with_numbers_stay(tmp_path):
+    (tmp_path / "classes.txt").write_text("3: a\n7: b\n")
+    assert read_classes(tmp_path / "classes.txt") == ("3: a", "7: b")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeship.config import Gate, load
+from edgeship.config import Gate
+from edgeship.config_file import load
 from edgeship.decide.gate import judge
 from edgeship.errors import ConfigError
 from edgeship.results import common_clock

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeship.config import Gate, load
+from edgeship.config import Gate
+from edgeship.config_file import load
 from edgeship.decide.gate import judge
 from edgeship.errors import ConfigError, UserInputError
 from made_trials import measured, records
@@ -88,9 +89,12 @@ def test_percent_of_a_number_of_ones_own_is_refused():
 @pytest.mark.parametrize(
     ("gate", "said"),
     [
-        ("max_drop = { top1 = 1 }", "gate.max_drop.top1: 1 is a share from 0 to 1 and decides nothing; 1 % is 0.01"),
-        ("critical = { bag = 5 }", "5 % is 0.05"),
-        ("min = { top1 = 90 }", "90 % is 0.9"),
+        (
+            "max_drop = { top1 = 1 }",
+            "gate.max_drop.top1 = 1: limits are fractions of 1, so this allows to lose everything; 1 points are 0.01",
+        ),
+        ("critical = { bag = 5 }", "5 points are 0.05"),
+        ("min = { top1 = 90 }", "asks for what nothing reaches; 90 points are 0.9"),
         ("latency_p50_ms = 5\nconfidence = 0.5", "lets one SHIP in 2 be false"),
     ],
 )

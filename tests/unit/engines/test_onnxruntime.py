@@ -131,7 +131,12 @@ def test_the_audit_of_int8_reads_what_really_ran(int8: Path) -> None:
     assert audit.missed == ()
 
 
-@pytest.mark.parametrize(("keep", "achieved"), [(("conv1",), 1.0), (("conv[12]",), 1.0), ((), 0.8)])
+MACS = (3 * 16 * 9 * 1024, *[16 * 16 * 9 * 1024] * 3, 160)
+"""Multiply-accumulates of one image in the four convolutions and the product of the network."""
+IN_INT8 = 1 - MACS[1] / sum(MACS)
+
+
+@pytest.mark.parametrize(("keep", "achieved"), [(("conv1",), 1.0), (("conv[12]",), 1.0), ((), IN_INT8)])
 def test_kept_and_missed_layers_are_named_as_the_user_wrote_them(fp32: Path, tmp_path: Path, keep, achieved) -> None:
     mixed = quantized(fp32, tmp_path / "net.onnx", keep=("conv1",))
     request = request_for(mixed, "int8", keep=keep)
@@ -139,6 +144,9 @@ def test_kept_and_missed_layers_are_named_as_the_user_wrote_them(fp32: Path, tmp
     audit = ENGINE.audit(request.output, request, OpenOptions(threads=1))
     assert audit.layers["Conv"] == {"int8": 3, "fp32": 1}
     assert audit.achieved == pytest.approx(achieved)
+    assert audit.arithmetic == pytest.approx(IN_INT8) and audit.weighed_by == "multiply-accumulates"
+    kept = {(): 0.0, ("conv1",): 1 - IN_INT8, ("conv[12]",): 2 * MACS[1] / sum(MACS)}
+    assert audit.kept_share == pytest.approx(kept[keep])
     missed = [(layer.name, layer.precision) for layer in audit.missed]
     assert missed == ([] if keep else [("conv1", "fp32")])
     assert set(audit.kept) == ({"conv1"} if keep == ("conv1",) else {"conv1", "conv2"} if keep else set())

@@ -107,8 +107,10 @@ def test_asked_for_fp16_got_fp32_is_said() -> None:
 
 def test_a_network_without_products_says_so() -> None:
     audit = summarize([Layer("relu", "ACTIVATION", "fp32")], "int8", (), "network")
-    assert audit.achieved == 1.0
-    assert "nothing could miss" in audit.notes[0]
+    assert audit.achieved is None and audit.arithmetic is None
+    assert "nothing could be judged" in audit.notes[0]
+    assert summarize([Layer("relu", "ACTIVATION", "fp32")], "fp32", (), "network").achieved == 1.0
+    assert summarize([Layer("relu", "ACTIVATION", "fp16")], "fp32", (), "network").achieved is None
 
 
 def test_names_alone_are_refused() -> None:

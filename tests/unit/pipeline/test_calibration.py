@@ -10,7 +10,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from edgeship.config import Target, load
+from edgeship.config import Target
+from edgeship.config_file import load
 from edgeship.data.reference import importable
 from edgeship.errors import CacheError
 from edgeship.pipeline import prepare

@@ -17,10 +17,11 @@ from edgeship.pipeline.decide import (
     title,
     write_result,
 )
+from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.stages import Run
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
-from edgeship.results import RunResult, read
+from edgeship.results import Looked, RunResult, read
 
 
 def trials_of(run: Run, name: str, *items: Measured, host: str | None = None) -> TargetTrials:
@@ -43,6 +44,7 @@ def run_with(folder: Path, gate: Gate, **targets: tuple[Measured, ...]) -> Run:
         root=root,
     )
     run = Run(config, folder / "out")
+    run.results[LOOK.name] = Looked(warnings=("3 classes have no labelled example",))
     run.results[REFERENCE.name] = trials_of(run, "reference", made_trials.measured("fp32", precision="fp32", ms=4.0))
     run.targets = [trials_of(run, name, *items) for name, items in targets.items()]
     for trials in run.targets:

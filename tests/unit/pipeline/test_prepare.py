@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from edgeship.config import Config, load
+from edgeship.config import Config
+from edgeship.config_file import load
 from edgeship.errors import ConfigError, DataError, UserInputError
 from edgeship.files import sha256_json
 from edgeship.pipeline import prepare
@@ -136,6 +137,7 @@ def labelled(folder: Path, gate: str, classes: str = '["bag", "dress"]', evaluat
     for number, name in enumerate(("bag", "dress") if "bag" in classes else ("0", "1")):
         (folder / "val" / name).mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(folder / "val" / name / "a.png")
+    (folder / "model.py").write_text("")
     named = f"classes = {classes}\n" if classes else ""
     text = f'[evaluation]\nimages = "val/"\n{named}{evaluation}[candidates]\nprecisions = ["fp32"]\n[gate]\n{gate}'
     return run_in(folder, text).config

@@ -211,16 +211,35 @@ def test_a_task_of_ones_own_is_imported_from_the_configs_folder(made: Ground, tm
     assert trial.evaluation.metrics["largest"] > 0
 
 
+def test_what_a_task_of_ones_own_raises_stops_the_run_and_names_the_line(made: Ground, tmp_path: Path) -> None:
+    """It is the user's code that failed: no candidate did, so there is nothing to judge."""
+    folder = make_trial(tmp_path / "trial", made)
+    spec = read(TrialSpec, folder / "spec.json")
+    assert spec.evaluation is not None
+    change(folder, evaluation=spec.evaluation.model_copy(update={"task": "owntask:score"}))
+    for number, (body, said) in enumerate(
+        (
+            ("return len(target + None)", r"raised TypeError: .*owntask\.py:2\)"),
+            ("raise SystemExit(0)", r"raised SystemExit: 0 \(.*owntask\.py:2\)"),
+            ("return {'psnr': 'high'}", "returned {'psnr': 'high'}"),
+        )
+    ):
+        with importable(own_task(tmp_path / f"config{number}", body)), pytest.raises(DataError, match=said):
+            local.run(folder)
+    assert not (folder / "trial.json").exists()
+
+
 def test_a_crash_is_told_in_one_line_and_its_traceback_is_kept(made: Ground, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "trial", made)
     spec = read(TrialSpec, folder / "spec.json")
     assert spec.evaluation is not None
     change(folder, evaluation=spec.evaluation.model_copy(update={"task": "owntask:score"}))
-    with importable(own_task(tmp_path / "config", "return 1 / 0")):
+    end = "import os; os.write(2, b'Traceback of a library\\nFatal: no luck\\n'); os._exit(1)"
+    with importable(own_task(tmp_path / "config", end)):
         trial = local.run(folder)
     assert trial.failure is not None
     assert (trial.failure.kind, trial.failure.stage) == ("Crash", "evaluate")
-    assert "its last words: ZeroDivisionError: division by zero (all of them: crash.log)" in trial.failure.message
+    assert "its last words: Fatal: no luck (all of them: crash.log)" in trial.failure.message
     assert "\n" not in trial.failure.message
     assert "Traceback" in (folder / "crash.log").read_text()
 

@@ -17,7 +17,14 @@ from edgeship.config import Benchmark
 from edgeship.engines import OpenOptions, Timing
 from edgeship.errors import DataError
 from edgeship.results import TensorInfo
-from edgeship.trial.benchmark import benchmark, median_interval, quantiles
+from edgeship.trial.benchmark import (
+    benchmark,
+    calls_needed,
+    effective_calls,
+    fit_drift,
+    median_interval,
+    quantiles,
+)
 from edgeship.trial.conditions import Sample, Watch
 
 QUICK = Benchmark(warmup_s=0.01, min_s=0.02, max_s=5.0, min_samples=20, precision=0.5)
@@ -173,3 +180,54 @@ def test_a_real_engine_is_measured(tmp_path) -> None:
         assert latency.peak_memory_mib > 1
         with pytest.raises(DataError, match="'z' is no input"):
             benchmark(runner, {"z": FEEDS["x"]}, QUICK)
+
+
+def test_too_few_calls_are_named_as_that() -> None:
+    """379 calls that are fewer than 400 are not an unknown median."""
+    settings = Benchmark(warmup_s=0.01, min_s=0.02, max_s=0.1, min_samples=10_000, precision=0.5)
+    latency = benchmark(Scripted([Timing(1.0)]), FEEDS, settings, watch=Watch())
+    assert not latency.settled
+    assert latency.unsettled.startswith(f"{latency.wall_ms.samples} calls were made within 0.1 s, fewer than the 10000")
+
+
+def test_a_spread_that_hides_the_median_is_named_as_that() -> None:
+    times = [Timing(float(value)) for value in np.random.default_rng(0).uniform(0.1, 2.0, 500)]
+    settings = Benchmark(warmup_s=0.01, min_s=0.02, max_s=0.1, min_samples=5, precision=0.001)
+    latency = benchmark(Scripted(times), FEEDS, settings, watch=Watch())
+    assert "the median of wall time lies between" in latency.unsettled
+
+
+def test_a_rule_for_p99_raises_the_calls_by_itself() -> None:
+    settings = Benchmark(warmup_s=0.01, min_s=0.02, max_s=20, min_samples=20, precision=0.5)
+    median = benchmark(Scripted([Timing(0.2)]), FEEDS, settings, watch=Watch())
+    tail = benchmark(Scripted([Timing(0.2)]), FEEDS, settings, watch=Watch(), gated=(0.5, 0.99))
+    assert median.wall_ms.samples < calls_needed(0.99) <= tail.wall_ms.samples
+    assert (calls_needed(0.99), calls_needed(0.9)) == (459, 44)
+    assert tail.settled
+
+
+def test_calls_that_are_slow_together_count_as_few() -> None:
+    random = np.random.default_rng(1)
+    alone = random.exponential(size=2400)
+    together = np.where(np.arange(2400) % 600 < 30, 10.0, 1.0) + random.random(2400) * 0.01
+    assert effective_calls(alone, 0.95) > 1200
+    assert effective_calls(together, 0.95) < 240
+
+
+def test_a_soak_comes_before_the_calls_that_count() -> None:
+    settings = Benchmark(warmup_s=0.01, min_s=0.05, max_s=1.0, min_samples=10, precision=0.5, soak_s=0.3)
+    runner = Scripted([Timing(1.0)])
+    latency = benchmark(runner, FEEDS, settings, watch=Watch())
+    assert latency.soak_s >= 0.3
+    assert runner.calls > latency.wall_ms.samples + 100
+
+
+def test_a_line_is_fitted_and_noise_is_not() -> None:
+    random = np.random.default_rng(2)
+    noise = 1 + 0.05 * random.random((200, 480))
+    assert np.mean([fit_drift(row, 0.01).sure for row in noise]) <= 0.03
+    rising = fit_drift(noise[0] * np.linspace(1, 1.3, 480), 0.05)
+    assert rising.sure and rising.share == pytest.approx(0.26, abs=0.03)
+    step = np.where(np.arange(480) < 240, 1.0, 1.4)
+    assert fit_drift(noise[1] * step, 0.05).sure
+    assert not fit_drift(np.ones(10)).sure

@@ -112,7 +112,7 @@ def test_batches_stay_within_the_profile():
 def test_a_gpu_evaluates_at_the_batch_that_is_measured_and_never_at_another():
     info = engines.TensorInfo(name="x", shape=("batch", 1, 8, 8), dtype="float32")
     profile = Batch(min=1, opt=2, max=16)
-    assert batch_rows(info, None, profile) == (8, False)
+    assert batch_rows(info, None, profile) == (2, False)
     assert batch_rows(info, None, profile, gpu=True) == (2, True)
     assert batch_rows(info, 4, profile, gpu=True) == (4, True)
     assert batch_rows(info, None, None, gpu=True) == (8, True)

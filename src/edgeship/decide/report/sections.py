@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from edgeship.charts import row_charts
 from edgeship.decide.finished_run import FinishedRun
-from edgeship.decide.report import accuracy, engine_layers, export_and_calibration, numbers, pictures, timing, verdict
+from edgeship.decide.report import (
+    accuracy,
+    engine_layers,
+    export_and_calibration,
+    inside_engine,
+    numbers,
+    pictures,
+    timing,
+    verdict,
+)
 from edgeship.decide.report.blocks import Block, Cell, Code, Column, Facts, Fold, Page, Prose, Row, Section, Table
 from edgeship.decide.report.view import TargetView, targets
 from edgeship.results import RunResult, StageRun
@@ -21,6 +30,7 @@ PER_TARGET: tuple[Callable[[TargetView, str], Section | None], ...] = (
     accuracy.accuracy_section,
     pictures.changed_section,
     engine_layers.audit_section,
+    inside_engine.inside_section,
     engine_layers.sensitivity_section,
     engine_layers.search_section,
 )

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgeship.data.feeds import noise
 from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, processor
-from edgeship.engines.onnx_file import read_nodes
+from edgeship.engines.onnx_file import read_nodes, read_weight_shapes
 from edgeship.engines.ort.cpu import CpuRunner, shapes_of
 from edgeship.engines.ort.profile import Origins, Ran, audit_of, read_profile
 from edgeship.engines.ort.session import CUDA, SessionRequest, library, make_session, tensors, translated
@@ -206,7 +206,7 @@ def audit(engine: Path, request: BuildRequest, options: OpenOptions) -> Audit:
                 expected=f"all of them on {CUDA}",
                 do="use device = 'cpu' for this candidate, or a precision the CUDA provider has kernels for",
             )
-    origins = Origins(read_nodes(request.onnx))
+    origins = Origins(read_nodes(request.onnx), read_weight_shapes(request.onnx))
     if options.device == "cpu":
         return audit_of(ran, request.precision, request.keep, origins)
     found = audit_of(ran, request.precision, request.keep, origins, tf32=options.tf32)
@@ -369,7 +369,7 @@ def _refuse_missing(request: BuildRequest, options: OpenOptions, file: Path, scr
     if asked == "fp32":
         return
     ran = profile(file, options, request.target, scratch)
-    found = audit_of(ran, asked, request.keep, Origins(read_nodes(request.onnx)))
+    found = audit_of(ran, asked, request.keep, Origins(read_nodes(request.onnx), read_weight_shapes(request.onnx)))
     half = asked in _HALF and not any("fp16" in item.touches for item in ran if item.operator != "Cast")
     if not half and (found.achieved or not found.missed):
         return

@@ -7,19 +7,28 @@ the user's (``r0_nchwc``, ``conv3_token_10``); they are followed back through th
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeship.config import Precision
 from edgeship.engines.onnx_file import Node
+from edgeship.engines.products import (
+    ACCEPTED,
+    Product,
+    convolution_macs,
+    matches,
+    product_macs,
+    shares,
+    transposed_macs,
+)
 from edgeship.errors import EngineError
-from edgeship.results import Audit, AuditedLayer
+from edgeship.results import Audit, AuditedLayer, EngineLayer
 
 CONVOLUTIONS = (
     "Conv",
@@ -49,8 +58,12 @@ PRODUCTS = (
     "QAttention",
     "MultiHeadAttention",
 )
+RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
+"""Counted apart, and not among the products."""
+QUANTIZES = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 REFORMATS = ("ReorderInput", "ReorderOutput", "Transpose", "Cast", "MemcpyToHost", "MemcpyFromHost")
 _KIND = dict.fromkeys(CONVOLUTIONS, "Conv") | dict.fromkeys(PRODUCTS, "MatMul")
+_CARRYING = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity", "Transpose", "Reshape")
 _TYPES = {
     "float": "fp32",
     "float16": "fp16",
@@ -75,7 +88,13 @@ class Ran:
     precision: str
     touches: frozenset[str]
     """Precisions of all its tensors."""
+    output: str
+    """Precision of its first output; empty where it has none."""
     microseconds: float
+    taken: tuple[int, ...] = ()
+    """Shape of the first input; onnxruntime does not tell those of weights that it packed."""
+    given: tuple[int, ...] = ()
+    """Shape of the first output."""
 
     @property
     def kind(self) -> str | None:
@@ -110,8 +129,15 @@ def _ran(same: list[dict[str, Any]]) -> Ran:
         provider=first.get("provider", ""),
         precision=_precision(first.get("op_name", ""), types),
         touches=frozenset(types),
+        output=_TYPES.get(outputs[0], outputs[0]) if outputs else "",
         microseconds=float(statistics.median(event["dur"] for event in same)),
+        taken=_first_shape(first.get("input_type_shape")),
+        given=_first_shape(first.get("output_type_shape")),
     )
+
+
+def _first_shape(told: list[dict[str, list[int]]] | None) -> tuple[int, ...]:
+    return tuple(next(iter(told[0].values()), ())) if told else ()
 
 
 def _precision(operator: str, types: list[str]) -> str:
@@ -124,8 +150,9 @@ def _precision(operator: str, types: list[str]) -> str:
 class Origins:
     """From the name of an optimized node to the node of the candidate's graph that it came from."""
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
+    def __init__(self, nodes: Iterable[Node], weights: Mapping[str, tuple[int, ...]] | None = None) -> None:
         nodes = tuple(nodes)
+        self._weights = weights or {}
         self._by_name = {node.name: node for node in nodes if node.name}
         self._producer = {output: node for node in nodes for output in node.outputs}
 
@@ -139,6 +166,29 @@ class Origins:
             node = next((self._producer[name] for name in node.inputs if name in self._producer), None)
         return node or Node(plain or ran.operator, ran.operator, (), ())
 
+    def macs(self, ran: Ran, node: Node) -> float | None:
+        """Multiply-accumulates of a convolution or product; None where its shapes are not known."""
+        weights = self._stored(node.inputs[1]) if len(node.inputs) > 1 else ()
+        if ran.kind == "Conv":
+            if not weights:
+                return None
+            transposed = node.operator == "ConvTranspose"
+            return transposed_macs(ran.taken, weights) if transposed else convolution_macs(ran.given, weights)
+        if len(weights) == 2 and ran.given:
+            return convolution_macs(ran.given, (1, math.prod(weights) // max(ran.given[-1], 1)))
+        return product_macs(ran.taken, ran.given)
+
+    def _stored(self, name: str) -> tuple[int, ...]:
+        """The shape of the weights behind a tensor: through Q/DQ, casts and transposes."""
+        for _ in range(8):
+            if name in self._weights:
+                return self._weights[name]
+            node = self._producer.get(name)
+            if node is None or node.operator not in _CARRYING or not node.inputs:
+                break
+            name = node.inputs[0]
+        return ()
+
 
 def audit_of(
     ran: tuple[Ran, ...], asked: Precision, keep: tuple[str, ...], origins: Origins, *, tf32: bool = False
@@ -148,58 +198,70 @@ def audit_of(
     missed: list[AuditedLayer] = []
     kept: list[str] = []
     overruled: list[str] = []
-    right = wanted = 0
-    accepted = accepted_precisions(asked)
+    products: list[Product] = []
     for item in ran:
+        if item.operator in RECURRENT:
+            counts["Recurrent"][item.precision] += 1
         if item.kind is None:
             continue
         counts[item.kind][item.precision] += 1
         node = origins.of(item)
-        if is_kept(node, keep):
+        spared = matches(keep, (node.name,), (node.operator,))
+        products.append(Product(item.precision, origins.macs(item, node), spared))
+        if spared:
             kept.append(node.name)
-            if item.precision in accepted and item.precision == "int8":
+            if item.precision == "int8":
                 overruled.append(node.name)
-            continue
-        wanted += 1
-        if item.precision in accepted:
-            right += 1
-        else:
+        elif item.precision not in ACCEPTED[asked]:
             missed.append(AuditedLayer(name=node.name, operator=item.operator, precision=item.precision))
+    found = shares(products, asked)
     notes = []
     if tf32 and asked == "fp32":
         notes.append("TF32 was allowed: fp32 convolutions and products may round their inputs to 10 bits of mantissa")
     if overruled:
         notes.append(f"kept on request, yet onnxruntime runs them in INT8: {', '.join(overruled)}")
-    if not wanted:
-        notes.append("no convolution or matrix product outside the kept ones: there is nothing to compare")
+    if found.achieved is None:
+        notes.append(f"no convolution or matrix product outside the kept ones: nothing to judge runs in {asked}")
     return Audit(
         source="profile",
         asked=asked,
-        layers={kind: dict(found) for kind, found in sorted(counts.items())},
-        achieved=right / wanted if wanted else 1.0,
+        layers={kind: dict(each) for kind, each in sorted(counts.items())},
+        achieved=1.0 if found.achieved is None and _only_float(ran, asked) else found.achieved,
+        arithmetic=found.arithmetic,
+        kept_share=found.kept,
+        weighed_by=found.weighed_by,
         missed=tuple(missed),
         kept=tuple(kept),
         reformats=sum(item.operator in REFORMATS for item in ran),
         notes=tuple(notes + elsewhere(ran)),
         hottest=hottest(ran),
+        order=tuple(layer_of(item, origins.of(item)) for item in ran),
     )
 
 
-def accepted_precisions(asked: Precision) -> frozenset[str]:
-    """The kernel precisions that count as ``asked``. Kept nodes are judged apart."""
-    table: Mapping[str, str] = {"fp32": "fp32", "fp16": "fp16", "fp8": "fp8"}
-    return frozenset({table.get(asked, "int8")})
+def layer_of(ran: Ran, node: Node) -> EngineLayer:
+    """A node as it ran, as a layer of the engine; ``node``: what it came from."""
+    role: Literal["product", "quantize", "reformat", "other"] = "other"
+    if ran.kind is not None:
+        role = "product"
+    elif ran.operator in QUANTIZES:
+        role = "quantize"
+    elif ran.operator in REFORMATS:
+        role = "reformat"
+    return EngineLayer(
+        name=ran.name,
+        kind=ran.operator,
+        precision=ran.precision,
+        output=ran.output,
+        role=role,
+        nodes=(node.name,) if node.name else (),
+        ms=ran.microseconds / 1000,
+    )
 
 
-def is_kept(node: Node, keep: tuple[str, ...]) -> bool:
-    """Whether a node name or an ``op:Kind`` pattern of ``keep`` names this node."""
-    for pattern in keep:
-        if pattern.startswith("op:"):
-            if fnmatchcase(node.operator, pattern[3:]):
-                return True
-        elif node.name == pattern or fnmatchcase(node.name, pattern):
-            return True
-    return False
+def _only_float(ran: tuple[Ran, ...], asked: Precision) -> bool:
+    """Whether fp32 was asked for and no node of any kind touches a lower precision."""
+    return asked == "fp32" and not any(item.touches & {"fp16", "bf16", "int8"} for item in ran)
 
 
 def hottest(ran: tuple[Ran, ...], count: int = 8) -> tuple[tuple[str, float], ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import re
 from collections import Counter
@@ -11,9 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeship.config import Precision
+from edgeship.engines.products import (
+    ACCEPTED,
+    Product,
+    convolution_macs,
+    matches,
+    product_macs,
+    shares,
+    transposed_macs,
+)
 from edgeship.engines.trt.flavour import dtype_name
 from edgeship.errors import EngineError
-from edgeship.results import Audit, AuditedLayer
+from edgeship.results import Audit, AuditedLayer, EngineLayer
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -24,16 +32,6 @@ HEAVY = {"CONVOLUTION": "Conv", "DECONVOLUTION": "ConvTranspose", "MATRIX_MULTIP
 ALIASES = {"MatMul": ("MatMul", "Gemm")}
 SEE_THROUGH = frozenset({"SHUFFLE", "IDENTITY", "SQUEEZE", "UNSQUEEZE"})
 """Layers between a dequantize and its user that move values and leave them as they are."""
-WANTED: dict[Precision, frozenset[str]] = {
-    "fp32": frozenset({"fp32", "tf32"}),
-    "fp16": frozenset({"fp16"}),
-    "int8": frozenset({"int8"}),
-    "int8-fp16": frozenset({"int8"}),
-    "int8-fp32": frozenset({"int8"}),
-    "fp8": frozenset({"fp8"}),
-    "implicit": frozenset({"int8"}),
-}
-"""What a convolution or matrix product must run in for each asked-for precision."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,16 @@ class Layer:
     operator: str = ""
     reformat: bool = False
     fused: tuple[str, ...] = ()
+    macs: float | None = None
+    """Multiply-accumulates of a convolution or matrix product for one batch, where the shapes are told."""
+    label: str = ""
+    """The engine's own name of it; empty: ``name``."""
+    output: str = ""
+    """The type of its first output; empty where the report does not tell it."""
+    quantize: bool = False
+    """Whether it only quantizes or dequantizes."""
+    detail: str = ""
+    """Of a convolution: kernel, output maps, stride, groups."""
 
 
 def read_network(network: trt.INetworkDefinition) -> list[Layer]:
@@ -62,8 +70,22 @@ def read_network(network: trt.INetworkDefinition) -> list[Layer]:
         kind = layer.type.name
         operator = HEAVY.get(kind, "")
         precision = _typed(layer, producers) if operator else _output_type(layer)
-        found.append(Layer(onnx_name(layer.metadata, layer.name), kind, precision, operator))
+        macs = _network_macs(layer) if operator else None
+        found.append(Layer(onnx_name(layer.metadata, layer.name), kind, precision, operator, macs=macs))
     return found
+
+
+def _network_macs(layer: trt.ILayer) -> float | None:
+    """Multiply-accumulates of a layer of the network for one row: a dynamic axis counts as one."""
+    tensors = [layer.get_input(index) for index in range(min(layer.num_inputs, 2))]
+    shapes = [[abs(int(axis)) for axis in tensor.shape] for tensor in tensors if tensor is not None]
+    output = [abs(int(axis)) for axis in layer.get_output(0).shape]
+    kind = layer.type.name
+    if kind == "MATRIX_MULTIPLY" and shapes:
+        return product_macs(shapes[0], output)
+    if kind in ("CONVOLUTION", "DECONVOLUTION") and len(shapes) == 2:
+        return convolution_macs(output, shapes[1]) if kind == "CONVOLUTION" else transposed_macs(shapes[0], shapes[1])
+    return None
 
 
 def _typed(layer: trt.ILayer, producers: dict[str, trt.ILayer]) -> str:
@@ -160,7 +182,79 @@ def _inspected(item: dict[str, Any], nodes: Mapping[str, str]) -> Layer:
     fused = onnx_names(str(item.get("Metadata", "")))
     kinds = ALIASES.get(operator, (operator,))
     name = next((name for name in fused if nodes.get(name) in kinds), next(iter(fused), str(item.get("Name", ""))))
-    return Layer(name, layer_type or kind, _inspected_type(item), operator, reformat, fused)
+    macs = _inspected_macs(item, operator) if operator else None
+    label, outputs = str(item.get("Name", "")), item.get("Outputs") or [{}]
+    output = type_in_text(str(outputs[0].get("Format/Datatype", ""))) if isinstance(outputs[0], dict) else ""
+    quantize = reformat and str(item.get("Origin", "")) == "QDQ"
+    told = (label, output, quantize, _detail(item) if operator else "")
+    return Layer(name, layer_type or kind, _inspected_type(item), operator, reformat, fused, macs, *told)
+
+
+def _detail(item: dict[str, Any]) -> str:
+    """Kernel, output maps, stride and groups of a convolution, as far as the report tells them."""
+    parts = []
+    kernel, maps, stride, groups = (item.get(key) for key in ("Kernel", "OutMaps", "Stride", "Groups"))
+    if isinstance(kernel, list) and kernel:
+        parts.append("×".join(map(str, kernel)))
+    if isinstance(maps, int):
+        parts.append(f"{maps} maps")
+    if isinstance(stride, list) and any(step != 1 for step in stride):
+        parts.append(f"stride {'×'.join(map(str, dict.fromkeys(stride)))}")
+    if isinstance(groups, int) and groups > 1:
+        parts.append(f"{groups} groups")
+    return ", ".join(parts)
+
+
+def layers_of(layers: Iterable[Layer]) -> tuple[EngineLayer, ...]:
+    """The layers of an engine as results tell them, without times."""
+    return tuple(
+        EngineLayer(
+            name=layer.label or layer.name,
+            kind=layer.operator or layer.kind,
+            precision=layer.precision,
+            output=layer.output,
+            role=_role(layer),
+            nodes=layer.fused or named_nodes(layer.label),
+            detail=layer.detail,
+        )
+        for layer in layers
+    )
+
+
+def _role(layer: Layer) -> Literal["product", "quantize", "reformat", "other"]:
+    if layer.operator:
+        return "product"
+    if layer.quantize:
+        return "quantize"
+    return "reformat" if layer.reformat or layer.kind == "NoOp" else "other"
+
+
+def named_nodes(label: str) -> tuple[str, ...]:
+    """The nodes that a fused layer's name joins: ``Conv_5 + Add_6 + Relu_7``. Empty for layers of the builder's own."""
+    if not label or label.startswith(("Reformatting CopyNode", "copied_", "reshape_")):
+        return ()
+    return tuple(part.strip() for part in label.split(" + "))
+
+
+def _inspected_macs(item: dict[str, Any], operator: str) -> float | None:
+    """Multiply-accumulates from the shapes and the number of weights that the inspector tells."""
+    taken, given = (_dimensions(item.get(side)) for side in ("Inputs", "Outputs"))
+    weights = item.get("Weights")
+    count = weights.get("Count") if isinstance(weights, dict) else None
+    if not taken or not given:
+        return None
+    if isinstance(count, int) and count > 0 and operator == "Conv" and len(given) > 1:
+        return convolution_macs(given, [given[1], count // given[1]]) if given[1] > 0 else None
+    if isinstance(count, int) and count > 0 and operator == "ConvTranspose" and len(taken) > 1:
+        return transposed_macs(taken, [taken[1], count // taken[1]]) if taken[1] > 0 else None
+    return product_macs(taken, given) if operator == "MatMul" else None
+
+
+def _dimensions(side: Any) -> list[int]:
+    """The dimensions of the first tensor of a side; empty where they are not told."""
+    first = side[0] if isinstance(side, list) and side else None
+    found = first.get("Dimensions") if isinstance(first, dict) else None
+    return list(found) if isinstance(found, list) and all(isinstance(axis, int) for axis in found) else []
 
 
 def _inspected_type(item: dict[str, Any]) -> str:
@@ -185,15 +279,9 @@ def type_in_text(text: str) -> str:
     return next((name for name, pattern in marks if re.search(pattern, lowered)), "")
 
 
-def is_kept(layer: Layer, keep: Iterable[str]) -> bool:
+def is_kept(layer: Layer, keep: Sequence[str]) -> bool:
     """Whether a pattern of the user's keeps a node of it in high precision: a name, a shell pattern or ``op:Kind``."""
-    kinds = ALIASES.get(layer.operator, (layer.operator,))
-    return any(
-        pattern[3:] in kinds
-        if pattern.startswith("op:")
-        else any(fnmatch.fnmatchcase(name, pattern) for name in (layer.name, *layer.fused))
-        for pattern in keep
-    )
+    return matches(keep, (layer.name, *layer.fused), ALIASES.get(layer.operator, (layer.operator,)))
 
 
 def summarize(
@@ -206,8 +294,8 @@ def summarize(
     heavy = [layer for layer in layers if layer.operator]
     kept = [layer for layer in heavy if is_kept(layer, keep)]
     judged = [layer for layer in heavy if layer not in kept]
-    missed = [layer for layer in judged if layer.precision not in WANTED[asked]]
-    achieved = 1.0 - len(missed) / len(judged) if judged else 1.0
+    missed = [layer for layer in judged if layer.precision not in ACCEPTED[asked]]
+    found = shares([Product(layer.precision, layer.macs, layer in kept) for layer in heavy], asked)
     notes = _notes(judged, missed, asked, source)
     overruled = [layer.name for layer in kept if layer.precision == "int8"]
     if overruled:
@@ -216,26 +304,39 @@ def summarize(
         source=source,
         asked=asked,
         layers={kind: dict(sorted(count.items())) for kind, count in sorted(counts.items())},
-        achieved=achieved,
+        achieved=1.0 if found.achieved is None and _only_float(layers, asked) else found.achieved,
+        arithmetic=found.arithmetic,
+        kept_share=found.kept,
+        weighed_by=found.weighed_by,
         missed=tuple(
             AuditedLayer(name=layer.name, operator=layer.operator, precision=layer.precision) for layer in missed
         ),
         kept=tuple(dict.fromkeys(layer.name for layer in kept)),
         reformats=sum(layer.reformat for layer in layers) if source == "engine" else None,
         notes=notes,
+        order=layers_of(layers) if source == "engine" else (),
     )
 
 
 def _notes(judged: Sequence[Layer], missed: Sequence[Layer], asked: Precision, source: str) -> tuple[str, ...]:
     notes = []
     if not judged:
-        notes.append("no convolution or matrix product was found, so nothing could miss the asked-for precision")
+        notes.append("no convolution or matrix product outside the kept ones: nothing could be judged")
     if judged and len(missed) == len(judged):
         got = Counter(layer.precision for layer in missed).most_common(1)[0][0]
         notes.append(f"asked for {asked}, got {got} everywhere")
     if source == "network":
         notes.append("read from the parsed, strongly typed network: the builder may fuse layers, not change types")
     return tuple(notes)
+
+
+def _only_float(layers: Sequence[Layer], asked: Precision) -> bool:
+    """Whether fp32 was asked for and no layer of any kind computes in a lower precision."""
+    return (
+        asked == "fp32"
+        and bool(layers)
+        and not any(layer.precision in ("fp16", "bf16", "int8", "fp8") for layer in layers)
+    )
 
 
 def declared(layers: Sequence[Layer]) -> Precision:

@@ -85,7 +85,7 @@ def test_every_part_is_shown(page: Parsed) -> None:
         "environment",
         "reproduce",
     }
-    names = ("rules", "candidates", "latency", "accuracy", "images", "audit", "search", "baselines")
+    names = ("rules", "candidates", "latency", "accuracy", "images", "audit", "inside", "search", "baselines")
     per_target = {f"target-{n}-{name}" for n in (1, 2) for name in names}
     assert sections == shared | per_target | {"target-1-sensitivity"}
     for words in (
@@ -113,6 +113,16 @@ def test_several_targets_stand_side_by_side_in_one_table(run: FinishedRun) -> No
     assert table.rows[0].cells[2].text == "int8" and table.rows[0].emphasis
     one = changed(run, decisions=run.result.decisions[:1])
     assert "Targets side by side" not in render(one) and "Targets side by side" in render(run)
+
+
+def test_the_layers_stand_in_order_with_their_island_and_the_difference_says_why(page: Parsed) -> None:
+    assert "Inside the engine: int8" in page.text
+    assert "1 island of float between INT8 layers: /act/Sigmoid (0.660 ms with its boundaries)" in page.text
+    assert "int8 is slower than fp32: its layers take 2.100 ms against 1.050 ms" in page.text
+    assert "from /stem/Conv, /stem/Relu" in page.text
+    listing = page.text[page.text.index("Layers of int8 in order") :]
+    order = [listing.index(word) for word in ("q_in", "/stem/Conv <script>", "dq ", "/act/Sigmoid", "reorder")]
+    assert order == sorted(order)
 
 
 def test_hostile_names_stay_text(page: Parsed) -> None:
@@ -235,7 +245,7 @@ def test_drops_of_the_first_quantized_candidate_stand_open_when_fp32_is_chosen(r
 def test_a_picture_that_was_changed_is_refused(tmp_path: Path) -> None:
     run = samples.rich(tmp_path, candidates=2)
     (tmp_path / "stages" / "changes-workstation" / "small.png").write_bytes(b"\x89PNG other")
-    with pytest.raises(ArtifactError, match=r"small\.png has changed since the run wrote it"):
+    with pytest.raises(ArtifactError, match=r"small\.png has changed"):
         render(run)
 
 

@@ -1,0 +1,243 @@
+"""edgeship.toml → a checked :class:`edgeship.config.Config`. Every problem of a file is reported at once."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from edgeship.config import LOW_CONFIDENCE, Config, Section, baselines_for
+from edgeship.errors import ConfigError, UserInputError
+from edgeship.files import read_text
+from edgeship.text import nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - Python 3.10
+    import tomli as tomllib
+
+FILE = "edgeship.toml"
+"""The name of a config file."""
+
+
+def load(path: Path, changes: Sequence[str] = ()) -> Config:
+    """Read and check a config file.
+
+    Args:
+        path: The file, or a folder that holds an ``edgeship.toml``.
+        changes: Settings that replace those of the file, such as ``gate.max_drop.top1=0.01``; a value is TOML, or a
+            word.
+
+    Raises:
+        UserInputError: The file is absent or not TOML, or a change is not ``key=value``.
+        ConfigError: Every unknown key and wrong value, at once.
+    """
+    if path.is_dir():
+        if not (path / FILE).is_file():
+            raise UserInputError(f"{path} is a folder without {FILE}", expected="a config file", do="edgeship init")
+        path = path / FILE
+    try:
+        raw = tomllib.loads(read_text(path))
+    except FileNotFoundError:
+        raise UserInputError(f"no config file at {path}", do="edgeship init") from None
+    except PermissionError:
+        raise UserInputError(f"{path} cannot be read", do="change its permissions") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserInputError(f"{path} is not valid TOML: {error}", do="fix that line and run again") from None
+    for change in changes:
+        _change(raw, change)
+    return check(raw, path)
+
+
+def check(raw: dict[str, Any], path: Path) -> Config:
+    """The config that the tables of ``path`` say; relative paths are those of its folder. Raises ConfigError."""
+    reserved = [f"{key}: unknown key" for key in ("root", "file") if key in raw]
+    if reserved:
+        raise ConfigError(reserved, where=str(path))
+    root = path.resolve().parent
+    try:
+        config = Config.model_validate({**raw, "root": root, "file": path.resolve()})
+    except ValidationError as error:
+        raise ConfigError(_problems(error), where=str(path)) from None
+    problems = _cross_checks(config, raw)
+    if problems:
+        raise ConfigError(problems, where=str(path))
+    return _absolute(config, root)
+
+
+def _change(raw: dict[str, Any], change: str) -> None:
+    """Put one ``table.key=value`` into the tables of a file."""
+    key, separator, text = change.partition("=")
+    *tables, name = (part.strip() for part in key.split("."))
+    if not separator or not name or not all(tables):
+        raise UserInputError(f"--set {change!r} is not key=value", expected="--set gate.max_drop.top1=0.01")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    place = raw
+    for table in tables:
+        inner = place.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise UserInputError(f"--set {change!r}: {table} is not a table", expected="--set table.key=value")
+        place = inner
+    place[name] = value
+
+
+def _problems(error: ValidationError) -> list[str]:
+    found = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        where = ".".join(location)
+        if item["type"] == "extra_forbidden":
+            known = _siblings(location[:-1])
+            guess = nearest(location[-1], known)
+            hint = f"did you mean {guess!r}?" if guess else f"known here: {', '.join(sorted(known))}"
+            found.append(f"{where}: unknown key; {hint}")
+        elif item["type"] == "missing":
+            found.append(f"{where}: missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            message = message[:1].lower() + message[1:]
+            value = item["input"]
+            shown = "" if isinstance(value, dict) else f", found {value!r}"
+            found.append(f"{where}: {message}{shown}{_nearest_choice(item, value)}")
+    return list(dict.fromkeys(found))
+
+
+def _nearest_choice(item: Any, value: object) -> str:
+    expected = str(item.get("ctx", {}).get("expected", ""))
+    choices = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
+    match = nearest(str(value), choices)
+    return f"; did you mean {match!r}?" if match else ""
+
+
+def _siblings(location: list[str]) -> list[str]:
+    """The valid keys of the table at ``location``."""
+    model: type[BaseModel] = Config
+    for part in location:
+        if part not in model.model_fields:
+            continue
+        inner = _section_type(model.model_fields[part].annotation)
+        if inner is None:
+            return []
+        model = inner
+    return [name for name in model.model_fields if name not in ("root", "file")]
+
+
+def _section_type(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _section_type(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
+    found = []
+    if config.targets and "target" in raw:
+        found.append("target and targets: use one of the two")
+    quantized = [p for p in config.candidates.precisions if p not in ("fp32", "fp16")]
+    sources = [config.calibration.images, config.calibration.npz, config.calibration.cache]
+    if (quantized or config.candidates.search) and not any(sources):
+        found.append(
+            f"calibration.images: missing, and candidates.precisions asks for {', '.join(quantized) or 'a search'}; "
+            "INT8 needs frames from the deployment camera (random data is never used)"
+        )
+    if (config.calibration.images or config.calibration.npz) and config.calibration.images and not config.preprocess:
+        found.append("preprocess: missing; images need it (calibration, evaluation and the vehicle share it)")
+    gate = config.gate
+    budgets = [("p50", gate.latency_p50_ms), ("p90", gate.latency_p90_ms), ("p99", gate.latency_p99_ms)]
+    known = [(name, value) for name, value in budgets if value is not None]
+    for (low, a), (high, b) in itertools.pairwise(known):
+        if a > b:
+            found.append(
+                f"gate.latency_{low}_ms = {a} and gate.latency_{high}_ms = {b} contradict: {low} is never over {high}"
+            )
+    if ":" not in config.evaluation.task:
+        tables = {"max_drop": gate.max_drop, "critical": gate.critical, "min": gate.min}
+        for table, limits in tables.items():
+            effect = "asks for what nothing reaches" if table == "min" else "allows to lose everything"
+            found += [
+                f"gate.{table}.{name} = {limit:g}: limits are fractions of 1, so this {effect}; "
+                f"{limit:g} points are {limit / 100:g}"
+                for name, limit in limits.items()
+                if limit >= 1
+            ]
+    measured = config.evaluation.images is not None
+    needs = [name for name in ("max_drop", "critical", "min", "critical_min") if getattr(gate, name)]
+    if needs and not measured:
+        found.append(f"evaluation.images: missing, and gate.{needs[0]} needs labelled images")
+    if gate.confidence < LOW_CONFIDENCE and not gate.accept_low_confidence:
+        found.append(
+            f"gate.confidence: {gate.confidence:g} lets one SHIP in {1 / max(1 - gate.confidence, 1e-9):.2g} be false; "
+            "use 0.95, or say that you mean it with accept_low_confidence = true"
+        )
+    found += _baseline_problems(config)
+    for name, target in config.all_targets().items():
+        label = "target" if not config.targets else f"targets.{name}"
+        if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
+            found.append(f"candidates.precisions: implicit is TensorRT 10's, {label}.engine is onnxruntime; use int8")
+        if target.engine != "onnxruntime" and not target.device.startswith("cuda"):
+            found.append(f'{label}.device: {target.engine} runs on a GPU, found {target.device!r}; use "cuda:0"')
+        if gate.clock == "device" and not target.device.startswith("cuda"):
+            found.append(
+                f'gate.clock: "device" reads the device\'s own clock, and {label}.device = {target.device!r} has none; '
+                'use "wall" or "auto"'
+            )
+        if target.engine != "tensorrt-rtx" and target.compute_capability:
+            found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
+    return found
+
+
+def _baseline_problems(config: Config) -> list[str]:
+    """Baselines that no target can run."""
+    wanted = config.benchmark.baseline
+    if not wanted:
+        return []
+    if Path(config.model.source).suffix == ".onnx":
+        return [f"benchmark.baseline: model.source is {config.model.source}, and PyTorch runs no ONNX file; remove one"]
+    devices = dict.fromkeys(target.device for target in config.all_targets().values() if target.host is None)
+    if not devices:
+        return ["benchmark.baseline: PyTorch is timed on targets of this machine, and every target names a host"]
+    known = list(dict.fromkeys(name for device in devices for name in baselines_for(device)))
+    return [
+        f"benchmark.baseline: {name} does not run on {', '.join(devices)}; use {', '.join(known)}"
+        for name in wanted
+        if name not in known
+    ]
+
+
+def _absolute(config: Config, root: Path) -> Config:
+    """Make every relative path of the file relative to the file."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, Path) and value != root:
+            whole = value.expanduser() if str(value).startswith("~") else value
+            return whole if whole.is_absolute() or _is_reference(str(whole)) else root / whole
+        if isinstance(value, Section):
+            return value.model_copy(update={name: walk(getattr(value, name)) for name in type(value).model_fields})
+        if isinstance(value, tuple):
+            return tuple(walk(item) for item in value)
+        if isinstance(value, dict):
+            return {key: walk(item) for key, item in value.items()}
+        return value
+
+    result: Config = walk(config)
+    source = Path(result.model.source)
+    if source.suffix in (".onnx", ".pt2"):
+        model = result.model.model_copy(update={"source": str(walk(source))})
+        result = result.model_copy(update={"model": model})
+    return result
+
+
+def _is_reference(text: str) -> bool:
+    """Whether a value is ``module:callable`` rather than a path."""
+    module, separator, name = text.partition(":")
+    return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
