@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeship.decide import rulebook
-from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.results import Decision, Look, Looks, read, write
@@ -21,11 +20,11 @@ def _known(run: Run) -> tuple[Look, ...]:
     return read(Looks, _place(run)).looks if _place(run).is_file() else ()
 
 
-def _this(run: Run, reference: TargetTrials, trials: TargetTrials) -> Look:
-    """The look that this run takes: the model, the images and the engines."""
+def _this(reference: TargetTrials, trials: TargetTrials) -> Look:
+    """The look that this run takes: the model (its fp32 engine), the images and the trials."""
     _, base, _ = reference.trials[0]
     return Look(
-        model=run.result(SLIM).model.sha256,
+        model=base.build.engine.sha256 if base.build is not None else "",
         target=trials.name,
         images=base.evaluation.images_sha256 if base.evaluation is not None else "",
         trials=tuple(sorted(folder.name for folder in trials.folders())),
@@ -34,7 +33,7 @@ def _this(run: Run, reference: TargetTrials, trials: TargetTrials) -> Look:
 
 def earlier(run: Run, reference: TargetTrials, trials: TargetTrials) -> int:
     """How many undecided looks at this model came before: at other images, or at other engines."""
-    this = _this(run, reference, trials)
+    this = _this(reference, trials)
     place = (this.model, this.target)
     before = {(look.images, look.trials) for look in _known(run) if (look.model, look.target) == place}
     return len(before - {(this.images, this.trials)})
@@ -44,6 +43,6 @@ def record(run: Run, reference: TargetTrials, trials: TargetTrials, decision: De
     """Remember a verdict that more images could have decided."""
     rules = [rule for judged in decision.judged for rule in rulebook.of_kind(judged.rules, "accuracy")]
     undecided = any(rule.outcome == "inconclusive" and rule.measured is not None for rule in rules)
-    look, known = _this(run, reference, trials), _known(run)
+    look, known = _this(reference, trials), _known(run)
     if decision.verdict == "INCONCLUSIVE" and undecided and look not in known:
         write(Looks(looks=(*known, look)), _place(run))

@@ -91,7 +91,7 @@ def test_percent_of_a_number_of_ones_own_is_refused():
     [
         (
             "max_drop = { top1 = 1 }",
-            "gate.max_drop.top1 = 1: limits are fractions of 1, so this allows to lose everything; 1 points are 0.01",
+            "gate.max_drop.top1 = 1: limits are fractions of 1",
         ),
         ("critical = { bag = 5 }", "5 points are 0.05"),
         ("min = { top1 = 90 }", "asks for what nothing reaches; 90 points are 0.9"),
