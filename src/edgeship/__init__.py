@@ -1,4 +1,8 @@
-"""edgeship: from a PyTorch vision model to an engine that may ship, with evidence."""
+"""edgeship: from a PyTorch vision model to an engine that may ship, with evidence.
+
+``ship``, ``check`` and ``open_run`` do on a workstation what the commands of these names do; ``load`` opens a bundle in
+the vehicle's program.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,22 @@ from edgeship.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from edgeship.api import check, open_run, ship
     from edgeship.runtime.model import load
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "check", "load", "open_run", "ship"]
+_PLACES = {
+    "load": "edgeship.runtime.model",
+    "ship": "edgeship.api",
+    "check": "edgeship.api",
+    "open_run": "edgeship.api",
+}
 
 
 def __getattr__(name: str) -> object:
-    """``edgeship.load`` without loading numpy at ``import edgeship``."""
-    if name == "load":
+    """A public function, imported when it is first asked for: ``import edgeship`` loads nothing heavy."""
+    if name in _PLACES:
         import importlib
 
-        return importlib.import_module("edgeship.runtime.model").load
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'edgeship' has no attribute {name!r}")
