@@ -488,12 +488,13 @@ def calibrate(work: Path) -> dict[str, Any]:
 
 def _observation(path: Path, held: list[Any], device: str) -> dict[str, float]:
     from edgeship.prepare import graph
-    from edgeship.prepare.activations import Observer, open_session
+    from edgeship.prepare.activations import Observer
     from edgeship.prepare.inferred_graph import infer
     from edgeship.prepare.quantized_tensors import find_tensors
+    from edgeship.prepare.running import Running
 
     proto = infer(graph.load_onnx(path))
-    session = open_session(proto, device=device)
+    session = Running(proto, device=device)
     observer = Observer(proto, find_tensors(proto).observed, device=device)
     taken: dict[str, list[float]] = {"forward": [], "observed": []}
     for number in range(4):

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
@@ -33,6 +33,16 @@ Calibrator = Literal["entropy", "minmax"]
 ClockSetting = Literal["auto", "device", "wall"]
 Dim = int | str
 """A fixed axis, or the name of a dynamic one."""
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError('is not a device; use "cpu", or "cuda:0" for the first GPU')
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
+"""``cpu``, ``cuda:0``, ``cuda:1``, …; ``cuda`` is ``cuda:0``."""
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -67,6 +77,10 @@ class InputSpec(Section):
 class Model(Section):
     """Where the model comes from."""
 
+    name: str = ""
+    """What the model is called in reports and bundles. Default: its file's name, or its folder's."""
+    version: str = ""
+    """Its version, as the report's title and the history show it."""
     source: str
     """``module:callable`` that returns an ``nn.Module``, or a path to ``.onnx`` or ``.pt2``."""
     weights: Path | None = None
@@ -118,7 +132,7 @@ class Parity(Section):
     atol: Positive = 1e-3
     seeds: Count = 3
     images: Annotated[int, Field(ge=0)] = 4
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 class Calibration(Section):
@@ -138,7 +152,7 @@ class Calibration(Section):
     """Accept a plain TensorRT cache that carries no proof of where it came from."""
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 class Quantization(Section):
@@ -147,6 +161,8 @@ class Quantization(Section):
     keep: tuple[str, ...] = ()
     """Node names or shell patterns that stay in high precision; ``op:Softmax`` names an operator kind."""
     per_channel: bool = True
+    allow_noise: tuple[str, ...] = ()
+    """Outputs that may fall below 10 dB signal-to-noise against FP32; any other makes the candidate fail."""
 
 
 class Evaluation(Section):
@@ -205,7 +221,7 @@ class Target(Section):
     """Where candidates are built and tried, and the builder's options there."""
 
     engine: EngineName = "onnxruntime"
-    device: str = "cpu"
+    device: Device = "cpu"
     host: str | None = None
     """``user@name`` for trials over SSH; absent: this machine."""
     python: str = "python3"
@@ -250,6 +266,8 @@ class Candidates(Section):
     max_trials: Count = 24
     keep: tuple[str, ...] = ()
     """Patterns for one more candidate: INT8 with these nodes kept in high precision."""
+    keep_fp32: tuple[str, ...] = ()
+    """Patterns that the ``fp16`` candidate leaves in FP32, where values exceed FP16's range or resolution."""
     timeout_s: Positive | None = None
     """Longest time of one trial, from the start of its build to the end of its evaluation. A trial that takes longer
     is stopped and fails its candidate, not the run. Default: no limit."""

@@ -117,6 +117,12 @@ class ExportError(StageError):
     """torch.export or the ONNX exporter refused the model."""
 
 
+class QuantizeError(StageError):
+    """The graph cannot be made in the asked-for precision, or no longer answers as it did."""
+
+    exit_code = 2
+
+
 class ParityError(StageError):
     """PyTorch and ONNX disagree beyond tolerance."""
 

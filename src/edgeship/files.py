@@ -340,18 +340,21 @@ def peak_resident_mib() -> float | None:
 
 
 def _remembered(memory: Path) -> dict[str, list[Any]]:
-    """What a hasher wrote: path → size, modification time, inode, hash. A damaged file is worth nothing."""
+    """What a hasher wrote: path → size, times of modification and of change, inode, hash; nothing of a damaged file."""
     try:
         known = json.loads(read_text(memory))
     except (ValueError, RecursionError, UnsafeFile):
         return {}
     if not isinstance(known, dict):
         return {}
-    return {path: entry for path, entry in known.items() if isinstance(entry, list) and len(entry) == 4}
+    return {path: entry for path, entry in known.items() if isinstance(entry, list) and len(entry) == 5}
 
 
 class Hasher:
-    """SHA-256 of many files, remembered by path, size and modification time between runs. Safe from several threads.
+    """SHA-256 of many files, remembered by path, size and times between runs. Safe from several threads.
+
+    The time of change is the kernel's own: a file that was written to never looks as it did.
+
 
     Args:
         memory: The JSON file that remembers; absent: nothing is remembered.
@@ -369,10 +372,10 @@ class Hasher:
     def file(self, path: Path) -> str:
         """Hexadecimal SHA-256 of a file."""
         stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         known = self._known.get(str(path))
-        if known is not None and known[:3] == stamp:
-            return str(known[3])
+        if known is not None and known[:-1] == stamp:
+            return str(known[-1])
         digest = sha256_file(path)
         with self._lock:
             self._known[str(path)] = [*stamp, digest]

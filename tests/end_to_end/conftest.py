@@ -123,10 +123,13 @@ class Project:
         assert old in text
         self.config.write_text(text.replace(old, new))
 
+    def result(self) -> Any:
+        """The last run's result.json."""
+        return json.loads((self.out / "result.json").read_text())
+
     def stages(self) -> dict[str, bool]:
         """Stage name → whether the last run reused it."""
-        result = json.loads((self.out / "result.json").read_text())
-        return {item["name"]: item["cached"] for item in result["stages"]}
+        return {item["name"]: item["cached"] for item in self.result()["stages"]}
 
 
 def make_project(folder: Path, per_class: int = 6) -> Project:

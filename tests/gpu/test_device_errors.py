@@ -112,10 +112,11 @@ def test_calibration_does_not_fall_back_either(fp32: Path) -> None:
 import sys
 from pathlib import Path
 from edgeship.errors import DeviceError
+from edgeship.prepare.running import Running
 from edgeship.prepare import graph
-from edgeship.prepare.activations import open_session
+
 try:
-    open_session(graph.load_onnx(Path(sys.argv[1])), device="cuda:0")
+    Running(graph.load_onnx(Path(sys.argv[1])), device="cuda:0")
 except DeviceError as error:
     print(error)
     sys.exit(7)

@@ -2,7 +2,8 @@
 
     bundle/
       manifest.json      what is inside, with the sha256 and size of every other file
-      manifest.sig       optional: 64 raw bytes, Ed25519 over the bytes of manifest.json
+      manifest.sig       optional: 64 raw bytes, Ed25519 over the bytes of manifest.json; manifest.<key id>.sig for
+                         each of several keys
       engine<SUFFIX>     the engine as its library wrote it, with no header of ours
       model.onnx         what the engine can be rebuilt from
       calibration.cache  where the candidate is INT8, with calibration.cache.json, what the cache is bound to
@@ -13,8 +14,9 @@
 """
 
 from edgeship.bundle.manifest import MANIFEST, SIGNATURE, BundledFile, KnownAnswer, Manifest
+from edgeship.bundle.trust import Trust
 from edgeship.bundle.verify import Verified, opened, verify
-from edgeship.bundle.write import Contents, write, zip_bundle
+from edgeship.bundle.write import Contents, Release, release_bundle, sign_bundle, write, zip_bundle
 
 __all__ = [
     "MANIFEST",
@@ -23,8 +25,12 @@ __all__ = [
     "Contents",
     "KnownAnswer",
     "Manifest",
+    "Release",
+    "Trust",
     "Verified",
     "opened",
+    "release_bundle",
+    "sign_bundle",
     "verify",
     "write",
     "zip_bundle",

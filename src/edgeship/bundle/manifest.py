@@ -10,21 +10,38 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from edgeship.config import Arithmetic, Evaluation, Gate, Preprocess, Target
 from edgeship.errors import BundleError
+from edgeship.files import parse_json
 from edgeship.results import Calibrated, Candidate, Identity, Quantiles, Result, TensorInfo, VerdictWord
+from edgeship.text import line
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
+OPENSSF = "openssf.sig"
+"""An OpenSSF model signature over all other files."""
+STATEMENT = "provenance.dsse.json"
+"""The provenance statement with a signature of its own, as in-toto's tools read it."""
+MAX_SIGNATURES = 16
+SIGNATURE_BYTES = 64
+MAX_ENVELOPE_BYTES = 4 << 20
 BUNDLE_SCHEMA_VERSION = 1
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_FILES = 4096
 MAX_FILE_BYTES = 16 << 30
 MAX_TOTAL_BYTES = 32 << 30
 MAX_PATH_CHARS = 512
+LEAST_SNR_DB = 10.0
+LEAST_EQUAL = 0.9
+"""No manifest may ask less of the known answer: nonsense is near 0 dB."""
 
 GET_AGAIN = "do not load it; get the bundle again from where it was made"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Literal["engine", "model", "cache", "known-answer", "plugin", "evidence", "licence"]
+ReleaseNumber = Annotated[int, Field(ge=0, le=1 << 53)]
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$")]
+Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+"""UTC, ISO 8601."""
+_SIGNED_BY = re.compile(r"manifest\.[0-9a-f]{16}\.sig")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]*")
 
 
@@ -44,8 +61,8 @@ class KnownAnswer(Result):
     """
 
     path: str
-    min_snr_db: float
-    min_equal: Annotated[float, Field(ge=0, le=1)] = 0.99
+    min_snr_db: Annotated[float, Field(ge=LEAST_SNR_DB, le=1000)]
+    min_equal: Annotated[float, Field(ge=LEAST_EQUAL, le=1)] = 0.99
     arithmetic: Arithmetic | None = None
 
 
@@ -74,8 +91,8 @@ class Manifest(Result):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    kind: Literal["edgeship-bundle"] = "edgeship-bundle"
-    schema_version: Literal[1] = 1
+    kind: Literal["edgeship-bundle"]
+    schema_version: Literal[1]
     name: str
     created: str
     """UTC, ISO 8601."""
@@ -84,6 +101,11 @@ class Manifest(Result):
     verdict: VerdictWord
     sentence: str
     """The verdict in words."""
+    release: ReleaseNumber | None = None
+    """Grows with every bundle that is released of this model: an older one is known by it."""
+    model_id: ModelId | None = None
+    expires: Moment | None = None
+    """From then on the bundle is refused."""
     candidate: Candidate
     target_name: str
     target: Target
@@ -122,12 +144,14 @@ class Manifest(Result):
             raise ValueError(f"{len(files)} files; at most {MAX_FILES} are allowed")
         for path in files:
             check_path(path)
-            if path in (MANIFEST, SIGNATURE):
+            if path == MANIFEST or is_signature(path):
                 raise ValueError(f"{path} cannot list itself")
-        folded = {path.casefold() for path in files}
-        if len(folded) != len(files):
-            raise ValueError("two paths differ only in upper and lower case")
         parents = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+        spelled: dict[str, str] = {}
+        for name in (MANIFEST, SIGNATURE, *sorted(parents | set(files))):
+            before = spelled.setdefault(name.casefold(), name)
+            if before != name:
+                raise ValueError(f"{before!r} and {name!r} differ only in upper and lower case")
         clash = sorted(set(files) & parents)
         if clash:
             raise ValueError(f"{clash[0]} is both a file and a folder")
@@ -171,6 +195,21 @@ class Manifest(Result):
         return (axis, axis) if isinstance(axis, int) else (self.target.batch.min, self.target.batch.max)
 
 
+def signature_name(key_id: str) -> str:
+    """The file of one key's signature."""
+    return f"manifest.{key_id}.sig"
+
+
+def is_signature(name: str) -> bool:
+    """Whether a file of the bundle is a signature, which the manifest cannot list."""
+    return name in (SIGNATURE, OPENSSF, STATEMENT) or _SIGNED_BY.fullmatch(name) is not None
+
+
+def signature_limit(name: str) -> int:
+    """The most bytes of a signature file."""
+    return MAX_ENVELOPE_BYTES if name in (OPENSSF, STATEMENT) else SIGNATURE_BYTES
+
+
 def check_path(path: str) -> None:
     """Refuse any path that is not plainly inside the bundle.
 
@@ -193,12 +232,16 @@ def parse(data: bytes, where: str) -> Manifest:
     if len(data) > MAX_MANIFEST_BYTES:
         raise BundleError(f"{where}: the manifest has {len(data)} bytes", expected=f"at most {MAX_MANIFEST_BYTES}")
     try:
+        parse_json(data.decode("utf-8"))
         return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "the document"
+    except ValueError as error:
+        problem = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the document"
+            problem = f"{place[:200]!r}: {first['msg']}"
         raise BundleError(
-            f"{where}: the manifest is not valid: {place[:200]!r}: {problem['msg'][:300]}",
+            f"{where}: the manifest is not valid: {line(problem)[:400]}",
             expected=f"bundle schema version {BUNDLE_SCHEMA_VERSION}",
             do=GET_AGAIN,
         ) from None

@@ -5,18 +5,18 @@ The signature is 64 raw bytes, so ``openssl pkeyutl -verify -rawin`` checks it t
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeship.bundle.manifest import GET_AGAIN
-from edgeship.errors import BundleError, MissingExtra, UserInputError
-from edgeship.files import write_bytes
+from edgeship.bundle.manifest import SIGNATURE_BYTES
+from edgeship.errors import MissingExtra, UnsafeFile, UserInputError
+from edgeship.files import read_bytes, write_bytes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-SIGNATURE_BYTES = 64
 MAX_KEY_BYTES = 1 << 16
 MAKE_KEYS = "openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out pub.pem"
 
@@ -31,11 +31,10 @@ def sign(data: bytes, key: Path, *, password: bytes | None = None) -> bytes:
     return _private(key, password).sign(data)
 
 
-def check(data: bytes, signature: bytes, key: Path, where: str) -> None:
-    """Check ``signature`` over ``data`` with the public key in ``key`` (PEM, or an OpenSSH ``.pub`` line).
+def matches(data: bytes, signature: bytes, key: Path) -> bool:
+    """Whether ``signature`` over ``data`` is by the public key in ``key`` (PEM, or an OpenSSH ``.pub`` line).
 
     Raises:
-        BundleError: The signature does not match.
         UserInputError: The file is not an Ed25519 public key.
         MissingExtra: The ``cryptography`` package is not installed.
     """
@@ -44,14 +43,20 @@ def check(data: bytes, signature: bytes, key: Path, where: str) -> None:
 
     try:
         if len(signature) != SIGNATURE_BYTES:
-            raise InvalidSignature
+            return False
         public.verify(signature, data)
     except InvalidSignature:
-        raise BundleError(
-            f"{where}: the signature is not from the key in {key}",
-            expected="an Ed25519 signature over manifest.json by that key",
-            do=GET_AGAIN,
-        ) from None
+        return False
+    return True
+
+
+def key_id(key: Path, *, password: bytes | None = None, private: bool = False) -> str:
+    """The id of a key: the first 16 hexadecimal digits of the SHA-256 of its 32 raw public bytes.
+
+    Raises as :func:`matches` and :func:`sign` do.
+    """
+    public = _private(key, password).public_key() if private else _public(key)
+    return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
 
 
 def make_keys(private: Path, public: Path) -> None:
@@ -115,10 +120,8 @@ def _public(path: Path) -> Ed25519PublicKey:
 
 def _key_bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_KEY_BYTES + 1)
+        return read_bytes(path, MAX_KEY_BYTES)
+    except UnsafeFile as error:
+        raise UserInputError(f"{error.found}, which is not a key", expected=error.expected, do=MAKE_KEYS) from None
     except OSError as error:
         raise UserInputError(f"the key {path} cannot be read: {error.strerror}", do=MAKE_KEYS) from None
-    if len(data) > MAX_KEY_BYTES:
-        raise UserInputError(f"{path} is too large for a key", do=MAKE_KEYS)
-    return data

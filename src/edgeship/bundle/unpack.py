@@ -10,20 +10,21 @@ import zlib
 from pathlib import Path
 from typing import NoReturn
 
-from edgeship.bundle import sign
 from edgeship.bundle.manifest import (
     GET_AGAIN,
     MANIFEST,
     MAX_FILES,
     MAX_MANIFEST_BYTES,
-    SIGNATURE,
+    MAX_SIGNATURES,
     Manifest,
     check_path,
+    is_signature,
     parse,
+    signature_limit,
 )
-from edgeship.bundle.sign import SIGNATURE_BYTES
-from edgeship.errors import BundleError, StorageError
-from edgeship.files import CHUNK
+from edgeship.bundle.trust import Trust, check_signatures
+from edgeship.errors import BundleError, StorageError, UnsafeFile
+from edgeship.files import CHUNK, open_outside
 
 MAX_RATIO = 200
 FREE_BYTES = 16 << 20
@@ -31,7 +32,7 @@ FREE_BYTES = 16 << 20
 _BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError, zlib.error)
 
 
-def unpack(path: Path, into: Path, signature_of: Path | None) -> Manifest:
+def unpack(path: Path, into: Path, trust: Trust) -> Manifest:
     """Unpack a zipped bundle into the empty folder ``into``, checking everything on the way.
 
     The manifest is read and its signature checked before anything else is unpacked; each file is then written with
@@ -41,21 +42,26 @@ def unpack(path: Path, into: Path, signature_of: Path | None) -> Manifest:
         BundleError: Not a zip, or any entry that the manifest does not allow.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_outside(path) as stream, zipfile.ZipFile(stream) as archive:
             entries = _entries(archive, path)
             data = _read(archive, entries, MANIFEST, MAX_MANIFEST_BYTES, path)
             manifest = parse(data, str(path))
             (into / MANIFEST).write_bytes(data)
-            if SIGNATURE in entries:
-                (into / SIGNATURE).write_bytes(_read(archive, entries, SIGNATURE, SIGNATURE_BYTES, path))
-            if signature_of is not None:
-                signature = (into / SIGNATURE).read_bytes() if SIGNATURE in entries else b""
-                sign.check(data, signature, signature_of, str(path))
+            signatures = {
+                name: _read(archive, entries, name, signature_limit(name), path)
+                for name in entries
+                if is_signature(name)
+            }
+            check_signatures(data, signatures, trust, str(path))
+            for name, signature in signatures.items():
+                (into / name).write_bytes(signature)
             _sizes(path, entries, manifest, into)
             for name in manifest.files:
                 _extract(archive, entries[name], into / name, path)
     except _BROKEN as error:
         raise BundleError(f"{path} is not a readable zip: {error}", expected="a bundle", do=GET_AGAIN) from None
+    except UnsafeFile as error:
+        raise BundleError(error.found, expected="a bundle: a folder or a zip file", do="check the path") from None
     except FileNotFoundError:
         raise BundleError(
             f"{path} does not exist",
@@ -75,7 +81,7 @@ def _refuse(path: Path, found: str) -> NoReturn:
 
 def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     infos = archive.infolist()
-    if len(infos) > MAX_FILES + 2:
+    if len(infos) > MAX_FILES + MAX_SIGNATURES:
         _refuse(path, f"the zip has {len(infos)} entries; at most {MAX_FILES} are allowed")
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
@@ -107,8 +113,7 @@ def _read(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: s
 
 
 def _sizes(path: Path, entries: dict[str, zipfile.ZipInfo], manifest: Manifest, into: Path) -> None:
-    listed = {MANIFEST, SIGNATURE, *manifest.files}
-    extra = sorted(set(entries) - listed)
+    extra = sorted(name for name in set(entries) - {MANIFEST, *manifest.files} if not is_signature(name))
     missing = sorted(set(manifest.files) - set(entries))
     if extra or missing:
         found = [f"{name} is missing" for name in missing[:5]] + [

@@ -6,8 +6,10 @@ does.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -16,13 +18,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from edgeship.bundle import sign
-from edgeship.bundle.manifest import GET_AGAIN, MANIFEST, MAX_FILES, MAX_MANIFEST_BYTES, SIGNATURE, Manifest, parse
+from edgeship.bundle.manifest import (
+    GET_AGAIN,
+    MANIFEST,
+    MAX_FILES,
+    MAX_MANIFEST_BYTES,
+    MAX_SIGNATURES,
+    Manifest,
+    is_signature,
+    parse,
+    signature_limit,
+)
+from edgeship.bundle.trust import Trust, check_release, check_signatures, trust_in
 from edgeship.bundle.unpack import unpack
-from edgeship.errors import BundleError, UnsafeFile
-from edgeship.files import CHUNK, open_outside, read_bytes
+from edgeship.engines import onnx_policy
+from edgeship.errors import BundleError, ModelError, UnsafeFile
+from edgeship.files import CHUNK, open_outside, open_own, read_bytes
 
 MAX_DEPTH = 16
+UNPACKED = "edgeship-bundle-"
+ONNX_ENGINES = ("onnxruntime",)
+"""Engines whose engine file is an ONNX model."""
 
 
 @dataclass(frozen=True)
@@ -31,58 +47,118 @@ class Verified:
 
     folder: Path
     manifest: Manifest
+    data: bytes
+    """The bytes of the manifest that were checked: what a signature is made over."""
     signed: bool
     """Whether a signature was asked for and matched."""
 
 
-def verify(path: Path, key: Path | None = None) -> Manifest:
+def verify(path: Path, key: Trust | Path | None = None) -> Manifest:
     """Check a bundle: a folder, or a zip.
 
     Args:
         path: The bundle.
-        key: An Ed25519 public key; given, an absent or wrong signature is refused.
+        key: An Ed25519 public key, or a :class:`Trust`; given, absent or wrong signatures are refused.
 
     Raises:
-        BundleError: Any file is changed, missing, extra, a link, out of bounds or badly signed.
+        BundleError: Any file is changed, missing, extra, a link, out of bounds or badly signed; a model keeps weights
+            outside its file; the bundle has expired or is not of the release or model that is trusted.
     """
     with opened(path, key) as verified:
         return verified.manifest
 
 
 @contextmanager
-def opened(path: Path, key: Path | None = None) -> Iterator[Verified]:
+def opened(path: Path, key: Trust | Path | None = None) -> Iterator[Verified]:
     """A verified bundle as a folder. A zip is unpacked to a private temporary folder that vanishes at the end.
 
     Raises BundleError as :func:`verify` does.
     """
+    trust = trust_in(key)
     if path.is_dir():
-        yield Verified(path, _verify_folder(path, key), key is not None)
+        yield _verify_folder(path, trust)
         return
-    with tempfile.TemporaryDirectory(prefix="edgeship-bundle-") as name:
-        folder = Path(name)
-        unpack(path, folder, key)
-        yield Verified(folder, _verify_folder(folder, key), key is not None)
+    with _private_folder() as folder:
+        unpack(path, folder, trust)
+        yield _verify_folder(folder, trust)
 
 
-def _verify_folder(folder: Path, key: Path | None) -> Manifest:
+def require_ship(manifest: Manifest, where: str, *, allow: bool = False) -> None:
+    """Refuse a bundle whose verdict is not SHIP, unless ``allow`` is set.
+
+    Raises:
+        BundleError: It is NO-SHIP or INCONCLUSIVE.
+    """
+    if manifest.verdict != "SHIP" and not allow:
+        raise BundleError(
+            f"{where}: its verdict is {manifest.verdict}: {manifest.sentence}",
+            expected="a bundle that ships",
+            do="make one that passes its gate; --allow-no-ship (allow_no_ship=True) takes it all the same",
+        )
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A temporary folder for one bundle. Those whose process was killed are removed on the way."""
+    for left in Path(tempfile.gettempdir()).glob(f"{UNPACKED}*"):
+        _remove_if_left(left)
+    with tempfile.TemporaryDirectory(prefix=UNPACKED) as name, open_own(Path(name, "held")) as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        folder = Path(name, "bundle")
+        folder.mkdir(mode=0o700)
+        yield folder
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove an unpacked bundle of ours that no process holds. One that is just being made has no ``held`` yet."""
     try:
-        return _verified(folder, key)
+        if folder.lstat().st_uid != os.geteuid():
+            return
+        with open_own(folder / "held", create=False) as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except (OSError, UnsafeFile):
+        return
+
+
+def _verify_folder(folder: Path, trust: Trust) -> Verified:
+    try:
+        return _verified(folder, trust)
     except OSError as error:  # not readable, or it vanished or became a link while it was checked
         _refuse(folder, f"{error.filename} cannot be read: {error.strerror}")
 
 
-def _verified(folder: Path, key: Path | None) -> Manifest:
+def _verified(folder: Path, trust: Trust) -> Verified:
     sizes = _walk(folder)
     if MANIFEST not in sizes:
         _refuse(folder, f"{MANIFEST} is missing")
     data = _bytes(folder, MANIFEST, MAX_MANIFEST_BYTES)
-    if key is not None:
-        if SIGNATURE not in sizes:
-            _refuse(folder, f"it is not signed ({SIGNATURE} is missing)", expected=f"a signature by the key in {key}")
-        sign.check(data, _bytes(folder, SIGNATURE, sign.SIGNATURE_BYTES), key, str(folder))
+    signatures = {name: _bytes(folder, name, signature_limit(name)) for name in sizes if is_signature(name)}
+    check_signatures(data, signatures, trust, str(folder))
     manifest = parse(data, str(folder))
+    check_release(manifest, trust, str(folder))
     _compare(folder, sizes, manifest)
-    return manifest
+    _check_models(folder, manifest)
+    return Verified(folder, manifest, data, bool(trust.keys))
+
+
+def _check_models(folder: Path, manifest: Manifest) -> None:
+    try:
+        check_models(folder, manifest)
+    except ModelError as error:
+        _refuse(folder, error.found, expected=error.expected)
+
+
+def check_models(folder: Path, manifest: Manifest) -> None:
+    """Check every ONNX file of a bundle, whatever its name.
+
+    Raises:
+        ModelError: One keeps weights outside, or holds operators that nobody knows.
+    """
+    names = {manifest.model, *(name for name in manifest.files if name.endswith(".onnx"))}
+    names |= {manifest.engine} if manifest.identity.engine in ONNX_ENGINES else set()
+    for name in sorted(names):
+        onnx_policy.check_file(folder / name, plugins=bool(manifest.target.plugins))
 
 
 def _refuse(folder: Path, found: str, *, expected: str | None = None) -> NoReturn:
@@ -111,7 +187,7 @@ def _walk(folder: Path) -> dict[str, int]:
                     sizes[name] = mode.st_size
                 else:
                     _refuse(folder, f"{name!r} is a link or another special file")
-                if len(sizes) + len(waiting) > MAX_FILES + 2:
+                if len(sizes) + len(waiting) > MAX_FILES + MAX_SIGNATURES:
                     _refuse(folder, f"it holds more than {MAX_FILES} files")
     return sizes
 
@@ -124,8 +200,7 @@ def _bytes(folder: Path, name: str, limit: int) -> bytes:
 
 
 def _compare(folder: Path, sizes: dict[str, int], manifest: Manifest) -> None:
-    listed = {MANIFEST, SIGNATURE, *manifest.files}
-    extra = sorted(set(sizes) - listed)
+    extra = sorted(name for name in set(sizes) - {MANIFEST, *manifest.files} if not is_signature(name))
     missing = sorted(set(manifest.files) - set(sizes))
     found = [f"{name!r} is missing" for name in missing] + [f"{name!r} is not in the manifest" for name in extra]
     found += [

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
 import time
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from pydantic import ValidationError
 
 from edgeship.bundle import sign as signing
 from edgeship.bundle.manifest import (
     MANIFEST,
+    MAX_MANIFEST_BYTES,
     SIGNATURE,
     BundledFile,
     CalibrationProvenance,
@@ -24,11 +27,14 @@ from edgeship.bundle.manifest import (
     Manifest,
     Role,
     check_path,
+    is_signature,
     parse,
+    signature_limit,
+    signature_name,
 )
-from edgeship.bundle.verify import verify
-from edgeship.errors import ArtifactError, BundleError
-from edgeship.files import CHUNK, finished_folder, open_outside, replacing, sha256_file, write_bytes
+from edgeship.bundle.verify import check_models, opened, require_ship, verify
+from edgeship.errors import ArtifactError, BundleError, UserInputError
+from edgeship.files import CHUNK, finished_folder, open_outside, read_bytes, replacing, sha256_file, write_bytes
 from edgeship.results import Build, Trial, TrialSpec, trial_folder
 from edgeship.version import __version__
 
@@ -43,8 +49,21 @@ CACHE = "calibration.cache"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in a zip, so that equal bundles give equal bytes."""
 EVIDENCE_OF_TRIAL = (trial_folder.TRIAL, trial_folder.SAMPLES, trial_folder.RECORDS, trial_folder.OUTPUTS)
-EVIDENCE_OF_RUN = ("report.html", "result.json", "summary.md")
-"""What a run writes anew each time, with its times: the same bundle keeps what it was made with."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a release says of itself, signed with the rest. None: as it was.
+
+    Args:
+        release: Grows with every release of the model.
+        model_id: Which model this is, whatever its version.
+        expires: UTC, ``2027-01-31T00:00:00Z``: from then on the bundle is refused.
+    """
+
+    release: int | None = None
+    model_id: str | None = None
+    expires: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,12 +102,13 @@ class Contents:
 def write(contents: Contents, place: Path) -> Manifest:
     """Write the bundle folder ``place``, atomically; an existing bundle there is replaced.
 
-    The same contents give the same bytes apart from ``created`` (which SOURCE_DATE_EPOCH fixes). A bundle that is
-    there already and differs only in when its run was reported is left as it is, with its signature.
+    The same contents give the same bytes apart from ``created`` (which SOURCE_DATE_EPOCH fixes). Where ``place`` holds
+    a bundle of the very same files, its time, release and signatures are kept.
 
     Raises:
         ArtifactError: The trial is not finished, or was never run, or one of its files has changed.
-        BundleError: ``place`` holds something that is not a bundle.
+        ModelError: An ONNX file keeps weights outside, or holds operators that nobody knows.
+        BundleError: ``place`` holds something that is not a bundle; or a key is given and the verdict is not SHIP.
         StorageError: No space left, or not writable.
     """
     if place.exists() and any(place.iterdir()) and not (place / MANIFEST).is_file():
@@ -99,28 +119,68 @@ def write(contents: Contents, place: Path) -> Manifest:
         why = trial.failure.message if trial.failure else "it has no engine"
         raise ArtifactError(f"the trial in {contents.trial} cannot be bundled: {why}", do="choose another candidate")
     with finished_folder(place) as folder:
-        files = _Files(folder)
-        made = _fill(files, contents, spec, trial, trial.build)
-        made, signature = _kept(place, made, folder)
-        data = (made.model_dump_json(indent=2) + "\n").encode()
+        made = _fill(_Files(folder), contents, spec, trial, trial.build)
+        check_models(folder, made)
+        made, signatures = _kept(place, made)
+        data = _as_bytes(made)
         (folder / MANIFEST).write_bytes(data)
+        for name, signature in signatures.items():
+            (folder / name).write_bytes(signature)
         if contents.key is not None:
-            signature = signing.sign(data, contents.key, password=contents.password)
-        if signature is not None:
-            (folder / SIGNATURE).write_bytes(signature)
+            require_ship(made, str(place))
+            _write_signature(folder, data, contents.key, contents.password)
         _flush(folder)
     return made
 
 
-def sign_bundle(folder: Path, key: Path, *, password: bytes | None = None) -> None:
-    """Verify the bundle in ``folder`` and (re)write its signature.
+def sign_bundle(folder: Path, key: Path, *, password: bytes | None = None, allow_no_ship: bool = False) -> None:
+    """Verify the bundle in ``folder`` and sign the manifest that was verified.
+
+    The signature is written twice: as ``manifest.sig`` and under the key's id, where those of other keys stay.
 
     Raises:
-        BundleError: The bundle is not whole.
+        BundleError: The bundle is not whole, or its verdict is not SHIP and ``allow_no_ship`` is not set.
         UserInputError: The key cannot be used.
     """
-    verify(folder)
-    write_bytes(folder / SIGNATURE, signing.sign((folder / MANIFEST).read_bytes(), key, password=password))
+    with opened(folder) as verified:
+        require_ship(verified.manifest, str(folder), allow=allow_no_ship)
+        _write_signature(folder, verified.data, key, password)
+
+
+def release_bundle(folder: Path, release: Release, *, allow_no_ship: bool = False) -> Manifest:
+    """Verify the bundle in ``folder`` and give it a release number, a model id and an expiry; signatures are removed.
+
+    Raises:
+        BundleError: The bundle is not whole, or its verdict is not SHIP and ``allow_no_ship`` is not set.
+        UserInputError: One of the three has not the form that a manifest takes.
+    """
+    with opened(folder) as verified:
+        require_ship(verified.manifest, str(folder), allow=allow_no_ship)
+        told = {name: value for name, value in asdict(release).items() if value is not None}
+        try:
+            made = Manifest.model_validate_json(json.dumps(verified.manifest.model_dump(mode="json") | told))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise UserInputError(
+                f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+                expected="a whole number, a plain id, and a moment such as 2027-01-31T00:00:00Z",
+            ) from None
+    for path in folder.iterdir():
+        if is_signature(path.name):
+            path.unlink()
+    write_bytes(folder / MANIFEST, _as_bytes(made))
+    return made
+
+
+def _write_signature(folder: Path, data: bytes, key: Path, password: bytes | None) -> None:
+    signature = signing.sign(data, key, password=password)
+    name = signature_name(signing.key_id(key, password=password, private=True))
+    write_bytes(folder / name, signature)
+    write_bytes(folder / SIGNATURE, signature)
+
+
+def _as_bytes(manifest: Manifest) -> bytes:
+    return (manifest.model_dump_json(indent=2) + "\n").encode()
 
 
 def zip_bundle(folder: Path, place: Path) -> Path:
@@ -133,7 +193,8 @@ def zip_bundle(folder: Path, place: Path) -> Path:
         StorageError: No space left, or not writable.
     """
     manifest = verify(folder)
-    names = [MANIFEST, *([SIGNATURE] if (folder / SIGNATURE).is_file() else []), *sorted(manifest.files)]
+    signatures = sorted(path.name for path in folder.iterdir() if is_signature(path.name))
+    names = [MANIFEST, *signatures, *sorted(manifest.files)]
     with replacing(place) as stream:
         _fill_zip(folder, names, stream)
     return place
@@ -151,25 +212,20 @@ def _fill_zip(folder: Path, names: list[str], stream: BinaryIO) -> None:
                     sink.write(chunk)
 
 
-def _kept(place: Path, made: Manifest, folder: Path) -> tuple[Manifest, bytes | None]:
-    """Where ``place`` holds this very bundle already: its own time and report, and the signature that someone gave it.
+def _kept(place: Path, made: Manifest) -> tuple[Manifest, dict[str, bytes]]:
+    """Where ``place`` holds this very bundle already: its own time and release, and the signatures that it was given.
 
-    ``folder`` is the new one; the report that it replaces is copied there.
+    Nothing but these is taken from what stands there: every file of the new bundle comes from the run.
     """
     try:
-        before = parse((place / MANIFEST).read_bytes(), str(place))
-    except (FileNotFoundError, BundleError):
-        return made, None
-    of_run = {f"evidence/{name}" for name in EVIDENCE_OF_RUN}
-    told = {name: entry for name, entry in before.files.items() if name in of_run}
-    same = made.model_copy(update={"created": before.created, "files": made.files | told})
-    whole = all((place / name).is_file() and sha256_file(place / name) == told[name].sha256 for name in told)
-    if before != same or not whole:
-        return made, None
-    for name in told:
-        shutil.copyfile(place / name, folder / name)
-    signature = place / SIGNATURE
-    return before, signature.read_bytes() if signature.is_file() else None
+        before = parse(read_bytes(place / MANIFEST, MAX_MANIFEST_BYTES), str(place))
+    except (FileNotFoundError, ArtifactError):
+        return made, {}
+    given = {name: getattr(before, name) for name in ("created", "release", "model_id", "expires")}
+    if before != made.model_copy(update=given):
+        return made, {}
+    names = [path.name for path in place.iterdir() if is_signature(path.name)]
+    return before, {name: read_bytes(place / name, signature_limit(name), follow=False) for name in names}
 
 
 class _Files:
@@ -224,6 +280,8 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
     latency = trial.latency
     timed = None if latency is None else latency.timed(contents.gate.clock if contents.gate is not None else "auto")
     return Manifest(
+        kind="edgeship-bundle",
+        schema_version=1,
         name=contents.name,
         created=_now(),
         edgeship=__version__,

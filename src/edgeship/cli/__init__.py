@@ -7,6 +7,7 @@ nothing heavy at their top: ``edgeship --help`` must answer at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import Any
@@ -36,8 +37,7 @@ from edgeship.errors import EdgeshipError
 
 __all__ = [
     "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "init", "inspect",
-    "layers",
-    "main", "prepare", "quantize", "report", "run", "ship",
+    "layers", "main", "prepare", "quantize", "report", "run", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""
@@ -46,9 +46,17 @@ INTERRUPTED = 130
 def main() -> None:
     """The ``edgeship`` command. Exit codes: 0 ship or success, 1 no-ship, 2 wrong input, 3 inconclusive, 4 failed."""
     prepare_streams()
+    if sys.argv[1:2] != ["trial"]:  # who waits for a trial tells by the signal that it was ended from outside
+        signal.signal(signal.SIGTERM, _terminated)
     code = _run()
     close_streams()
     sys.exit(code)
+
+
+def _terminated(_number: int, _frame: object) -> None:
+    """Stop as after Ctrl-C, so that nothing temporary is left; a second signal ends the process at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 def _run() -> int:

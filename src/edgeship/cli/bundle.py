@@ -12,7 +12,14 @@ import typer
 from edgeship.cli.app import app
 from edgeship.cli.live import progress_bar, working
 from edgeship.cli.output import JSON_OPTION, emit
-from edgeship.cli.settings import KEY_OPTION, VERDICT_CODES
+from edgeship.cli.settings import (
+    KEY_OPTION,
+    MIN_RELEASE_OPTION,
+    MODEL_ID_OPTION,
+    NO_SHIP_OPTION,
+    THRESHOLD_OPTION,
+    VERDICT_CODES,
+)
 from edgeship.errors import EdgeshipError
 
 if TYPE_CHECKING:
@@ -66,43 +73,53 @@ def _end_with_parent() -> None:
 @app.command()
 def bundle(
     source: Path = typer.Argument(..., help="A bundle, or the work folder of a run that ended in SHIP."),
-    sign: Path | None = typer.Option(None, "--sign", help="Ed25519 private key (PEM or OpenSSH) to sign with."),
+    sign: list[Path] = typer.Option([], "--sign", help="Ed25519 private key (PEM or OpenSSH) to sign with; repeat."),
+    release: int | None = typer.Option(None, "--release", min=0, help="Release number to write into it."),
+    model_id: str | None = typer.Option(None, "--model-id", help="Id of the model, the same in all its releases."),
+    expires: str | None = typer.Option(None, "--expires", help="When it expires (UTC), such as 2027-01-31T00:00:00Z."),
+    allow_no_ship: bool = NO_SHIP_OPTION,
     pack: Path | None = typer.Option(None, "--zip", help="Also write the bundle as this one file."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Verify a bundle, sign it, pack it as one file."""
-    from edgeship.bundle import verify, zip_bundle
+    """Verify a bundle, give it a release number, sign it, pack it as one file."""
+    from edgeship.bundle import Release, release_bundle, sign_bundle, verify, zip_bundle
     from edgeship.bundle.find import find_bundle
-    from edgeship.bundle.write import sign_bundle
 
     folder = find_bundle(source)
+    given = Release(release, model_id, expires)
     with working("verifying and packing", quiet=as_json):
-        manifest = verify(folder)
-        if sign is not None:
-            sign_bundle(folder, sign, password=_password())
+        named = given != Release()
+        manifest = release_bundle(folder, given, allow_no_ship=allow_no_ship) if named else verify(folder)
+        for key in sign:
+            sign_bundle(folder, key, password=_password(), allow_no_ship=allow_no_ship)
         if pack is not None:
             zip_bundle(folder, pack)
-    told = {"bundle": str(folder), "signed": sign is not None, "zip": str(pack) if pack else None}
+    told = {"bundle": str(folder), "signed": bool(sign), "zip": str(pack) if pack else None}
     emit({**told, **_facts(manifest)}, as_json=as_json, lines=lambda: _tell(manifest, told))
 
 
 @app.command()
 def verify(
     path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
-    key: Path | None = KEY_OPTION,
+    key: list[Path] = KEY_OPTION,
+    threshold: int | None = THRESHOLD_OPTION,
+    min_release: int | None = MIN_RELEASE_OPTION,
+    model_id: str | None = MODEL_ID_OPTION,
     device: str | None = typer.Option(None, "--device", help="Device to check the fit with: cpu, cuda:0."),
     fit: bool = typer.Option(True, "--fit/--no-fit", help="Also check whether it fits this machine."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Check a bundle's hashes, its signature and its fit with this machine. Parses nothing of it with an engine."""
+    from edgeship.bundle import Trust
     from edgeship.bundle import verify as verify_bundle
     from edgeship.bundle.find import find_bundle
-    from edgeship.runtime.model import check_fit
 
     path = find_bundle(path)
     with working("verifying", quiet=as_json):
-        manifest = verify_bundle(path, key)
+        manifest = verify_bundle(path, Trust(tuple(key), threshold, min_release, model_id))
         if fit:
+            from edgeship.runtime.model import check_fit
+
             check_fit(manifest, device or manifest.target.device, path)
     told = {"bundle": str(path), "signature": "matches" if key else "not asked for", "fits": fit or None}
     emit({**told, **_facts(manifest)}, as_json=as_json, lines=lambda: _tell(manifest, told))
@@ -115,16 +132,20 @@ def rebuild(
     images: Path | None = typer.Option(None, "--images", help="Labelled images, to judge accuracy here."),
     labels: Path | None = typer.Option(None, "--labels", help="Their labels."),
     device: str | None = typer.Option(None, "--device", help="Default: the one it was built for."),
-    key: Path | None = KEY_OPTION,
+    key: list[Path] = KEY_OPTION,
     sign: Path | None = typer.Option(None, "--sign", help="Ed25519 private key for the new bundle."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Build a bundle's engine again on this machine, run its trial and its gate: a rebuilt engine is a new engine."""
+    from edgeship.bundle import Trust
     from edgeship.bundle.find import find_bundle
     from edgeship.pipeline.rebuild import RebuildOptions
     from edgeship.pipeline.rebuild import rebuild as rebuild_bundle
 
-    options = RebuildOptions(device=device, key=key, images=images, labels=labels, sign_with=sign, password=_password())
+    trust = Trust(tuple(key))
+    options = RebuildOptions(
+        device=device, trust=trust, images=images, labels=labels, sign_with=sign, password=_password()
+    )
     with progress_bar(quiet=as_json) as progress:
         made = rebuild_bundle(find_bundle(path), out, options, progress)
     told = {
@@ -154,10 +175,16 @@ def _password() -> bytes | None:
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
     """What a reader wants to know of a bundle first."""
-    wanted = ("name", "created", "edgeship", "verdict", "sentence", "candidate", "identity", "metrics", "latency_ms",
+    wanted = ("name", "release", "model_id", "expires", "created", "edgeship", "verdict", "sentence",
+              "candidate", "identity", "metrics", "latency_ms",
               "latency_clock", "latency_batch", "inputs", "outputs", "classes", "calibration")  # fmt: skip
     shown: dict[str, Any] = manifest.model_dump(mode="json", include=set(wanted))
     return {**shown, "files": len(manifest.files)}
+
+
+def _release(manifest: Manifest) -> str | None:
+    told = [("", manifest.release), ("of ", manifest.model_id), ("until ", manifest.expires)]
+    return ", ".join(f"{word}{value}" for word, value in told if value is not None) or None
 
 
 def _tell(manifest: Manifest, told: dict[str, Any]) -> Lines:
@@ -165,6 +192,7 @@ def _tell(manifest: Manifest, told: dict[str, Any]) -> Lines:
     lines = [
         ("bundle", told["bundle"]),
         ("model", f"{manifest.name}, candidate {manifest.candidate.name} ({manifest.candidate.precision})"),
+        ("release", _release(manifest)),
         ("verdict", f"{manifest.verdict}: {manifest.sentence}"),
         ("built by", f"{identity.engine} {identity.version} for {identity.device}"),
         ("files", f"{len(manifest.files)}, every hash matches"),

@@ -115,7 +115,8 @@ class Display:
             if run is None:
                 self.steps[name] = self.owners[threading.get_ident()] = Step(name)
                 return
-            self.say(f"{name:<28} {'reused' if run.cached else duration(run.seconds)}")
+            how = "reused" if run.cached else duration(run.seconds)
+            self.say(f"{name:<28} {how}" + (f", made again: {run.again}" if run.again else ""))
 
     def say(self, text: str) -> None:
         """Print a line that stays."""

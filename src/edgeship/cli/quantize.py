@@ -42,6 +42,9 @@ def calibrate(
     count: int = COUNT,
     batch: int = BATCH,
     evaluation: Path | None = typer.Option(None, help="Evaluation images: counts clipping and shared frames on them."),
+    engine: str = typer.Option(
+        "onnxruntime", "--for", help="tensorrt | onnxruntime: whose graphs method auto compares the methods by."
+    ),
     device: str = typer.Option("cpu", help="cpu or cuda:0."),
     out: Path = typer.Option(Path("calib.cache"), "--out", "-o", help="The cache; its binding stands beside it."),
     as_json: bool = JSON_OPTION,
@@ -51,10 +54,12 @@ def calibrate(
     from edgeship.data.frames import frames as choose
     from edgeship.prepare.calibrate import CalibrateOptions, method_named
     from edgeship.prepare.calibrate import calibrate as run
+    from edgeship.prepare.quantize import style_named
 
     chosen = given_frames(model, (images, npz), preprocess, count, batch)
     options = CalibrateOptions(
         method=method_named(method),
+        style=style_named(engine),
         percentile=percentile,
         preprocess_sha256=_preprocess_hash(chosen),
         frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
@@ -107,6 +112,12 @@ def quantize(
     keep: list[str] = typer.Option(
         [], help="A node name, a shell pattern, or op:Kind, left in high precision; repeat."
     ),
+    allow_noise: list[str] = typer.Option(
+        [], "--allow-noise", help="An output that may fall below 10 dB against FP32; repeat."
+    ),
+    rows: int = typer.Option(
+        8, "--batch", help="The target's usual batch: TensorRT gains by INT8 on products from it."
+    ),
     trust_cache: bool = typer.Option(False, "--trust-cache", help="Accept a plain TensorRT cache without a binding."),
     images: Path | None = IMAGES,
     npz: Path | None = NPZ,
@@ -137,16 +148,25 @@ def quantize(
     if not frames:
         frames = given_frames(model, (images, npz), preprocess, 8, 1)
     with working("quantizing", quiet=as_json):
-        result = run(model, calibration, out, frames, QuantizeOptions(style, asked, tuple(keep)))
+        options = QuantizeOptions(style, asked, tuple(keep), rows=rows, allow_noise=tuple(allow_noise))
+        result = run(model, calibration, out, frames, options)
 
     def lines() -> Lines:
         yield f"wrote {out}: {result.precision} for {engine}, {result.quantized_nodes} quantized nodes"
+        if result.noisy:
+            yield f"  NOT AS FP32, allowed by name: {', '.join(result.noisy)}"
         for name, value in result.output_snr_db.items():
             yield f"  output {name}: {value:.1f} dB signal-to-noise against FP32"
         for layer in worst(result.noise, 5):
             yield f"  {layer.snr_db:6.1f} dB  {layer.operator} {layer.node}"
         if result.kept:
             yield f"  kept in high precision: {', '.join(result.kept)}"
+        if result.in_float:
+            yield f"  {len(result.in_float)} of {result.products} products stay in float:"
+            for name, why in result.in_float.items():
+                yield f"    {name}: {why}"
+        for note in result.notes:
+            yield f"  {note}"
         if style == "onnxruntime" and processor.saturates():
             yield f"  {SATURATES}"
         if result.left:

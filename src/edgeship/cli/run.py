@@ -10,7 +10,7 @@ import typer
 from edgeship.cli.app import app
 from edgeship.cli.live import progress_bar
 from edgeship.cli.output import JSON_OPTION, emit
-from edgeship.cli.settings import KEY_OPTION
+from edgeship.cli.settings import KEY_OPTION, MIN_RELEASE_OPTION, MODEL_ID_OPTION, NO_SHIP_OPTION, THRESHOLD_OPTION
 from edgeship.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,7 +24,11 @@ PARTS = ("preprocess", "infer", "postprocess", "total")
 def run(
     path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
     images: list[Path] = typer.Argument(..., help="Images to predict."),
-    key: Path | None = KEY_OPTION,
+    key: list[Path] = KEY_OPTION,
+    threshold: int | None = THRESHOLD_OPTION,
+    min_release: int | None = MIN_RELEASE_OPTION,
+    model_id: str | None = MODEL_ID_OPTION,
+    allow_no_ship: bool = NO_SHIP_OPTION,
     budget: float | None = typer.Option(None, "--budget-ms", min=0, help="Longest time for a frame, in milliseconds."),
     device: str | None = typer.Option(None, "--device", help="Default: the one it was built for."),
     allow_misfit: bool = typer.Option(False, "--allow-misfit", help="Try an engine built for another machine."),
@@ -37,13 +41,18 @@ def run(
             f"no image at {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}",
             do="check the path; nothing was run",
         )
+    from edgeship.bundle import Trust
     from edgeship.bundle.find import find_bundle
-    from edgeship.runtime.model import load
+    from edgeship.runtime.model import LoadOptions, open_bundle
 
-    with (
-        progress_bar(quiet=as_json) as progress,
-        load(find_bundle(path), key=key, budget_ms=budget, device=device, allow_misfit=allow_misfit) as model,
-    ):
+    options = LoadOptions(
+        device=device,
+        trust=Trust(tuple(key), threshold, min_release, model_id),
+        budget_ms=budget,
+        allow_misfit=allow_misfit,
+        allow_no_ship=allow_no_ship,
+    )
+    with progress_bar(quiet=as_json) as progress, open_bundle(find_bundle(path), options) as model:
         frames = []
         for number, image in enumerate(images):
             progress(number, len(images), "predicting")

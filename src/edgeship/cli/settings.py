@@ -28,7 +28,13 @@ PREPROCESS = typer.Option(
     "-p",
     help="A setting of [preprocess] as key=value, such as mean=127,127,127; repeat. Needed for images.",
 )
-KEY_OPTION = typer.Option(None, "--key", help="Ed25519 public key (PEM or OpenSSH); the bundle must be signed by it.")
+KEY_OPTION = typer.Option(
+    [], "--key", help="Ed25519 public key (PEM or OpenSSH); the bundle must be signed by it. Repeat for more keys."
+)
+THRESHOLD_OPTION = typer.Option(None, "--threshold", min=1, help="How many of the keys must have signed; default: all.")
+MIN_RELEASE_OPTION = typer.Option(None, "--min-release", min=0, help="Least release number; an older one is refused.")
+MODEL_ID_OPTION = typer.Option(None, "--model-id", help="The model that the bundle must be of.")
+NO_SHIP_OPTION = typer.Option(False, "--allow-no-ship", help="Take a bundle whose verdict is not SHIP.")
 INPUT = typer.Option(
     [],
     "--input",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.data.loader import Item
-from edgeship.data.reference import call
+from edgeship.data.reference import call, user_code
 from edgeship.errors import DataError
 
 
@@ -59,9 +59,10 @@ def read(reference: str, numbers: Sequence[int] | None = None) -> Iterator[tuple
     """
     found = call(reference)
     if hasattr(found, "__len__") and hasattr(found, "__getitem__") and not isinstance(found, Mapping):
-        for number in range(len(found)) if numbers is None else numbers:
-            if number < len(found):
-                yield number, found[number]
+        with user_code(reference):
+            for number in range(len(found)) if numbers is None else numbers:
+                if number < len(found):
+                    yield number, found[number]
         return
     if not hasattr(found, "__iter__"):
         raise DataError(
@@ -70,11 +71,12 @@ def read(reference: str, numbers: Sequence[int] | None = None) -> Iterator[tuple
         )
     wanted = None if numbers is None else set(numbers)
     last = None if numbers is None else max(numbers, default=-1)
-    for number, row in enumerate(found):
-        if wanted is None or number in wanted:
-            yield number, row
-        if number == last:
-            return
+    with user_code(reference):
+        for number, row in enumerate(found):
+            if wanted is None or number in wanted:
+                yield number, row
+            if number == last:
+                return
 
 
 def take(items: Items, places: Sequence[int]) -> Items:

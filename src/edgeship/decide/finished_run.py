@@ -28,6 +28,7 @@ from edgeship.results import (
     read,
     trial_folder,
 )
+from edgeship.results.seal import require_sealed
 
 R = TypeVar("R", bound=Result)
 
@@ -45,10 +46,16 @@ class FinishedRun:
     """``result.json`` and the folder it stands in. What it names there is read when it is asked for.
 
     Every property raises ArtifactError where a file that ``result.json`` names is absent, changed or malformed.
+
+    Args:
+        result: What ``result.json`` holds.
+        folder: The work folder.
+        sealed: The seals were checked by whoever made this; else each folder's is, when it is read.
     """
 
     result: RunResult
     folder: Path
+    sealed: bool = False
 
     @cached_property
     def gate(self) -> Gate:
@@ -118,7 +125,7 @@ class FinishedRun:
     def stage_folder(self, name: str) -> Path | None:
         """What a stage left; None where the run had no such stage."""
         stage = next((item for item in self.result.stages if item.name == name and item.folder), None)
-        return self.inside(stage.folder) if stage is not None else None
+        return self.whole(stage.folder) if stage is not None else None
 
     def inside(self, name: str) -> Path:
         """A path below the run's folder. Raises ArtifactError for one that leads out of it."""
@@ -127,8 +134,15 @@ class FinishedRun:
             raise ArtifactError(f"result.json names {name!r}", expected="a path inside the run's folder")
         return place
 
+    def whole(self, name: str) -> Path:
+        """A finished folder of the run, as it was when it was finished."""
+        place = self.inside(name)
+        if not self.sealed:
+            require_sealed(place)
+        return place
+
     def _trial(self, summary: TrialSummary) -> TrialFolder:
-        folder = self.inside(summary.folder)
+        folder = self.whole(summary.folder)
         return TrialFolder(trial_folder.read_trial(folder), folder)
 
 
@@ -136,7 +150,7 @@ def open_run(path: Path) -> FinishedRun:
     """A finished run, given its folder or its ``result.json``.
 
     Raises:
-        ArtifactError: Absent, malformed, or of another schema version.
+        ArtifactError: Absent, malformed, changed since the run ended, or of another schema version.
     """
     file = path / "result.json" if path.is_dir() else path
     result = read(RunResult, file)
@@ -146,4 +160,5 @@ def open_run(path: Path) -> FinishedRun:
             expected=f"schema version {SCHEMA_VERSION}",
             do="run edgeship ship again with this version",
         )
+    require_sealed(file.parent, listed_only=True)
     return FinishedRun(result, file.parent)

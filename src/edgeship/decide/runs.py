@@ -29,10 +29,10 @@ def judge_again(path: Path, gate: Gate) -> tuple[Decision, ...]:
         UserInputError: A rule about a metric or class that was not measured.
     """
     run = open_run(path)
-    reference = load(run.inside(run.result.reference.folder))
+    reference = load(run.whole(run.result.reference.folder))
     found = []
     for target in dict.fromkeys(item.target_name for item in run.result.trials):
-        trials = [load(run.inside(item.folder)) for item in run.result.trials if item.target_name == target]
+        trials = [load(run.whole(item.folder)) for item in run.result.trials if item.target_name == target]
         found.append(judge(gate, trials, reference))
     if not found:
         raise ArtifactError(f"{path} names no trial", do="run edgeship ship again")
@@ -104,7 +104,7 @@ def compare(path_a: Path, path_b: Path, confidence: float = 0.95) -> Comparison:
     found, shared = [], False
     for key in common:
         one, two = names_a[key], names_b[key]
-        pair = load(run_a.inside(one.folder)), load(run_b.inside(two.folder))
+        pair = load(run_a.whole(one.folder)), load(run_b.whole(two.folder))
         before, after = (_class_metrics(item) for item in pair)
         names = sorted(one.metrics.keys() & two.metrics.keys())
         intervals = _intervals(*pair, names, sorted(before.keys() & after.keys()), confidence)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgeship.config import Arithmetic, Calibrator, EngineName, Precision, Target
 from edgeship.errors import ArtifactError
-from edgeship.files import sha256_bytes
+from edgeship.files import read_bytes, sha256_bytes
 from edgeship.progress import Progress, silent
 from edgeship.results import Audit, Build, Identity, TensorInfo
 
@@ -70,6 +70,9 @@ class OpenOptions:
     arithmetic: Arithmetic = "exact"
 
 
+MAX_ENGINE_BYTES = 16 << 30
+
+
 def read_engine(path: Path, options: OpenOptions) -> bytes:
     """An engine's file in memory, so that what is opened is what was checked.
 
@@ -77,7 +80,7 @@ def read_engine(path: Path, options: OpenOptions) -> bytes:
         ArtifactError: It cannot be read, or is not the file that ``options.sha256`` names.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MAX_ENGINE_BYTES)
     except OSError as error:
         raise ArtifactError(f"the engine {path} cannot be read: {error.strerror}", do="check the path") from None
     if options.sha256 is not None and sha256_bytes(data) != options.sha256:

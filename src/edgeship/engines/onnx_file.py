@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgeship.config import Precision
 from edgeship.errors import ModelError
+from edgeship.files import open_outside
 from edgeship.results import TensorInfo
 
 MODEL_GRAPH = 7
@@ -56,7 +57,7 @@ def read_nodes(path: Path) -> tuple[Node, ...]:
     Raises:
         ModelError: The file is absent, empty or cut short.
     """
-    with _opened(path) as model:
+    with opened(path) as model:
         return tuple(_node(node) for graph in model.all(MODEL_GRAPH) for node in graph.all(GRAPH_NODE))
 
 
@@ -71,7 +72,7 @@ def read_inputs(path: Path) -> tuple[Tensors, Tensors]:
     inputs: list[TensorInfo] = []
     outputs: list[TensorInfo] = []
     weights: set[str] = set()
-    with _opened(path) as model:
+    with opened(path) as model:
         for graph in model.all(MODEL_GRAPH):
             weights |= {tensor.text(TENSOR_NAME) for tensor in graph.all(GRAPH_INITIALIZER)}
             inputs += [_value(value) for value in graph.all(GRAPH_INPUT)]
@@ -87,7 +88,7 @@ def read_inputs(path: Path) -> tuple[Tensors, Tensors]:
 
 def read_weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of stored weights by name. Raises as :func:`read_nodes`."""
-    with _opened(path) as model:
+    with opened(path) as model:
         return {
             tensor.text(TENSOR_NAME): tensor.numbers(TENSOR_DIMS)
             for graph in model.all(MODEL_GRAPH)
@@ -98,7 +99,7 @@ def read_weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def weight_types(path: Path) -> set[int]:
     """TensorProto.DataType of the stored weights of convolutions and matrix products. Raises as :func:`read_nodes`."""
     used = {name for node in read_nodes(path) if node.operator in WEIGHTED for name in node.inputs[1:2]}
-    with _opened(path) as model:
+    with opened(path) as model:
         return {
             tensor.number(TENSOR_DATA_TYPE)
             for graph in model.all(MODEL_GRAPH)
@@ -135,14 +136,14 @@ def dimension(size: int, name: str, axis: int) -> int | str:
 
 
 @dataclass(frozen=True)
-class _Message:
+class Message:
     """A protobuf message between two offsets of a file."""
 
-    data: mmap.mmap
+    data: mmap.mmap | bytes
     start: int
     stop: int
 
-    def fields(self) -> Iterator[tuple[int, int | _Message]]:
+    def fields(self) -> Iterator[tuple[int, int | Message]]:
         """(field number, its number or its bytes) in the order of the file. Fixed-width numbers are skipped."""
         place = self.start
         while place < self.stop:
@@ -155,20 +156,24 @@ class _Message:
                 length, place = _varint(self.data, place)
                 if place + length > self.stop:
                     raise ValueError(f"a field of {length} bytes at offset {place} reaches beyond the end")
-                yield field, _Message(self.data, place, place + length)
+                yield field, Message(self.data, place, place + length)
                 place += length
             elif kind in (_FIXED64, _FIXED32):
                 place += 8 if kind == _FIXED64 else 4
             else:
                 raise ValueError(f"unknown wire type {kind} at offset {place}")
 
-    def all(self, field: int) -> Iterator[_Message]:
+    def all(self, field: int) -> Iterator[Message]:
         """The messages of a repeated field."""
-        return (value for number, value in self.fields() if number == field and isinstance(value, _Message))
+        return (value for number, value in self.fields() if number == field and isinstance(value, Message))
 
     def texts(self, field: int) -> tuple[str, ...]:
         """The strings of a repeated field."""
-        return tuple(value.data[value.start : value.stop].decode("utf-8") for value in self.all(field))
+        return tuple(value.decoded() for value in self.all(field))
+
+    def decoded(self) -> str:
+        """These bytes as a string."""
+        return self.data[self.start : self.stop].decode("utf-8")
 
     def text(self, field: int) -> str:
         """A string field; empty where it is absent."""
@@ -180,7 +185,7 @@ class _Message:
         for number, value in self.fields():
             if number == field and isinstance(value, int):
                 found.append(value)
-            elif number == field and isinstance(value, _Message):
+            elif number == field and isinstance(value, Message):
                 place = value.start
                 while place < value.stop:
                     one, place = _varint(self.data, place)
@@ -194,20 +199,36 @@ class _Message:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Message]:
+def opened(path: Path) -> Iterator[Message]:
     """The whole file as one message; what breaks while it is read becomes ModelError."""
+    with (
+        _whole(str(path)),
+        open_outside(path) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        yield Message(data, 0, len(data))
+
+
+@contextmanager
+def opened_bytes(data: bytes, name: str) -> Iterator[Message]:
+    """As :func:`opened`, for a file that is in memory already."""
+    with _whole(name):
+        yield Message(data, 0, len(data))
+
+
+@contextmanager
+def _whole(name: str) -> Iterator[None]:
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield _Message(data, 0, len(data))
+        yield
     except (OSError, ValueError, IndexError) as error:
         raise ModelError(
-            f"{path} is not a readable ONNX file: {error}",
+            f"{name} is not a readable ONNX file: {error}",
             expected="a whole .onnx file",
             do="export it again: edgeship export",
         ) from None
 
 
-def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap | bytes, place: int) -> tuple[int, int]:
     """The number at an offset, and the offset behind it."""
     value, shift = 0, 0
     while True:
@@ -221,21 +242,21 @@ def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
             raise ValueError(f"a number at offset {place} does not end")
 
 
-def _node(node: _Message) -> Node:
+def _node(node: Message) -> Node:
     texts: dict[int, list[str]] = {NODE_INPUT: [], NODE_OUTPUT: [], NODE_NAME: [], NODE_OP_TYPE: []}
     for field, value in node.fields():
-        if field in texts and isinstance(value, _Message):
-            texts[field].append(value.data[value.start : value.stop].decode("utf-8"))
+        if field in texts and isinstance(value, Message):
+            texts[field].append(value.decoded())
     name, operator = ("".join(texts[field][-1:]) for field in (NODE_NAME, NODE_OP_TYPE))
     return Node(name, operator, tuple(texts[NODE_INPUT]), tuple(texts[NODE_OUTPUT]))
 
 
-def _value(value: _Message) -> TensorInfo:
+def _value(value: Message) -> TensorInfo:
     """Name, shape and type of a ValueInfoProto."""
     kind, shape = "", tuple[int | str, ...]()
     for declared in value.all(VALUE_TYPE):
         for field, content in declared.fields():
-            if field == TYPE_TENSOR and isinstance(content, _Message):
+            if field == TYPE_TENSOR and isinstance(content, Message):
                 number = content.number(TENSOR_TYPE_ELEMENT)
                 kind = DTYPES.get(number, f"type{number}")
                 shape = tuple(

@@ -41,7 +41,12 @@ class CustomCollector:
             raise DataError(f"{self._reference} returned {values!r}", expected='a dict of numbers: {"psnr": 31.2}')
         if self._values and set(values) != set(self._values[0]):
             raise DataError(f"{self._reference} returned {sorted(values)}", expected=f"{sorted(self._values[0])}")
-        self._values.append({str(name): float(value) for name, value in values.items()})
+        try:
+            self._values.append({str(name): float(value) for name, value in values.items()})
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{self._reference} returned {values!r}: {error}", expected='a dict of numbers: {"psnr": 31.2}'
+            ) from error
 
     def records(self) -> Records:
         """``value/NAME`` float64 [N] for each metric."""

@@ -13,7 +13,7 @@ from edgeship.data.reference import importable
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.files import Hasher, lock, storage_errors, sweep
 from edgeship.pipeline.baseline import time_baselines
-from edgeship.pipeline.bundles import BUNDLE
+from edgeship.pipeline.bundles import BUNDLE, EVIDENCE
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.changes import keep_changes
 from edgeship.pipeline.checks import CHECK, machine_warnings
@@ -48,7 +48,8 @@ WORKFLOW: Workflow = (
     ),
     RESULT,  # result.json, under a name of its own until the end
     REPORT,  # report.html, summary.md, junit.xml
-    BUNDLE,  # what ships, with its evidence
+    EVIDENCE,  # result and report as they were when the verdict was first reached
+    BUNDLE,  # what ships, with that evidence
     PUBLISH,  # result.json gets its name: the run is finished
 )
 

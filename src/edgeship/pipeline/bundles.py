@@ -1,21 +1,24 @@
-"""The bundles of the targets that ship."""
+"""The bundles of the targets that ship, and the run's own evidence in them."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from edgeship.bundle.manifest import CalibrationProvenance
 from edgeship.bundle.write import Contents, write
 from edgeship.files import storage_errors
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import needs_calibration
-from edgeship.pipeline.decide import bundle_places, decision_of, draft, title
+from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, draft, title
 from edgeship.pipeline.environment import PACKAGES
 from edgeship.pipeline.prepare import EXPORT
-from edgeship.pipeline.stages import Run, Step, versions
+from edgeship.pipeline.stages import Run, Stage, Step, versions
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
+from edgeship.results import Artifact, Result
+from edgeship.results.seal import read_seal
 
 
 def write_bundles(run: Run) -> None:
@@ -41,11 +44,7 @@ def contents(run: Run, trials: TargetTrials) -> Contents:
         calibration=CalibrationProvenance.of(calibrated) if calibrated is not None else None,
         cache=run.path(CALIBRATE, calibrated.cache.path) if calibrated is not None else None,
         prepared={**versions(*PACKAGES), "exporter": run.result(EXPORT).exporter},
-        evidence={
-            "report.html": run.folder / "report.html",
-            "result.json": draft(run),
-            "summary.md": run.folder / "summary.md",
-        },
+        evidence={name: run.path(EVIDENCE, name) for name in EVIDENCE_FILES},
         licences=_licences(run),
     )
 
@@ -63,4 +62,36 @@ def _licences(run: Run) -> dict[str, Path]:
     return {path.name: path for path in sorted(run.config.root.glob("LICEN[CS]E*")) if path.is_file()}
 
 
+EVIDENCE_FILES = (RESULT_FILE, "report.html", "summary.md")
+
+
+class Evidence(Result):
+    """What a run wrote of its verdict when it first came to it."""
+
+    files: tuple[Artifact, ...]
+
+
+def evidence_key(run: Run) -> Any:
+    """All that the verdict rests on; not when the run was, nor how long it took or what it reused."""
+    return {
+        "result": run.result(RESULT).model_dump(mode="json", exclude={"stages", "finished"}),
+        "trials": [read_seal(folder).digest for trials in run.targets for folder in trials.folders()],
+    }
+
+
+def keep_evidence(run: Run, folder: Path) -> Evidence:
+    """Copy result and report: equal runs then give equal bundles, with the times of the first."""
+    sources = {name: run.folder / name for name in EVIDENCE_FILES} | {RESULT_FILE: draft(run)}
+    with storage_errors(folder):
+        for name, source in sources.items():
+            shutil.copyfile(source, folder / name)
+    return Evidence(files=tuple(Artifact.of(folder / name, folder) for name in sources))
+
+
+def ships(run: Run) -> bool:
+    """Whether there is a bundle to write."""
+    return bool(bundle_places(run))
+
+
+EVIDENCE = Stage("evidence", Evidence, evidence_key, keep_evidence, needed=ships, file="evidence.json")
 BUNDLE = Step("bundle", write_bundles)

@@ -11,7 +11,7 @@ from edgeship.data import datasets, rows
 from edgeship.data.frames import FrameChoice, Frames, frames, image_hash, not_comparable, spread
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, storage_errors
-from edgeship.pipeline.candidates import candidates, needs_calibration
+from edgeship.pipeline.candidates import candidates, needs_calibration, style_of
 from edgeship.pipeline.frames import data_hash, evaluation_hash, require_calibration
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
@@ -30,6 +30,7 @@ def calibrate_key(run: Run) -> Any:
     settings = run.config.calibration
     source = settings.images or settings.npz
     evaluation = run.config.evaluation
+    target = next(iter(run.config.all_targets().values()))
     return {
         "model": run.result(SLIM).model.sha256,
         "images": data_hash(run, source) if source is not None else None,
@@ -37,7 +38,8 @@ def calibrate_key(run: Run) -> Any:
         "preprocess": dump(run.config.preprocess),
         "calibration": settings.model_dump(mode="json", exclude={"images", "npz"}),
         "cache": run.hasher.file(settings.cache) if settings.cache is not None and settings.cache.is_file() else None,
-        "versions": versions("onnxruntime", "numpy"),
+        "target": [style_of(target), target.batch.opt],
+        "versions": versions("onnxruntime", "numpy", "nvidia-modelopt"),
     }
 
 
@@ -56,6 +58,7 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
     if source is None:
         require_calibration(run.config)
         raise DataError("no calibration frames", do="set calibration.images to frames from the deployment camera")
+    target = next(iter(run.config.all_targets().values()))
     batch = graph_batch(run, settings.batch)
     choice = FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt)
     chosen = frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)
@@ -66,6 +69,8 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         preprocess_sha256=preprocess_hash(run),
         frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
         device=settings.device,
+        style=style_of(target),
+        rows=target.batch.opt,
     )
     return calibrate(model, chosen, folder / CACHE, _with_evaluation(run, options, chosen), run.progress)
 

@@ -11,6 +11,7 @@ from edgeship.files import storage_errors
 from edgeship.pipeline.environment import environment
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.graphs import graph_stage
+from edgeship.pipeline.lineage import lineage
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, REFERENCE_NAME
@@ -25,8 +26,11 @@ from edgeship.results import (
     common_clock,
     write,
 )
+from edgeship.results.seal import SEAL, read_seal, seal
 from edgeship.version import __version__
 
+RESULT_FILE = "result.json"
+REPORTS = ("report.html", "summary.md", "junit.xml")
 WORST_FIRST: tuple[VerdictWord, ...] = ("NO-SHIP", "INCONCLUSIVE", "SHIP")
 
 
@@ -46,8 +50,7 @@ def decide_stage(reference: TargetTrials, trials: TargetTrials) -> Stage[Decisio
     def key(run: Run) -> Any:
         return {
             "gate": run.config.gate.model_dump(mode="json"),
-            "trials": [folder.name for folder in (*reference.folders(), *trials.folders())],
-            "failed": [trial.failure.message for _, trial, _ in trials.trials if trial.failure is not None],
+            "trials": [read_seal(folder).digest for folder in (*reference.folders(), *trials.folders())],
         }
 
     def work(run: Run, folder: Path) -> Decision:
@@ -59,6 +62,8 @@ def decide_stage(reference: TargetTrials, trials: TargetTrials) -> Stage[Decisio
 
 def title(run: Run) -> str:
     """What the model is called in the report and in the bundle."""
+    if run.config.model.name:
+        return run.config.model.name
     source = run.config.model.source
     stem = Path(source).stem if Path(source).suffix in (".onnx", ".pt2") else run.config.root.name
     return stem or "model"
@@ -73,7 +78,7 @@ def bundle_places(run: Run) -> dict[str, Path]:
 
 def draft(run: Run) -> Path:
     """Where result.json stands until everything that it tells of is there."""
-    return run.folder / "stages" / "result.json"
+    return run.folder / "stages" / RESULT_FILE
 
 
 def write_result(run: Run) -> RunResult:
@@ -104,6 +109,7 @@ def write_result(run: Run) -> RunResult:
         config_file=run.config.file.name,
         config_text=_config_text(run.config.file),
         title=title(run),
+        lineage=lineage(run),
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         bundles={name: place.name for name, place in bundle_places(run).items()},
     )
@@ -163,14 +169,15 @@ def summarize(run: Run, trials: TargetTrials, name: str, trial: Trial, folder: P
 def forget(folder: Path) -> None:
     """Remove an earlier run's verdict: a run that fails must not leave it for this one's."""
     with storage_errors(folder):
-        for name in ("result.json", "report.html", "summary.md", "junit.xml"):
+        for name in (SEAL, RESULT_FILE, *REPORTS):
             (folder / name).unlink(missing_ok=True)
 
 
 def publish(run: Run) -> None:
-    """Give result.json its name."""
+    """Give result.json its name, and seal it."""
     with storage_errors(draft(run)):
-        draft(run).replace(run.folder / "result.json")
+        draft(run).replace(run.folder / RESULT_FILE)
+    seal(run.folder, "run", sum(stage.seconds for stage in run.stages), (RESULT_FILE,))
 
 
 RESULT = Step("result", write_result)

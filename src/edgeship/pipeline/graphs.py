@@ -42,7 +42,8 @@ def quantize_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Quantize
             "precision": resolved_precision(candidate.precision, trials.target),
             "keep": candidate.keep,
             "style": trials.style,
-            "per_channel": run.config.quantization.per_channel,
+            "quantization": run.config.quantization.model_dump(mode="json", exclude={"keep"}),
+            "rows": trials.target.batch.opt,
             "frames": dump(run.result(FRAMES)),
             "versions": versions("onnxruntime", "nvidia-modelopt", "onnx"),
         }
@@ -61,13 +62,21 @@ def make_graph(run: Run, folder: Path, candidate: Candidate, trials: TargetTrial
     model, out = run.path(SLIM, MODEL), folder / MODEL
     precision = resolved_precision(candidate.precision, trials.target)
     known = known_batches(run)
+    settings = run.config.quantization
     if precision == "fp16":
-        return to_half(model, known, out, candidate.keep)
+        return to_half(model, known, out, candidate.keep, settings.allow_noise)
     calibrated = run.result(CALIBRATE)
     loaded = calibration_cache.load(
         run.path(CALIBRATE, calibrated.cache.path), calibration_cache.Expected(), trust=True
     )
-    options = QuantizeOptions(trials.style, precision, candidate.keep, run.config.quantization.per_channel)
+    options = QuantizeOptions(
+        trials.style,
+        precision,
+        candidate.keep,
+        settings.per_channel,
+        rows=trials.target.batch.opt,
+        allow_noise=settings.allow_noise,
+    )
     return quantize(model, loaded, out, known, options)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeship.bundle.manifest import Manifest
 from edgeship.bundle.sign import sign
+from edgeship.bundle.trust import ANYBODY, Trust
 from edgeship.bundle.verify import Verified, opened
 from edgeship.bundle.write import Contents, write
 from edgeship.config import Benchmark, Evaluation, Gate
@@ -32,7 +33,7 @@ class RebuildOptions:
 
     Args:
         device: Default: the one it was built for.
-        key: Ed25519 public key that the bundle must be signed with.
+        trust: Whose bundles are accepted.
         images: Labelled images; without them no accuracy rule is measured and the verdict cannot be SHIP where the
             gate has one.
         labels: Their labels, as in ``evaluation.labels``.
@@ -42,7 +43,7 @@ class RebuildOptions:
     """
 
     device: str | None = None
-    key: Path | None = None
+    trust: Trust = ANYBODY
     images: Path | None = None
     labels: Path | None = None
     benchmark: Benchmark = field(default_factory=Benchmark)
@@ -75,7 +76,7 @@ def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress
     """
     if options.sign_with is not None:
         sign(b"", options.sign_with, password=options.password)
-    with opened(bundle, options.key) as verified, lock(out):
+    with opened(bundle, options.trust) as verified, lock(out):
         reference = verified.folder / "evidence" / "reference"
         if not (reference / trial_folder.TRIAL).is_file():
             raise BundleError(

@@ -11,7 +11,7 @@ from edgeship.pipeline.stages import Run, Step
 
 def write_reports(run: Run) -> FinishedRun:
     """Write ``report.html``, ``summary.md`` and ``junit.xml``; return the run as they read it."""
-    finished = FinishedRun(run.result(RESULT), run.folder)
+    finished = FinishedRun(run.result(RESULT), run.folder, sealed=True)
     write_report(finished, run.folder / "report.html")
     write_summary(finished, run.folder / "summary.md")
     junit.write(finished.result.decisions, run.folder / "junit.xml")

@@ -2,12 +2,14 @@
 
 A stage runs once for one key, and a killed run continues. A key is the hash of everything that goes into a stage:
 settings, the hashes of files, versions. A stage works in a temporary folder that is renamed when its result is
-written; a trial, which resumes by itself, works in place. A step runs in every run and keeps nothing.
+written; a trial, which resumes by itself, works in place. A finished stage is sealed: where one of its files is not as
+it was left, it is made again, and that is said. A step runs in every run and keeps nothing.
 """
 
 from __future__ import annotations
 
 import functools
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,10 +24,11 @@ from pydantic import BaseModel
 
 from edgeship.config import Config
 from edgeship.errors import ArtifactError, EdgeshipError
-from edgeship.files import Hasher, finished_folder, sha256_file, sha256_json
+from edgeship.files import Hasher, finished_folder, sha256_file, sha256_json, storage_errors
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.progress import Progress, silent
-from edgeship.results import Artifact, Result, StageRun, read, write
+from edgeship.results import Result, StageRun, read, write
+from edgeship.results.seal import SEAL, fault, seal
 from edgeship.version import __version__
 
 R = TypeVar("R", bound=Result)
@@ -158,18 +161,14 @@ def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
         folder = run.folder / "stages" / f"{stage.name.replace('/', '-').replace(':', '-')}-{key}"
         if run.folders.get(stage.name) == folder:
             return run.result(stage), folder
-        result = _stored(run, folder / stage.file, stage.result)
-        if result is not None and not stage.keep(result):
-            if not run.dry:
-                (folder / stage.file).unlink()
-            result = None
+        result, again = _stored(run, stage, folder)
         cached = result is not None
         if result is None:
             if run.dry:
                 raise WouldRun(stage.name)
             result = _work(run, stage, folder)
     seconds, place = time.perf_counter() - start, folder.relative_to(run.folder).as_posix()
-    done = StageRun(name=stage.name, seconds=seconds, cached=cached, folder=place)
+    done = StageRun(name=stage.name, seconds=seconds, cached=cached, folder=place, again=again)
     run.results[stage.name], run.folders[stage.name] = result, folder
     run.stages.append(done)
     run.hasher.save()
@@ -177,40 +176,54 @@ def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
     return result, folder
 
 
-def _stored(run: Run, path: Path, kind: type[R]) -> R | None:
-    """A stage's finished result; None where there is none, or where it or a file that it names is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        result = read(kind, path)
-    except ArtifactError:
-        return None
-    return result if all(_whole(run, path.parent / item.path, item) for item in _artifacts(result)) else None
+def _stored(run: Run, stage: Stage[R], folder: Path) -> tuple[R | None, str]:
+    """A stage's finished result, or None; then, where it was finished and is not as it was left, what is wrong.
+
+    A folder that is not whole is removed, so that nothing of it is taken over.
+    """
+    if not (folder / stage.file).exists() and not (folder / SEAL).exists():
+        return None, ""
+    wrong = fault(folder, run.hasher.file) and fault(folder)
+    if not wrong:
+        try:
+            result = read(stage.result, folder / stage.file)
+        except ArtifactError:
+            wrong = f"{stage.file} cannot be read"
+        else:
+            if stage.keep(result):
+                return result, ""
+            if not run.dry:
+                reopen(folder, stage.file)
+            return None, ""
+    if run.dry:
+        return None, wrong
+    with storage_errors(folder):
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink()
+    return None, wrong
 
 
-def _artifacts(value: Any) -> Iterator[Artifact]:
-    """Every file that a result names, in the results within it too."""
-    if isinstance(value, Artifact):
-        yield value
-    elif isinstance(value, Result):
-        for _, inner in value:
-            yield from _artifacts(inner)
-    elif isinstance(value, tuple):
-        for inner in value:
-            yield from _artifacts(inner)
-
-
-def _whole(run: Run, path: Path, said: Artifact) -> bool:
-    return path.is_file() and path.stat().st_size == said.size_bytes and run.hasher.file(path) == said.sha256
+def reopen(folder: Path, file: str) -> None:
+    """Take the seal and the result from a finished folder, so that its work goes on where it can."""
+    with storage_errors(folder):
+        for name in (SEAL, file):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _work(run: Run, stage: Stage[R], folder: Path) -> R:
+    start = time.perf_counter()
     if stage.in_place:
-        folder.mkdir(parents=True, exist_ok=True)
-        return stage.work(run, folder)
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        result = stage.work(run, folder)
+        seal(folder, stage.name, time.perf_counter() - start)
+        return result
     with finished_folder(folder) as temporary:
         result = stage.work(run, temporary)
         write(result, temporary / stage.file)
+        seal(temporary, stage.name, time.perf_counter() - start)
     return read(type(result), folder / stage.file)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeship.config import Target
+from edgeship.pipeline.candidates import style_of
 from edgeship.prepare.quantized_tensors import Style
 from edgeship.results import Candidate, Searched, Trial
 
@@ -32,7 +33,7 @@ class TargetTrials:
     @property
     def style(self) -> Style:
         """Which placement of Q/DQ pairs the graphs have."""
-        return "onnxruntime" if self.target.engine == "onnxruntime" and not self.preview else "tensorrt"
+        return "tensorrt" if self.preview else style_of(self.target)
 
     def folders(self) -> list[Path]:
         """The trials' folders, in the order they ran."""

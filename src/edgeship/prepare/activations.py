@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Protocol
 
-from edgeship.prepare import activations_cuda
+from edgeship.prepare import activations_cuda, graph
 from edgeship.prepare.activations_cpu import CpuWorker, ObservedNames
 from edgeship.prepare.histogram import Histogram, Histograms
 from edgeship.prepare.running import Running
@@ -18,36 +18,6 @@ if TYPE_CHECKING:
     import onnx
 
     from edgeship.prepare.frame_checks import FrameBatch
-
-
-def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """A copy of the graph that also returns ``tensors``."""
-    import onnx
-
-    known = {value.name: value for value in model.graph.value_info}
-    twin = onnx.ModelProto()
-    twin.CopyFrom(model)
-    present = {value.name for value in twin.graph.output} | {value.name for value in twin.graph.input}
-    for name in tensors:
-        if name not in present:
-            twin.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
-            present.add(name)
-    return twin
-
-
-def open_session(model: onnx.ModelProto, *, threads: int = 0, device: str = "cpu", optimize: bool = True) -> Running:
-    """A graph opened for calibration and previews. See :class:`edgeship.prepare.running.Running`.
-
-    Args:
-        optimize: False for graphs that are meant for another engine: onnxruntime 1.32's own rewriting of float16
-            Q/DQ graphs on the CPU was seen to change their answers (29 dB became 15 dB on ResNet-18).
-
-    Raises:
-        MissingExtra: onnxruntime is not installed.
-        ModelError: onnxruntime refuses the graph.
-        DeviceError: The provider of ``device`` is not there, or did not start.
-    """
-    return Running(model, optimize=optimize, layout=True, threads=threads, device=device)
 
 
 class Worker(Protocol):
@@ -78,7 +48,7 @@ class Observer:
         names = ObservedNames(
             tuple(name for name in tensors if name in inputs), tuple(name for name in tensors if name not in inputs)
         )
-        session = open_session(with_outputs(model, tensors), threads=1, device=device)
+        session = Running(graph.with_outputs(model, tensors), layout=True, threads=1, device=device)
         self._tensors = tuple(tensors)
         self.workers = workers or min(len(os.sched_getaffinity(0)), 8)
         self._make: Callable[[], Worker] = lambda: CpuWorker(session, names)

@@ -16,13 +16,13 @@ import numpy as np
 import edgeship
 from edgeship.config import Method
 from edgeship.errors import ModelError, UserInputError
-from edgeship.prepare import calibration_cache, compare, graph, thresholds
+from edgeship.prepare import calibration_cache, graph, thresholds
 from edgeship.prepare.activations import Observer
-from edgeship.prepare.frame_checks import FrameChecks, FrameSource, Held
+from edgeship.prepare.frame_checks import ROWS, FrameChecks, FrameSource, Held
 from edgeship.prepare.histogram import Histogram, Histograms
-from edgeship.prepare.inferred_graph import infer
-from edgeship.prepare.qdq_onnxruntime import ort_graph
-from edgeship.prepare.quantized_tensors import QuantizedTensors, find_tensors
+from edgeship.prepare.inferred_graph import infer, require_float
+from edgeship.prepare.methods import Judging, choose_method, scales_of
+from edgeship.prepare.quantized_tensors import QuantizedTensors, Style, find_tensors
 from edgeship.prepare.thresholds import METHODS
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Calibrated, MethodScore, TensorRange
@@ -49,6 +49,10 @@ class CalibrateOptions:
     """Settings of one calibration."""
 
     method: Method = "auto"
+    style: Style = "onnxruntime"
+    """The kind of engine whose graphs the methods are compared by."""
+    rows: int = ROWS
+    """The target's usual batch (``target.batch.opt``), for the TensorRT graphs of that comparison."""
     percentile: float = 99.99
     holdout: float = 0.125
     """``method = "auto"``: share of the batches held out to compare the methods on; the method once chosen, they count
@@ -91,7 +95,11 @@ def calibrate(
     checks.refuse_useless()
     used = checks.count
     ranges = _ranges(late, options)
-    method, scores = _choose(proto, ranges, frames, options, progress)
+    method: str = options.method
+    scores: tuple[MethodScore, ...] = ()
+    if options.method == "auto":
+        progress(0, None, "comparing methods")
+        method, scores = choose_method(proto, ranges, frames, Judging(options.holdout, options.style, options.rows))
     if share:
         late = _count(observer, checks, Held(frames, share, inside=True), len(frames), progress)
         ranges = _ranges(late, options)
@@ -107,7 +115,7 @@ def calibrate(
         "frames": checks.count,
     }
     calibration_cache.save(
-        out, calibration_cache.Content(_scales(ranges, touched, method), ranges, checks.samples), facts
+        out, calibration_cache.Content(scales_of(ranges, touched, method), ranges, checks.samples), facts
     )
     moved = [entry.moved for entry in ranges.values() if entry.moved is not None]
     result = Calibrated(
@@ -133,6 +141,7 @@ def calibrate(
 def _open(model: Path) -> tuple[str, onnx.ModelProto, QuantizedTensors]:
     """The graph's hash, the graph with inferred shapes, and what quantization touches in it."""
     loaded = graph.load_onnx(model)
+    require_float(loaded, model.name)
     graph_sha256 = calibration_cache.graph_hash(loaded)
     proto = infer(loaded)
     touched = find_tensors(proto)
@@ -188,47 +197,6 @@ def _range(histogram: Histogram, percentile: float) -> TensorRange:
         amax=dict(amax),
         bounds={method: thresholds.asymmetric(histogram, method, percentile, amax[method]) for method in METHODS},
     )
-
-
-def _scales(ranges: Mapping[str, TensorRange], touched: QuantizedTensors, method: str) -> dict[str, float]:
-    """int8 scale of every tensor the cache names; a tensor that was always zero gets the scale of ±1."""
-    roots = {name: name for name in touched.observed} | touched.shared
-    return {name: (ranges[root].amax[method] or 1.0) / 127.0 for name, root in roots.items()}
-
-
-# --- which method --------------------------------------------------------------------------------------------
-
-
-def _choose(
-    proto: onnx.ModelProto,
-    ranges: dict[str, TensorRange],
-    frames: FrameSource,
-    options: CalibrateOptions,
-    progress: Progress,
-) -> tuple[str, tuple[MethodScore, ...]]:
-    """The asked-for method, or the one whose quantized graph is nearest to the reference on held-out frames.
-
-    Where none are held out (a single batch, or ``holdout = 0``), the calibration frames themselves must serve.
-    """
-    if options.method != "auto":
-        return options.method, ()
-    progress(0, None, "comparing methods")
-    candidates: dict[str, onnx.ModelProto] = {
-        name: ort_graph(proto, calibration_cache.CalibrationCache(Path(name), {}, ranges, name), ()) for name in METHODS
-    }
-    held = Held(frames, options.holdout, inside=True)
-    judges: Iterable[FrameBatch] = held if any(True for _ in held) else frames
-    compared = compare.compare_outputs(proto, candidates, judges, MAX_TRIAL)
-    scores = tuple(
-        MethodScore(method=name, snr_db=entry.output_snr_db, agreement=entry.agreement)
-        for name, entry in compared.items()
-    )
-    best = max(scores, key=lambda score: score.snr_db)
-    return best.method, scores
-
-
-MAX_TRIAL = 64
-"""Frames that each method is compared on, at most (whole batches)."""
 
 
 # --- enough frames? ------------------------------------------------------------------------------------------

@@ -298,3 +298,12 @@ def graph_hash(model: onnx.ModelProto) -> str:
         for attribute in sorted(node.attribute, key=lambda item: item.name):
             digest.update(attribute.SerializeToString(deterministic=True))
     return digest.hexdigest()
+
+
+def lacking(calibration: CalibrationCache, missing: dict[str, None]) -> CacheError:
+    """The error for a cache without ranges of tensors that quantization needs."""
+    return CacheError(
+        f"{calibration.path} lacks {len(missing)} of the tensors to quantize: {', '.join(missing)[:300]}",
+        expected="a scale for every tensor that quantization touches",
+        do="calibrate this model again, or keep the nodes that read these tensors in high precision (--keep)",
+    )

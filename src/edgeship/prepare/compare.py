@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeship.errors import StageError
-from edgeship.prepare.activations import open_session, with_outputs
+from edgeship.errors import QuantizeError, UserInputError
+from edgeship.prepare import graph
 from edgeship.prepare.quantized_tensors import COMPUTING, find_tensors, float_tensors
+from edgeship.prepare.running import Running
 from edgeship.results import LayerNoise
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
     from edgeship.prepare.frame_checks import FrameBatch
 
+LOWEST_DB = 10.0
+"""An output with less signal-to-noise than this is refused unless it is allowed by name: a third of it is noise."""
+SAME_SHARE = 0.9
+"""An output of whole numbers (classes, indices) is not noisy where this share of them is the same."""
 CEILING_DB = 200.0
 """Reported where two tensors are equal; float32 itself resolves about 150 dB."""
 FRAMES = 8
@@ -38,6 +43,10 @@ class Comparison:
     layers: tuple[LayerNoise, ...]
     outputs: dict[str, float]
     agreement: float | None
+    noisy: tuple[str, ...] = ()
+    """Outputs below :data:`LOWEST_DB`."""
+    notes: tuple[str, ...] = ()
+    """Outputs whose shape the data decide, and how much of them was compared."""
 
     @property
     def output_snr_db(self) -> float:
@@ -53,17 +62,21 @@ class Snr:
         self._noise = 0.0
 
     def add(self, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
-        """Count a pair of arrays of one shape."""
+        """Count a pair of arrays of one shape, at the places where the reference is finite."""
         wanted = np.asarray(reference, dtype=np.float64)
+        found = np.asarray(candidate, dtype=np.float64)
+        finite = np.isfinite(wanted)
+        if not finite.all():
+            wanted, found = wanted[finite], found[finite]
         self._signal += float(np.square(wanted).sum())
-        self._noise += float(np.square(np.asarray(candidate, dtype=np.float64) - wanted).sum())
+        self._noise += float(np.square(found - wanted).sum()) if np.isfinite(found).all() else math.inf
 
     @property
     def db(self) -> float:
-        """Decibels, at most :data:`CEILING_DB`; minus that for noise without a signal."""
+        """Decibels, at most :data:`CEILING_DB`; minus that for noise without a signal, and for NaN or infinity."""
         if self._noise == 0.0:
             return CEILING_DB
-        if self._signal == 0.0:
+        if self._signal == 0.0 or math.isinf(self._noise):
             return -CEILING_DB
         return min(CEILING_DB, 10.0 * math.log10(self._signal / self._noise))
 
@@ -87,14 +100,14 @@ def compare(
         optimize: Whether onnxruntime may rewrite the candidate; False for a graph that is meant for TensorRT.
 
     Raises:
-        StageError: The candidate answers with NaN or infinity where the reference does not.
+        QuantizeError: The candidate answers with NaN or infinity where the reference does not.
     """
     outputs = [value.name for value in reference.graph.output]
     nodes = _common_layers(reference, candidate) if layers else {}
     tensors = [name for name in nodes if name not in outputs]
     places = {name: nodes[name][1] for name in tensors}
-    ours = open_session(with_outputs(reference, tensors))
-    theirs = open_session(with_outputs(candidate, list(places.values())), optimize=optimize)
+    ours = Running(graph.with_outputs(reference, tensors), layout=True)
+    theirs = Running(graph.with_outputs(candidate, list(places.values())), optimize=optimize, layout=True)
     tally = _Tally(outputs)
     noise = {name: Snr() for name in tensors}
     for feeds in _first(frames, limit):
@@ -113,12 +126,17 @@ def compare(
 
 
 def compare_outputs(
-    reference: onnx.ModelProto, candidates: Mapping[str, onnx.ModelProto], frames: Iterable[FrameBatch], limit: int
+    reference: onnx.ModelProto,
+    candidates: Mapping[str, onnx.ModelProto],
+    frames: Iterable[FrameBatch],
+    limit: int,
+    *,
+    optimize: bool = True,
 ) -> dict[str, Comparison]:
     """Compare the outputs of several candidates with the reference's in one pass. Raises as :func:`compare` does."""
     outputs = [value.name for value in reference.graph.output]
-    ours = open_session(reference)
-    theirs = {name: open_session(candidate) for name, candidate in candidates.items()}
+    ours = Running(reference, layout=True)
+    theirs = {name: Running(candidate, optimize=optimize, layout=True) for name, candidate in candidates.items()}
     tallies = {name: _Tally(outputs) for name in candidates}
     for feeds in _first(frames, limit):
         wanted = ours.run(outputs, dict(feeds))
@@ -133,18 +151,80 @@ class _Tally:
     def __init__(self, outputs: Sequence[str]) -> None:
         self.noise = {name: Snr() for name in outputs}
         self.same = self.total = 0
+        self._whole: dict[str, tuple[int, int]] = {}
+        self._varying: dict[str, tuple[list[int], list[int]]] = {}
 
     def add(self, wanted: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> None:
-        for (name, noise), ours, theirs in zip(self.noise.items(), wanted, found, strict=True):
+        for (name, noise), reference, candidate in zip(self.noise.items(), wanted, found, strict=True):
+            ours, theirs = reference, candidate
+            if ours.shape != theirs.shape:
+                self._varying.setdefault(name, (list(ours.shape), list(theirs.shape)))
+                ours, theirs = common_part(name, ours, theirs)
             _refuse_broken(name, ours, theirs)
             noise.add(ours, theirs)
+            if ours.dtype.kind != "f":
+                hits, size = self._whole.get(name, (0, 0))
+                self._whole[name] = (hits + int((ours == theirs).sum()), size + ours.size)
             hits, size = _agreement(ours, theirs)
             self.same += hits
             self.total += size
 
     def comparison(self, layers: tuple[LayerNoise, ...] = ()) -> Comparison:
         outputs = {name: round(noise.db, 3) for name, noise in self.noise.items()}
-        return Comparison(layers, outputs, self.same / self.total if self.total else None)
+        notes = tuple(
+            f"output {name!r} has as many entries as the data decide: {ours} by the reference, {theirs} here on the "
+            "first frame that differs; what both have was compared, from the beginning"
+            for name, (ours, theirs) in self._varying.items()
+        )
+        noisy = tuple(name for name in outputs if self._noisy(name, outputs[name]))
+        return Comparison(layers, outputs, self.same / self.total if self.total else None, noisy, notes)
+
+    def _noisy(self, name: str, db: float) -> bool:
+        """Whether an output is to be refused; one whose entries may have moved against each other cannot be judged."""
+        if name in self._varying or db >= LOWEST_DB:
+            return False
+        hits, size = self._whole.get(name, (0, 0))
+        return not size or hits < SAME_SHARE * size
+
+
+def common_part(name: str, wanted: NDArray[Any], found: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The entries that two arrays of data-dependent shape have in common, counted from the beginning of each axis."""
+    if wanted.ndim != found.ndim:
+        raise QuantizeError(
+            f"output {name!r} has the shape {list(found.shape)} after conversion, {list(wanted.shape)} before",
+            do="keep the nodes that compute its shape in high precision (--keep)",
+        )
+    part = tuple(slice(0, min(sizes)) for sizes in zip(wanted.shape, found.shape, strict=True))
+    return wanted[part], found[part]
+
+
+def require_signal(compared: Comparison, allowed: Sequence[str], what: str, advice: str | None = None) -> None:
+    """Refuse a graph with an output below :data:`LOWEST_DB` that is not allowed by name.
+
+    ``advice``: what was found to help.
+
+    Raises:
+        UserInputError: A name in ``allowed`` is not an output.
+        QuantizeError: Names each such output and the layers that lose most.
+    """
+    unknown = [name for name in allowed if name not in compared.outputs]
+    if unknown:
+        raise UserInputError(
+            f"--allow-noise {unknown[0]}: the model has no such output", expected=", ".join(compared.outputs)
+        )
+    refused = [name for name in compared.noisy if name not in allowed]
+    if not refused:
+        return
+    values = ", ".join(f"{name} {compared.outputs[name]:.1f} dB" for name in refused)
+    guilty = ", ".join(f"{layer.operator} {layer.node} ({layer.snr_db:.1f} dB)" for layer in worst(compared.layers, 5))
+    raise QuantizeError(
+        f"{what} no longer answers as FP32 does: {values} signal-to-noise"
+        + (f"; worst layers: {guilty}" if guilty else ""),
+        expected=f"at least {LOWEST_DB:.0f} dB on real frames in every output",
+        do=advice
+        or "keep layers in high precision (--keep NODE, or [candidates] search = true), or allow an output that is "
+        f"not used: --allow-noise {refused[0]} (quantization.allow_noise)",
+    )
 
 
 def _common_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict[str, tuple[onnx.NodeProto, str]]:
@@ -184,8 +264,8 @@ def _cast(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[
 
 
 def _refuse_broken(name: str, wanted: NDArray[Any], found: NDArray[Any]) -> None:
-    if wanted.dtype.kind == "f" and not np.isfinite(found).all() and np.isfinite(wanted).all():
-        raise StageError(
+    if wanted.dtype.kind == "f" and not np.isfinite(found[np.isfinite(wanted)]).all():
+        raise QuantizeError(
             f"output {name!r} holds NaN or infinity after conversion, the reference does not",
             expected="finite outputs on real frames",
             do="keep the layers that overflow in high precision (--keep), or convert to another precision",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeship.errors import DataError
-from edgeship.prepare import compare, graph, modelopt
-from edgeship.prepare.inferred_graph import infer, select
+from edgeship.errors import DataError, QuantizeError
+from edgeship.prepare import compare, fp16_rescue, graph, modelopt
+from edgeship.prepare.fp16_rounding import rounded_twin
+from edgeship.prepare.inferred_graph import infer, require_float, select
 from edgeship.prepare.quantized_tensors import float_tensors
 from edgeship.results import Artifact, Quantized
 
@@ -25,30 +28,43 @@ FRAMES = 4
 """Batches on which AutoCast looks for values that FP16 cannot hold."""
 
 
-def to_half(model: Path, frames: Iterable[FrameBatch], out: Path, keep: tuple[str, ...] = ()) -> Quantized:
+def to_half(
+    model: Path,
+    frames: Iterable[FrameBatch],
+    out: Path,
+    keep: tuple[str, ...] = (),
+    allow_noise: tuple[str, ...] = (),
+) -> Quantized:
     """Write an FP16 copy of a graph; its inputs and outputs stay FP32.
 
     Args:
         model: The FP32 ONNX file.
         frames: Real frames; the first few decide what must stay in FP32, and check the result.
         keep: Node names or patterns that stay in FP32 on request.
+        allow_noise: Outputs that may fall below 10 dB.
 
     Raises:
         DataError: No frames.
-        StageError: AutoCast failed, or the result is not finite on the frames.
+        ModelError: The model is not FP32.
+        QuantizeError: AutoCast failed, or an output is noise on the frames.
     """
-    reference = infer(graph.load_onnx(model))
+    loaded = graph.load_onnx(model)
+    require_float(loaded, model.name)
+    reference = infer(loaded)
     kept = select(reference, keep)
     few = list(itertools.islice(frames, FRAMES))
     if not few:
         raise DataError("no frames to convert to FP16 with", expected="a few real frames", do="give --images or --npz")
-    with tempfile.TemporaryDirectory(prefix="edgeship-frames-") as folder:
-        for index, (_, feeds) in enumerate(few):
-            arrays: dict[str, Any] = dict(feeds)
-            np.savez(Path(folder) / f"{index:04d}.npz", **arrays)
-        converted = modelopt.autocast(reference, Path(folder), kept)
-    graph.check_onnx(converted, "the FP16 graph")
-    compared = compare.compare(reference, converted, few)
+    with tempfile.TemporaryDirectory(prefix="edgeship-half-") as folder:
+        converter = _Converter(reference, few, Path(folder))
+        found = converter.attempt(kept)
+        advice = None
+        if found.db < fp16_rescue.GOAL_DB:
+            advice = _advice(fp16_rescue.rescue(reference, few, kept, lambda keep: converter.attempt(keep).db))
+    if found.compared is None:
+        raise QuantizeError(found.failure.found, expected=found.failure.expected, do=advice or found.failure.do)
+    compared, converted = found.compared, found.graph
+    compare.require_signal(compared, allow_noise, "fp16", advice)
     graph.save_onnx(converted, out)
     return Quantized(
         model=Artifact.of(out, out.parent),
@@ -58,6 +74,53 @@ def to_half(model: Path, frames: Iterable[FrameBatch], out: Path, keep: tuple[st
         left=tuple(sorted(set(single_nodes(reference, converted)) - set(kept))),
         noise=compared.layers,
         output_snr_db=compared.outputs,
+        noisy=compared.noisy,
+        notes=(*compared.notes, *([advice] if advice else ())),
+    )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A converted graph and its comparison with the reference, or why there is none."""
+
+    graph: onnx.ModelProto
+    compared: compare.Comparison | None
+    failure: QuantizeError
+
+    @property
+    def db(self) -> float:
+        """Signal-to-noise of the worst output."""
+        return -compare.CEILING_DB if self.compared is None else self.compared.output_snr_db
+
+
+class _Converter:
+    """Converts a graph with some nodes kept in FP32, and compares it on a few frames, rounded as a GPU rounds."""
+
+    def __init__(self, reference: onnx.ModelProto, frames: Sequence[FrameBatch], folder: Path) -> None:
+        self._reference, self._frames, self._folder = reference, frames, folder
+        for index, (_, feeds) in enumerate(frames):
+            arrays: dict[str, Any] = dict(feeds)
+            np.savez(folder / f"{index:04d}.npz", **arrays)
+
+    def attempt(self, kept: tuple[str, ...]) -> _Attempt:
+        """The graph with these nodes kept. Raises QuantizeError where AutoCast cannot convert it."""
+        converted = modelopt.autocast(self._reference, self._folder, kept)
+        graph.check_onnx(converted, "the FP16 graph")
+        try:
+            compared = compare.compare(self._reference, rounded_twin(converted), self._frames, optimize=False)
+            return _Attempt(converted, compared, QuantizeError(""))
+        except QuantizeError as error:
+            return _Attempt(converted, None, error)
+
+
+def _advice(found: fp16_rescue.Rescue | None) -> str | None:
+    """The nodes to keep, as the command line takes them."""
+    if found is None:
+        return None
+    flags = " ".join(f"--keep {shlex.quote(name)}" for name in found.keep)
+    return (
+        f"with {len(found.keep)} nodes in FP32 it reaches {found.output_snr_db:.1f} dB: "
+        f"edgeship quantize --precision fp16 {flags} (candidates.keep_fp32)"
     )
 
 

@@ -26,6 +26,10 @@ SAMPLE_BYTES = 64 << 20
 """… within this size, whole batches, at least one."""
 
 
+ROWS = 8
+"""Frames in the batch on which ModelOpt decides what gains by INT8, unless told otherwise."""
+
+
 class FrameSource(Protocol):
     """Real frames in batches: iteration yields (ids, {input: array}), each time the same; ``len`` counts frames.
 
@@ -137,6 +141,26 @@ class FrameChecks:
     def overlap(self, evaluation: frozenset[str]) -> tuple[str, ...]:
         """Names of the frames whose hash is in ``evaluation``."""
         return tuple(sorted(name for name, digest in self._hashes if digest in evaluation))
+
+
+def stacked(frames: Sequence[FrameBatch], inputs: Sequence[TensorInfo], rows: int) -> FrameBatch:
+    """The first frames as one batch of ``rows`` of them, from the beginning again when they run out.
+
+    The first batch stays as it is where it is large enough, and where the model's batch is fixed or an input has none.
+    """
+    fixed = any(not info.shape or isinstance(info.shape[0], int) for info in inputs)
+    ids, feeds = frames[0]
+    if fixed or len(ids) >= rows or not _rows_of_frames(frames):
+        return frames[0]
+    names = [name for batch, _ in frames for name in batch]
+    joined = {name: np.concatenate([some[name] for _, some in frames]) for name in feeds}
+    order = [index % len(names) for index in range(rows)]
+    return [names[index] for index in order], {name: array[order] for name, array in joined.items()}
+
+
+def _rows_of_frames(frames: Sequence[FrameBatch]) -> bool:
+    """Whether every array has one row for each frame."""
+    return all(array.ndim and len(array) == len(ids) for ids, feeds in frames for array in feeds.values())
 
 
 def _array_hash(feeds: Mapping[str, NDArray[Any]], index: int, count: int) -> str:

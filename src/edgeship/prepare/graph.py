@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,3 +203,18 @@ def copy_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
         origin = next((notes[name] for name in node.output if name in notes), None)
         if origin is not None and not node.metadata_props:
             node.metadata_props.extend(origin.metadata_props)
+
+
+def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """A copy of the graph that also returns ``tensors``."""
+    import onnx
+
+    known = {value.name: value for value in model.graph.value_info}
+    twin = onnx.ModelProto()
+    twin.CopyFrom(model)
+    present = {value.name for value in twin.graph.output} | {value.name for value in twin.graph.input}
+    for name in tensors:
+        if name not in present:
+            twin.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
+            present.add(name)
+    return twin

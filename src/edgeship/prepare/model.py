@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import sys
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 from edgeship import config
 from edgeship.config import InputSpec
 from edgeship.data.feeds import Shapes, noise, possible_shapes
-from edgeship.errors import MissingExtra, ModelError
+from edgeship.data.reference import import_own, importable
+from edgeship.errors import DataError, MissingExtra, ModelError
 from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
@@ -131,25 +131,19 @@ def _call_source(settings: config.Model, root: Path) -> torch.nn.Module:
 
 
 def _import(name: str, root: Path, source: str) -> Any:
-    """Import ``name`` with ``root`` first on the path, and never another project's module of the same name."""
-    loaded = sys.modules.get(name)
-    file = getattr(loaded, "__file__", None)
-    local = (root / f"{name.split('.', maxsplit=1)[0]}.py").exists() or (root / name.split(".", maxsplit=1)[0]).is_dir()
-    if loaded is not None and local and file is not None and root.resolve() not in Path(file).resolve().parents:
-        for key in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
-            del sys.modules[key]
-    sys.path.insert(0, str(root))
+    """Import ``name`` from ``root`` where it is there, and never another project's module of the same name."""
     try:
         importlib.invalidate_caches()
-        return importlib.import_module(name)
+        with importable(root):
+            return import_own(name, [str(root)])
+    except DataError as error:
+        raise ModelError(f"model.source = {source!r}: {error.found}", do=error.do) from error
     except (Exception, SystemExit) as error:
         raise ModelError(
             f"model.source = {source!r} does not import: {type(error).__name__}: {error}",
             expected=f"a module {name!r} in {root} or installed here",
             do=f"cd {root} && python -c 'import {name}'",
         ) from error
-    finally:
-        sys.path.remove(str(root))
 
 
 def _in_call_order(module: torch.nn.Module, inputs: dict[str, InputSpec]) -> dict[str, InputSpec]:

@@ -6,20 +6,21 @@ import logging
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeship.errors import DataError, MissingExtra, StageError
+from edgeship.errors import MissingExtra, QuantizeError
 from edgeship.prepare import graph
-from edgeship.prepare.quantized_tensors import RANKING
 
 if TYPE_CHECKING:
     import onnx
 
     from edgeship.prepare.frame_checks import FrameBatch
 
+DOUBLE = 11
+"""TensorProto.DataType of float64."""
 _ONE_AT_A_TIME = threading.RLock()
 _PATCHED = ("calibrate", "base_quantizer", "qdq_quantizer", "onnx_quantizer", "registry", "quant_utils")
 """Modules of onnxruntime.quantization whose functions, classes and tables ModelOpt rewrites."""
@@ -99,35 +100,34 @@ class OneFrame:
 
 def quantize(
     reference: onnx.ModelProto,
-    frame: FrameBatch | None,
-    kept: Sequence[str],
+    frame: FrameBatch,
+    left: Iterable[str],
     mode: Literal["int8", "fp8"],
     high: Literal["fp16", "fp32"],
 ) -> onnx.ModelProto:
-    """Q/DQ nodes where TensorRT wants them. ``frame`` is a real one; the scales it leads to must be replaced.
+    """Q/DQ nodes where TensorRT wants them.
+
+    Args:
+        frame: A real batch; the scales it leads to must be replaced. With one row ModelOpt leaves products in float
+            that run in INT8 on larger batches.
+        left: Names of nodes to leave in float.
 
     Raises:
-        DataError: No frame: ModelOpt would take random data.
-        StageError: ModelOpt failed.
+        QuantizeError: ModelOpt failed.
     """
-    if frame is None:
-        raise DataError(
-            "no frames to quantize for TensorRT with",
-            expected="at least one real frame (random data is never used)",
-            do="give the calibration frames with --images or --npz",
-        )
     try:
         from modelopt.onnx.quantization import quantize as run
     except ImportError as error:
         raise MissingExtra("quantizing for TensorRT", error.name or "nvidia-modelopt", "host") from error
     import onnx
 
-    left = [*kept, *(node.name for node in reference.graph.node if node.op_type in RANKING)]
     with tempfile.TemporaryDirectory(prefix="edgeship-quantize-") as scratch, contained():
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "quantized.onnx"
-        graph.save_onnx(reference, source)
-        reader: Any = OneFrame(dict(frame[1]))
-        try:
+        outputs = SpecialOutputs(reference)
+        graph.save_onnx(outputs.core, source)
+        wanted = {value.name for value in outputs.core.graph.input}
+        reader: Any = OneFrame({name: array for name, array in frame[1].items() if name in wanted})
+        with _translated("ModelOpt could not quantize the graph", "for onnxruntime: --for onnxruntime"):
             run(
                 str(source),
                 quantize_mode=mode,
@@ -139,17 +139,14 @@ def quantize(
                 log_level="ERROR",
                 high_precision_dtype=high,
             )
-        except (RuntimeError, ValueError, KeyError, AssertionError) as error:
-            words = " ".join(str(error).split())[:300]
-            raise StageError(f"ModelOpt could not quantize the graph: {words}") from error
-        return onnx.load(str(target))
+        return outputs.restore(onnx.load(str(target)))
 
 
-def autocast(reference: onnx.ModelProto, data: Path, kept: Sequence[str]) -> onnx.ModelProto:
+def autocast(reference: onnx.ModelProto, data: Path, kept: Iterable[str]) -> onnx.ModelProto:
     """AutoCast to FP16 on the ``.npz`` frames in the folder ``data``.
 
     Raises:
-        StageError: AutoCast failed.
+        QuantizeError: AutoCast failed.
     """
     try:
         from modelopt.onnx.autocast import convert_to_mixed_precision
@@ -157,8 +154,10 @@ def autocast(reference: onnx.ModelProto, data: Path, kept: Sequence[str]) -> onn
         raise MissingExtra("converting to FP16", error.name or "nvidia-modelopt", "host") from error
     with tempfile.TemporaryDirectory(prefix="edgeship-half-") as scratch, contained():
         source = Path(scratch) / "model.onnx"
-        graph.save_onnx(reference, source)
-        try:
+        outputs = SpecialOutputs(reference)
+        graph.save_onnx(outputs.core, source)
+        _refuse_bodies(reference)
+        with _translated("AutoCast could not convert the graph to FP16", "ship fp32, or int8-fp32"):
             converted: onnx.ModelProto = convert_to_mixed_precision(
                 str(source),
                 low_precision_type="fp16",
@@ -167,7 +166,98 @@ def autocast(reference: onnx.ModelProto, data: Path, kept: Sequence[str]) -> onn
                 calibration_data=str(data),
                 providers=["cpu"],
             )
-        except (RuntimeError, ValueError, KeyError, AssertionError) as error:
-            words = " ".join(str(error).split())[:300]
-            raise StageError(f"AutoCast could not convert the graph to FP16: {words}") from error
-    return converted
+        return outputs.restore(converted)
+
+
+@contextmanager
+def _translated(what: str, instead: str) -> Iterator[None]:
+    """Turn the exceptions that ModelOpt, graphsurgeon, onnx and onnxruntime raise on a graph into QuantizeError."""
+    import onnx
+
+    from edgeship.engines.ort import session as sessions
+
+    kinds: tuple[type[Exception], ...] = (
+        LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError, StopIteration,
+        onnx.checker.ValidationError, onnx.shape_inference.InferenceError, *sessions.failures(),
+    )  # fmt: skip
+    try:
+        yield
+    except kinds as error:
+        words = " ".join(str(error).split())[:300] or "without a word"
+        raise QuantizeError(
+            f"{what}: {type(error).__name__}: {words}", do=f"another precision or engine: {instead}"
+        ) from error
+
+
+def _refuse_bodies(model: onnx.ModelProto) -> None:
+    """Refuse graphs with loops and conditions: AutoCast knows no tensor of theirs."""
+    found = [node for node in model.graph.node if any(item.HasField("g") for item in node.attribute)]
+    if found:
+        raise QuantizeError(
+            f"AutoCast does not convert graphs with subgraphs to FP16: {found[0].op_type} {found[0].name!r}",
+            expected="a graph without Loop, If and Scan",
+            do="export the model without data-dependent control flow, or ship fp32",
+        )
+
+
+class SpecialOutputs:
+    """A graph without the outputs that ModelOpt stumbles on: constants, passed-through inputs, and what is computed in
+    float64. The first two are put back as they were; behind a converted graph the last are computed as before."""
+
+    def __init__(self, reference: onnx.ModelProto) -> None:
+        import onnx
+
+        self._reference = reference
+        made = {name for node in reference.graph.node for name in node.output}
+        self._behind = _double_nodes(reference)
+        behind = {name for node in self._behind for name in node.output}
+        self.core = onnx.ModelProto()
+        self.core.CopyFrom(reference)
+        kept = [value for value in reference.graph.output if value.name in made - behind]
+        known = {value.name: value for value in reference.graph.value_info}
+        present = {value.name for value in kept}
+        self._crossing = [
+            name for node in self._behind for name in node.input if name in made - behind and name not in present
+        ]
+        kept += [known[name] for name in dict.fromkeys(self._crossing)]
+        self.core.graph.ClearField("output")
+        self.core.graph.output.extend(kept)
+        nodes = [node for node in reference.graph.node if not behind.intersection(node.output)]
+        self.core.graph.ClearField("node")
+        self.core.graph.node.extend(nodes)
+        if not kept:
+            raise QuantizeError(
+                "the graph computes in float64 only", expected="float32", do="export the model in float32"
+            )
+        infos = [value for value in reference.graph.value_info if value.name not in behind]
+        self.core.graph.ClearField("value_info")
+        self.core.graph.value_info.extend(infos)
+
+    def restore(self, converted: onnx.ModelProto) -> onnx.ModelProto:
+        """The converted graph with all outputs, in their order."""
+        converted.graph.node.extend(self._behind)
+        there = {tensor.name for tensor in converted.graph.initializer}
+        wanted = {name for node in self._behind for name in node.input}
+        wanted |= {value.name for value in self._reference.graph.output}
+        converted.graph.initializer.extend(
+            tensor for tensor in self._reference.graph.initializer if tensor.name in wanted and tensor.name not in there
+        )
+        own = {value.name: value for value in converted.graph.output}
+        outputs = [own.get(value.name, value) for value in self._reference.graph.output]
+        converted.graph.ClearField("output")
+        converted.graph.output.extend(outputs)
+        return converted
+
+
+def _double_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes at the end of a graph that compute in float64, in order; none where a float32 layer reads a result."""
+    values = [*model.graph.value_info, *model.graph.output]
+    doubles = {value.name for value in values if value.type.tensor_type.elem_type == DOUBLE}
+    behind: list[onnx.NodeProto] = []
+    read: set[str] = set()
+    for node in reversed(model.graph.node):
+        if doubles.intersection(node.output) and not read.intersection(node.output):
+            behind.insert(0, node)
+        else:
+            read.update(node.input)
+    return behind

@@ -12,6 +12,8 @@ from edgeship.results import SensitiveGroup
 if TYPE_CHECKING:
     import onnx
 
+MOVING = SHARING | {"Gather", "Concat", "Cast", "Shape", "Where", "Tile", "DepthToSpace", "SpaceToDepth", "ScatterND"}
+"""Operators that compute nothing: FP16 changes only what they are given."""
 ACTIVATIONS = frozenset(("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu"))
 
 
@@ -32,7 +34,7 @@ class Group:
         )
 
 
-def find_groups(model: onnx.ModelProto, kept: frozenset[str], style: Style) -> list[Group]:
+def find_groups(model: onnx.ModelProto, kept: frozenset[str], style: Style | Literal["fp16"]) -> list[Group]:
     """Groups in execution order: weighted nodes with the activation behind them, then every other quantized node."""
     floats = float_tensors(model)
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -65,7 +67,9 @@ def find_groups(model: onnx.ModelProto, kept: frozenset[str], style: Style) -> l
     return groups
 
 
-def _quantizable(node: onnx.NodeProto, floats: set[str], style: Style) -> bool:
+def _quantizable(node: onnx.NodeProto, floats: set[str], style: Style | Literal["fp16"]) -> bool:
+    if style == "fp16":
+        return node.op_type not in MOVING and node.output[0] in floats and bool(floats.intersection(node.input))
     kinds = COMPUTING if style == "onnxruntime" else WEIGHTED
     return node.op_type in kinds and node.op_type not in SHARING and node.output[0] in floats
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgeship.config import Precision
-from edgeship.errors import CacheError
 from edgeship.prepare import modelopt
-from edgeship.prepare.calibration_cache import CalibrationCache
-from edgeship.prepare.quantized_tensors import float_tensors
+from edgeship.prepare.calibration_cache import CalibrationCache, lacking
+from edgeship.prepare.quantized_tensors import SHARING, WEIGHTED, float_tensors
+
+SMALL = 16
+"""Channels, and terms of a product, below which ModelOpt leaves a layer in float: tensor cores gain nothing."""
 
 if TYPE_CHECKING:
     import onnx
@@ -21,25 +23,58 @@ if TYPE_CHECKING:
 def trt_graph(
     reference: onnx.ModelProto,
     calibration: CalibrationCache,
-    frame: FrameBatch | None,
-    kept: tuple[str, ...],
+    frame: FrameBatch,
+    left: dict[str, str],
     precision: Precision,
 ) -> onnx.ModelProto:
     """The Q/DQ graph for TensorRT 10 strongly typed, 11 and RTX, in memory.
 
-    ``fp8`` (E4M3, compute capability 8.9 and later) takes amax / 448 of the same ranges. ModelOpt runs the one real
-    batch ``frame``, whose ranges are replaced.
+    ``fp8`` (E4M3, compute capability 8.9 and later) takes amax / 448 of the same ranges. ModelOpt runs the real batch
+    ``frame``, whose ranges are replaced.
+
+    Args:
+        left: Node name → why it stays in float; the products that ModelOpt leaves are added.
 
     Raises:
         CacheError: The cache lacks a tensor that quantization needs.
-        DataError: No frame.
         StageError: ModelOpt failed.
     """
     fp8 = precision == "fp8"
     high: Literal["fp16", "fp32"] = "fp32" if precision == "int8-fp32" else "fp16"
-    proto = modelopt.quantize(reference, frame, kept, "fp8" if fp8 else "int8", high)
+    proto = modelopt.quantize(reference, frame, left, "fp8" if fp8 else "int8", high)
     set_scales(proto, reference, calibration, fp8=fp8)
+    for node in left_by_modelopt(reference, proto):
+        left.setdefault(node.name, _why(reference, node, fp8=fp8))
     return proto
+
+
+def left_by_modelopt(reference: onnx.ModelProto, proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Products of the reference whose data is not read from a DequantizeLinear in the quantized graph."""
+    origin = {name: node for node in proto.graph.node for name in node.output}
+
+    def rounded(name: str) -> bool:
+        node = origin.get(name)
+        while node is not None and node.op_type in ("Cast", *SHARING):
+            node = origin.get(node.input[0])
+        return node is not None and node.op_type == "DequantizeLinear"
+
+    inside = {node.name: rounded(node.input[0]) for node in proto.graph.node if node.op_type in WEIGHTED}
+    return [node for node in reference.graph.node if node.op_type in WEIGHTED and not inside.get(node.name, False)]
+
+
+def _why(reference: onnx.ModelProto, node: onnx.NodeProto, *, fp8: bool) -> str:
+    """The rule by which ModelOpt leaves a product in float."""
+    weight = next((tensor for tensor in reference.graph.initializer if tensor.name == node.input[1]), None)
+    if node.op_type in ("Conv", "ConvTranspose"):
+        if weight is None:
+            return "its weight is computed, not constant"
+        outputs, inputs = weight.dims[0], weight.dims[1]
+        if min(outputs, inputs) < SMALL:
+            return f"few channels: {inputs} in a group, {outputs} out; ModelOpt wants {SMALL} of each"
+        return "a kernel too large for FP8" if fp8 else "ModelOpt left it: its neighbours are not quantized"
+    if weight is not None and min(weight.dims[-2:]) < SMALL:
+        return f"a small product: {' × '.join(map(str, weight.dims[-2:]))}; ModelOpt wants K and N of {SMALL} at least"
+    return f"a product with a vector, or K or N below {SMALL}: no faster in INT8 (ModelOpt's rule)"
 
 
 def set_scales(proto: onnx.ModelProto, reference: onnx.ModelProto, calibration: CalibrationCache, *, fp8: bool) -> None:
@@ -73,11 +108,7 @@ def set_scales(proto: onnx.ModelProto, reference: onnx.ModelProto, calibration: 
             elif fp8:
                 _set(constants[scale], None)
     if missing:
-        raise CacheError(
-            f"{calibration.path} lacks {len(missing)} of the tensors to quantize: {', '.join(missing)[:300]}",
-            expected="a scale for every tensor that quantization touches",
-            do="calibrate this model again, or keep the nodes that read these tensors in high precision (--keep)",
-        )
+        raise lacking(calibration, missing)
 
 
 def _set(scale: onnx.TensorProto, value: float | None) -> None:

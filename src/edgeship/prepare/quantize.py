@@ -6,17 +6,21 @@ kernel; TensorRT wants symmetric int8 at the inputs of convolutions and matrix p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeship.config import Precision
-from edgeship.errors import CacheError, PrecisionError, UserInputError
+from edgeship.errors import CacheError, DataError, PrecisionError, QuantizeError, UserInputError
 from edgeship.prepare import compare, graph
 from edgeship.prepare.calibration_cache import CalibrationCache
+from edgeship.prepare.float_nodes import PRODUCTS, float_nodes, is_product, nested_products
 from edgeship.prepare.fp16 import to_half
-from edgeship.prepare.inferred_graph import infer, select
+from edgeship.prepare.fp16_rounding import rounded_twin
+from edgeship.prepare.frame_checks import ROWS, stacked
+from edgeship.prepare.inferred_graph import infer, require_float, select
 from edgeship.prepare.qdq_onnxruntime import ort_graph
 from edgeship.prepare.qdq_tensorrt import trt_graph
 from edgeship.prepare.quantized_tensors import Style
@@ -46,6 +50,10 @@ class QuantizeOptions:
     per_channel: bool = True
     layers: bool = True
     """Whether to record each layer's signal-to-noise."""
+    rows: int = ROWS
+    """The target's usual batch (``target.batch.opt``): ModelOpt leaves products in float that gain nothing at it."""
+    allow_noise: tuple[str, ...] = ()
+    """Outputs that may fall below 10 dB."""
 
 
 def quantize(
@@ -66,8 +74,9 @@ def quantize(
         PrecisionError: The engine has no such precision.
         CacheError: No cache, or it lacks a tensor that quantization needs.
         DataError: No frames.
-        UserInputError: A keep pattern names nothing.
-        ModelError, StageError: The result is not valid, or not finite on the frames.
+        UserInputError: A keep pattern or an allowed output names nothing.
+        ModelError: The model is not FP32, or the result is not a valid graph.
+        QuantizeError: Nothing could be quantized, or an output is noise.
     """
     if options.precision not in PRECISIONS[options.style]:
         raise PrecisionError(
@@ -75,30 +84,69 @@ def quantize(
             expected=", ".join(PRECISIONS[options.style]),
             do="choose one of these, or another engine",
         )
+    few = list(itertools.islice(frames, max(compare.FRAMES, options.rows)))
+    if not few:
+        raise DataError(
+            f"no frames to quantize for {options.style} with",
+            expected="at least one real frame (random data is never used)",
+            do="give the calibration frames with --images or --npz",
+        )
     if options.precision == "fp16":
-        return to_half(model, frames, out, options.keep)
+        return to_half(model, few, out, options.keep, options.allow_noise)
     if calibration is None:
         raise CacheError(
             f"{options.precision} needs a calibration cache",
             do="make one with edgeship calibrate, give it with --cache",
         )
-    reference = infer(graph.load_onnx(model))
+    loaded = graph.load_onnx(model)
+    require_float(loaded, model.name)
+    reference = infer(loaded)
     kept = select(reference, options.keep)
+    left = float_nodes(reference) | dict.fromkeys(kept, "kept on request")
     if options.style == "onnxruntime":
-        proto = ort_graph(reference, calibration, kept, per_channel=options.per_channel)
+        proto = ort_graph(reference, calibration, left, per_channel=options.per_channel)
     else:
-        proto = trt_graph(reference, calibration, next(iter(frames), None), kept, options.precision)
+        proto = trt_graph(
+            reference, calibration, stacked(few, graph.inputs_of(reference), options.rows), left, options.precision
+        )
+    in_float = _products_in_float(reference, left)
+    count = count_quantized(proto)
+    if not count and not kept:
+        raise nothing_quantized(options, in_float)
     graph.check_onnx(proto, "the quantized graph")
-    compared = compare.compare(reference, proto, frames, layers=options.layers, optimize=options.style == "onnxruntime")
+    runs = proto if options.style == "onnxruntime" else rounded_twin(proto)
+    compared = compare.compare(reference, runs, few, layers=options.layers, optimize=options.style == "onnxruntime")
+    compare.require_signal(compared, options.allow_noise, f"{options.precision} for {options.style}")
     graph.save_onnx(proto, out)
     return Quantized(
         model=Artifact.of(out, out.parent),
         precision=options.precision,
         style=options.style,
         kept=kept,
-        quantized_nodes=count_quantized(proto),
+        quantized_nodes=count,
+        products=sum(is_product(node) for node in reference.graph.node) + len(nested_products(reference)),
+        in_float=in_float,
         noise=compared.layers,
         output_snr_db=compared.outputs,
+        noisy=compared.noisy,
+        notes=compared.notes,
+    )
+
+
+def _products_in_float(reference: onnx.ModelProto, left: dict[str, str]) -> dict[str, str]:
+    """The products among the nodes that stay in float."""
+    products = {node.name for node in reference.graph.node if is_product(node)} | set(nested_products(reference))
+    return {name: why for name, why in left.items() if name in products}
+
+
+def nothing_quantized(options: QuantizeOptions, in_float: dict[str, str]) -> QuantizeError:
+    """The error for an INT8 graph without a quantized node, with the reasons."""
+    reasons = "; ".join(f"{name}: {why}" for name, why in itertools.islice(in_float.items(), 5))
+    return QuantizeError(
+        f"{options.precision} was asked for, and no layer of the graph is quantized for {options.style}, because "
+        + (reasons or f"it holds none of {', '.join(sorted(PRODUCTS))}"),
+        expected="at least one layer in INT8",
+        do="ship it as fp32 or fp16: candidates.precisions",
     )
 
 

@@ -7,6 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from edgeship.prepare.masks import masked_tensors
+
 if TYPE_CHECKING:
     import onnx
 
@@ -38,8 +40,6 @@ COMPUTING = frozenset(
 """Operators with an integer kernel in onnxruntime or TensorRT, other than those that only move values."""
 NORMALIZING = frozenset(("BatchNormalization", "HardSwish", "LayerNormalization", "LRN"))
 """Operators whose input ModelOpt quantizes for TensorRT, beside those that compute."""
-RANKING = frozenset(("TopK", "CumSum"))
-"""Operators that ModelOpt would quantize and that stay as they are: 256 levels leave ties in a ranking of thousands."""
 WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 LIMITS = {"Relu": (0.0, math.inf), "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
 """What the results of these operators can be."""
@@ -60,8 +60,11 @@ class QuantizedTensors:
 
 
 def find_tensors(model: onnx.ModelProto) -> QuantizedTensors:
-    """Find the float activations that quantization of any engine reads or writes. ``model`` has inferred shapes."""
-    floats = float_tensors(model)
+    """Find the float activations that quantization of any engine reads or writes; masked ones have no range.
+
+    ``model`` has inferred types.
+    """
+    floats = float_tensors(model) - masked_tensors(model)
     consumers = _consumers(model)
     outputs = {value.name for value in model.graph.output}
     shared: dict[str, str] = {}

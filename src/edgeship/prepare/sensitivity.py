@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from edgeship.data.loader import default_workers
 from edgeship.errors import DataError, UserInputError
 from edgeship.prepare import graph
-from edgeship.prepare.activations import open_session
-from edgeship.prepare.compare import Snr
+from edgeship.prepare.compare import Snr, common_part
+from edgeship.prepare.float_nodes import float_nodes
 from edgeship.prepare.inferred_graph import infer, select
 from edgeship.prepare.node_groups import find_groups
 from edgeship.prepare.quantized_tensors import Style
+from edgeship.prepare.running import Running
 from edgeship.prepare.switched_graph import FLAGS, SwitchedGraph
 from edgeship.progress import Progress, silent
 from edgeship.results import Sensitivity
@@ -49,7 +50,8 @@ class RankOptions:
     eight).
     """
 
-    style: Style = "onnxruntime"
+    style: Style | Literal["fp16"] = "onnxruntime"
+    """``fp16``: every node that computes on floats is rounded to FP16, and no calibration is needed."""
     per_channel: bool = True
     keep: tuple[str, ...] = ()
     frames: int = FRAMES
@@ -57,8 +59,8 @@ class RankOptions:
 
 
 def rank(
-    model: Path,
-    calibration: CalibrationCache,
+    model: Path | onnx.ModelProto,
+    calibration: CalibrationCache | None,
     frames: Iterable[FrameBatch],
     options: RankOptions | None = None,
     progress: Progress = silent,
@@ -66,8 +68,8 @@ def rank(
     """Rank groups of nodes by the damage that quantizing them alone does to the outputs, worst first.
 
     Args:
-        model: The slim FP32 ONNX file.
-        calibration: Ranges of this model, from ``prepare.calibration_cache.load``.
+        model: The slim FP32 ONNX file, or the graph.
+        calibration: Ranges of this model, from ``prepare.calibration_cache.load``; None for ``fp16``.
         frames: Real frames in batches of (ids, {input: array}); the first batches that hold
             ``options.frames`` are used.
 
@@ -77,7 +79,8 @@ def rank(
     """
     options = options or RankOptions()
     start = time.perf_counter()
-    simulator = Simulator(graph.load_onnx(model), calibration, frames, options)
+    loaded = graph.load_onnx(model) if isinstance(model, Path) else model
+    simulator = Simulator(loaded, calibration, frames, options)
     groups = simulator.groups
     steps = _steps(len(groups))
     total = len(groups) + len(steps)
@@ -124,11 +127,16 @@ class Simulator:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, calibration: CalibrationCache, frames: Iterable[FrameBatch], options: RankOptions
+        self,
+        model: onnx.ModelProto,
+        calibration: CalibrationCache | None,
+        frames: Iterable[FrameBatch],
+        options: RankOptions,
     ) -> None:
         reference = infer(model)
         kept = frozenset(select(reference, options.keep))
-        self.groups = find_groups(reference, kept, options.style)
+        left = kept if options.style == "fp16" else kept.union(float_nodes(reference))
+        self.groups = find_groups(reference, left, options.style)
         if not self.groups:
             raise UserInputError("the model holds no node that could be quantized, so there is nothing to rank")
         self._feeds = list(_take(frames, options.frames))
@@ -139,7 +147,7 @@ class Simulator:
         )
         self._outputs = [value.name for value in reference.graph.output]
         switched = SwitchedGraph(reference, calibration, options.style, options.per_channel).build(self.groups)
-        self._session = open_session(switched, threads=1)
+        self._session = Running(switched, layout=True, threads=1)
         self._wanted = [self._run(feeds, ()) for feeds in self._feeds]
 
     def snr(self, quantized: Sequence[int]) -> float:
@@ -147,7 +155,7 @@ class Simulator:
         noise = {name: Snr() for name in self._outputs}
         for feeds, wanted in zip(self._feeds, self._wanted, strict=True):
             for name, ours, theirs in zip(self._outputs, wanted, self._run(feeds, quantized), strict=True):
-                noise[name].add(ours, theirs)
+                noise[name].add(*(common_part(name, ours, theirs) if ours.shape != theirs.shape else (ours, theirs)))
         return min(item.db for item in noise.values())
 
     def _run(self, feeds: dict[str, NDArray[Any]], quantized: Sequence[int]) -> list[NDArray[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,20 @@ if TYPE_CHECKING:
     from edgeship.prepare.calibration_cache import CalibrationCache
 
 FLAGS = "edgeship_quantized"
+FLOAT, HALF = 1, 10
+"""TensorProto.DataType of float32 and float16."""
 
 
 class SwitchedGraph:
     """Builds the graph with one ``If`` for each group."""
 
-    def __init__(self, model: onnx.ModelProto, calibration: CalibrationCache, style: Style, per_channel: bool) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        calibration: CalibrationCache | None,
+        style: Style | Literal["fp16"],
+        per_channel: bool,
+    ) -> None:
         self._model = model
         self._calibration = calibration
         self._style = style
@@ -101,7 +109,7 @@ class SwitchedGraph:
                 renamed[name] = name + suffix
                 twin.output[slot] = name + suffix
             nodes.append(twin)
-        if quantized and self._style == "onnxruntime":
+        if quantized and self._style != "tensorrt":
             for name in leaving:
                 renamed[name] = self._rounded(name, renamed[name], nodes)
         results = []
@@ -115,6 +123,9 @@ class SwitchedGraph:
         self, node: onnx.NodeProto, slot: int, name: str, source: str, nodes: list[onnx.NodeProto], inner: set[str]
     ) -> str:
         """The tensor that a quantized node reads in place of ``source``."""
+        if self._style == "fp16":
+            floats = name in self._floats or (name in self._constants and self._constants[name].data_type == FLOAT)
+            return self._half(source, nodes) if floats and name not in inner else source
         if name in self._constants:
             weight = node.op_type in WEIGHTED and slot == 1
             both = self._style == "onnxruntime" and node.op_type in ("Add", "Mul", "MatMul", "Gemm", "Concat")
@@ -126,9 +137,11 @@ class SwitchedGraph:
         return self._rounded(name, source, nodes)
 
     def _rounded(self, name: str, source: str, nodes: list[onnx.NodeProto]) -> str:
-        """Append Q/DQ of an activation; a tensor that calibration does not know is left alone."""
+        """Append Q/DQ of an activation, or its casts; a tensor that calibration does not know is left alone."""
         from onnx import helper
 
+        if self._style == "fp16":
+            return self._half(source, nodes)
         grid = self._grid(name)
         if grid is None:
             return source
@@ -139,9 +152,20 @@ class SwitchedGraph:
         nodes.append(helper.make_node("DequantizeLinear", [f"{tail}_q", *names], [f"{tail}_dq"]))
         return f"{tail}_dq"
 
+    def _half(self, source: str, nodes: list[onnx.NodeProto]) -> str:
+        """Append casts to FP16 and back: what FP16 rounds, flushes to zero or makes infinite."""
+        from onnx import helper
+
+        tail = f"{source}__{len(nodes)}"
+        nodes.append(helper.make_node("Cast", [source], [f"{tail}_h"], to=HALF))
+        nodes.append(helper.make_node("Cast", [f"{tail}_h"], [f"{tail}_f"], to=FLOAT))
+        return f"{tail}_f"
+
     def _grid(self, name: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
         """Scale and zero point of an activation in the target's style; None: not calibrated."""
         root = self._shared.get(name, name)
+        if self._calibration is None:
+            return None
         if self._style == "tensorrt":
             scale = self._calibration.scales.get(root)
             return None if scale is None else (np.array(scale, np.float32), np.array(0, np.int8))

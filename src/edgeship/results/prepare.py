@@ -191,7 +191,7 @@ class SensitiveGroup(Result):
 class Sensitivity(Result):
     """Groups of nodes by the damage their quantization does to the outputs, worst first."""
 
-    style: Literal["tensorrt", "onnxruntime"]
+    style: Literal["tensorrt", "onnxruntime", "fp16"]
     groups: tuple[SensitiveGroup, ...]
     frames: int
     seconds: float
@@ -212,5 +212,14 @@ class Quantized(Result):
     left: tuple[str, ...] = ()
     """Nodes that the converter left in FP32 by its own judgement (AutoCast)."""
     quantized_nodes: int = 0
+    products: int = 0
+    """Convolutions, matrix products and recurrent layers of the model."""
+    in_float: dict[str, str] = {}
+    """Products that stay in float, by node name: why."""
     noise: tuple[LayerNoise, ...] = ()
     output_snr_db: dict[str, float] = {}
+    """Signal-to-noise of each output against FP32 on real frames, in exact arithmetic."""
+    noisy: tuple[str, ...] = ()
+    """Outputs below 10 dB that were allowed by name."""
+    notes: tuple[str, ...] = ()
+    """What a comparison of the outputs could not tell, and what was left out of it."""

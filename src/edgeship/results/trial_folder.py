@@ -7,11 +7,13 @@ for; results of another spec are removed.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from edgeship.errors import ArtifactError
-from edgeship.files import sha256_file, write_text
-from edgeship.results.base import Artifact, read, write
+from edgeship.errors import ArtifactError, EdgeshipError
+from edgeship.files import read_text, sha256_file, write_json, write_text
+from edgeship.results.base import Artifact, Result, read, write
 from edgeship.results.trial import Trial, TrialSpec
 
 SPEC = "spec.json"
@@ -27,6 +29,8 @@ SAMPLES = "latency.npz"
 RECORDS = "records.npz"
 OUTPUTS = "outputs.npz"
 KNOWN_ANSWER = "known.npz"
+STEPS = "steps.json"
+"""Which steps of a trial are done: step → the hashes of its files."""
 LAST_WORDS = "crash.log"
 """What a trial process that died had written to standard error."""
 PRODUCTS = (
@@ -39,6 +43,7 @@ PRODUCTS = (
     RECORDS,
     OUTPUTS,
     KNOWN_ANSWER,
+    STEPS,
     LAST_WORDS,
     TRIAL,
 )
@@ -108,6 +113,31 @@ def forget_other_spec(folder: Path) -> None:
     for name in PRODUCTS:
         (folder / name).unlink(missing_ok=True)
     mark_spec(folder)
+
+
+def note_step(folder: Path, name: str, result: Result) -> None:
+    """Write down that the step whose result is ``name`` is done, with the hashes of that file and those it names."""
+    named = [value.path for _, value in result if isinstance(value, Artifact)]
+    done = _steps(folder)
+    done[name] = {file: sha256_file(folder / file) for file in (name, *named)}
+    write_json(folder / STEPS, done)
+
+
+def step_is_done(folder: Path, name: str) -> bool:
+    """Whether a step is done and its files are as it left them."""
+    files = _steps(folder).get(name)
+    if not isinstance(files, dict):
+        return False
+    return all((folder / file).is_file() and sha256_file(folder / file) == digest for file, digest in files.items())
+
+
+def _steps(folder: Path) -> dict[str, Any]:
+    """What :func:`note_step` wrote; empty where the file is damaged, so that every step is made again."""
+    try:
+        found = json.loads(read_text(folder / STEPS))
+    except (OSError, ValueError, RecursionError, EdgeshipError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def artifacts_of(trial: Trial) -> tuple[Artifact, ...]:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,10 @@ import numpy as np
 
 from edgeship import engines
 from edgeship.bundle.manifest import GET_AGAIN
-from edgeship.bundle.verify import opened
+from edgeship.bundle.trust import ANYBODY, Trust, trust_in
+from edgeship.bundle.verify import opened, require_ship
 from edgeship.data.feeds import fill_rows
-from edgeship.data.npz import open_npz
+from edgeship.data.npz import Header, open_npz, read_headers
 from edgeship.engines import OpenOptions
 from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch, UserInputError
 from edgeship.runtime.timing import FrameTiming, Statistics, Timekeeper
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 _now = time.perf_counter_ns
 _ARRAY = np.ndarray
+FREE = 1 << 14
+"""Longest axis of a recorded input where the engine bounds it neither by its shape nor by a profile."""
+MAX_KNOWN_BYTES = 256 << 20
 DLPACK_CPU = frozenset({1, 3, 11})
 """kDLCPU, kDLCUDAHost, kDLROCMHost: memory that the host can read."""
 
@@ -52,19 +56,21 @@ class LoadOptions:
 
     Args:
         device: Default: the one it was built for.
-        key: Ed25519 public key; given, an unsigned or wrongly signed bundle is refused.
+        trust: Whose bundles are accepted: keys, threshold, least release, model.
         budget_ms: Longest time for a frame; later ones count as missed.
         allow_misfit: Open an engine that was built for another machine, where its library lets it.
         self_test: Run the known input and compare.
         threads: CPU threads of one inference; default: as it was built.
+        allow_no_ship: Open a bundle whose verdict is not SHIP.
     """
 
     device: str | None = None
-    key: Path | None = None
+    trust: Trust = ANYBODY
     budget_ms: float | None = None
     allow_misfit: bool = False
     self_test: bool = True
     threads: int | None = None
+    allow_no_ship: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,31 +81,41 @@ class Frame:
     timing: FrameTiming
 
 
-def load(
+def load(  # noqa: PLR0913 - the public face: every argument by its name
     bundle: Path | str,
     *,
     device: str | None = None,
-    key: Path | str | None = None,
+    key: Path | str | Trust | None = None,
+    min_release: int | None = None,
     budget_ms: float | None = None,
     allow_misfit: bool = False,
+    allow_no_ship: bool = False,
     self_test: bool = True,
 ) -> Model:
     """Open a bundle (a folder or a zip) for inference. See :class:`LoadOptions` for the arguments.
 
+    ``key`` is one public key, or a :class:`Trust` for several keys with a threshold and for a model's id;
+    ``min_release`` is the release that the vehicle has now.
+
     Raises:
-        BundleError: Changed, missing or extra files, a bad signature, or a wrong answer to the known input.
+        BundleError: Changed, missing or extra files, a bad signature, an old or expired release, a verdict that is not
+            SHIP, or a wrong answer to the known input.
         ArtifactError: The engine was changed between its check and its opening.
         UserInputError: The budget is not a time, or the key is not an Ed25519 public key.
         EngineMismatch: Built for another machine; the message names the differences and the command that rebuilds.
         EngineError: The engine's library refuses it.
         MissingExtra: The engine's package, or ``cryptography`` for a key, is not installed.
     """
+    trust = trust_in(Path(key) if isinstance(key, str) else key)
+    if min_release is not None:
+        trust = replace(trust, min_release=min_release)
     options = LoadOptions(
         device=device,
-        key=Path(key) if key is not None else None,
+        trust=trust,
         budget_ms=budget_ms,
         allow_misfit=allow_misfit,
         self_test=self_test,
+        allow_no_ship=allow_no_ship,
     )
     return open_bundle(Path(bundle), options)
 
@@ -108,9 +124,9 @@ def open_bundle(bundle: Path, options: LoadOptions) -> Model:
     """As :func:`load`, with its options in one value."""
     if options.budget_ms is not None and not 0 < options.budget_ms < float("inf"):
         raise UserInputError(f"the budget is {options.budget_ms} ms", expected="milliseconds above 0, or none at all")
-    with ExitStack() as stack:
-        verified = stack.enter_context(opened(bundle, options.key))
+    with ExitStack() as stack, opened(bundle, options.trust) as verified:
         manifest = verified.manifest
+        require_ship(manifest, str(bundle), allow=options.allow_no_ship)
         device = options.device or manifest.target.device
         check_fit(manifest, device, bundle, allow=options.allow_misfit)
         engine = engines.get(manifest.identity.engine)
@@ -119,7 +135,7 @@ def open_bundle(bundle: Path, options: LoadOptions) -> Model:
         )
         _check_tensors(manifest, runner)
         if options.self_test and manifest.known_answer is not None:
-            check_answer(runner, verified.folder / manifest.known_answer.path, manifest.known_answer)
+            check_answer(runner, verified.folder / manifest.known_answer.path, manifest)
         return Model(manifest, runner, options.budget_ms, stack.pop_all())
 
 
@@ -134,33 +150,68 @@ def check_fit(manifest: Manifest, device: str, bundle: Path, *, allow: bool = Fa
         raise EngineMismatch(differences, do=f"edgeship rebuild {bundle} --out {bundle.name.removesuffix('.zip')}-here")
 
 
-def check_answer(runner: Runner, path: Path, known: KnownAnswer) -> None:
+def check_answer(runner: Runner, path: Path, manifest: Manifest) -> None:
     """Run the known input and compare with the recorded outputs.
+
+    What the file holds is compared with the engine before any of it is read: inputs must be the engine's, and within
+    its profiles; outputs must have the shapes that the engine then gives.
 
     Raises:
         BundleError: An output is too far off: the engine loads and computes something else.
     """
+    known = manifest.known_answer
+    assert known is not None
     try:
-        arrays = open_npz(path)
+        headers = read_headers(path)
+        feeds = {info.name: headers.get(f"in:{info.name}") for info in runner.inputs}
+        strange = [name for name in headers if name.partition(":")[0] != "out" and name[3:] not in feeds]
+        problem = ", ".join(strange) or _misfit(runner, feeds, manifest)
+        if problem or len(headers) == len(feeds):
+            raise DataError(f"it holds {problem or 'no output'}")
+        arrays = open_npz(path, [f"in:{name}" for name in feeds])
+        found = runner.infer({name: arrays[f"in:{name}"] for name in feeds})
+        for name, header in headers.items():
+            answer = found.get(name[4:])
+            if name.startswith("out:") and (answer is None or answer.shape != header.shape):
+                problem = f"has shape {None if answer is None else list(answer.shape)}, not {list(header.shape)}"
+                raise _wrong_answer(name[4:], problem, known)
+        wanted = open_npz(path, [name for name in headers if name.startswith("out:")])
     except DataError as error:
-        raise BundleError(f"the known input {path.name} is damaged: {error.found}", do=GET_AGAIN) from None
-    feeds = {name[3:]: array for name, array in arrays.items() if name.startswith("in:")}
-    wanted = {name[4:]: array for name, array in arrays.items() if name.startswith("out:")}
-    if not feeds or not wanted:
         raise BundleError(
-            f"the known input {path.name} holds {', '.join(arrays) or 'nothing'}",
-            expected="in:NAME for each input and out:NAME for each output",
+            f"the known input {path.name} is damaged: {error.found}",
+            expected="in:NAME for each input and out:NAME for outputs, as the engine has them",
             do=GET_AGAIN,
-        )
-    found = runner.infer(feeds)
+        ) from None
     for name, expected in wanted.items():
-        problem = _difference(expected, found.get(name), known)
+        problem = _difference(expected, found.get(name[4:]), known)
         if problem:
-            raise BundleError(
-                f"the engine loads, but its answer to the known input is wrong: output {name!r} {problem}",
-                expected=f"at least {known.min_snr_db:g} dB against the answer recorded where it was tried",
-                do="do not use it; rebuild it on this machine: edgeship rebuild BUNDLE",
-            )
+            raise _wrong_answer(name[4:], problem, known)
+
+
+def _wrong_answer(name: str, problem: str, known: KnownAnswer) -> BundleError:
+    return BundleError(
+        f"the engine loads, but its answer to the known input is wrong: output {name!r} {problem}",
+        expected=f"at least {known.min_snr_db:g} dB against the answer recorded where it was tried",
+        do="do not use it; rebuild it on this machine: edgeship rebuild BUNDLE",
+    )
+
+
+def _misfit(runner: Runner, headers: Mapping[str, Header | None], manifest: Manifest) -> str:
+    """What the engine does not take of the recorded inputs; empty: nothing."""
+    largest = manifest.batch_range[1]
+    for info in runner.inputs:
+        header = headers[info.name]
+        if header is None:
+            return f"no input {info.name!r}"
+        most = manifest.profiles[info.name][2] if info.name in manifest.profiles else ()
+        limits = [
+            axis if isinstance(axis, int) else (most[number] if number < len(most) else largest if not number else FREE)
+            for number, axis in enumerate(info.shape)
+        ]
+        fits = len(limits) == len(header.shape) and all(map(int.__le__, header.shape, limits))
+        if not fits or header.dtype.name != info.dtype or header.size_bytes > MAX_KNOWN_BYTES:
+            return f"{header.dtype.name} {list(header.shape)} for input {info.name!r}, {info.dtype} {list(info.shape)}"
+    return ""
 
 
 def _difference(expected: Array, found: Array | None, known: KnownAnswer) -> str:

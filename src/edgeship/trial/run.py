@@ -22,7 +22,6 @@ from edgeship.config import Batch, Benchmark
 from edgeship.data.feeds import batch_of, full_shapes, noise
 from edgeship.engines import OpenOptions, Runner, processor
 from edgeship.errors import (
-    ArtifactError,
     EdgeshipError,
     OutputError,
     StorageError,
@@ -68,15 +67,12 @@ class _Place:
     progress: Progress
 
     def once(self, name: str, kind: type[R], work: Callable[[], R]) -> R:
-        """The result in ``name``, made by ``work`` if it is not there or not whole."""
-        path = self.folder / name
-        if path.is_file():
-            try:
-                return read(kind, path)
-            except ArtifactError:
-                path.unlink()
+        """The result in ``name``, made by ``work`` if it is not there or one of its files has changed."""
+        if trial_folder.step_is_done(self.folder, name):
+            return read(kind, self.folder / name)
         result = work()
-        write(result, path)
+        write(result, self.folder / name)
+        trial_folder.note_step(self.folder, name, result)
         return result
 
     def say(self, step: str) -> None:

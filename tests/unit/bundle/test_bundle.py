@@ -13,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeship.bundle import MANIFEST, SIGNATURE, Contents, opened, verify, write, zip_bundle
+from edgeship.bundle import MANIFEST, Contents, opened, verify, write, zip_bundle
 from edgeship.bundle.manifest import CalibrationProvenance, Manifest, check_path, parse, schema
 from edgeship.bundle.sign import make_keys
 from edgeship.bundle.write import sign_bundle
 from edgeship.config import Gate
 from edgeship.errors import ArtifactError, BundleError, EdgeshipError, UserInputError
+from edgeship.files import sha256_bytes
 from edgeship.pipeline.rebuild import RebuildOptions, rebuild
 from edgeship.results import Failure, Trial
 from edgeship.results import read as read_result
@@ -91,6 +92,26 @@ def test_writing_the_same_bundle_again_keeps_its_signature(
     assert verify(tmp_path / "b", keys[1]).verdict == "SHIP"
 
 
+def test_changed_evidence_is_written_again_and_its_signature_goes(
+    trial: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Also where the manifest was made to agree with the changed file."""
+    (tmp_path / "report.html").write_text("12:00")
+    contents = Contents(trial, decision(), evidence={"report.html": tmp_path / "report.html"})
+    place = tmp_path / "bundle"
+    write(contents, place)
+    sign_bundle(place, keys[0])
+    (place / "evidence" / "report.html").write_text("<h1>SHIP, trust me</h1>")
+    listed = json.loads((place / "manifest.json").read_text())
+    data = (place / "evidence" / "report.html").read_bytes()
+    listed["files"]["evidence/report.html"] |= {"sha256": sha256_bytes(data), "size_bytes": len(data)}
+    (place / "manifest.json").write_text(json.dumps(listed, indent=2) + "\n")
+    write(contents, place)
+    assert (place / "evidence" / "report.html").read_text() == "12:00"
+    with pytest.raises(BundleError, match=r"not signed|no signature"):
+        verify(place, keys[1])
+
+
 def test_a_bundle_holds_its_calibration_and_the_evidence_and_keeps_them_when_rebuilt(
     trial: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -116,10 +137,13 @@ def test_a_bundle_holds_its_calibration_and_the_evidence_and_keeps_them_when_reb
     assert {"calibration.cache.json", "evidence/report.html"} <= set(made.files)
 
     sign_bundle(place, keys[0])
+    write(contents, place)
+    assert verify(place, keys[1]) == made, "the same files keep their signature"
     (tmp_path / "report.html").write_text("12:01, every stage reused")
     write(contents, place)
-    assert verify(place, keys[1]) == made
-    assert (place / "evidence" / "report.html").read_text() == "12:00"
+    assert (place / "evidence" / "report.html").read_text() == "12:01, every stage reused"
+    with pytest.raises(BundleError, match="not signed"):
+        verify(place, keys[1])
 
     done = rebuild(place, tmp_path / "again", RebuildOptions(benchmark=QUICK))
     assert done.bundle is not None
@@ -239,7 +263,8 @@ def test_the_right_key_and_only_it_opens_a_signed_bundle(bundle: Path, keys: tup
     verify(bundle)
     with pytest.raises(BundleError, match="not from the key"):
         verify(bundle, keys[1])
-    (bundle / SIGNATURE).unlink()
+    for path in bundle.glob("manifest.*sig"):
+        path.unlink()
     with pytest.raises(BundleError, match="not signed"):
         verify(bundle, keys[1])
 

@@ -168,7 +168,7 @@ def test_wrong_npz(tmp_path):
     with pytest.raises(DataError, match="need pickle"):
         opened(images=path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"no \.npz of plain arrays"):
+    with pytest.raises(DataError, match=r"not an \.npz of plain arrays"):
         opened(images=path)
 
 

@@ -106,7 +106,7 @@ def test_an_encrypted_npz_is_refused(tmp_path):
     content[6] |= 1
     content[content.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"no \.npz of plain arrays: .*encrypted"):
+    with pytest.raises(DataError, match=r"not an \.npz of plain arrays: .*encrypted"):
         open_npz(path)
 
 
@@ -125,7 +125,7 @@ def test_an_array_header_that_python_cannot_read_is_refused(tmp_path, header):
         masks.read(tmp_path / "mask.npy")
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("images.npy", data)
-    with pytest.raises(DataError, match=r"no \.npz of plain arrays"):
+    with pytest.raises(DataError, match=r"not an \.npz of plain arrays"):
         open_npz(tmp_path / "a.npz")
 
 
@@ -137,7 +137,7 @@ def test_an_array_larger_than_memory_is_refused(tmp_path):
         masks.read(tmp_path / "mask.npy")
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images.npy", data)
-    with pytest.raises(DataError, match=r"no \.npz of plain arrays"):
+    with pytest.raises(DataError, match=r"not an \.npz of plain arrays"):
         open_npz(tmp_path / "a.npz")
 
 

@@ -15,8 +15,8 @@ from edgeship.decide.case import Case, Family
 from edgeship.decide.finished_run import open_run
 from edgeship.decide.gate import judge
 from edgeship.decide.report import terminal_summary, write_report, write_summary
-from edgeship.results import Rule, write
-from made_trials import finished_run, measured, records
+from edgeship.results import Rule
+from made_trials import finished_run, measured, records, restate
 
 
 def heaviness(family: Family, case: Case) -> Iterator[Rule]:
@@ -61,7 +61,7 @@ def test_compare_shows_a_new_rule_and_reads_its_direction(tmp_path: Path, monkey
             )
             for decision in result.decisions
         )
-        write(result.model_copy(update={"decisions": decisions}), tmp_path / name / "result.json")
+        restate(tmp_path / name, result.model_copy(update={"decisions": decisions}).model_dump_json())
     shown = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     line = next(line for line in shown.output.splitlines() if "heaviness_kg" in line)

@@ -17,7 +17,8 @@ from edgeship.decide.loaded_trial import load
 from edgeship.decide.runs import compare, judge_again
 from edgeship.errors import ArtifactError, EdgeshipError, UserInputError
 from edgeship.files import sha256_bytes, write_text
-from made_trials import GATE, failed, measured, records, save
+from edgeship.results.seal import seal
+from made_trials import GATE, failed, measured, records, restate, save
 from made_trials import finished_run as run
 
 
@@ -56,7 +57,7 @@ def test_gate_without_rules_uses_the_runs_own(finished):
 
 def test_another_schema_version_is_refused(finished):
     text = json.loads((finished / "result.json").read_text())
-    write_text(finished / "result.json", json.dumps({**text, "schema_version": 99}))
+    restate(finished, json.dumps({**text, "schema_version": 99}))
     with pytest.raises(ArtifactError, match="schema version 99"):
         judge_again(finished, Gate(**GATE))
 
@@ -70,6 +71,16 @@ def test_a_trial_that_was_changed_is_refused(finished):
         load(finished / "int8")
 
 
+@pytest.mark.parametrize(("name", "what"), [("result.json", "verdict"), ("int8/trial.json", "p50")])
+@pytest.mark.parametrize("command", ["gate", "compare"])
+def test_an_edited_run_is_neither_judged_nor_compared(finished, command, name, what):
+    path = finished / name
+    path.write_text(path.read_text().replace(f'"{what}"', f'"{what}" ', 1))
+    done = call(command, *[finished] * (2 if command == "compare" else 1))
+    assert isinstance(done.exception, ArtifactError)
+    assert f"is not as the run left it: {path.name} has changed" in str(done.exception)
+
+
 @pytest.mark.parametrize("name", ["ids", "task", "label", "top"])
 def test_records_that_lack_an_array_are_refused_by_its_name(finished, name):
     whole = {key: array for key, array in records(0).items() if key != name}
@@ -79,13 +90,14 @@ def test_records_that_lack_an_array_are_refused_by_its_name(finished, name):
         written = (folder / "records.npz").read_bytes()
         trial["evaluation"]["records"] |= {"sha256": sha256_bytes(written), "size_bytes": len(written)}
         write_text(folder / "trial.json", json.dumps(trial))
+        seal(folder, "trial", 1.0)
     with pytest.raises(EdgeshipError, match=rf"records\.npz has no array '{name}'|cannot be paired"):
         judge_again(finished, Gate(**GATE))
 
 
 def test_a_trial_folder_outside_the_run_is_refused(finished):
     text = (finished / "result.json").read_text().replace('"folder":"int8"', '"folder":"../../elsewhere"')
-    write_text(finished / "result.json", text)
+    restate(finished, text)
     with pytest.raises(ArtifactError, match="inside the run"):
         judge_again(finished, Gate(**GATE))
 

@@ -15,12 +15,13 @@ from onnx import helper
 
 from edgeship.errors import CacheError, DataError, ModelError, UserInputError
 from edgeship.prepare import calibration_cache, graph, thresholds
-from edgeship.prepare.activations import Observer, open_session, with_outputs
+from edgeship.prepare.activations import Observer
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate, method_named
 from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.histogram import BINS
 from edgeship.prepare.inferred_graph import infer, select
 from edgeship.prepare.quantized_tensors import find_tensors
+from edgeship.prepare.running import Running
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_ranges_are_those_of_every_activation(model: Path, made: tuple[Path, Any
     out, result = made
     proto = infer(graph.load_onnx(model))
     names = list(find_tensors(proto).observed)
-    session = open_session(with_outputs(proto, names))
+    session = Running(graph.with_outputs(proto, names))
     wanted = [name for name in names if name != "images"]
     stored = [dict(zip(wanted, session.run(wanted, feeds), strict=True)) | feeds for _, feeds in pictures(model, 128)]
     ranges = calibration_cache.load(out, expected(result)).ranges

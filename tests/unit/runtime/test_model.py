@@ -326,7 +326,7 @@ DAMAGED = {
     "text": (b"hello", "damaged"),
     "cut": (npz(**{"in:images": FRAME})[:300], "damaged"),
     "pickled": (npz(**{"in:images": np.array([{}], dtype=object)}), "damaged"),
-    "empty": (npz(), "holds nothing"),
+    "empty": (npz(), "holds no input 'images'"),
     "no output": (npz(**{"in:images": FRAME}), "expected: in:NAME"),
     "no input": (npz(**{"out:logits": FRAME}), "expected: in:NAME"),
 }

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeship.engines import OpenOptions, processor, read_engine
+from edgeship.engines import OpenOptions, onnx_policy, processor, read_engine
 from edgeship.engines.onnx_file import weights_are_half
 from edgeship.errors import DeviceError, EngineError, MissingExtra, ModelError, UserInputError
 from edgeship.results import TensorInfo
@@ -196,7 +196,10 @@ def one_line(error: Exception) -> str:
 
 
 def _session(path: Path, options: OpenOptions, request: SessionRequest) -> Any:
-    source = str(path) if options.sha256 is None else read_engine(path, options)
+    source: str | bytes = str(path)
+    if options.sha256 is not None:
+        source = read_engine(path, options)
+        onnx_policy.check_bytes(source, path.name, plugins=bool(options.plugins))
     with translated(f"loading {path.name}", options.device):
         return _construct(source, options, request)
 

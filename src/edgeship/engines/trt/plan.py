@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeship.config import EngineName
-from edgeship.errors import ArtifactError, EngineMismatch
+from edgeship.errors import ArtifactError, EngineMismatch, UnsafeFile
+from edgeship.files import open_outside
 
 HEADER_BYTES = 64
 TAGS: dict[bytes, EngineName] = {b"ftrt": "tensorrt", b"vtrt": "tensorrt-rtx"}
@@ -36,11 +37,13 @@ def read_plan(path: Path) -> Plan:
         ArtifactError: Not a plan, truncated, or behind a foreign header.
     """
     try:
-        with path.open("rb") as stream:
+        with open_outside(path) as stream:
             head = stream.read(SEARCH_BYTES)
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist", expected="an engine file", do="edgeship build") from None
-    except IsADirectoryError:
+    except UnsafeFile:
+        if not path.is_dir():
+            raise
         raise ArtifactError(f"{path} is a folder", expected="an engine file; for a bundle: edgeship run") from None
     return parse_plan(head, path.stat().st_size, str(path))
 

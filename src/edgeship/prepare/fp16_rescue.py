@@ -1,0 +1,83 @@
+"""Finds the few nodes that an FP16 graph must compute in FP32 to answer as its reference does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeship.prepare.sensitivity import RankOptions, Simulator, rank
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgeship.prepare.frame_checks import FrameBatch
+
+GOAL_DB = 30.0
+"""Signal-to-noise that FP16 reaches in every output where nothing is wrong; most networks reach 50 and more."""
+MARGIN_DB = 3.0
+"""The simulation rounds between nodes only; engines round inside them too."""
+TRIES = 4
+"""Conversions that a rescue makes, at most: the kept nodes double each time."""
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """The nodes to keep in FP32, and the signal-to-noise of the worst output with them."""
+
+    keep: tuple[str, ...]
+    output_snr_db: float
+
+
+def rescue(
+    reference: onnx.ModelProto,
+    frames: Sequence[FrameBatch],
+    kept: tuple[str, ...],
+    convert: Callable[[tuple[str, ...]], float],
+) -> Rescue | None:
+    """The fewest nodes, worst first, whose FP32 brings every output to :data:`GOAL_DB`; None: no few do.
+
+    Every node is ranked by what FP16 in it alone does to the outputs; the fewest that suffice in the simulation are
+    kept, and the converted graph decides.
+
+    Args:
+        kept: Nodes that stay in FP32 in any case.
+        convert: Converts with these nodes kept; the signal-to-noise of the worst output.
+    """
+    options = RankOptions("fp16", keep=kept)
+    ranking = rank(reference, None, frames, options)
+    nodes = [group.nodes for group in ranking.groups]
+    count = _fewest(reference, frames, options, nodes)
+    for _ in range(TRIES):
+        if count > len(nodes) // 2:
+            return None
+        keep = tuple(name for group in nodes[:count] for name in group)
+        reached = convert((*kept, *keep))
+        if reached >= GOAL_DB:
+            return Rescue((*kept, *keep), reached)
+        count *= 2
+    return None
+
+
+def _fewest(
+    reference: onnx.ModelProto, frames: Sequence[FrameBatch], options: RankOptions, nodes: list[tuple[str, ...]]
+) -> int:
+    """The fewest groups from the top of the ranking that suffice in the simulation; one at least."""
+    simulator = Simulator(reference, None, frames, options)
+    place = {group.nodes[0].name: index for index, group in enumerate(simulator.groups)}
+    order = [place[names[0]] for names in nodes]
+
+    def enough(count: int) -> bool:
+        return simulator.snr(order[count:]) >= GOAL_DB + MARGIN_DB
+
+    failing, passing = 0, len(order)
+    step = 1
+    while step < len(order):
+        if enough(step):
+            passing = step
+            break
+        failing, step = step, 2 * step
+    while passing - failing > 1:
+        middle = (failing + passing) // 2
+        failing, passing = (failing, middle) if enough(middle) else (middle, passing)
+    return max(passing, 1)

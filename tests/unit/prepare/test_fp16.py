@@ -1,0 +1,86 @@
+"""FP16: special graphs keep their answers, and a collapse is seen on the CPU and names the nodes that prevent it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from calibration_support import graph, node
+from onnx import helper
+from test_qdq_onnxruntime import IMAGE, noise, weight
+
+from edgeship.errors import QuantizeError
+from edgeship.prepare.fp16 import to_half
+
+
+def small_norm() -> onnx.ModelProto:
+    """Features of 1e-5, divided by their length: FP16 flushes their squares to zero."""
+    nodes = [
+        node("Conv", "x w", "a"), node("Mul", "a tiny", "t"), node("Pow", "t two", "p"),
+        node("ReduceSum", "p axis", "s", keepdims=1), node("Sqrt", "s", "l"), node("Div", "t l", "n"),
+        node("Conv", "n v", "y"),
+    ]  # fmt: skip
+    weights: dict[str, Any] = {"w": weight(8, 3, 1, 1), "v": weight(4, 8, 1, 1), "tiny": np.float32(1e-5)}
+    weights |= {"two": np.float32(2), "axis": np.array([1])}
+    return graph(nodes, weights, IMAGE, ["y"])
+
+
+def test_a_collapse_names_the_nodes_that_prevent_it(tmp_path: Path) -> None:
+    onnx.save(small_norm(), tmp_path / "m.onnx")
+    with pytest.raises(QuantizeError) as refused:
+        to_half(tmp_path / "m.onnx", noise(), tmp_path / "h.onnx")
+    advice = str(refused.value.do)
+    assert "edgeship quantize --precision fp16 --keep" in advice
+    keep = tuple(word for word in advice.split() if word.startswith("n_"))
+    assert 0 < len(keep) <= 4
+    result = to_half(tmp_path / "m.onnx", noise(), tmp_path / "h.onnx", keep)
+    assert result.output_snr_db["y"] > 30
+    assert result.kept == keep
+    assert result.notes == ()
+
+
+def test_a_bidirectional_lstm_is_compared_and_does_not_end_the_process(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "a"), node("ReduceMean", "a axis", "m", keepdims=0),
+        node("Transpose", "m", "s", perm=[2, 0, 1]),
+        node("LSTM", "s lw lr", "h", hidden_size=12, direction="bidirectional"),
+        node("Transpose", "h", "g", perm=[2, 0, 1, 3]), node("Reshape", "g shape", "f"), node("MatMul", "f v", "y"),
+    ]  # fmt: skip
+    weights = {"w": weight(8, 3, 1, 1), "axis": np.array([2]), "lw": weight(2, 48, 8), "lr": weight(2, 48, 12)}
+    weights |= {"shape": np.array([0, 0, 24]), "v": weight(24, 3)}
+    onnx.save(graph(nodes, weights, IMAGE, ["y"]), tmp_path / "m.onnx")
+    result = to_half(tmp_path / "m.onnx", noise(), tmp_path / "h.onnx")
+    assert result.output_snr_db["y"] > 40
+
+
+def test_special_outputs_of_fp16(tmp_path: Path) -> None:
+    """A constant, the input itself, and float64 behind the last layer keep their types and their order."""
+    nodes = [node("Conv", "x w", "a"), node("Cast", "a", "d", to=11), node("Mul", "d two", "e")]
+    weights = {"w": weight(8, 3, 1, 1), "two": np.float64(2), "anchors": weight(5, 4)}
+    model = graph(nodes, weights, IMAGE, ["a"])
+    for name, kind, shape in (("anchors", 1, [5, 4]), ("x", 1, IMAGE), ("e", 11, ["batch", 8, 16, 16])):
+        model.graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+    onnx.save(model, tmp_path / "m.onnx")
+    result = to_half(tmp_path / "m.onnx", noise(), tmp_path / "h.onnx")
+    assert list(result.output_snr_db) == ["a", "anchors", "x", "e"]
+    assert min(result.output_snr_db.values()) > 50
+    kinds = [value.type.tensor_type.elem_type for value in onnx.load(tmp_path / "h.onnx").graph.output]
+    assert kinds == [1, 1, 1, 11]
+
+
+def test_fp16_refuses_what_is_not_float32_and_what_has_a_body(tmp_path: Path) -> None:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["z"])], "b", [], [helper.make_tensor_value_info("z", 1, None)]
+    )
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("If", "c", "i", then_branch=body, else_branch=body),
+        node("Add", "a s", "y"),
+    ]
+    weights = {"w": weight(8, 3, 1, 1), "c": np.array(True), "s": np.float32(1)}
+    onnx.save(graph(nodes, weights, IMAGE, ["y", "i"]), tmp_path / "if.onnx")
+    with pytest.raises(QuantizeError, match="If 'n_i'"):
+        to_half(tmp_path / "if.onnx", noise(), tmp_path / "h.onnx")
