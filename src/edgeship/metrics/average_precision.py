@@ -34,6 +34,8 @@ METRICS = (
 CLASS_METRICS = ("ap", "ap50", *(f"ap_{size}" for size in SIZES), "ar", "recall", "precision")
 
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+LATE = np.append(np.arange(101) / 100 < RECALL_LEVELS, False)
+"""Levels that floating point puts just above their hundredth: an equal recall does not reach them (pycocotools)."""
 STEPS = len(IOU_THRESHOLDS)
 CHUNK = 250
 """Resamples computed together: their rows stay in the processor's cache."""
@@ -112,14 +114,32 @@ def _precision(curve: _Curve, by_detection: Array, total: float) -> Array:
     """AP at each IoU threshold: the mean over 101 recall levels of the interpolated precision."""
     result = np.zeros(STEPS)
     for step in range(STEPS):
-        used = (curve.right[step] | curve.wrong[step]) & (by_detection > 0)
-        right = np.cumsum(by_detection[used] * curve.right[step][used])
-        wrong = np.cumsum(by_detection[used] * curve.wrong[step][used])
-        precision = right / (right + wrong + np.spacing(1))
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        place = np.searchsorted(right / total, RECALL_LEVELS, side="left")
-        result[step] = np.append(envelope, 0.0)[np.minimum(place, len(envelope))].sum() / len(RECALL_LEVELS)
+        result[step] = _interpolated(curve, by_detection, total, step).sum() / len(RECALL_LEVELS)
     return result
+
+
+def _interpolated(curve: _Curve, by_detection: Array, total: float, step: int) -> Array:
+    """The highest precision at each recall level or beyond it: float64 [101]."""
+    used = (curve.right[step] | curve.wrong[step]) & (by_detection > 0)
+    right = np.cumsum(by_detection[used] * curve.right[step][used])
+    wrong = np.cumsum(by_detection[used] * curve.wrong[step][used])
+    precision = right / (right + wrong + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    place = np.searchsorted(right / total, RECALL_LEVELS, side="left")
+    found: Array = np.append(envelope, 0.0)[np.minimum(place, len(envelope))]
+    return found
+
+
+def precision_recall(records: RecordsLike) -> Array:
+    """Precision at each of :data:`RECALL_LEVELS` at IoU 0.5, the mean over classes with objects: float64 [101].
+
+    Interpolated as COCO does, so that its mean is mAP50. NaN where no class has an object.
+    """
+    found = []
+    for _, _, curve in _curves_of(records, ["all"], range(len(records["classes"]))):
+        if len(curve.objects):
+            found.append(_interpolated(curve, np.ones(len(curve.image)), float(len(curve.objects)), 0))
+    return np.mean(found, axis=0) if found else np.full(len(RECALL_LEVELS), np.nan)
 
 
 _AVERAGED = {"map": "ap", "map50": "ap50", "map75": "ap75"} | {f"map_{a}": f"ap_{a}" for a in AREAS if a != "all"}
@@ -254,8 +274,9 @@ def _chunk(image: Array, right: Array, alive: Array, columns: Array, total: Arra
         precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         found *= scale
-        found += 1.0001
-        levels = np.floor(found, out=found)
+        levels = np.floor(found + np.float32(1.0001))
+        reached = levels.astype(np.intp) - 1
+        levels -= LATE[reached] & (found - reached < 1e-4)
         levels[1:] -= levels[:-1].copy()
         result += np.einsum("jb,jb->b", envelope, levels) / len(RECALL_LEVELS)
     return result
