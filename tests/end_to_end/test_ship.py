@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,31 @@ def test_a_run_writes_everything_that_the_verdict_rests_on(shipped: Project) -> 
     told = json.loads((shipped.out / "bundle" / "evidence" / "result.json").read_text())
     assert told == result
     assert str(shipped.folder) not in json.dumps(told["config"])
+
+
+def test_a_bundle_is_made_again_elsewhere_and_names_nothing_of_the_workstation(
+    shipped: Project, tmp_path: Path, edgeship: Edgeship
+) -> None:
+    """Two runs in two places: the same files and the same bytes, apart from the engine and what was timed."""
+    other = make_project(tmp_path / "elsewhere" / shipped.folder.name)
+    other.change("latency_p99_ms", "throughput_min = 0.001\nlatency_p99_ms")
+    assert edgeship("ship", other.config).code == 0
+    one, two = shipped.out / "bundle", other.out / "bundle"
+    made, again = (json.loads((place / "manifest.json").read_text()) for place in (one, two))
+    chosen = made["candidate"]["name"] == again["candidate"]["name"]
+    timed = ("/trial.json", "/latency.npz", "evidence/report.html", "evidence/result.json", "evidence/summary.md")
+    differ = {
+        name
+        for name in made["files"].keys() & again["files"].keys()
+        if made["files"][name]["sha256"] != again["files"][name]["sha256"]
+    }
+    untimed = {name for name in differ if not name.endswith(timed)}
+    assert not untimed or not chosen, untimed
+    for place, project in ((one, shipped), (two, other)):
+        for path in (item for item in place.rglob("*") if item.suffix in (".json", ".html", ".md")):
+            text = path.read_text()
+            for word in (str(project.folder), str(Path.home()), f'"{platform.node()}"'):
+                assert word not in text, (path, word)
 
 
 def test_no_field_of_the_report_stays_unset(tmp_path: Path, edgeship: Edgeship) -> None:

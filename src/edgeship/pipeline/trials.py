@@ -8,7 +8,15 @@ from typing import Any
 
 from edgeship import targets
 from edgeship.config import Config, Target
-from edgeship.errors import DeviceError, EdgeshipError, OutputError, StageError, UserInputError
+from edgeship.errors import (
+    DeviceError,
+    EdgeshipError,
+    InconsistentError,
+    ModelError,
+    OutputError,
+    StageError,
+    UserInputError,
+)
 from edgeship.files import storage_errors
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import FP32, candidates, resolved_precision, sized
@@ -179,6 +187,7 @@ def require_measured(reference: TargetTrials) -> None:
     Raises:
         OutputError: Its outputs could not be decoded: the decoder or the class names of the config are wrong.
             Afterwards, it is a candidate's fault if its cannot.
+        ModelError: Its answers depend on more than the frame: so does every candidate's.
         StageError: Anything else ended its trial.
     """
     for _, trial, folder in reference.trials:
@@ -187,6 +196,8 @@ def require_measured(reference: TargetTrials) -> None:
             continue
         if failure.kind == OutputError.__name__:
             raise OutputError(failure.message)
+        if failure.kind == InconsistentError.__name__:
+            raise ModelError(f"the model itself, fp32 on {trial.engine}: {failure.message}")
         raise StageError(
             f"the reference, fp32 on {trial.engine} ({trial.device}), could not be measured: {failure.stage} failed: "
             f"{failure.message}",

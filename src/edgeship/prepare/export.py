@@ -54,6 +54,7 @@ def export(settings: config.Model, root: Path, out: Path) -> Exported:
     model.require_finite(outputs, "the model on seeded inputs")
     proto = to_onnx(loaded, arrays, [name for name, _ in outputs], settings.opset)[0]
     _require_dynamic(proto, loaded.inputs)
+    graph.shorten_places(proto, root)
     graph.check_onnx(proto, "the exported model")
     graph.save_onnx(proto, target)
     import torch

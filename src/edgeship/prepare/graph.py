@@ -184,7 +184,7 @@ def place(node: onnx.NodeProto) -> str:
     notes = metadata(node)
     parts = []
     frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', notes.get(STACK_TRACE, ""))
-    own = [frame for frame in frames if "/site-packages/torch/" not in frame[0]]
+    own = [frame for frame in frames if "site-packages/torch/" not in frame[0]]
     if own:
         file, line, function = own[-1]
         parts.append(f"{Path(file).name}:{line} in {function}")
@@ -194,6 +194,27 @@ def place(node: onnx.NodeProto) -> str:
         kind = classes[-2].rpartition(".")[2] if len(classes) >= 2 else ""
         parts.append(f"({scopes[-2]}: {kind})" if kind else f"({scopes[-2]})")
     return " ".join(parts)
+
+
+def shorten_places(model: onnx.ModelProto, root: Path) -> None:
+    """Cut the files of the exporter's stack traces short, in place: relative to ``root``, to the installed packages, or
+    to their name. The graph is then the same wherever it is exported, and names no folder of the workstation."""
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while nodes:
+        node = nodes.pop()
+        for item in node.metadata_props:
+            if item.key == STACK_TRACE:
+                item.value = re.sub(r'File "([^"]+)"', lambda found: f'File "{_short(found[1], root)}"', item.value)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                nodes.extend(inner.node)
+
+
+def _short(file: str, root: Path) -> str:
+    if file.startswith(f"{root}/"):
+        return file.removeprefix(f"{root}/")
+    _, installed, inside = file.rpartition("/site-packages/")
+    return f"site-packages/{inside}" if installed else Path(file).name
 
 
 def copy_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:

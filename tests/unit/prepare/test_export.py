@@ -200,3 +200,24 @@ def test_a_pt2_whose_index_is_damaged(tmp_path: Path, text: str) -> None:
         archive.writestr("bad/data/weights/model_weights_config.json", text)
     with pytest.raises(ModelError, match=r"not what torch\.export\.save writes"):
         export(Model(source=str(tmp_path / "bad.pt2")), HERE, tmp_path)
+
+
+def test_the_graph_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    """So it is the same wherever it is exported; the line of the user's file stays."""
+    found = []
+    for name in ("one", "two"):
+        root = tmp_path / name / "project"
+        root.mkdir(parents=True)
+        (root / "own_net.py").write_text(
+            "import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+            "        self.conv = torch.nn.Conv2d(3, 4, 3)\n\n    def forward(self, x):\n"
+            "        return torch.relu(self.conv(x))\n"
+        )
+        asked = Model.model_validate({"source": "own_net:Net", "inputs": {"x": {"shape": ["batch", 3, 8, 8]}}})
+        (root / "out").mkdir()
+        export(asked, root, root / "out")
+        found.append((root / "out" / "model.onnx").read_bytes())
+    assert found[0] == found[1]
+    assert str(tmp_path).encode() not in found[0] and b"/site-packages/" not in found[0]
+    places = [graph.place(node) for node in onnx.load_from_string(found[0]).graph.node]
+    assert any("own_net.py:10 in forward" in text for text in places), places
