@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
+Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit", "as-given"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
 TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
 Arithmetic = Literal["exact", "reduced-range"]
@@ -278,6 +278,8 @@ class Candidates(Section):
     """The precision plans to try."""
 
     precisions: tuple[Precision, ...] = ("fp32", "int8")
+    """fp32 | fp16 | int8 | int8-fp16 | int8-fp32 | fp8 | implicit; or ``as-given`` alone, for a model that is quantized
+    already."""
     search: bool = False
     """Look for the fastest mixed-precision engine that passes. Without it a search begins only when INT8 loses too much
     and every more precise candidate is too slow."""

@@ -81,6 +81,33 @@ def test_a_bundle_is_made_again_elsewhere_and_names_nothing_of_the_workstation(
                 assert word not in text, (path, word)
 
 
+def test_a_model_that_is_quantized_already_ships_as_given(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
+    """Its Q/DQ graph is built with its own scales; fp32 and int8 of it are refused before anything is measured."""
+    made = make_project(tmp_path / "project")
+    graphs = [path for path in shipped.out.rglob("model.onnx") if path.parent.name.startswith("quantize")]
+    shutil.copyfile(graphs[0], made.folder / "given.onnx")
+    text = made.config.read_text()
+    start, end = text.index("[model]"), text.index("[preprocess]")
+    made.config.write_text(text[:start] + '[model]\nsource = "given.onnx"\n\n' + text[end:])
+    refused = edgeship("ship", made.config)
+    assert refused.code == 2
+    assert "quantized already" in refused.err + refused.out
+    made.change('precisions = ["fp32", "int8"]', 'precisions = ["as-given"]')
+    assert edgeship("ship", made.config).code in (0, 3)
+    (trial,) = made.result()["trials"]
+    assert trial["candidate"] == "as-given"
+    assert trial["audit"]["achieved"] > 0.9
+    scales = {
+        tensor.name: tensor.SerializeToString()
+        for tensor in onnx.load(graphs[0]).graph.initializer
+        if tensor.name.endswith("_scale")
+    }
+    built = onnx.load(made.out / trial["folder"] / "model.onnx")
+    kept = {tensor.SerializeToString() for tensor in built.graph.initializer}
+    assert scales
+    assert set(scales.values()) <= kept
+
+
 def test_no_field_of_the_report_stays_unset(tmp_path: Path, edgeship: Edgeship) -> None:
     """What the report can show is filled by a real run that asks for everything."""
     made = make_project(tmp_path / "project")

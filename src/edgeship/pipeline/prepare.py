@@ -12,8 +12,9 @@ from edgeship.data.feeds import batch_of
 from edgeship.data.frames import FrameChoice, frames
 from edgeship.errors import DataError
 from edgeship.files import storage_errors
+from edgeship.pipeline.candidates import require_possible
 from edgeship.pipeline.frames import KNOWN_FRAMES, KnownFrames, allow_corrupt, data_hash, frame_source
-from edgeship.pipeline.stages import Run, Stage, dump, versions
+from edgeship.pipeline.stages import Run, Stage, Step, dump, versions
 from edgeship.pipeline.user_code import source_hashes
 from edgeship.prepare.export import export
 from edgeship.prepare.graph import external_files, read_onnx
@@ -58,6 +59,11 @@ def slim_key(run: Run) -> Any:
 def slim_work(run: Run, folder: Path) -> Slimmed:
     """Simplify and check."""
     return slim(run.path(EXPORT, "model.onnx"), folder / "model.onnx")
+
+
+def check_precisions(run: Run) -> None:
+    """Refuse candidates that the model cannot have: a quantized one is not quantized twice. Raises ConfigError."""
+    require_possible(run.config, run.result(SLIM).operators, run.config.model.source)
 
 
 def preflight_key(run: Run) -> Any:
@@ -161,6 +167,7 @@ def parity_work(run: Run, folder: Path) -> Parity:
 
 EXPORT = Stage("export", Exported, export_key, export_work)
 SLIM = Stage("slim", Slimmed, slim_key, slim_work)
+PRECISIONS = Step("precisions", check_precisions)
 PREFLIGHT = Stage("preflight", Preflight, preflight_key, preflight_work)
 FRAMES = Stage("frames", KnownFrames, frames_key, frames_work)
 PARITY = Stage("parity", Parity, parity_key, parity_work)
