@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
@@ -33,9 +33,21 @@ Calibrator = Literal["entropy", "minmax"]
 ClockSetting = Literal["auto", "device", "wall"]
 Dim = int | str
 """A fixed axis, or the name of a dynamic one."""
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError('is not a device; use "cpu", or "cuda:0" for the first GPU')
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
+"""``cpu``, ``cuda:0``, ``cuda:1``, …; ``cuda`` is ``cuda:0``."""
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+LOW_CONFIDENCE = 0.8
+"""A confidence below this must be accepted explicitly."""
 
 
 class Section(BaseModel):
@@ -122,7 +134,7 @@ class Parity(Section):
     atol: Positive = 1e-3
     seeds: Count = 3
     images: Annotated[int, Field(ge=0)] = 4
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 class Calibration(Section):
@@ -142,7 +154,7 @@ class Calibration(Section):
     """Accept a plain TensorRT cache that carries no proof of where it came from."""
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 class Quantization(Section):
@@ -181,8 +193,20 @@ class Evaluation(Section):
     (``benchmark.batch``, else the profile's ``opt``), whose kernels are the ones that are measured; 8 where there is no
     profile."""
     limit: Count | None = None
+    group: str | None = None
+    """Which images are not independent: a regular expression whose first group (or whole match) in the image's path
+    names its clip, or ``field:NAME``, a column of the CSV or a field of the COCO images in ``labels``."""
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("group")
+    @classmethod
+    def _expression(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise ValueError(f"is not a regular expression ({error})") from None
+        return group
 
 
 class Batch(Section):
@@ -211,7 +235,7 @@ class Target(Section):
     """Where candidates are built and tried, and the builder's options there."""
 
     engine: EngineName = "onnxruntime"
-    device: str = "cpu"
+    device: Device = "cpu"
     host: str | None = None
     """``user@name`` for trials over SSH; absent: this machine."""
     python: str = "python3"
@@ -293,6 +317,10 @@ class Gate(Section):
     speedup_over_fp32: Positive | None = None
     throughput_min: Positive | None = None
     """Images a second."""
+    min: dict[str, float] = Field(default_factory=dict)
+    """What a metric must reach by itself, by its lower bound: ``{ top1 = 0.90 }``."""
+    critical_min: dict[str, Fraction] = Field(default_factory=dict)
+    """The same for the metric of a critical class."""
     max_drop: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical_metric: Literal["auto", "recall", "ap", "iou"] = "auto"
@@ -304,6 +332,8 @@ class Gate(Section):
     must really run in the asked-for precision."""
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """One-sided confidence of every bound; 0 turns the statistics off."""
+    accept_low_confidence: bool = False
+    """Needed for a confidence below 0.8, which the verdict then says."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     rebuilds: Count = 1
 
