@@ -35,12 +35,12 @@ CLASSES = ("car", "pedestrian", "cyclist")
 
 
 def records(wrong: dict[str, int] | int = 0, each: int = 400, classes: tuple[str, ...] = CLASSES) -> dict[str, Any]:
-    """Classification records: ``each`` images a class, of which the first ``wrong`` (by class) are answered wrongly."""
+    """Classification records: ``each`` images a class; ``wrong`` of them (by class), spread evenly, are wrong."""
     label = np.repeat(np.arange(len(classes), dtype=np.int32), each)
     first = label.copy()
     for k, name in enumerate(classes):
         count = wrong if isinstance(wrong, int) else wrong.get(name, 0)
-        first[k * each : k * each + count] = (k + 1) % len(classes)
+        first[k * each + np.arange(count) * each // max(count, 1)] = (k + 1) % len(classes)
     top = np.stack([first] + [(first + step) % len(classes) for step in range(1, len(classes))], axis=1)
     return {
         "task": np.array("classification"),

@@ -46,6 +46,8 @@ Device = Annotated[str, AfterValidator(_device)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+LOW_CONFIDENCE = 0.8
+"""A confidence below this must be accepted explicitly."""
 
 
 class Section(BaseModel):
@@ -191,8 +193,20 @@ class Evaluation(Section):
     (``benchmark.batch``, else the profile's ``opt``), whose kernels are the ones that are measured; 8 where there is no
     profile."""
     limit: Count | None = None
+    group: str | None = None
+    """Which images are not independent: a regular expression whose first group (or whole match) in the image's path
+    names its clip, or ``field:NAME``, a column of the CSV or a field of the COCO images in ``labels``."""
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("group")
+    @classmethod
+    def _expression(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise ValueError(f"is not a regular expression ({error})") from None
+        return group
 
 
 class Batch(Section):
@@ -303,6 +317,10 @@ class Gate(Section):
     speedup_over_fp32: Positive | None = None
     throughput_min: Positive | None = None
     """Images a second."""
+    min: dict[str, float] = Field(default_factory=dict)
+    """What a metric must reach by itself, by its lower bound: ``{ top1 = 0.90 }``."""
+    critical_min: dict[str, Fraction] = Field(default_factory=dict)
+    """The same for the metric of a critical class."""
     max_drop: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical_metric: Literal["auto", "recall", "ap", "iou"] = "auto"
@@ -314,6 +332,8 @@ class Gate(Section):
     must really run in the asked-for precision."""
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """One-sided confidence of every bound; 0 turns the statistics off."""
+    accept_low_confidence: bool = False
+    """Needed for a confidence below 0.8, which the verdict then says."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     rebuilds: Count = 1
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgeship.config import Config, Section, baselines_for
+from edgeship.config import LOW_CONFIDENCE, Config, Section, baselines_for
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_text
 from edgeship.text import nearest
@@ -161,16 +161,24 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
                 f"gate.latency_{low}_ms = {a} and gate.latency_{high}_ms = {b} contradict: {low} is never over {high}"
             )
     if ":" not in config.evaluation.task:
-        for table, limits in (("max_drop", gate.max_drop), ("critical", gate.critical)):
+        tables = {"max_drop": gate.max_drop, "critical": gate.critical, "min": gate.min}
+        for table, limits in tables.items():
+            effect = "asks for what nothing reaches" if table == "min" else "allows to lose everything"
             found += [
-                f"gate.{table}.{name} = {limit:g}: limits are fractions of 1, so this allows to lose everything; "
+                f"gate.{table}.{name} = {limit:g}: limits are fractions of 1, so this {effect}; "
                 f"{limit:g} points are {limit / 100:g}"
                 for name, limit in limits.items()
                 if limit >= 1
             ]
     measured = config.evaluation.images is not None
-    if (gate.max_drop or gate.critical) and not measured:
-        found.append("evaluation.images: missing, and gate.max_drop or gate.critical needs labelled images")
+    needs = [name for name in ("max_drop", "critical", "min", "critical_min") if getattr(gate, name)]
+    if needs and not measured:
+        found.append(f"evaluation.images: missing, and gate.{needs[0]} needs labelled images")
+    if gate.confidence < LOW_CONFIDENCE and not gate.accept_low_confidence:
+        found.append(
+            f"gate.confidence: {gate.confidence:g} lets one SHIP in {1 / max(1 - gate.confidence, 1e-9):.2g} be false; "
+            "use 0.95, or say that you mean it with accept_low_confidence = true"
+        )
     found += _baseline_problems(config)
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"

@@ -51,6 +51,7 @@ precision = 0.95
 latency_p99_ms = 1000.0
 max_drop = { top1 = 0.5 }
 confidence = 0
+accept_low_confidence = true
 """
 
 

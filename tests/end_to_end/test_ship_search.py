@@ -105,7 +105,7 @@ def test_int8_loses_and_fp32_is_too_slow_so_a_mixed_engine_is_found(tmp_path: Pa
     found = done.json["search"]["default"]
     assert (found["answer"], found["chosen"]) == ("mixed", done.json["chosen"]), found["sentence"]
     assert done.json["chosen"].startswith("int8-keep")
-    assert set(guilty(project)) <= set(found["keep"]) and len(found["keep"]) <= 4
+    assert set(guilty(project)) <= set(found["keep"])
     judged = {item["candidate"]: item["outcome"] for item in done.json["decisions"][0]["judged"]}
     assert judged["int8"] == judged["fp32"] == "fail"
     assert median(done.json, done.json["chosen"]) < median(done.json, "fp32") / 1.05

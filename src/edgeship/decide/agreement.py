@@ -30,23 +30,26 @@ def compare_answers(reference: Reference, candidate: Arrays) -> Answers | None:
     The share is :func:`edgeship.metrics.paired.agreement`. Where every image gives one answer (classification, a task
     of one's own) its lower bound is exact; else the images are resampled, each with its own answers.
     """
-    images, confidence = reference.images, reference.confidence
+    confidence, images = reference.confidence, reference.units.images
     if images == 0:
         return None
-    share = paired.agreement(reference.records, candidate)
+    units = reference.units
+    same, total = (part * units.once[0] for part in paired.answers(reference.records, candidate))
+    share = float(same.sum() / total.sum()) if total.sum() > 0 else 1.0
     shift = paired.score_shift(reference.records, candidate)
     if confidence == 0:
         return Answers(share, share, "", images, shift)
-    same, total = paired.answers(reference.records, candidate)
-    if np.all(total == 1) and np.all((same == 0) | (same == 1)):
-        sure = clopper_pearson(int(same.sum()), images, confidence)[0]
-        return Answers(share, sure, "exact (Clopper-Pearson)", images, shift)
+    if units.single and np.all(total[units.member >= 0] == 1) and np.all((same == 0) | (same == 1)):
+        sure = clopper_pearson(int(same.sum()), units.images, confidence)[0]
+        return Answers(share, sure, "exact (Clopper-Pearson)", units.images, shift)
     weights = reference.weightings(decisive=True)
     given = weights @ total
     lost = 1 - np.divide(weights @ same, given, out=np.ones(len(weights)), where=given > 0)
     replicates, influence = lost[: reference.resamples], lost[reference.resamples :]
-    upper = bootstrap_upper(1 - share, replicates, influence, images, confidence)
-    return Answers(share, max(0.0, 1 - upper), "bootstrap over images (BCa, t)", images, shift)
+    upper = bootstrap_upper(1 - share, replicates, influence, units.count, confidence)
+    unseen = 1 - share + (clopper_pearson(0, units.count, confidence)[1] if share == 1 else 0.0)
+    method = f"bootstrap over {units.word} (BCa, t)"
+    return Answers(share, max(0.0, 1 - max(upper, unseen)), method, units.images, shift)
 
 
 def same_answers(reference: Reference) -> Answers | None:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from edgeship.config import Gate
 from edgeship.decide.agreement import Answers
 from edgeship.decide.drops import Drop, Reference
+from edgeship.decide.floors import Level
 from edgeship.decide.loaded_trial import Measured
 from edgeship.results import Clock, Outcome, Quantiles, Rule
 
 Kind = Literal["speed", "accuracy", "precision", "size", "state"]
 """``state``: whether there was anything to judge."""
-Quantity = Literal["milliseconds", "ratio", "share", "drop", "count", "plain"]
-"""How measured value, bound and limit are written; ``drop`` in percentage points where the metric is a share."""
+Quantity = Literal["milliseconds", "ratio", "share", "level", "drop", "count", "plain"]
+"""How measured value, bound and limit are written: ``level`` as the metric, ``drop`` in points where it is a share."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ class Case:
     """Metrics of the task that no evaluation image holds an example for."""
     drops: dict[str, Drop] = field(default_factory=dict)
     answers: Answers | None = None
+    levels: dict[str, Level] = field(default_factory=dict)
+    """What the metrics with a floor reach by themselves."""
+    doubts: tuple[str, ...] = ()
+    """Why a comparison with the reference proves nothing."""
 
     def times(self, item: Measured | None = None) -> Quantiles | None:
         """The quantiles that the gate reads, of this build or another; None where they were not measured."""
@@ -98,6 +103,11 @@ class Case:
     def samples(self, clock: Clock, item: Measured | None = None) -> NDArray[np.float64]:
         """The latency samples by a clock, in milliseconds and in order; empty where there are none."""
         return np.asarray((item or self.item).latency.get(f"{clock}_ms", np.empty(0)), dtype=np.float64)
+
+    @property
+    def confidence(self) -> float:
+        """Of the accuracy rules: the config's, or more where several attempts share its error."""
+        return self.reference.confidence if self.reference is not None else self.gate.confidence
 
     @property
     def largest_drop(self) -> float:

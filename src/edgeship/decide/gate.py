@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgeship import metrics
-from edgeship.config import Gate
+from edgeship.config import LOW_CONFIDENCE, Gate
 from edgeship.decide import rulebook
 from edgeship.decide.agreement import compare_answers, same_answers
 from edgeship.decide.case import Case, Wanted
+from edgeship.decide.doubts import doubts, unlike
 from edgeship.decide.drops import Drop, Reference, check_paired, measure, unchanged
-from edgeship.decide.loaded_trial import Measured
+from edgeship.decide.floors import level
+from edgeship.decide.loaded_trial import Arrays, Measured
+from edgeship.decide.neighbours import by_neighbours
 from edgeship.decide.sentences import Told, sentence
+from edgeship.decide.sequence import Spending, in_sequence, tested
 from edgeship.errors import UserInputError
 from edgeship.results import Clock, Decision, Judged, Rule, VerdictWord, common_clock
 from edgeship.text import nearest
 
 
-def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured) -> Decision:
+def judge(
+    gate: Gate, candidates: Sequence[Measured], reference: Measured, spending: Spending | None = None
+) -> Decision:
     """Judge the candidates of one target.
 
     Args:
@@ -33,6 +39,7 @@ def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured) -> De
         candidates: Every trial of one target; several builds of one candidate share its name and differ in
             ``rebuild``, and the worst of them counts.
         reference: The FP32 model, evaluated on the same images.
+        spending: Earlier attempts at the same model, and the candidates of a search; None: this is the only one.
 
     Returns:
         SHIP with the fastest candidate that passes every rule; NO-SHIP when every candidate fails a rule;
@@ -49,11 +56,14 @@ def judge(gate: Gate, candidates: Sequence[Measured], reference: Measured) -> De
             expected="the candidates of one target",
             do="judge one target at a time",
         )
-    context = _Context.of(gate, candidates, reference)
+    spending = spending or Spending()
+    context = _Context.of(gate, candidates, reference, spending)
     groups: dict[str, list[Measured]] = {}
     for item in candidates:
         groups.setdefault(item.name, []).append(item)
     judged = [judge_one(context, builds) for builds in groups.values()]
+    if gate.confidence > 0:
+        judged = list(in_sequence(judged, groups, spending))
     return _decide(context, judged, groups, targets[0])
 
 
@@ -65,7 +75,9 @@ class _Context:
     base: Measured
     clock: Clock
     fp32: Measured | None
-    reference: Reference | None = None
+    spending: Spending
+    references: dict[float, Reference] = field(default_factory=dict)
+    """The reference's records by the confidence that they are judged at; empty where accuracy cannot be judged."""
     shown: tuple[str, ...] = ()
     """What is measured of every candidate: metrics, and classes as ``recall/person``."""
     wanted: tuple[Wanted, ...] = ()
@@ -75,15 +87,18 @@ class _Context:
     """Metrics of the task that no evaluation image holds an example for."""
 
     @classmethod
-    def of(cls, gate: Gate, candidates: Sequence[Measured], reference: Measured) -> _Context:
+    def of(cls, gate: Gate, candidates: Sequence[Measured], reference: Measured, spending: Spending) -> _Context:
         fp32 = next((item for item in candidates if _runs_fp32(item)), None)
         clock = common_clock([item.trial.latency for item in candidates], gate.clock)
         evaluation = reference.trial.evaluation
         if evaluation is None or not reference.records:
             failure = reference.trial.failure
             why = f"the reference failed: {failure.message}" if failure else "the reference was not evaluated"
-            return cls(gate, reference, clock, fp32, wanted=_wanted(gate, ""), missing=why)
-        paired = Reference(reference.records, gate.confidence, gate.resamples, evaluation.examples)
+            return cls(gate, reference, clock, fp32, spending, wanted=_wanted(gate, ""), missing=why)
+        levels = {spending.confidence(item.name, gate.confidence) for item in candidates}
+        references = {
+            level: Reference(reference.records, level, gate.resamples, evaluation.examples) for level in levels
+        }
         task = metrics.task_of(reference.records)
         wrong = unknown_class_metric(gate, task)
         if wrong:
@@ -94,11 +109,12 @@ class _Context:
         problems = unknown_names(gate, list(dict.fromkeys([*sorted(evaluation.metrics), *possible])), classes)
         if problems:
             raise UserInputError("\n".join(problems), do="correct the names in the config's gate")
+        _refuse_percents(gate, reference.records)
         wanted = _wanted(gate, class_metric)
         per_class = [f"{class_metric}/{name}" for name in evaluation.per_class.get(class_metric, {})]
         shown = dict.fromkeys([*evaluation.metrics, *per_class, *(item.what for item in wanted)])
         absent = frozenset(possible) - evaluation.metrics.keys()
-        return cls(gate, reference, clock, fp32, paired, tuple(shown), wanted, absent=absent)
+        return cls(gate, reference, clock, fp32, spending, references, tuple(shown), wanted, absent=absent)
 
 
 def _runs_fp32(item: Measured) -> bool:
@@ -111,26 +127,33 @@ def _wanted(gate: Gate, class_metric: str) -> tuple[Wanted, ...]:
     critical = [
         Wanted(rulebook.CRITICAL, name, f"{class_metric}/{name}", limit) for name, limit in gate.critical.items()
     ]
-    return (*drops, *critical)
+    floors = [Wanted(rulebook.MIN, name, name, limit) for name, limit in gate.min.items()]
+    floors += [
+        Wanted(rulebook.CRITICAL_MIN, name, f"{class_metric}/{name}", limit)
+        for name, limit in gate.critical_min.items()
+    ]
+    return (*floors, *drops, *critical)
 
 
 def unknown_names(gate: Gate, metric_names: Sequence[str] | None, classes: Sequence[str] | None) -> list[str]:
     """What the gate names that is not there, one sentence each with the nearest name; None: not known yet."""
     problems = []
     if metric_names is not None:
-        for name in gate.max_drop:
-            if name not in metric_names:
-                problems.append(f"gate.max_drop.{name}: no such metric; {_nearest(name, metric_names)}")
+        for table, named in (("max_drop", gate.max_drop), ("min", gate.min)):
+            for name in named:
+                if name not in metric_names:
+                    problems.append(f"gate.{table}.{name}: no such metric; {_nearest(name, metric_names)}")
     if classes is not None:
-        for name in gate.critical:
-            if name not in classes:
-                problems.append(f"gate.critical.{name}: no such class; {_nearest(name, classes)}")
+        for table, limits in (("critical", gate.critical), ("critical_min", gate.critical_min)):
+            for name in limits:
+                if name not in classes:
+                    problems.append(f"gate.{table}.{name}: no such class; {_nearest(name, classes)}")
     return problems
 
 
 def unknown_class_metric(gate: Gate, task: metrics.Task) -> list[str]:
     """Why the critical classes cannot be judged: their metric is none that the task measures of a class."""
-    if not gate.critical:
+    if not gate.critical and not gate.critical_min:
         return []
     known = [metric for metric in task.CLASS_METRICS if metric in ("recall", "ap", "iou")]
     if not known:
@@ -139,6 +162,20 @@ def unknown_class_metric(gate: Gate, task: metrics.Task) -> list[str]:
     if named in ("auto", *known):
         return []
     return [f"gate.critical_metric: {named!r} is no metric of this task's classes; use {' or '.join(known)}"]
+
+
+def _refuse_percents(gate: Gate, records: Arrays) -> None:
+    """Refuse a limit of 1 and more for a number of one's own that never leaves 0 to 1."""
+    for name, limit in gate.max_drop.items():
+        values = records.get(f"value/{name}")
+        if limit < 1 or values is None or not np.isfinite(values).any():
+            continue
+        if np.nanmin(values) >= 0 and np.nanmax(values) <= 1:
+            raise UserInputError(
+                f"gate.max_drop.{name} = {limit:g} allows everything: all values lie between 0 and 1",
+                expected="a share below 1",
+                do=f"write {limit / 100:g} for {limit:g} %",
+            )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -172,18 +209,41 @@ def judge_one(context: _Context, builds: Sequence[Measured]) -> Judged:
 
 def _case(context: _Context, item: Measured) -> Case:
     """One build with its drops and its agreement, where it can be compared with the reference."""
-    reference, why = context.reference, context.missing
+    why = context.missing
+    reference = context.references.get(context.spending.confidence(item.name, context.gate.confidence))
     if not why and (item.trial.evaluation is None or not item.records):
         why = "the candidate was not evaluated"
     case = Case(context.gate, item, context.clock, context.fp32, reference, context.wanted, why, context.absent)
     if why or reference is None or item.trial.failure is not None:
         return case
     check_paired(reference.records, item.records, item.name)
+    units = (
+        by_neighbours(reference.records, item.records, reference.units) if context.gate.confidence else reference.units
+    )
+    if units is not reference.units:
+        reference = Reference(reference.records, reference.confidence, reference.resamples, reference.examples, units)
+        case = replace(case, reference=reference)
+    floors = [wanted.what for wanted in context.wanted if rulebook.of(wanted.family).quantity == "level"]
+    known = {what: level(reference, item.records, what) for what in dict.fromkeys(floors) if what not in context.absent}
+    case = replace(case, levels={what: found for what, found in known.items() if found is not None})
     if context.gate.confidence > 0 and item.is_same_as(context.base):
-        return replace(case, drops=unchanged(reference, context.shown), answers=same_answers(reference))
-    exact = frozenset(wanted.what for wanted in context.wanted)
-    drops = measure(reference, item.records, context.shown, exact)
-    return replace(case, drops=drops, answers=compare_answers(reference, item.records))
+        case = replace(case, drops=unchanged(reference, context.shown), answers=same_answers(reference))
+    else:
+        exact = frozenset(wanted.what for wanted in context.wanted)
+        drops = measure(reference, item.records, context.shown, exact)
+        case = replace(case, drops=drops, answers=compare_answers(reference, item.records))
+    return replace(case, doubts=_doubts(context, case))
+
+
+def _doubts(context: _Context, case: Case) -> tuple[str, ...]:
+    """Why the comparison proves nothing, where a rule rests on it and the statistics are on."""
+    gate, reference = context.gate, case.reference
+    if gate.confidence == 0 or reference is None or not (context.wanted or gate.min_agreement):
+        return ()
+    found = doubts(reference, context.wanted, bool(gate.min))
+    if not found and case.answers is not None and (apart := unlike(reference, case.item.records, case.answers)):
+        return (f"{case.item.name} {apart}",)
+    return found
 
 
 def _judge_build(case: Case) -> list[Rule]:
@@ -278,8 +338,33 @@ def _decide(context: _Context, judged: Sequence[Judged], groups: dict[str, list[
     open_ = [item for item in judged if item.outcome == "inconclusive"]
     verdict: VerdictWord = "SHIP" if passing else "INCONCLUSIVE" if open_ else "NO-SHIP"
     chosen = passing[0] if passing else None
-    text = sentence(Told(judged, groups, medians), chosen, open_)
-    if context.gate.confidence == 0:
+    gate = context.gate
+    told = Told(judged, groups, medians, tested(judged), 1 - gate.confidence)
+    text = sentence(told, chosen, open_) + _own_figure(context)
+    if context.spending.earlier and gate.confidence > 0:
+        sure = 100 * context.spending.confidence(judged[0].candidate, gate.confidence)
+        text += f" (look {context.spending.earlier + 1} at this model: judged at {sure:.4g} % to pay for the others)"
+    if gate.confidence == 0:
         text += " (statistics are off: confidence = 0)"
+    elif gate.confidence < LOW_CONFIDENCE:
+        text += f" (at a confidence of {gate.confidence:g} only)"
     name = chosen.candidate if chosen else None
-    return Decision(verdict=verdict, chosen=name, target_name=target, sentence=text + ".", judged=tuple(judged))
+    return Decision(
+        verdict=verdict,
+        chosen=name,
+        target_name=target,
+        sentence=text + ".",
+        judged=tuple(judged),
+        earlier=context.spending.earlier,
+    )
+
+
+def _own_figure(context: _Context) -> str:
+    """The reference's own metric, on which every drop stands; empty where it was not evaluated."""
+    evaluation = context.base.trial.evaluation
+    named = [wanted.what for wanted in context.wanted if "/" not in wanted.what]
+    known = evaluation.metrics if evaluation is not None else {}
+    name = next((item for item in (*named, *known) if item in known), None)
+    if evaluation is None or name is None:
+        return ""
+    return f" (the reference's {name} is {known[name]:.4f} on {evaluation.images} images)"

@@ -22,8 +22,11 @@ P90 = "latency_p90_ms"
 P99 = "latency_p99_ms"
 AGREEMENT = "min_agreement"
 TRIAL = "trial"
+MIN = "min"
+CRITICAL_MIN = "critical_min"
 EMPTY = "gate"
 REBUILDS = "rebuilds"
+SEQUENCE = "sequence"
 
 _FAMILIES = (
     Family(TRIAL, "Trial", "state"),
@@ -41,6 +44,9 @@ _FAMILIES = (
     Family(
         "throughput_min", "Throughput", "speed", unit="images/s", higher_is_better=True, judge=rules.throughput
     ),
+    Family("reference", "The reference", "state", judge=rules.reference),
+    Family(MIN, "{} by itself", "accuracy", "level", higher_is_better=True, judge=rules.floors),
+    Family(CRITICAL_MIN, "Critical class {} by itself", "accuracy", "level", higher_is_better=True, judge=rules.floors),
     Family(MAX_DROP, "Drop of {}", "accuracy", "drop", judge=rules.drops),
     Family(CRITICAL, "Critical class {}", "accuracy", "drop", judge=rules.drops),
     Family(
@@ -49,6 +55,7 @@ _FAMILIES = (
     Family("max_engine_mib", "Engine size", "size", unit="MiB", judge=rules.engine_size),
     Family("max_memory_mib", "Peak memory", "size", unit="MiB", judge=rules.memory),
     Family(EMPTY, "Rules", "state"),
+    Family(SEQUENCE, "Choice among candidates", "accuracy"),
     Family(REBUILDS, "Builds of the engine", "state", "count", higher_is_better=True),
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _FAMILIES}

@@ -9,8 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from edgeship.config import Gate
-from edgeship.decide.case import Case, Family
+from edgeship.decide.case import Case, Family, Wanted
 from edgeship.decide.drops import IDENTICAL, POINT, Drop
 from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper, samples_needed
 from edgeship.results import Latency, Outcome, Rule
@@ -53,9 +52,9 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
         if not math.isfinite(bound):
             needed = samples_needed(level, gate.confidence)
             problem = (
-                f"{len(samples)} samples do not bound {label} at {gate.confidence:.0%}: at least {needed} independent "
-                "ones are needed, and calls that are slow together count as few; raise benchmark.min_samples or min_s, "
-                "or quiet the machine"
+                f"{len(samples)} samples do not bound {label} at {percent(gate.confidence)}: at least {needed} "
+                "independent ones are needed, and calls that are slow together count as few; raise "
+                "benchmark.min_samples or min_s, or quiet the machine"
             )
     outcome: Outcome = "inconclusive"
     if distrust := untrusted(timed):
@@ -69,7 +68,7 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
     elif bound > limit + SLACK:
         reason = f"{said} is within {limit:g} ms, its bound of {bound:.3g} ms is not; measure longer (benchmark.min_s)"
     else:
-        outcome, reason = "pass", f"{said}{_bound_text(gate, bound, ' ms')}, within {limit:g} ms"
+        outcome, reason = "pass", f"{said}{_bound_text(gate.confidence, bound, ' ms')}, within {limit:g} ms"
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=_finite(bound), method=method)
 
 
@@ -107,7 +106,9 @@ def speedup(family: Family, case: Case) -> Iterator[Rule]:
     elif measured < limit - SLACK:
         outcome, reason = "fail", f"{said}, {limit:g} is asked for"
     elif bound < limit - SLACK:
-        reason = f"{said}, but at {gate.confidence:.0%} confidence only {bound:.2f} is sure and {limit:g} is asked for"
+        reason = (
+            f"{said}, but at {percent(gate.confidence)} confidence only {bound:.2f} is sure and {limit:g} is asked for"
+        )
     else:
         outcome, reason = "pass", f"{said}, at least {limit:g} is asked for"
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=bound, method=method)
@@ -139,26 +140,67 @@ def throughput(family: Family, case: Case) -> Iterator[Rule]:
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=bound, method=method)
 
 
+def reference(family: Family, case: Case) -> Iterator[Rule]:
+    """Whether the reference can be believed, where a rule compares with it."""
+    if case.doubts:
+        yield family.rule("inconclusive", "; ".join(case.doubts))
+
+
+def floors(family: Family, case: Case) -> Iterator[Rule]:
+    """What metrics and critical classes must reach by themselves: the lower bound against the limit."""
+    for wanted in case.wanted:
+        if wanted.family != family.name:
+            continue
+        subject, limit = wanted.subject, wanted.limit
+        why = _no_example(case, wanted)
+        if why or case.reference is None:
+            yield family.unmeasured(limit, why, subject=subject)
+            continue
+        found = case.levels.get(wanted.what)
+        if found is None:
+            broken = f"{family.named(subject)}: the metric is not a number for this candidate; its outputs are broken"
+            yield family.rule("fail", broken, subject=subject, limit=limit)
+            continue
+        said = f"{subject} is {found.value:.4f} on {found.examples} examples"
+        outcome: Outcome = "pass"
+        if found.value < limit - SLACK:
+            outcome, reason = "fail", f"{said}; {limit:g} is asked for"
+        elif found.lower < limit - SLACK:
+            outcome = "inconclusive"
+            reason = (
+                f"{said}, of which {found.lower:.4f} is sure at {percent(case.confidence)}; {limit:g} must be reached"
+            )
+        else:
+            reason = f"{said}, at least {found.lower:.4f} at {percent(case.confidence)}; {limit:g} must be reached"
+        facts = {"measured": found.value, "bound": _finite(found.lower), "method": found.method}
+        yield family.rule(outcome, reason, subject=subject, limit=limit, **facts)
+
+
+def _no_example(case: Case, wanted: Wanted) -> str:
+    """Why an accuracy rule cannot be judged; empty where it can."""
+    class_name = wanted.what.partition("/")[2]
+    if not case.missing and class_name and case.reference and not case.reference.examples.get(class_name):
+        return f"the evaluation images hold no example of {class_name!r}; add some"
+    if not case.missing and wanted.what in case.absent:
+        return f"the evaluation images hold no example that {wanted.what} counts; add some"
+    return case.missing
+
+
 def drops(family: Family, case: Case) -> Iterator[Rule]:
     """The drops of metrics and of critical classes against their limits."""
     for wanted in case.wanted:
         if wanted.family != family.name:
             continue
-        why = case.missing
-        class_name = wanted.what.partition("/")[2]
-        if not why and class_name and case.reference is not None and not case.reference.examples.get(class_name):
-            why = f"the evaluation images hold no example of {class_name!r}; add some"
-        elif not why and wanted.what in case.absent:
-            why = f"the evaluation images hold no example that {wanted.what} counts; add some"
+        why = _no_example(case, wanted)
         if why or case.reference is None:
             yield family.unmeasured(wanted.limit, why, subject=wanted.subject)
         else:
-            yield _drop(family, case, wanted.subject, wanted.limit, case.drops.get(wanted.what))
+            yield _drop(family, case, wanted)
 
 
-def _drop(family: Family, case: Case, subject: str, limit: float, drop: Drop | None) -> Rule:
-    """A drop against its limit. ``drop`` None: the metric has no finite value."""
-    gate = case.gate
+def _drop(family: Family, case: Case, wanted: Wanted) -> Rule:
+    """A drop against its limit. Where there is none, the candidate has no finite value."""
+    subject, limit, drop = wanted.subject, wanted.limit, case.drops.get(wanted.what)
     if drop is None:
         broken = f"{family.named(subject)}: the metric is not a number for this candidate; its outputs are broken"
         return family.rule("fail", broken, subject=subject, limit=limit)
@@ -172,16 +214,34 @@ def _drop(family: Family, case: Case, subject: str, limit: float, drop: Drop | N
     if estimate > limit + SLACK:
         return family.rule("fail", f"{said}; at most {limit:g} may be lost", **facts)
     if bound <= limit + SLACK:
-        return family.rule("pass", f"{said}{_bound_text(gate, bound)}; {limit:g} may be lost", **facts)
+        sure = _bound_text(case.confidence, bound)
+        return family.rule("pass", f"{said}{sure}; {limit:g} may be lost{_noted(case, wanted.what)}", **facts)
     assert case.reference is not None
-    more = drop.more_images(limit, gate.confidence, case.reference.images)
+    more = drop.more_images(limit, case.confidence, case.reference.units.images)
     advice = f"about {more} more labelled images would decide it" if more else "no number of images would decide it"
     if limit == 0:
         advice = "a limit of 0 can be proved by no number of images; allow a small drop or set confidence = 0"
-    reason = (
-        f"{said}, but it could be {bound:.4f} at {gate.confidence:.0%} confidence and {limit:g} may be lost: {advice}"
-    )
+    reason = f"{said}, but it could be {bound:.4f} at {percent(case.confidence)} confidence and {limit:g} may be lost"
+    reason += f"{_unseen(case, drop)}: {advice}{_noted(case, wanted.what)}"
     return family.rule("inconclusive", reason, more_images=more, **facts)
+
+
+def _unseen(case: Case, drop: Drop) -> str:
+    """That few images can tell, where what they cannot rule out decides."""
+    support = drop.support
+    if support is None or case.reference is None or drop.interval.upper <= drop.interval.estimate + drop.spread:
+        return ""
+    of = f" of {support.name!r}" if support.name else ""
+    word = case.reference.units.word
+    return f"; only {support.units} {word} hold examples{of}, and a failure that none of them shows is not ruled out"
+
+
+def _noted(case: Case, what: str) -> str:
+    """What was found out about the images: groups, copies, numbers that the reference could not give."""
+    notes = list(case.reference.units.notes) if case.reference is not None else []
+    if case.reference is not None and (unknown := case.reference.unknown(what)):
+        notes.append(f"{unknown} images left out: the reference's value is not a number there")
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _moved(estimate: float) -> str:
@@ -207,7 +267,7 @@ def agreement(family: Family, case: Case) -> Iterator[Rule]:
         outcome, reason = "fail", f"{said}; {limit:.2%} are asked for"
     elif bound < limit - SLACK:
         outcome, reason = "inconclusive", f"{said}, of which {bound:.2%} are sure; {limit:.2%} are asked for"
-        more = bootstrap_images_needed(1 - measured, 1 - bound, answers.images, 1 - limit, gate.confidence)
+        more = bootstrap_images_needed(1 - measured, 1 - bound, answers.images, 1 - limit, case.confidence)
         if more:
             reason += f": about {more} more images would decide it"
     else:
@@ -269,8 +329,13 @@ def _at_most(family: Family, case: Case, words: str, measured: float | None) -> 
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=measured)
 
 
-def _bound_text(gate: Gate, bound: float, unit: str = "") -> str:
-    return f" (at {gate.confidence:.0%} confidence at most {bound:.4g}{unit})" if gate.confidence > 0 else ""
+def _bound_text(confidence: float, bound: float, unit: str = "") -> str:
+    return f" (at {percent(confidence)} confidence at most {bound:.4g}{unit})" if confidence > 0 else ""
+
+
+def percent(share: float) -> str:
+    """A confidence as it is said: ``95 %``, ``95.5 %``."""
+    return f"{100 * share:.4g} %"
 
 
 def _finite(value: float) -> float | None:

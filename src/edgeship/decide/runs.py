@@ -14,6 +14,7 @@ from edgeship.decide.drops import Reference, measure
 from edgeship.decide.finished_run import open_run
 from edgeship.decide.gate import judge
 from edgeship.decide.loaded_trial import Measured, load
+from edgeship.decide.sequence import Spending
 from edgeship.errors import ArtifactError, DataError, UserInputError
 from edgeship.metrics import paired
 from edgeship.results import Decision, Result, Rule, RunResult, TrialSummary
@@ -33,7 +34,10 @@ def judge_again(path: Path, gate: Gate) -> tuple[Decision, ...]:
     found = []
     for target in dict.fromkeys(item.target_name for item in run.result.trials):
         trials = [load(run.whole(item.folder)) for item in run.result.trials if item.target_name == target]
-        found.append(judge(gate, trials, reference))
+        before = next((item.earlier for item in run.result.decisions if item.target_name == target), 0)
+        search, planned = run.result.search.get(target), bool(run.result.config.get("candidates", {}).get("search"))
+        spending = Spending.of(search, planned=planned, earlier=before)
+        found.append(judge(gate, trials, reference, spending))
     if not found:
         raise ArtifactError(f"{path} names no trial", do="run edgeship ship again")
     return tuple(found)

@@ -1,21 +1,20 @@
 """Find the fastest mixed-precision engine that passes, with few engine builds. Pure: a callback builds and tries.
 
 The ranking says which groups of nodes do the damage. Keeping the worst k of them in high precision costs time and
-buys accuracy, though not steadily: k is bisected down to where the drop is no longer known to be too large, then
-raised until a plan passes. Whole patterns are tried where the ranking points at them.
+buys accuracy. Plans are tried as a fixed sequence, the most kept first, down to the first that does not pass.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgeship.config import Precision
 from edgeship.decide import rulebook
 from edgeship.decide.sentences import slower
-from edgeship.results import Candidate, Judged, Outcome, SearchAttempt, Searched, SensitiveGroup, Sensitivity
+from edgeship.results import Candidate, Judged, Outcome, SearchAttempt, Searched, Sensitivity
 
 ACTIVATIONS = frozenset(("Sigmoid", "Mul", "HardSigmoid", "HardSwish", "Tanh", "Softmax", "Erf", "Gelu"))
 
@@ -63,6 +62,15 @@ class SearchOptions:
 def trial_limit(groups: int, max_trials: int = 24) -> int:
     """Engines a search may build, the plain INT8 one included: log2(groups) + 4 at most."""
     return min(max_trials, math.floor(math.log2(max(groups, 1))) + 4)
+
+
+def sizes(groups: int, count: int) -> list[int]:
+    """How many groups the plans keep, most first: at most ``count``, geometric from half of the groups to one."""
+    if groups < 2 or count < 1:
+        return []
+    most = max(1, groups // 2)
+    steps = [most ** (1 - i / max(count - 1, 1)) for i in range(count)]
+    return list(dict.fromkeys(max(1, round(step)) for step in steps))
 
 
 def search(
@@ -115,9 +123,7 @@ class _Search:
         if self.options.fallback and self._slower_than_high():
             found = self._without_activations()
             return found or self._refused(self._slower_sentence(self.plain))
-        best = self._bisect()
-        if best is not None:
-            best = self._patterns(best)
+        best = self._descend()
         if best is None:
             return self._refused(self._nothing_sentence())
         if self.options.fallback and not self._beats_high(best) and self._high_passes():
@@ -126,91 +132,31 @@ class _Search:
 
     # --- steps
 
-    def _bisect(self) -> Tried | None:
-        """The fewest kept groups, from the top of the ranking, that pass.
+    def _descend(self) -> Tried | None:
+        """The fastest of the plans that pass, from the most kept groups down to the first miss.
 
-        Down first, to the fewest whose drop is not known to be too large: an undecided plan is no reason to keep more
-        before fewer were tried. Then up from there, because just above it the drop need not fall steadily.
+        The sizes are fixed before anything is tried and the first miss ends it, so that many plans err no more often
+        than one (see :mod:`edgeship.decide.sequence`).
         """
-        failing, edge, ceiling = 0, len(self.ranking.groups), len(self.ranking.groups)
         survivors: list[int] = []
-        spare = self._left() // 2
-        while edge - failing > 1 and self._left() > 0 and (edge == ceiling or self._left() > spare):
-            k = self._middle(failing, edge)
-            accuracy = self._look(self._worst(k))
-            if accuracy == "fail":
-                failing = k
-                if self._too_slow():
-                    return self._confirm(sorted(survivors))
-                continue
-            edge = k
-            if accuracy == "pass":
-                survivors.append(k)
-            elif self._undecidable():
-                return self._confirm(sorted(survivors))
-            if accuracy == "pass" or self._too_slow():
-                ceiling = k
-        return self._confirm(sorted([*survivors, *self._climb(edge, ceiling)]))
-
-    def _climb(self, k: int, ceiling: int) -> list[int]:
-        """The first plan above the undecided ``k`` and below ``ceiling`` that passes, if one does.
-
-        Steps are geometric and as small as the trials that are left allow.
-        """
-        while self._left() > 0:
-            k = max(k + 1, round(k * (ceiling / k) ** (1 / (self._left() + 1))))
-            if k >= ceiling:
+        for k in sizes(len(self.ranking.groups), self._left()):
+            if self._look(self._worst(k)) != "pass":
                 break
-            if self._look(self._worst(k)) == "pass":
-                return [k]
-            if self._too_slow() or self._undecidable():
-                break
-        return []
+            survivors.append(k)
+        return self._confirm(survivors)
 
     def _confirm(self, survivors: list[int]) -> Tried | None:
-        """Build what the preview let through, fewest kept first; where the target disagrees, keep more."""
-        while survivors:
-            k = survivors.pop(0)
+        """Build what the preview let through, fewest kept first; where the target disagrees, the next larger one."""
+        for k in reversed(survivors):
             tried = self._build(self._worst(k))
             if tried is None or rulebook.accuracy_of(tried.judged.rules) == "pass":
                 break
-            if not survivors and k + k // 2 + 1 < len(self.ranking.groups) and self.options.preview is not None:
-                survivors.append(k + k // 2 + 1)
         return self._fastest()
 
     def _worst(self, k: int) -> _Plan:
         groups = self.ranking.groups
         nodes = tuple(node for group in groups[:k] for node in group.nodes)
         return self._plan(f"int8-keep{k}", nodes, k, f"the {k} most harmful of {len(groups)} groups kept")
-
-    def _middle(self, failing: int, passing: int) -> int:
-        """Between the two: geometric, because few groups do most of the damage, as long as the budget allows it."""
-        plain = (failing + passing) // 2
-        if math.ceil(math.log2(passing - failing)) >= self._left():
-            return plain
-        return min(max(round(math.sqrt(max(failing, 0.5) * passing)), failing + 1), passing - 1)
-
-    def _patterns(self, best: Tried) -> Tried:
-        """Try first and last layers, and depthwise convolutions, where the ranking puts them among the worst."""
-        groups = self.ranking.groups
-        suspects = groups[: max(4, 2 * _kept_groups(groups, best.keep))]
-        ends = [group for group in groups if {"first", "last"} & set(group.patterns)]
-        depthwise = [group for group in groups if "depthwise" in group.patterns]
-        pointed_at = (
-            (ends, "int8-keep-ends", "first and last layers kept", any(g in suspects for g in ends)),
-            (
-                depthwise,
-                "int8-keep-depthwise",
-                "depthwise convolutions kept",
-                2 * sum(g in suspects for g in depthwise) >= len(suspects),
-            ),
-        )
-        for chosen, name, why, points in pointed_at:
-            nodes = tuple(node for group in chosen for node in group.nodes)
-            plan = self._plan(name, nodes, len(chosen), f"{why}: the ranking points at them")
-            if points and chosen and self._left() > 0 and self._look(plan) == "pass":
-                self._build(plan)
-        return self._fastest() or best
 
     def _without_activations(self) -> Searched | None:
         """Where INT8 is slower, the activations are often to blame: try INT8 convolutions with them kept."""
@@ -280,20 +226,6 @@ class _Search:
 
     def _high_passes(self) -> bool:
         return self.high is not None and self.high.judged.outcome == "pass"
-
-    def _too_slow(self) -> bool:
-        """The last plan breaks a rule of speed, while more kept nodes are slower still: no larger k can pass."""
-        if not self.tried or self.high is None or self._slower_than_high():
-            return False
-        last = list(self.tried.values())[-1]
-        return any(rule.outcome == "fail" for rule in rulebook.of_kind(last.judged.rules, "speed"))
-
-    def _undecidable(self) -> bool:
-        """The last plan answers every image as the reference does: more images could decide, no larger plan can."""
-        if not self.tried:
-            return False
-        last = list(self.tried.values())[-1].judged
-        return last.agreement == 1.0 and rulebook.accuracy_of(last.rules) == "inconclusive"
 
     # --- answers
 
@@ -391,11 +323,6 @@ def _first_reason(judged: Judged) -> str:
     rules = [rule for rule in judged.rules if rule.outcome != "pass"]
     rules.sort(key=lambda rule: rule.outcome != "fail")
     return rules[0].reason if rules else "every rule passes"
-
-
-def _kept_groups(groups: Sequence[SensitiveGroup], keep: Sequence[str]) -> int:
-    kept = set(keep)
-    return sum(1 for group in groups if kept.issuperset(group.nodes))
 
 
 def _at_least(left: float | None, right: float | None) -> bool:

@@ -20,6 +20,10 @@ class Told:
     judged: Sequence[Judged]
     builds: Mapping[str, Sequence[Measured]]
     medians: Mapping[str, float]
+    among: int = 1
+    """Candidates whose accuracy was tested."""
+    error: float = 0.0
+    """What all tests together may err; 0: statistics are off."""
 
 
 def sentence(told: Told, chosen: Judged | None, open_: Sequence[Judged]) -> str:
@@ -34,6 +38,10 @@ def sentence(told: Told, chosen: Judged | None, open_: Sequence[Judged]) -> str:
         faster = [item for item in open_ if medians[item.candidate] < time]
         if faster:
             text += f"; {faster[0].candidate} is faster, but undecided: {faster[0].reasons[0]}"
+        if told.among > 1 and 0 < told.error < 1:
+            text += (
+                f"; chosen among {told.among}, tested safest first so that their error together stays {told.error:.3g}"
+            )
         return text + _no_gain(told, chosen)
     if open_:
         nearest = min(open_, key=lambda item: (len(item.reasons), medians[item.candidate]))

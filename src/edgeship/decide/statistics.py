@@ -29,6 +29,8 @@ NUISANCE = 0.001
 """Share of alpha-type error given to the confidence set of the nuisance parameter (Berger and Boos 1994)."""
 GRID = 17
 """Values of the nuisance parameter that are searched for the largest p-value."""
+MOST_IMAGES = 10_000_000
+"""No advice asks for more labelled images than this."""
 SMALL_SAMPLE = 1.5
 """The bootstrap's margin grows by this over the root of the number of images: set by simulation
 (``benchmarks/false_ship.py``), mostly by average precision, whose estimate and standard error rise together."""
@@ -165,14 +167,29 @@ def paired_interval(lost: int, gained: int, n: int, confidence: float) -> Interv
 
 
 def paired_images_needed(lost: int, gained: int, n: int, limit: float, confidence: float) -> int | None:
-    """About how many more examples would bring the bound within ``limit`` if the rates stay; None: none would."""
+    """About how many more examples would bring the exact bound within ``limit`` if the rates stay; None: none would.
+
+    The first guess is the normal approximation; the test that decides then says whether it is enough.
+    """
     estimate = (lost - gained) / n if n else 0.0
-    if estimate >= limit or limit <= 0:
+    if estimate >= limit or limit <= 0 or n == 0:
         return None
-    discordant = (lost + gained + 1) / (n + 1)
-    spread = math.sqrt(max(discordant - estimate**2, 0.0))
+    spread = math.sqrt(max((lost + gained + 1) / (n + 1) - estimate**2, 0.0))
     needed = (normal_quantile(confidence) * spread / (limit - estimate)) ** 2
-    return more(max(needed, unseen_images(limit, confidence)), n)
+    high = low = max(n, math.floor(max(needed, unseen_images(limit, confidence)) * 0.7))
+    while high < MOST_IMAGES and not _enough(lost / n, gained / n, high, limit, confidence):
+        low, high = high, math.ceil(high * 1.3) + 1
+    if high >= MOST_IMAGES:
+        return None
+    while high - low > 1 + (high - n) // 50:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _enough(lost / n, gained / n, middle, limit, confidence) else (middle, high)
+    return more(high, n)
+
+
+def _enough(lost: float, gained: float, n: int, limit: float, confidence: float) -> bool:
+    """Whether ``n`` examples at these rates pass the exact test."""
+    return paired_p_value(round(lost * n), round(gained * n), n, limit) <= 1 - confidence
 
 
 def unseen_images(limit: float, confidence: float) -> float:

@@ -34,6 +34,8 @@ METRICS = (
 CLASS_METRICS = ("ap", "ap50", *(f"ap_{size}" for size in SIZES), "ar", "recall", "precision")
 
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+LATE = np.append(np.arange(101) / 100 < RECALL_LEVELS, False)
+"""Levels that floating point puts just above their hundredth: an equal recall does not reach them (pycocotools)."""
 STEPS = len(IOU_THRESHOLDS)
 CHUNK = 250
 """Resamples computed together: their rows stay in the processor's cache."""
@@ -272,8 +274,9 @@ def _chunk(image: Array, right: Array, alive: Array, columns: Array, total: Arra
         precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         found *= scale
-        found += 1.0001
-        levels = np.floor(found, out=found)
+        levels = np.floor(found + np.float32(1.0001))
+        reached = levels.astype(np.intp) - 1
+        levels -= LATE[reached] & (found - reached < 1e-4)
         levels[1:] -= levels[:-1].copy()
         result += np.einsum("jb,jb->b", envelope, levels) / len(RECALL_LEVELS)
     return result

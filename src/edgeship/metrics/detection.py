@@ -216,16 +216,3 @@ def groups(records: RecordsLike) -> Array:
     """The image of each example of :func:`successes`: int32 [G]."""
     found: Array = records["gt_image"]
     return found
-
-
-def images_with(records: RecordsLike, name: str) -> int:
-    """Images that hold a counted object of the metric's class and size: ``map_small``, ``ap/person``.
-
-    False alarms on other images count too, but what was never shown cannot have been lost.
-    """
-    metric, _, class_name = name.partition("/")
-    size = metric.rpartition("_")[2]
-    mask = ~records["gt_ignored"][:, list(AREAS).index(size if size in AREAS else "all")]
-    if class_name:
-        mask = mask & (records["classes"][records["gt_label"]] == class_name)
-    return len(np.unique(records["gt_image"][mask]))

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.decide import gate, loaded_trial
+from edgeship.decide.sequence import Spending
 from edgeship.files import storage_errors
+from edgeship.pipeline import looks
 from edgeship.pipeline.environment import environment
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.graphs import graph_stage
@@ -36,7 +38,9 @@ WORST_FIRST: tuple[VerdictWord, ...] = ("NO-SHIP", "INCONCLUSIVE", "SHIP")
 
 def decide(run: Run, trials: TargetTrials) -> None:
     """Judge one target's trials."""
-    execute_one(run, decide_stage(run.result(REFERENCE), trials))
+    reference = run.result(REFERENCE)
+    decision = execute_one(run, decide_stage(reference, trials))
+    looks.record(run, reference, trials, decision)
 
 
 def decision_of(run: Run, trials: TargetTrials) -> Decision:
@@ -51,13 +55,22 @@ def decide_stage(reference: TargetTrials, trials: TargetTrials) -> Stage[Decisio
         return {
             "gate": run.config.gate.model_dump(mode="json"),
             "trials": [read_seal(folder).digest for folder in (*reference.folders(), *trials.folders())],
+            "searched": sorted(spending(run, reference, trials).searched),
+            "earlier": looks.earlier(run, reference, trials),
         }
 
     def work(run: Run, folder: Path) -> Decision:
         base = loaded_trial.load(reference.folders()[0])
-        return gate.judge(run.config.gate, [loaded_trial.load(place) for place in trials.folders()], base)
+        loaded = [loaded_trial.load(place) for place in trials.folders()]
+        return gate.judge(run.config.gate, loaded, base, spending(run, reference, trials))
 
     return Stage(f"decide:{trials.name}", Decision, key, work)
+
+
+def spending(run: Run, reference: TargetTrials, trials: TargetTrials) -> Spending:
+    """Which candidates of a target a search made: they have a share of the error of their own."""
+    before = looks.earlier(run, reference, trials)
+    return Spending.of(trials.search, planned=run.config.candidates.search, earlier=before)
 
 
 def title(run: Run) -> str:

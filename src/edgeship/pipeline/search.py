@@ -10,6 +10,7 @@ from edgeship.config import Target
 from edgeship.decide import gate, loaded_trial, rulebook
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.search import SearchOptions, Tried, search
+from edgeship.decide.sequence import Spending
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.graphs import PREVIEW, frames_of
 from edgeship.pipeline.prepare import SLIM
@@ -71,9 +72,13 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
     ranking = execute_one(run, ranking_stage(style))
     previews: dict[str, Measured] = {}
 
+    def spending(name: str) -> Spending:
+        own = frozenset([name]) - {plain[0].name, high[0].name}
+        return Spending(0, own, run.config.candidates.search)
+
     def judge(builds: list[Measured]) -> Tried:
         others = [item for item in context if item.name != builds[0].name]
-        decision = gate.judge(run.config.gate, [*others, *builds], base)
+        decision = gate.judge(run.config.gate, [*others, *builds], base, spending(builds[0].name))
         judged = next(item for item in decision.judged if item.candidate == builds[0].name)
         trial, median = builds[0].trial, gate.slowest(clock, builds)
         return Tried(
@@ -88,7 +93,7 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
         return judge([loaded_trial.load(folder) for folder in try_one(run, trials, candidate)])
 
     def preview(candidate: Candidate) -> Judged:
-        judged, previews[candidate.name] = preview_of(run, trials.target, base, candidate)
+        judged, previews[candidate.name] = preview_of(run, trials.target, base, candidate, spending(candidate.name))
         return judged
 
     options = SearchOptions(
@@ -155,7 +160,9 @@ def preview_db(preview: Measured, built: Measured) -> float | None:
     return min(found, default=None)
 
 
-def preview_of(run: Run, target: Target, base: Measured, candidate: Candidate) -> tuple[Judged, Measured]:
+def preview_of(
+    run: Run, target: Target, base: Measured, candidate: Candidate, spending: Spending | None = None
+) -> tuple[Judged, Measured]:
     """Judge the accuracy of a candidate's TensorRT Q/DQ graph in onnxruntime, without building for the target.
 
     The batches are the target's, so that the outputs for the known frames can be compared with the built engine's.
@@ -165,4 +172,4 @@ def preview_of(run: Run, target: Target, base: Measured, candidate: Candidate) -
     folder = try_one(run, trials, named)[0]
     rules = rulebook.without(run.config.gate, "speed", "size", "precision")
     found = loaded_trial.load(folder)
-    return gate.judge(rules, [found], base).judged[0], found
+    return gate.judge(rules, [found], base, spending).judged[0], found

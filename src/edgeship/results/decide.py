@@ -84,6 +84,22 @@ class Searched(Result):
     """Groups of nodes by the damage of their quantization: what the plans were made from."""
 
 
+class Look(Result):
+    """An undecided look at a model: by which images, with which trials."""
+
+    model: str
+    target: str
+    images: str
+    trials: tuple[str, ...]
+
+
+class Looks(Result):
+    """looks.json: the undecided looks of a run's folder, first to last."""
+
+    schema_version: int = SCHEMA_VERSION
+    looks: tuple[Look, ...] = ()
+
+
 class Decision(Result):
     """The verdict for one target."""
 
@@ -92,6 +108,8 @@ class Decision(Result):
     target_name: str = "default"
     sentence: str
     judged: tuple[Judged, ...]
+    earlier: int = 0
+    """Undecided looks at this model that came before and are paid for."""
 
 
 class StageRun(Result):

@@ -6,6 +6,7 @@ three overlap, and no more than a few batches stand in memory however many image
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
 from collections import deque
@@ -19,9 +20,11 @@ import numpy as np
 from edgeship import metrics
 from edgeship.config import Batch as BatchRange
 from edgeship.config import Evaluation, Preprocess
+from edgeship.data.copies import first_of, thumbnail
 from edgeship.data.datasets import Dataset, open_dataset
 from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import in_dtype
+from edgeship.data.groups import group_names
 from edgeship.data.loader import Batch, Loader, LoadOptions
 from edgeship.data.preprocess import image_input, input_size
 from edgeship.decode.decoders import decode_predictions, head_classes
@@ -74,7 +77,7 @@ def evaluate(
     rows, padded = batch_rows(info, settings.batch, batch, gpu=device_of(runner) != "cpu")
     options = LoadOptions(rows, settings.workers, settings.allow_corrupt)
     loader = Loader(dataset.items, in_dtype(preprocess, info), input_size(info, preprocess), options)
-    recorder = _Recorder(task, settings, dataset)
+    recorder = _Recorder(task, settings, dataset, channels_last=preprocess.layout == "nhwc")
     start = time.perf_counter()
     for done in _stream(runner, info.name, loader, recorder, rows if padded else 0):
         progress(done, len(dataset.items), "evaluate")
@@ -119,13 +122,17 @@ def _stream(runner: Runner, name: str, loader: Loader, recorder: _Recorder, pad:
 class _Recorder:
     """Decodes outputs and records them, one batch at a time."""
 
-    def __init__(self, task: Task, settings: Evaluation, dataset: Dataset) -> None:
+    def __init__(self, task: Task, settings: Evaluation, dataset: Dataset, *, channels_last: bool) -> None:
         self._task = task
         self._settings = settings
         self._dataset = dataset
         self._collector: Collector | None = None
         self._ids: list[str] = []
         self._digests: list[str] = []
+        self._channels_last = channels_last
+        self._thumbnails: list[Array] = []
+        self._outputs: list[str] | None = []
+        """A hash of each image's outputs; None: one of them holds whole numbers, which hide small differences."""
         self.images = 0
 
     def take(self, batch: Batch, outputs: dict[str, Array]) -> None:
@@ -143,9 +150,24 @@ class _Recorder:
                 self._collector.add(prediction, target)
             except DataError as error:
                 raise DataError(f"{name}: {error.found}", expected=error.expected, do=error.do) from None
+        self._hash(outputs, len(batch.ids))
+        if batch.array.ndim == 4:
+            last = self._channels_last
+            self._thumbnails.extend(thumbnail(image, channels_last=last) for image in batch.array[: len(batch.ids)])
         self._ids.extend(batch.ids)
         self._digests.extend(batch.digests)
         self.images += len(batch.ids)
+
+    def _hash(self, outputs: dict[str, Array], images: int) -> None:
+        whole = any(not np.issubdtype(array.dtype, np.floating) or len(array) < images for array in outputs.values())
+        if self._outputs is None or whole:
+            self._outputs = None
+            return
+        for row in range(images):
+            digest = hashlib.blake2b(digest_size=16)
+            for name in sorted(outputs):
+                digest.update(np.ascontiguousarray(outputs[name][row]).data)
+            self._outputs.append(digest.hexdigest())
 
     def finish(self) -> Records:
         """The task's records with the identities of the images."""
@@ -153,6 +175,13 @@ class _Recorder:
         records = self._collector.records()
         records["ids"] = np.array(self._ids, dtype=np.str_)
         records["digests"] = np.array(self._digests, dtype=np.str_)
+        if len(self._thumbnails) == len(self._ids):
+            records["copy_of"] = first_of(self._thumbnails, self._digests)
+        groups = group_names(self._settings, self._ids)
+        if groups is not None:
+            records["group"] = np.array(groups, dtype=np.str_)
+        if self._outputs is not None:
+            records["output_digests"] = np.array(self._outputs, dtype=np.str_)
         return records
 
 

@@ -144,6 +144,8 @@ def rule_quantity(rule: Rule, value: float | None, *, share: bool = True) -> str
         return ABSENT
     if family.quantity == "milliseconds":
         return milliseconds(value)
+    if family.quantity == "level":
+        return metric_value(value, share=share)
     if family.quantity == "drop":
         return drop_value(value, share=share)
     if family.quantity == "ratio":

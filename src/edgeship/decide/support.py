@@ -1,0 +1,60 @@
+"""What the images cannot rule out: a failure so rare that none of them shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeship.decide.distributions import clopper_pearson
+from edgeship.decide.loaded_trial import Arrays
+from edgeship.decide.units import Units
+from edgeship.metrics import losses
+
+FAILED = 0.5
+"""A unit failed where it lost at least so much of what it held."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """The units that can tell about a metric, or about one class of a mean.
+
+    ``units`` hold an example; ``failed`` of them lost at least half of it; one that fails costs the metric ``cost``
+    times its share of the units. ``name`` is the class of a mean that it is about; empty: the metric itself.
+    """
+
+    units: int
+    failed: int
+    cost: float = 1.0
+    name: str = ""
+
+    def margin(self, confidence: float) -> float:
+        """What an unseen failure can cost beyond the estimate; 0 where a failure was seen and so is in the estimate.
+
+        No failure among n units leaves a rate of 1 - (1 - confidence)^(1/n) possible (Clopper and Pearson 1934).
+        """
+        if self.units == 0:
+            return self.cost
+        return 0.0 if self.failed else self.cost * clopper_pearson(0, self.units, confidence)[1]
+
+
+def supports(reference: Arrays, candidate: Arrays, name: str, units: Units) -> tuple[Support, ...]:
+    """The support of a metric: of itself and, for a mean over classes, of each class that the images hold."""
+    cost = losses.scale_of(reference, candidate, name)[1]
+    found = [_support(reference, candidate, name, units, cost)]
+    parts = losses.classes_of(reference, name)
+    by_class = [(part, _support(reference, candidate, part, units, cost)) for part in parts]
+    present = [(part, item) for part, item in by_class if item.units]
+    for part, item in present:
+        found.append(Support(item.units, item.failed, cost / len(present), part.partition("/")[2]))
+    return tuple(found)
+
+
+def _support(reference: Arrays, candidate: Arrays, name: str, units: Units, cost: float) -> Support:
+    held = units.sums(losses.held(reference, name))
+    lost = units.sums(losses.lost(reference, candidate, name))
+    holds = held > 0
+    return Support(int(holds.sum()), int((lost[holds] >= FAILED * held[holds]).sum()), cost)
+
+
+def widest(found: tuple[Support, ...], confidence: float) -> Support:
+    """The support that leaves most possible."""
+    return max(found, key=lambda item: item.margin(confidence))

@@ -1,0 +1,47 @@
+"""The same picture twice, by its bytes or by its look."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from edgeship.data.copies import first_of, thumbnail
+
+
+def scene(seed: int) -> Image.Image:
+    random = np.random.default_rng(seed)
+    coarse = np.kron(random.normal(128, 60, (12, 16)), np.ones((20, 20)))
+    return Image.fromarray(np.clip(coarse + random.normal(0, 10, (240, 320)), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def small(picture: Image.Image, *, channels_last: bool = False) -> np.ndarray:
+    pixels = np.asarray(picture.resize((96, 64)), dtype=np.float32)
+    return thumbnail(pixels if channels_last else pixels.transpose(2, 0, 1), channels_last=channels_last)
+
+
+def again(picture: Image.Image) -> Image.Image:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=60)
+    return Image.open(io.BytesIO(stream.getvalue())).convert("RGB")
+
+
+def test_a_picture_that_was_encoded_again_is_a_copy_and_another_one_is_not():
+    pictures = [scene(0), scene(1), again(scene(0)), scene(2), again(again(scene(1)))]
+    first = first_of([small(picture) for picture in pictures], [str(k) for k in range(5)])
+    assert first.tolist() == [0, 1, 0, 3, 1]
+
+
+def test_equal_bytes_are_copies_whatever_they_show():
+    flat = thumbnail(np.full((3, 32, 32), 7.0, np.float32), channels_last=False)
+    assert first_of([flat] * 3, ["a", "b", "a"]).tolist() == [0, 1, 0]
+
+
+def test_layouts_give_the_same_small_picture():
+    assert np.allclose(small(scene(3)), small(scene(3), channels_last=True), atol=1e-6)
+
+
+def test_pictures_below_the_smallest_size_are_told_by_their_bytes_alone():
+    tiny = thumbnail(np.random.default_rng(0).random((3, 8, 8)), channels_last=False)
+    assert first_of([tiny, tiny], ["a", "b"]).tolist() == [0, 1]
