@@ -124,6 +124,8 @@ class Preprocess(Section):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 raise ValueError(f"{name} has {len(values)} values; color = {self.color!r} needs 1 or {channels}")
+            if len(set(values)) == 1:  # equal settings are equal, however they are written
+                object.__setattr__(self, name, values[:1])
         return self
 
 

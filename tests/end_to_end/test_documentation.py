@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -178,3 +179,18 @@ def test_links_between_documents_lead_somewhere() -> None:
             if not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(ROOT)} → {target}")
     assert broken == []
+
+
+def test_the_site_shows_every_page() -> None:
+    """``make site`` is strict about it; this needs no mkdocs."""
+    shown = set(re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert shown == pages
+
+
+def test_the_notebook_was_run_without_an_error() -> None:
+    notebook = json.loads((ROOT / "docs" / "tutorials" / "notebook.ipynb").read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(code) > 5
+    for cell in code:
+        assert [item["output_type"] for item in cell["outputs"]] == ["execute_result"], cell["source"]

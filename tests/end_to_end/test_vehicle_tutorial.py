@@ -24,7 +24,8 @@ def commands(text: str) -> list[str]:
     """What follows a dollar sign in the console blocks, in order; installing is left to the machine."""
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     typed = "".join(blocks).replace("\\\n", " ")
-    return [line[2:] for line in typed.splitlines() if line.startswith("$ ") and "pip install" not in line]
+    left = ("pip install", "pip wheel", ".whl")
+    return [line[2:] for line in typed.splitlines() if line.startswith("$ ") and not any(word in line for word in left)]
 
 
 def desk(folder: Path, config: Path) -> dict[str, str]:

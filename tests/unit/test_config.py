@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeship.config import Config
+from edgeship.config import Config, Preprocess
 from edgeship.config_file import load
 from edgeship.errors import ConfigError, UserInputError
 
@@ -199,3 +199,10 @@ def test_a_device_that_is_none_is_refused(tmp_path: Path, table: str, device: st
     )
     with pytest.raises(ConfigError, match=rf'{table}\.device: is not a device; use "cpu", or "cuda:0"'):
         load(path)
+
+
+def test_equal_preprocessing_is_equal_however_it_is_written() -> None:
+    three, one = (Preprocess(mean=(127,) * count, std=(128.0,) * count) for count in (3, 1))
+    assert three == one
+    assert three.model_dump() == one.model_dump()
+    assert Preprocess(mean=(1, 2, 3)).mean == (1.0, 2.0, 3.0)

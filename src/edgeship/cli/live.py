@@ -174,7 +174,7 @@ def display(name: str = "", *, quiet: bool = False, verbose: bool = False) -> It
     if screen.is_terminal and not screen.is_dumb_terminal:
         from rich.live import Live
 
-        with Live(shown, console=screen, transient=True, redirect_stdout=False):
+        with Live(shown, console=screen, transient=True, redirect_stdout=False, redirect_stderr=False):
             yield shown
         return
     done = threading.Event()

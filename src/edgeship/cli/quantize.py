@@ -66,8 +66,9 @@ def calibrate(
         device=device,
     )
     if evaluation is not None:
+        steps = preprocess_of(preprocess)
         some, whole = (
-            choose(evaluation, preprocess_of(preprocess), chosen.inputs, FrameChoice(count=limit, batch=batch))
+            choose(evaluation, steps, chosen.inputs, FrameChoice(count=limit, batch=chosen.options.batch))
             for limit in (256, None)
         )
         options = replace(

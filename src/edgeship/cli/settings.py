@@ -125,7 +125,11 @@ def given_frames(
             expected="real frames from one place (random data is never used)",
             do="give --images FOLDER or --npz FILE",
         )
-    return frames(given[0], preprocess_of(settings), inputs_of(load_onnx(model)), FrameChoice(count=count, batch=batch))
+    inputs = inputs_of(load_onnx(model))
+    fixed = next((info.shape[0] for info in inputs if info.shape and isinstance(info.shape[0], int)), None)
+    if fixed is not None:  # the graph takes this batch alone
+        count, batch = max(count - count % fixed, fixed), fixed
+    return frames(given[0], preprocess_of(settings), inputs, FrameChoice(count=count, batch=batch))
 
 
 def input_specs(texts: list[str]) -> dict[str, InputSpec]:

@@ -102,7 +102,7 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
             raise DataError(
                 f"{path}: category {did_you_mean(name_, classes)} has annotations and is no class of the model",
                 expected=f"categories out of evaluation.classes ({', '.join(classes[:5])}, …)",
-                do="rename the category, remove its annotations, or mend evaluation.classes",
+                do="rename the category, remove its annotations, or fix evaluation.classes",
             )
         x, y, w, h = (float(value) for value in annotation["bbox"])
         image_id = _key(annotation["image_id"])
@@ -152,7 +152,7 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path, MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"the COCO JSON {path} cannot be read: {error}", do="mend evaluation.labels") from None
+        raise DataError(f"the COCO JSON {path} cannot be read: {error}", do="fix evaluation.labels") from None
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or any(
         not isinstance(content.get(key), list) or not all(isinstance(row, dict) for row in content[key])

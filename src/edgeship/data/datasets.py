@@ -137,7 +137,7 @@ def _folder_per_class(folder: Path, names: tuple[str, ...] | None) -> Dataset:
             raise DataError(
                 f"{folder}: class folders that are no class: {stray}",
                 expected=f"folders named as in evaluation.classes ({_some(known)})",
-                do="rename the folders, or mend evaluation.classes",
+                do="rename the folders, or fix evaluation.classes",
             )
     index = {name: number for number, name in enumerate(known)}
     items = [

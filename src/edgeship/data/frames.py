@@ -163,7 +163,7 @@ def image_files(folder: Path) -> list[Path]:
         raise DataError(
             f"no images in {folder}: {holds}",
             expected=f"files ending in {', '.join(sorted(SUFFIXES))}",
-            do="mend the path, or put images there",
+            do="fix the path, or put images there",
         )
     return found
 

@@ -31,7 +31,7 @@ def read(path: Path, names: Sequence[str] | None = None) -> list[tuple[str, Labe
         text = read_text(path)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file", do="mend evaluation.labels"
+            f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file", do="fix evaluation.labels"
         ) from None
     rows = _json(path, text) if path.suffix.lower() == ".json" else _csv(path, text, frozenset(names or ()))
     seen: set[str] = set()
@@ -40,7 +40,7 @@ def read(path: Path, names: Sequence[str] | None = None) -> list[tuple[str, Labe
             raise DataError(f"{path} labels {name} twice", do="keep one row for each image")
         seen.add(name)
     if not rows:
-        raise DataError(f"{path} holds no labels", expected="one row for each image", do="mend evaluation.labels")
+        raise DataError(f"{path} holds no labels", expected="one row for each image", do="fix evaluation.labels")
     return rows
 
 
@@ -114,7 +114,7 @@ def find_images(folder: Path, listing: Sequence[tuple[str, Label]], where: Path)
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise DataError(
             f"{where} labels images that are not in {folder}: {', '.join(missing[:5])}{more}",
-            do="mend evaluation.images, or drop these rows",
+            do="fix evaluation.images, or drop these rows",
         )
     root = folder.resolve()
     outside = [name for name, _ in listing if ".." in Path(name).parts or Path(name).is_absolute()]
@@ -145,7 +145,7 @@ def to_indices(rows: Sequence[tuple[str, Any]], known: Sequence[str], where: obj
     position = {name: number for number, name in enumerate(known)}
     stray = unknown_names(dict.fromkeys(v for _, v in rows if isinstance(v, str)), known)
     if stray:
-        raise DataError(f"{where}: labels that are no class: {stray}", do="mend the labels or evaluation.classes")
+        raise DataError(f"{where}: labels that are no class: {stray}", do="fix the labels or evaluation.classes")
     found = []
     for name, value in rows:
         number = position[value] if isinstance(value, str) else position.get(str(value), int(value))

@@ -74,7 +74,7 @@ def read(path: Path) -> Array:
         raise DataError(
             f"the mask {path} cannot be read: {error}",
             expected=", ".join(FORMATS) + " or .npy",
-            do="write it again, or mend evaluation.labels",
+            do="write it again, or fix evaluation.labels",
         ) from None
 
 
@@ -121,7 +121,7 @@ def pair(images: Sequence[Path], root: Path, folder: Path) -> list[tuple[str, Pa
         raise DataError(
             f"{len(missing)} of {len(images)} images have no mask in {folder}, for instance {', '.join(missing[:5])}",
             expected=f"a file of the same name ending in {', '.join(SUFFIXES)}",
-            do="mend evaluation.labels, or add the masks",
+            do="fix evaluation.labels, or add the masks",
         )
     return found
 

@@ -27,11 +27,11 @@ def read_classes(value: tuple[str, ...] | Path | None) -> tuple[str, ...] | None
             raise DataError(
                 f"the class names {value} cannot be read: {error}",
                 expected="a text file with one name a line",
-                do="mend evaluation.classes",
+                do="fix evaluation.classes",
             ) from None
         names = _unnumbered(tuple(line.strip() for line in lines if line.strip()))
         if not names:
-            raise DataError(f"{value} holds no class names", expected="one name a line", do="mend evaluation.classes")
+            raise DataError(f"{value} holds no class names", expected="one name a line", do="fix evaluation.classes")
     elif value is None:
         return None
     else:

@@ -81,7 +81,7 @@ def count_pixels(predicted: Array, labelled: Array, classes: int, ignore: int | 
             expected=f"class indices 0..{classes - 1}" + ("" if ignore is None else f", or {ignore} (ignore_index)"),
             do=f"set evaluation.ignore_index = {stray[-1]} if that marks pixels without a label"
             if ignore is None
-            else "mend the mask or evaluation.classes",
+            else "fix the mask or evaluation.classes",
         )
     # One more row and column: ignored pixels, and pixels the model did not see (-1).
     joint = np.where(valid, mask, classes) * (classes + 1) + np.where(predicted < 0, classes, predicted)

@@ -123,7 +123,7 @@ def _call_source(settings: config.Model, root: Path) -> torch.nn.Module:
         model = build(**settings.arguments)
     except (Exception, SystemExit) as error:
         raise ModelError(
-            f"{source} raised {type(error).__name__}: {error}", do=f"call {attribute}() in Python and mend it there"
+            f"{source} raised {type(error).__name__}: {error}", do=f"call {attribute}() in Python and fix it there"
         ) from error
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"{source} returned {type(model).__name__}", expected="a torch.nn.Module")
@@ -187,7 +187,7 @@ def _read_state(path: Path, key: str | None) -> dict[str, torch.Tensor]:
     import torch
 
     if not path.is_file():
-        raise ModelError(f"no weights file at {path}", do="mend model.weights")
+        raise ModelError(f"no weights file at {path}", do="fix model.weights")
     if path.suffix == ".safetensors":
         try:
             from safetensors import SafetensorError
@@ -254,7 +254,7 @@ def _refuse_code(path: Path) -> None:
     import torch
 
     if not path.is_file():
-        raise ModelError(f"no model file at {path}", do="mend model.source")
+        raise ModelError(f"no model file at {path}", do="fix model.source")
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
@@ -378,5 +378,5 @@ def require_finite(outputs: list[tuple[str, Array]], what: str) -> None:
         if bad:
             raise ModelError(
                 f"{what}: output {name!r} has {bad} of {array.size} values that are NaN or infinite",
-                do="check the weights and the input range before going on; no engine can mend this",
+                do="check the weights and the input range before going on; no engine can fix this",
             )

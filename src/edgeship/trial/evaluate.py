@@ -83,7 +83,7 @@ def evaluate(
         progress(done, len(dataset.items), "evaluate")
     seconds = time.perf_counter() - start
     if recorder.images == 0:
-        raise DataError("no image could be evaluated: all of them are corrupt", do="mend evaluation.images")
+        raise DataError("no image could be evaluated: all of them are corrupt", do="fix evaluation.images")
     records = recorder.finish()
     path = folder / RECORDS
     save_records(path, records)

@@ -139,8 +139,8 @@ def test_engines_that_cannot_be_measured_here(net: Path, tmp_path: Path) -> None
             done = command(name, damaged)
             assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr
             assert words in " ".join(done.stderr.split())
-    mend = done.stderr.partition("do: remove them: ")[2].replace("\n", " ").replace("raw.engine", str(tmp_path / "raw"))
-    subprocess.run(["sh", "-c", mend], check=True)
+    fix = done.stderr.partition("do: remove them: ")[2].replace("\n", " ").replace("raw.engine", str(tmp_path / "raw"))
+    subprocess.run(["sh", "-c", fix], check=True)
     assert (tmp_path / "raw").read_bytes() == data
 
 
@@ -155,3 +155,29 @@ def test_an_fp32_graph_passed_off_as_fp16_is_refused_before_trtexec_starts(net: 
     done = run(net, "--engine", "tensorrt", "--via", "trtexec", "--precision", "fp16", "--dry-run")
     assert done.returncode == 4
     assert "asked for fp16, and model.onnx is not: every weight of it is FP32" in done.stderr
+
+
+def test_the_onnx_files_own_precision_is_the_default(tmp_path: Path) -> None:
+    """What ``edgeship quantize`` wrote is built as what it is."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tiny_project import picture, save
+
+    save(tmp_path / "model.onnx", batch=1)
+    for number in range(8):
+        picture(tmp_path / "calib" / f"{number}.png", number % 3, number)
+    frames = ["--images", tmp_path / "calib", "-p", "fit=stretch", "-p", "std=255"]
+    cache, int8 = tmp_path / "c.cache", tmp_path / "int8.onnx"
+    assert command("calibrate", tmp_path / "model.onnx", *frames, "-o", cache).returncode == 0  # a fixed batch of 1
+    done = command("quantize", tmp_path / "model.onnx", "--cache", cache, *frames[:-1], "std=255,255,255", "-o", int8)
+    assert done.returncode == 0, done.stderr  # the same preprocessing, written differently
+    built = command("build", int8, "-e", "onnxruntime", "-o", tmp_path / "engine.onnx")
+    assert built.returncode == 0, built.stderr
+    assert "are int8-fp32" in built.stdout
+
+
+def test_the_profile_of_a_dynamic_batch_is_told(net: Path, tmp_path: Path) -> None:
+    plain = command("build", net, "--compute-capability", "8.6", "-o", tmp_path / "a.engine")
+    assert "this engine takes a batch of 1 and nothing else" in plain.stdout, plain.stderr
+    given = command("build", net, "--compute-capability", "8.6", "--max-batch", "8", "-o", tmp_path / "b.engine")
+    assert "nothing else" not in given.stdout
+    assert "takes [1, " in given.stdout

@@ -82,7 +82,7 @@ def load_libraries(registry: trt.IPluginRegistry, plugins: tuple[Path, ...], log
             raise UserInputError(
                 f"the plugin library {path} does not exist",
                 expected="a shared library of plugins",
-                do="mend target.plugins or --plugin",
+                do="fix target.plugins or --plugin",
             )
         before = len(log.lines)
         if registry.load_library(str(path)) is None:
