@@ -1,18 +1,20 @@
-"""Bad files and killed runs, in numbers.
+"""Bad files, hostile devices and killed runs, in numbers.
 
     python benchmarks/faults.py fuzz [--count 10000]        mutated files of every kind that edgeship reads
-    python benchmarks/faults.py kill [--count 50]           SIGKILL at random moments of `edgeship ship`
+    python benchmarks/faults.py device [--count 1000]       mutated replies of a device
+    python benchmarks/faults.py kill [--count 50]           KILL, TERM and INT at random moments of `edgeship ship`
+    python benchmarks/faults.py flip [--count 60]           one bit of a finished run's stage files, then ship again
+    python benchmarks/faults.py frames [--count 2600000]    frames through one open bundle: a day at 30 frames a second
     python benchmarks/faults.py full                        a file system with no space left (needs root, for tmpfs)
 
-``fuzz`` counts what is not an error of edgeship's own (a traceback), what takes over 5 s, and files that appear
-outside the work folder. ``kill`` ships a small project (the Fashion-MNIST network, 32 images to calibrate with, 60 to
-evaluate, fp32 and int8) and compares verdict and metrics with an undisturbed run.
+``fuzz`` and ``device`` count what is not an error of edgeship's own (a traceback), what takes over 5 s, and files that
+appear or change outside the work folder. ``kill`` and ``flip`` ship a small project (the Fashion-MNIST network, 32
+images to calibrate with, 60 to evaluate, fp32 and int8) and compare verdict and metrics with an undisturbed run; what a
+killed run leaves behind once it has been run again is counted too.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
 import json
 import os
 import random
@@ -26,40 +28,26 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "end_to_end")]
 # ruff: noqa: E402
 
-import numpy as np
-import torch
-from conftest import make_project
-from harness import facts
-from PIL import Image
-from safetensors.torch import save_file
+import harness
+from conftest import Project, make_project
+from fuzz_kinds import kinds_of
 
-from edgeship import __version__
-from edgeship.bundle import MANIFEST, Contents, verify, write, zip_bundle
-from edgeship.bundle.manifest import SIGNATURE, parse
-from edgeship.bundle.sign import make_keys, sign
-from edgeship.config import Evaluation, Gate
-from edgeship.config_file import load as load_config
-from edgeship.data import coco, labels, masks
-from edgeship.data.datasets import open_dataset
-from edgeship.data.names import read_classes
-from edgeship.data.preprocess import open_image
-from edgeship.decide.runs import judge_again
-from edgeship.engines.inspect import describe, sidecar
-from edgeship.engines.trt import timing_cache, trtexec
+from edgeship import targets
+from edgeship.bundle import Contents, write
+from edgeship.config import Batch, Target
 from edgeship.errors import EdgeshipError
-from edgeship.files import Hasher, sha256_bytes
-from edgeship.prepare import calibration_cache
-from edgeship.prepare.graph import inputs_of, load_onnx
-from edgeship.prepare.model import _read_state
-from edgeship.results import Identity, RunResult, TensorRange, Trial, TrialSpec, TrialSummary, read
-from edgeship.results import write as write_result
-from edgeship.runtime.model import load as load_bundle
-from edgeship.targets import wire
+from edgeship.files import sha256_file
+from edgeship.runtime.model import load
+from edgeship.targets import link, ssh, wire
 from edgeship.trial.run import run_trial
+from edgeship.version import __version__
+from hostile_device import honest, orders, place_ssh
 from vehicle_support import decision, ground, make_trial
 
 LIMIT_S = 5.0
@@ -91,243 +79,6 @@ def snapshot(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-Reader = Callable[[bytes], object]
-Kinds = dict[str, tuple[bytes, Reader]]
-
-
-def in_file(place: Path, reader: Callable[[Path], object]) -> Reader:
-    """A reader of bytes that writes them to ``place`` first."""
-
-    def work(data: bytes) -> object:
-        place.write_bytes(data)
-        return reader(place)
-
-    return work
-
-
-def targets(root: Path) -> Kinds:
-    """What is mutated: its good bytes, and what reads it."""
-    trial = make_trial(root / "trial", ground(root / "ground"))
-    run_trial(trial)
-    scratch = root / "scratch"
-    scratch.mkdir()
-    kinds = bundles(root, trial) | results(root, trial) | calibrations(scratch) | data(scratch) | models(scratch, trial)
-    return kinds | messages(scratch)
-
-
-def bundles(root: Path, trial: Path) -> Kinds:
-    """A bundle, its zip, its signature, the keys, and its files under a manifest that agrees with them."""
-    bundle, signed, keys = root / "bundle", root / "signed", root / "keys"
-    keys.mkdir()
-    make_keys(keys / "key.pem", keys / "pub.pem")
-    write(Contents(trial, decision(), reference=trial), bundle)
-    write(Contents(trial, decision(), reference=trial, key=keys / "key.pem"), signed)
-    packed = zip_bundle(bundle, root / "good.zip").read_bytes()
-    good = (bundle / MANIFEST).read_bytes()
-
-    def in_runtime(data: bytes) -> object:
-        (bundle / MANIFEST).write_bytes(data)
-        with load_bundle(bundle) as model:
-            return model.inputs
-
-    consistent = json.loads(good)
-    answer = (bundle / "known.npz").read_bytes()
-
-    def as_known_input(data: bytes) -> object:
-        (bundle / "known.npz").write_bytes(data)
-        consistent["files"]["known.npz"] |= {"sha256": sha256_bytes(data), "size_bytes": len(data)}
-        try:
-            return in_runtime(json.dumps(consistent).encode())
-        finally:
-            (bundle / "known.npz").write_bytes(answer)
-
-    def as_key(path: Path) -> object:
-        return verify(signed, path)
-
-    scratch, signature = root / "scratch", signed / SIGNATURE
-    return {
-        "zip": (packed, in_file(scratch / "mutated.zip", verify)),
-        "manifest": (good, lambda data: parse(data, "mutated")),
-        "bundle": (good, in_file(bundle / MANIFEST, lambda _: verify(bundle))),
-        "runtime": (good, in_runtime),
-        "known input": (answer, as_known_input),
-        "signature": (signature.read_bytes(), in_file(signature, lambda _: verify(signed, keys / "pub.pem"))),
-        "public key": ((keys / "pub.pem").read_bytes(), in_file(scratch / "pub.pem", as_key)),
-        "private key": ((keys / "key.pem").read_bytes(), in_file(scratch / "key.pem", lambda path: sign(b"x", path))),
-    }
-
-
-def results(root: Path, trial: Path) -> Kinds:
-    """The config, a trial's files, and the result of a run."""
-    scratch, run = root / "scratch", root / "run"
-    shutil.copytree(trial, run / "trial")
-    records = json.loads((run / "trial" / "trial.json").read_bytes())
-    summary = TrialSummary(
-        candidate="fp32",
-        precision="fp32",
-        engine="onnxruntime",
-        device="cpu",
-        folder="trial",
-        passed=True,
-        outcome="pass",
-    )
-    made = RunResult(
-        edgeship=__version__,
-        verdict="SHIP",
-        chosen="fp32",
-        sentence="SHIP fp32",
-        reference=summary,
-        trials=(summary,),
-        decisions=(decision(),),
-        stages=(),
-        environment={},
-        config={"gate": {"max_drop": {"top1": 0.1}}},
-    )
-    write_result(made, run / "result.json")
-
-    def as_records(data: bytes) -> object:
-        (run / "trial" / "records.npz").write_bytes(data)
-        records["evaluation"]["records"] |= {"sha256": sha256_bytes(data), "size_bytes": len(data)}
-        (run / "trial" / "trial.json").write_text(json.dumps(records))
-        try:
-            return judge_again(run, Gate(max_drop={"top1": 0.1}))
-        finally:
-            shutil.copytree(trial, run / "trial", dirs_exist_ok=True)
-
-    good = (run / "result.json").read_bytes()
-
-    def as_result(data: bytes) -> object:
-        (run / "result.json").write_bytes(data)
-        try:
-            return judge_again(run, Gate())
-        finally:
-            (run / "result.json").write_bytes(good)
-
-    return {
-        "config": (
-            (HERE.parent / "examples" / "fashion" / "edgeship.toml").read_bytes(),
-            in_file(scratch / "edgeship.toml", load_config),
-        ),
-        "spec": (
-            (trial / "spec.json").read_bytes(),
-            in_file(scratch / "spec.json", lambda path: read(TrialSpec, path)),
-        ),
-        "trial": ((trial / "trial.json").read_bytes(), in_file(scratch / "trial.json", lambda path: read(Trial, path))),
-        "result": (good, as_result),
-        "records": ((trial / "records.npz").read_bytes(), as_records),
-        "hashes": (b'{"/a/b.png": [12, 34, 56, "ab12"]}', in_file(scratch / "hashes.json", Hasher)),
-    }
-
-
-def calibrations(scratch: Path) -> Kinds:
-    """A calibration cache and what stands beside it, each changed alone, under a binding that agrees with it."""
-    text = b"TRT-101600-EntropyCalibration2\nimages: 3c010a14\nconv1: 3d2a3b4c\nlogits: 3e99999a\n"
-    place = scratch / "bound.cache"
-    entry = TensorRange(low=-1, high=2, bounds={"minmax": (-1, 2)}, amax={"minmax": 2})
-    frames = [(("0.png",), {"images": np.zeros((1, 3, 4, 4), np.float32)})]
-    facts = {"edgeship": __version__, "method": "minmax", "frames": 1}
-    facts |= {f"{part}_sha256": "0" * 64 for part in ("graph", "preprocess", "frames")}
-    calibration_cache.save(place, calibration_cache.Content({"images": 0.5}, {"images": entry}, frames), facts)
-    binding = json.loads(calibration_cache.sidecar_path(place).read_text())
-    parts = {
-        "cache": place,
-        "ranges": calibration_cache.ranges_path(place),
-        "samples": calibration_cache.samples_path(place),
-    }
-    good = {part: path.read_bytes() for part, path in parts.items()}
-
-    def as_part(part: str) -> Reader:
-        def work(data: bytes) -> object:
-            for name, path in parts.items():
-                path.write_bytes(data if name == part else good[name])
-            told = binding | ({f"{part}_sha256": sha256_bytes(data)} if part in parts else {})
-            sidecar = json.dumps(told).encode() if part in parts else data
-            calibration_cache.sidecar_path(place).write_bytes(sidecar)
-            return calibration_cache.samples(calibration_cache.load(place, calibration_cache.Expected()))
-
-        return work
-
-    sidecar = calibration_cache.sidecar_path(place).read_bytes()
-    found: Kinds = {f"calibration {part}": (data, as_part(part)) for part, data in good.items()}
-    found["calibration sidecar"] = (sidecar, as_part("sidecar"))
-    return found | {"cache": (text, in_file(scratch / "calib.cache", calibration_cache.parse_cache))}
-
-
-def data(scratch: Path) -> Kinds:
-    """Labels, class names, arrays, masks and images."""
-    coco_text = {
-        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}],
-        "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "cyclist"}],
-    }
-    arrays, array, picture = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    np.savez(arrays, images=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array([0, 1]))
-    np.save(array, np.zeros((8, 8), np.uint8))
-    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(picture, "JPEG")
-    mask = io.BytesIO()
-    Image.fromarray(np.zeros((8, 8), np.uint8)).save(mask, "PNG")
-
-    def as_dataset(path: Path) -> object:
-        return [item.target for item in open_dataset(Evaluation(task="classification", images=path)).items]
-
-    return {
-        "labels CSV": (b"image,label\na.png,car\nb.png,1\n", in_file(scratch / "labels.csv", labels.read)),
-        "labels JSON": (b'[{"image": "a.png", "label": "car"}]', in_file(scratch / "labels.json", labels.read)),
-        "COCO": (json.dumps(coco_text).encode(), in_file(scratch / "coco.json", lambda path: coco.read(path, None))),
-        "class names": (b"car\ncyclist\npedestrian\n", in_file(scratch / "classes.txt", read_classes)),
-        "npz": (arrays.getvalue(), in_file(scratch / "arrays.npz", as_dataset)),
-        "mask array": (array.getvalue(), in_file(scratch / "mask.npy", masks.read)),
-        "mask": (mask.getvalue(), in_file(scratch / "mask.png", masks.read)),
-        "image": (picture.getvalue(), open_image),
-    }
-
-
-def models(scratch: Path, trial: Path) -> Kinds:
-    """ONNX files, engines and their record, weights."""
-    plan = b"ftrt" + bytes(12) + (400).to_bytes(8, "little") + bytes((10, 3, 0, 26)) + bytes(range(256)) + bytes(116)
-    (scratch / "recorded.engine").write_bytes(plan)
-    weights = scratch / "good.safetensors"
-    state = {"w": torch.zeros(4, 4), "b": torch.ones(4)}
-    save_file(state, weights)
-    torch.save(state, scratch / "good.pt")
-    onnx_bytes = (trial / "model.onnx").read_bytes()
-
-    def state_of(path: Path) -> object:
-        return _read_state(path, None)
-
-    return {
-        "onnx": (onnx_bytes, in_file(scratch / "model.onnx", describe)),
-        "onnx to prepare": (onnx_bytes, in_file(scratch / "prepared.onnx", lambda path: inputs_of(load_onnx(path)))),
-        "engine": (plan, in_file(scratch / "model.engine", describe)),
-        "engine's record": (
-            (trial / "build.json").read_bytes(),
-            in_file(sidecar(scratch / "recorded.engine"), lambda _: describe(scratch / "recorded.engine")),
-        ),
-        "safetensors": (weights.read_bytes(), in_file(scratch / "weights.safetensors", state_of)),
-        "checkpoint": ((scratch / "good.pt").read_bytes(), in_file(scratch / "weights.pt", state_of)),
-    }
-
-
-def messages(scratch: Path) -> Kinds:
-    """What a device, trtexec and a timing cache's proof say."""
-    bound = Identity(engine="tensorrt", version="10.3.0", device="Orin")
-    (scratch / "timing.cache").write_bytes(b"measured")
-    proof = json.dumps({"sha256": sha256_bytes(b"measured"), **timing_cache.binding(bound)}).encode()
-    times = b'[{"computeMs": 1.5, "latencyMs": 1.75, "h2dMs": 0.1, "d2hMs": 0.1}]'
-    said = b'{"error": {"kind": "DataError", "found": "no image", "expected": null, "do": "mend it"}}'
-    return {
-        "device's words": (said, lambda data: wire.revive(wire.hear(data.decode("utf-8", "replace")))),
-        "trtexec's times": (times, lambda data: trtexec.read_times(data.decode("utf-8", "replace"))),
-        "timing cache": (
-            proof,
-            in_file(
-                timing_cache.proof_path(scratch / "timing.cache"),
-                lambda _: timing_cache._read(scratch / "timing.cache", bound),
-            ),
-        ),
-    }
-
-
 def fuzz(count: int, seed: int) -> dict[str, object]:
     """Mutate and read ``count`` files."""
     chance = random.Random(seed)
@@ -337,7 +88,7 @@ def fuzz(count: int, seed: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "work"
         root.mkdir()
-        kinds = targets(root)
+        kinds = kinds_of(root)
         for good, reader in kinds.values():
             reader(good)  # whole, each of them is accepted
         before, around = snapshot(root), snapshot(Path(name))
@@ -375,8 +126,19 @@ def answer(out: Path) -> dict[str, object]:
     return {"verdict": result["verdict"], "metrics": metrics}
 
 
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+def leftovers(out: Path) -> list[str]:
+    """Temporary files and folders in a work folder, and unpacked bundles."""
+    found = [
+        str(path.relative_to(out)) for path in out.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"
+    ]
+    return found + [path.name for path in Path(tempfile.gettempdir()).glob("edgeship-bundle-*")]
+
+
 def kill(count: int, seed: int, seconds_most: float) -> dict[str, object]:
-    """Kill ``edgeship ship`` at random moments until it ends; every run must end as an undisturbed one does."""
+    """End ``edgeship ship`` at random moments; run again, every run must end as an undisturbed one does."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -385,30 +147,180 @@ def kill(count: int, seed: int, seconds_most: float) -> dict[str, object]:
         ship(config, root / "calm").wait()
         seconds = time.perf_counter() - start
         wanted = answer(root / "calm")
-        told, struck, runs = [], 0, 0
-        while struck < count:
+        told, runs, left = [], 0, list[str]()
+        struck: Counter[str] = Counter()
+        while struck.total() < count and time.perf_counter() - start < seconds_most:
             out = root / f"run{runs}"
             runs += 1
             for _ in range(5):
-                if time.perf_counter() - start > seconds_most:
-                    break
                 process = ship(config, out)
-                moment = chance.uniform(0.1, seconds)
                 try:
-                    process.wait(moment)
+                    process.wait(chance.uniform(0.1, seconds))
                     break
                 except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    number = SIGNALS[struck.total() % len(SIGNALS)]
+                    os.killpg(process.pid, number)
                     process.wait()
-                    struck += 1
+                    struck[number.name] += 1
             ship(config, out).wait()
             same = answer(out) == wanted
             told.append(same)
-            print(f"{struck:3} kills, run {runs}: {'same' if same else 'DIFFERS'}", flush=True)
+            left += leftovers(out)
+            print(f"{struck.total():3} signals, run {runs}: {'same' if same else 'DIFFERS'}", flush=True)
             shutil.rmtree(out)
-            if time.perf_counter() - start > seconds_most:
-                break
-    return {"kills": struck, "runs": runs, "same": sum(told), "undisturbed_s": seconds}
+    figures = {"signals": dict(struck), "runs": runs, "same": sum(told), "leftovers": left, "undisturbed_s": seconds}
+    return figures | {"targets": [harness.target("runs that differ", runs - sum(told), 0)]}
+
+
+def flip(count: int, seed: int, seconds_most: float) -> dict[str, object]:
+    """Flip a bit at the start, in the middle or at the end of each file of a finished run's stages; ship again."""
+    chance = random.Random(seed)
+    outcome: Counter[str] = Counter()
+    troubles: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        project: Project = make_project(Path(name) / "project")
+        begin = time.perf_counter()
+        ship(project.config, project.out).wait()
+        wanted = answer(project.out)
+        stages = project.out / "stages"
+        files = [
+            path.relative_to(stages) for path in sorted(stages.rglob("*")) if path.is_file() and path.stat().st_size
+        ]
+        classes = [(file, where) for file in files for where in ("start", "middle", "end")]
+        chance.shuffle(classes)
+        for file, where in classes[:count]:
+            path = stages / file
+            if time.perf_counter() - begin > seconds_most or not path.is_file():
+                continue
+            data = bytearray(path.read_bytes())
+            place = {"start": 0, "middle": len(data) // 2, "end": len(data) - 1}[where]
+            data[place] ^= 1 << chance.randrange(7)
+            path.write_bytes(data)
+            ended = ship(project.config, project.out).wait()
+            same = ended == 0 and answer(project.out) == wanted
+            outcome["noticed and redone" if same else f"exit {ended}"] += 1
+            if not same:
+                troubles.append(f"{file} at its {where}: exit {ended}")
+                shutil.rmtree(project.out)
+                ship(project.config, project.out).wait()
+    return {"position_classes": len(classes), "files": len(files), "tried": outcome.total(), "outcome": dict(outcome),
+            "troubles": troubles, "targets": [harness.target("dead ends", len(troubles), 0)]}  # fmt: skip
+
+
+HELLO = {"protocol": wire.PROTOCOL, "edgeship": __version__, "base": "/x", "free": 1 << 40}
+REQUESTS = ("hello", "have", "tree", "trial", "follow", "list", "get", "drop")
+STRANGE: tuple[object, ...] = (
+    None, True, -1, 0.5, 1e308, 10**400, "", "x" * 100_000, "\x1b[2J\x07", "../../etc/passwd", "/etc/passwd", [], {},
+    {"error": {"kind": "StorageError", "found": "\x1b[31m", "do": "rm -rf ~"}}, ["x"] * 1000,
+)  # fmt: skip
+
+
+def hostile(honest_reply: dict[str, object], chance: random.Random) -> bytes:
+    """A reply that is wrong in structure or in its bytes."""
+    kind = chance.randrange(5)
+    if kind == 0:
+        return mutate(json.dumps(honest_reply).encode() + b"\n", chance)
+    reply = json.loads(json.dumps(honest_reply))
+    holder, key = reply, chance.choice(list(reply) or ["x"])
+    while isinstance(holder[key], dict) and holder[key] and chance.random() < 0.7:
+        holder, key = holder[key], chance.choice(list(holder[key]))
+    if kind == 1:
+        del holder[key]
+    elif kind == 2:
+        holder[str(chance.choice(STRANGE))[:200]] = holder.pop(key)
+    elif kind == 3:
+        return json.dumps(chance.choice([STRANGE, reply, [reply], {"error": chance.choice(STRANGE)}])).encode() + b"\n"
+    else:
+        holder[key] = chance.choice(STRANGE)
+    return json.dumps(reply).encode() + b"\n"
+
+
+def device(count: int, seed: int) -> dict[str, object]:
+    """A trial on a device that is honest apart from one reply; ``count`` times."""
+    chance = random.Random(seed)
+    outcome: Counter[str] = Counter()
+    troubles: list[str] = []
+    slowest = 0.0
+    there = Target(host="device", batch=Batch(min=1, opt=2, max=4), threads=1)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        made = ground(root / "ground")
+        run_trial(make_trial(root / "there", made))
+        os.environ["PATH"] = f"{place_ssh(root / 'bin')}:{os.environ['PATH']}"
+        os.environ["DEVICE_ORDERS"] = str(root / "orders.json")
+        ssh.FIRST_PAUSE_S = 0.05
+        for number in range(count):
+            folder = make_trial(root / "work" / "trial", made, target=there)
+            inputs = {path.name: sha256_file(path) for path in folder.iterdir()}
+            around = {
+                path: sha256_file(path) for path in root.rglob("*") if path.is_file() and "work" not in path.parts
+            }
+            do = REQUESTS[number % len(REQUESTS)]
+            said, payload = honest(do, {"name": "trial.json"}, {"trial": str(root / "there"), "greeting": HELLO})
+            reply = hostile(said or {"ok": True}, chance) + payload
+            ends = {do: {"then": "close"}} if do == "get" or not reply.endswith(b"\n") else {}
+            (root / "orders.json").write_text(orders(root / "there", HELLO, {do: reply}, **ends))
+            around[root / "orders.json"] = sha256_file(root / "orders.json")
+            link.close_all()
+            start = time.perf_counter()
+            try:
+                targets.run(there, folder)
+                outcome[f"{do}: accepted"] += 1
+            except EdgeshipError as error:
+                outcome[f"{do}: refused"] += 1
+                outcome["escapes shown"] += any(ord(sign) < 32 and sign != "\n" for sign in str(error))
+            except Exception as error:  # noqa: BLE001 - exactly what is counted here
+                outcome[f"{do}: traceback"] += 1
+                troubles.append(f"{do} {reply[:120]!r}: {type(error).__name__}: {error}"[:400])
+            seconds = time.perf_counter() - start
+            slowest = max(slowest, seconds)
+            outcome["over 5 s"] += seconds > LIMIT_S
+            changed = [name for name, digest in inputs.items() if sha256_file(folder / name) != digest]
+            changed += [str(path) for path, digest in around.items() if sha256_file(path) != digest]
+            outcome["changed outside"] += len(changed)
+            shutil.rmtree(root / "work")
+    tracebacks = sum(number for kind, number in outcome.items() if kind.endswith("traceback"))
+    reached = [
+        harness.target("tracebacks", tracebacks, 0),
+        harness.target("files changed outside", outcome["changed outside"], 0),
+    ]
+    return {
+        "count": count,
+        "outcome": dict(outcome),
+        "slowest_s": slowest,
+        "troubles": troubles[:20],
+        "targets": reached,
+    }
+
+
+def resident_mib() -> float:
+    """Resident memory of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def frames(count: int) -> dict[str, object]:
+    """``count`` frames through one open bundle; memory and time of each tenth."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        trial = make_trial(root / "trial", ground(root / "ground"))
+        run_trial(trial)
+        write(Contents(trial, decision(), reference=trial), root / "bundle")
+        feeds = {"images": np.zeros((1, 3, 16, 16), np.float32)}
+        memory, medians = [], []
+        with load(root / "bundle", budget_ms=33.3) as model:
+            for _ in range(1000):
+                model.infer(feeds)
+            for _ in range(10):
+                begin = time.perf_counter()
+                for _ in range(count // 10):
+                    model.infer(feeds)
+                medians.append((time.perf_counter() - begin) / (count // 10) * 1e6)
+                memory.append(resident_mib())
+            seen = model.statistics()
+    growth = memory[-1] - memory[0]
+    return {"frames": seen.frames, "resident_mib": memory, "mean_us": medians, "growth_mib": growth,
+            "targets": [harness.target("growth in MiB", growth, 1)]}  # fmt: skip
 
 
 def full() -> dict[str, object]:
@@ -438,24 +350,26 @@ def full() -> dict[str, object]:
 
 def main() -> None:
     """Run one part and print what it found."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("fuzz", "kill", "full"))
+    parser = harness.parser(__doc__)
+    parser.add_argument("part", choices=("fuzz", "device", "kill", "flip", "frames", "full"))
     parser.add_argument("--count", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="kill: begin no further run after this")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="kill, flip: begin nothing after this")
     arguments = parser.parse_args()
-    if arguments.part == "fuzz":
-        told = fuzz(arguments.count or 10_000, arguments.seed)
-    elif arguments.part == "kill":
-        told = kill(arguments.count or 50, arguments.seed, arguments.seconds)
-    else:
-        told = full()
-    told = facts() | told
+    before = harness.facts()
+    given = {"fuzz": 10_000, "device": 1_000, "kill": 50, "flip": 60, "frames": 2_600_000, "full": 1}
+    count = arguments.count or given[arguments.part]
+    parts: dict[str, Callable[[], dict[str, object]]] = {
+        "fuzz": lambda: fuzz(count, arguments.seed),
+        "device": lambda: device(count, arguments.seed),
+        "kill": lambda: kill(count, arguments.seed, arguments.seconds),
+        "flip": lambda: flip(count, arguments.seed, arguments.seconds),
+        "frames": lambda: frames(count),
+        "full": full,
+    }
+    told = parts[arguments.part]()
     print(json.dumps(told, indent=2))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(told, indent=2) + "\n")
+    harness.record(arguments.json, before, **told)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgeship.config import Evaluation
+from edgeship.data.coco import Boxes
 from edgeship.decide.finished_run import FinishedRun, open_run
+from edgeship.decode.predictions import Detection
+from edgeship.metrics import get
 from edgeship.results import (
     Answer,
     Artifact,
@@ -35,6 +39,7 @@ from edgeship.results import (
     Identity,
     Judged,
     Latency,
+    Lineage,
     MethodScore,
     OutputDifference,
     Parity,
@@ -104,11 +109,32 @@ def trial(folder: Path, name: str, median: float, drop: float, *, target: str = 
         ),
         latency=latency(folder / place(target, name), median, seed),
         evaluation=Evaluated(
+            records=records(folder / place(target, name), seed) if name in ("fp32", "int8") else None,
             task="detection", images=2000, images_sha256="0" * 64, seconds=30.0, images_per_s=66.0,
             metrics={key: number - drop for key, number in metrics.items()},
             per_class={"ap": share}, examples={name: 40 + index for index, name in enumerate(CLASSES)},
         ),
     )  # fmt: skip
+
+
+def records(folder: Path, seed: int) -> Artifact:
+    """Detections on forty images, in three classes; the larger ``seed``, the more are missed."""
+    random = np.random.default_rng(5)
+    made = get("detection").collector(CLASSES[:3], Evaluation(task="detection"))
+    for _ in range(40):
+        corners = random.uniform(0, 300, (6, 2))
+        boxes = np.concatenate([corners, corners + random.uniform(10, 120, (6, 2))], axis=1)
+        labels = random.integers(0, 3, 6)
+        scores = random.uniform(0.05, 1.0, 6) - 0.01 * (seed % 20)
+        moved = boxes + random.normal(0, 6, boxes.shape)
+        kept = scores > 0.2
+        found = Detection(moved[kept].astype(np.float32), scores[kept].astype(np.float32), labels[kept], CLASSES[:3])
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        made.add(found, Boxes(boxes, labels, np.zeros(6, bool), area))
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"ids": np.array([f"{n}.png" for n in range(40)]), "digests": np.array([f"{n:064x}" for n in range(40)])}
+    np.savez(folder / "records.npz", **made.records(), **names)
+    return Artifact.of(folder / "records.npz", folder)
 
 
 def layers(low: bool) -> tuple[EngineLayer, ...]:
@@ -193,6 +219,7 @@ def finished(folder: Path, **facts: object) -> FinishedRun:
         "edgeship": "0.1.0", "verdict": "NO-SHIP", "chosen": None, "sentence": "", "trials": (), "stages": (),
         "environment": {}, "config": {}, "config_file": "mine.toml", "config_text": "",
         "finished": "2026-11-23T01:40:00+00:00",
+        "lineage": Lineage(version=f"2.1 {HOSTILE}", commit="f" * 40, changed=True, digests={"model": "ab" * 32}),
     }  # fmt: skip
     result = RunResult(**(common | facts))
     write(result, folder / "result.json")
@@ -304,7 +331,7 @@ def calibrated(folder: Path) -> Calibrated:
     )  # fmt: skip
 
 
-def changes(folder: Path, count: int = 4) -> Changes:
+def changes(folder: Path, count: int = 5) -> Changes:
     """A lost box, a moved mask, a classification in 28×28, and an image that could not be read again."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[0:300, 0:400]
@@ -319,11 +346,13 @@ def changes(folder: Path, count: int = 4) -> Changes:
     images = (
         ChangedImage(picture=scene, size=(400, 300), name=HOSTILE, label="2 objects", candidate="int8", change=0.8,
                      reference=Answer(text="2 boxes", boxes=(person, car)), harm="worse",
-                     answer=Answer(text="2 boxes", boxes=(car, extra))),
+                     truth=(person, car), answer=Answer(text="2 boxes", boxes=(car, extra))),
         ChangedImage(picture=scene, size=(400, 300), name="mask.png", label="", candidate="int8", change=0.2,
                      reference=Answer(text="IoU 0.9", mask=masks[0]), answer=Answer(text="IoU 0.7", mask=masks[1])),
         ChangedImage(picture=small, size=(28, 28), name="small.png", label="bag", candidate="int8", harm="worse",
                      reference=bag, answer=shirt),
+        ChangedImage(picture=small, size=(28, 28), name="both.png", label="dress", candidate="int8",
+                     harm="both wrong", reference=bag, answer=bag),
         ChangedImage(picture=None, size=(0, 0), name="gone.png", label="bag", candidate="int8", reference=bag,
                      answer=shirt),
     )  # fmt: skip

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
@@ -33,6 +33,16 @@ Calibrator = Literal["entropy", "minmax"]
 ClockSetting = Literal["auto", "device", "wall"]
 Dim = int | str
 """A fixed axis, or the name of a dynamic one."""
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError('is not a device; use "cpu", or "cuda:0" for the first GPU')
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
+"""``cpu``, ``cuda:0``, ``cuda:1``, …; ``cuda`` is ``cuda:0``."""
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -69,6 +79,10 @@ class InputSpec(Section):
 class Model(Section):
     """Where the model comes from."""
 
+    name: str = ""
+    """What the model is called in reports and bundles. Default: its file's name, or its folder's."""
+    version: str = ""
+    """Its version, as the report's title and the history show it."""
     source: str
     """``module:callable`` that returns an ``nn.Module``, or a path to ``.onnx`` or ``.pt2``."""
     weights: Path | None = None
@@ -120,7 +134,7 @@ class Parity(Section):
     atol: Positive = 1e-3
     seeds: Count = 3
     images: Annotated[int, Field(ge=0)] = 4
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 class Calibration(Section):
@@ -140,7 +154,7 @@ class Calibration(Section):
     """Accept a plain TensorRT cache that carries no proof of where it came from."""
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 class Quantization(Section):
@@ -221,7 +235,7 @@ class Target(Section):
     """Where candidates are built and tried, and the builder's options there."""
 
     engine: EngineName = "onnxruntime"
-    device: str = "cpu"
+    device: Device = "cpu"
     host: str | None = None
     """``user@name`` for trials over SSH; absent: this machine."""
     python: str = "python3"

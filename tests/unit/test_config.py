@@ -188,3 +188,14 @@ def test_limits_in_percent_are_refused(tmp_path: Path) -> None:
     assert len(refused.value.problems) == 2
     assert "limits are fractions of 1" in refused.value.problems[0]
     assert "2 points are 0.02" in refused.value.problems[1]
+
+
+@pytest.mark.parametrize("table", ["target", "parity", "calibration"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:first", "CPU", "cuda:0,1", ""])
+def test_a_device_that_is_none_is_refused(tmp_path: Path, table: str, device: str) -> None:
+    path = tmp_path / "edgeship.toml"
+    path.write_text(
+        f'[model]\nsource = "m.onnx"\n[candidates]\nprecisions = ["fp32"]\n[{table}]\ndevice = "{device}"\n'
+    )
+    with pytest.raises(ConfigError, match=rf'{table}\.device: is not a device; use "cpu", or "cuda:0"'):
+        load(path)

@@ -126,8 +126,8 @@ def _lines(
         value, label = chart.budget
         if x.holds(value):
             place = x(value)
-            start = place + 6 + len(label) * LETTER < frame.x1
-            where = place + 6 if start else place - 6
+            start = place + 8 + len(label) * LETTER < frame.x1
+            where = place + 8 if start else place - 8
             shapes = [line(place, frame.y0, place, frame.y1, class_="limit")]
             shapes.append(text(where, frame.y1 - 8, label, class_="note", text_anchor="start" if start else "end"))
             left = where if start else where - len(label) * LETTER
@@ -141,13 +141,13 @@ def _lines(
             continue
         place = y(pair[0])
         up = kind == "zero"
-        top = place - 17 if up else place + 2
+        top = place - 19 if up else place + 4
         wide = len(pair[1]) * LETTER
         starts = (frame.x0 + 6, frame.x1 - wide - 2, (frame.x0 + frame.x1 - wide) / 2)
         rects = [_Rect(start - 2, top, start + wide + 2, top + LINE) for start in starts]
         rect = next((rect for rect in rects if not any(rect.meets(other) for other in taken)), rects[0])
         shapes = [line(frame.x0, place, frame.x1, place, class_=kind)]
-        shapes.append(text(rect.x0 + 2, place - 5 if up else place + 13, pair[1], class_="note"))
+        shapes.append(text(rect.x0 + 2, place - 7 if up else place + 16, pair[1], class_="note"))
         yield shapes, rect
 
 

@@ -10,8 +10,7 @@ import typer
 from edgeship.cli.app import app
 from edgeship.cli.live import working
 from edgeship.cli.output import JSON_OPTION, emit
-from edgeship.cli.settings import IMAGES, NPZ, PREPROCESS, checked, given_frames
-from edgeship.errors import UserInputError
+from edgeship.cli.settings import IMAGES, INPUT, NPZ, PREPROCESS, WEIGHTS, checked, given_frames, input_specs
 
 if TYPE_CHECKING:
     from edgeship.cli.output import Lines
@@ -19,34 +18,14 @@ if TYPE_CHECKING:
     from edgeship.results import Exported, Slimmed
 
 SOURCE = typer.Argument(help="module:callable that returns an nn.Module, or a path to .pt2 or .onnx.")
-INPUT = typer.Option(
-    [],
-    "--input",
-    "-i",
-    help="An input as name=batch,3,224,224[:dtype]; a word makes the axis dynamic. Repeat for more.",
-)
-WEIGHTS = typer.Option(None, help="Weights: .safetensors, or a checkpoint that loads with weights_only=True.")
-
 PARITY_FRAMES = 4
 """Real frames that ``parity`` compares on, where the graph's batch axis is dynamic."""
 
 
 def _model_settings(source: str, inputs: list[str], weights: Path | None, opset: int = 18) -> Model:
-    from pydantic import ValidationError
+    from edgeship.config import Model
 
-    from edgeship.config import InputSpec, Model
-
-    specs = {}
-    for text in inputs:
-        name, separator, rest = text.partition("=")
-        axes, _, dtype = rest.partition(":")
-        shape = [int(axis) if axis.strip().isdigit() else axis.strip() for axis in axes.split(",") if axis.strip()]
-        if not separator or not shape:
-            raise UserInputError(f"--input {text!r} is not name=shape", expected="--input images=batch,3,224,224")
-        try:
-            specs[name] = InputSpec.model_validate({"shape": shape, "dtype": dtype or "float32"})
-        except ValidationError as error:
-            raise UserInputError(f"--input {text!r}: {error.errors()[0]['msg']}") from None
+    specs = input_specs(inputs)
     return checked(Model, {"source": source, "inputs": specs, "weights": weights, "opset": opset}, "the options")
 
 

@@ -11,7 +11,7 @@ from edgeship.errors import DataError, UserInputError
 from edgeship.text import did_you_mean
 
 if TYPE_CHECKING:
-    from edgeship.config import EngineName, Preprocess, Section
+    from edgeship.config import EngineName, InputSpec, Preprocess, Section
     from edgeship.data.frames import Frames
 
     S = TypeVar("S", bound=Section)
@@ -35,6 +35,13 @@ THRESHOLD_OPTION = typer.Option(None, "--threshold", min=1, help="How many of th
 MIN_RELEASE_OPTION = typer.Option(None, "--min-release", min=0, help="Least release number; an older one is refused.")
 MODEL_ID_OPTION = typer.Option(None, "--model-id", help="The model that the bundle must be of.")
 NO_SHIP_OPTION = typer.Option(False, "--allow-no-ship", help="Take a bundle whose verdict is not SHIP.")
+INPUT = typer.Option(
+    [],
+    "--input",
+    "-i",
+    help="An input as name=batch,3,224,224[:dtype]; a word makes the axis dynamic. Repeat for more.",
+)
+WEIGHTS = typer.Option(None, help="Weights: .safetensors, or a checkpoint that loads with weights_only=True.")
 VERDICT_CODES = {"SHIP": 0, "NO-SHIP": 1, "INCONCLUSIVE": 3}
 """The exit code of each verdict."""
 
@@ -119,3 +126,23 @@ def given_frames(
             do="give --images FOLDER or --npz FILE",
         )
     return frames(given[0], preprocess_of(settings), inputs_of(load_onnx(model)), FrameChoice(count=count, batch=batch))
+
+
+def input_specs(texts: list[str]) -> dict[str, InputSpec]:
+    """``name=batch,3,224,224[:dtype]`` texts → inputs by name. Raises UserInputError."""
+    from pydantic import ValidationError
+
+    from edgeship.config import InputSpec
+
+    specs = {}
+    for text in texts:
+        name, separator, rest = text.partition("=")
+        axes, _, dtype = rest.partition(":")
+        shape = [int(axis) if axis.strip().isdigit() else axis.strip() for axis in axes.split(",") if axis.strip()]
+        if not separator or not shape:
+            raise UserInputError(f"--input {text!r} is not name=shape", expected="--input images=batch,3,224,224")
+        try:
+            specs[name] = InputSpec.model_validate({"shape": shape, "dtype": dtype or "float32"})
+        except ValidationError as error:
+            raise UserInputError(f"--input {text!r}: {error.errors()[0]['msg']}") from None
+    return specs

@@ -114,14 +114,32 @@ def _precision(curve: _Curve, by_detection: Array, total: float) -> Array:
     """AP at each IoU threshold: the mean over 101 recall levels of the interpolated precision."""
     result = np.zeros(STEPS)
     for step in range(STEPS):
-        used = (curve.right[step] | curve.wrong[step]) & (by_detection > 0)
-        right = np.cumsum(by_detection[used] * curve.right[step][used])
-        wrong = np.cumsum(by_detection[used] * curve.wrong[step][used])
-        precision = right / (right + wrong + np.spacing(1))
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        place = np.searchsorted(right / total, RECALL_LEVELS, side="left")
-        result[step] = np.append(envelope, 0.0)[np.minimum(place, len(envelope))].sum() / len(RECALL_LEVELS)
+        result[step] = _interpolated(curve, by_detection, total, step).sum() / len(RECALL_LEVELS)
     return result
+
+
+def _interpolated(curve: _Curve, by_detection: Array, total: float, step: int) -> Array:
+    """The highest precision at each recall level or beyond it: float64 [101]."""
+    used = (curve.right[step] | curve.wrong[step]) & (by_detection > 0)
+    right = np.cumsum(by_detection[used] * curve.right[step][used])
+    wrong = np.cumsum(by_detection[used] * curve.wrong[step][used])
+    precision = right / (right + wrong + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    place = np.searchsorted(right / total, RECALL_LEVELS, side="left")
+    found: Array = np.append(envelope, 0.0)[np.minimum(place, len(envelope))]
+    return found
+
+
+def precision_recall(records: RecordsLike) -> Array:
+    """Precision at each of :data:`RECALL_LEVELS` at IoU 0.5, the mean over classes with objects: float64 [101].
+
+    Interpolated as COCO does, so that its mean is mAP50. NaN where no class has an object.
+    """
+    found = []
+    for _, _, curve in _curves_of(records, ["all"], range(len(records["classes"]))):
+        if len(curve.objects):
+            found.append(_interpolated(curve, np.ones(len(curve.image)), float(len(curve.objects)), 0))
+    return np.mean(found, axis=0) if found else np.full(len(RECALL_LEVELS), np.nan)
 
 
 _AVERAGED = {"map": "ap", "map50": "ap50", "map75": "ap75"} | {f"map_{a}": f"ap_{a}" for a in AREAS if a != "all"}

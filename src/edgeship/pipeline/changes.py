@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,14 @@ from edgeship.pipeline.decide import decision_of
 from edgeship.pipeline.stages import Run, Stage, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
-from edgeship.results import Answer, Artifact, Box, ChangedImage, Changes, Decision, trial_folder
+from edgeship.results import Answer, Artifact, Box, ChangedImage, Changes, Decision, Harm, trial_folder
 from edgeship.trial.run import built_batch, open_options
 
-SHOWN = 12
-ORDER = {"worse": 0, "other": 1, "better": 2}
+SHOWN = 36
+"""Images kept of those that changed."""
+MISTAKES = 12
+"""Images kept of those that the reference and the candidate get wrong alike."""
+ORDER: dict[Harm, int] = {"worse": 0, "other": 1, "better": 2, "both wrong": 3}
 """Harm first."""
 LARGEST = 560
 """Longest side of a kept picture, in pixels."""
@@ -47,7 +50,7 @@ def keep_changes(run: Run, trials: TargetTrials) -> None:
 
 
 def changes_stage(reference: TargetTrials, trials: TargetTrials, decision: Decision) -> Stage[Changes] | None:
-    """The stage that keeps up to twelve images of a target, harm first, then the largest change.
+    """The stage that keeps images of a target: those that changed, harm first, and mistakes that both make.
 
     They are those of the chosen candidate, or of the last one tried that was evaluated. None when the candidate is the
     reference itself or nothing was evaluated.
@@ -68,7 +71,7 @@ def changes_stage(reference: TargetTrials, trials: TargetTrials, decision: Decis
             found = _classification(run, base.records, other.records, other.name, pictures)
         else:
             found = compare_predictions(run, base, other, SHOWN, pictures)
-        return Changes(images=tuple(sorted(found, key=lambda item: (ORDER[item.harm], -item.change))[:SHOWN]))
+        return Changes(images=tuple(sorted(found, key=lambda item: (ORDER[item.harm], -item.change))))
 
     return Stage(f"changes:{trials.name}", Changes, key, work)
 
@@ -131,13 +134,13 @@ def _candidate_folder(trials: TargetTrials, decision: Decision) -> Path | None:
 
 
 def _classification(run: Run, base: Any, other: Any, name: str, pictures: Pictures) -> list[ChangedImage]:
-    """The first of the images whose best class changed, in the order of :func:`changes_stage`."""
+    """The first of the images whose best class changed, and those that both get wrong with the most confidence."""
     classes = [str(item) for item in base["classes"]]
     before: NDArray[Any] = base["top"][:, 0]
     after: NDArray[Any] = other["top"][:, 0]
     moved = np.flatnonzero(before != after)
     change = np.maximum(base["score"], other["score"])
-    harm: dict[int, Literal["worse", "better", "other"]] = {
+    harm: dict[int, Harm] = {
         int(row): "worse"
         if before[row] == base["label"][row]
         else "better"
@@ -146,7 +149,10 @@ def _classification(run: Run, base: Any, other: Any, name: str, pictures: Pictur
         for row in moved
     }
     shown = sorted(harm, key=lambda row: (ORDER[harm[row]], -change[row]))[:SHOWN]
-    wanted = {str(base["ids"][row]): row for row in shown}
+    alike = np.flatnonzero((before == after) & (before != base["label"]))
+    mistakes = [int(row) for row in alike[np.argsort(-change[alike], kind="stable")][:MISTAKES]]
+    harm |= dict.fromkeys(mistakes, "both wrong")
+    wanted = {str(base["ids"][row]): row for row in (*shown, *mistakes)}
     found = []
     for item in datasets.open_dataset(run.config.evaluation).items:
         row = wanted.get(item.id)
@@ -175,7 +181,7 @@ MATCH_IOU = 0.5
 def compare_predictions(
     run: Run, base: Measured, other: Measured, count: int, pictures: Pictures
 ) -> list[ChangedImage]:
-    """The ``count`` images that changed most by their records, inferred again by both engines.
+    """The ``count`` images that changed most by their records, and mistakes of both, inferred again by both engines.
 
     Empty when an engine of the two cannot run here (it was tried on another host), and for a task of one's own: nobody
     but its author knows how to draw its answers.
@@ -184,20 +190,34 @@ def compare_predictions(
         return []
     moved = change(base.records, other.records)
     rows = [int(row) for row in np.argsort(-moved, kind="stable")[:count] if moved[row] > 0]
-    wanted = [str(base.records["ids"][row]) for row in rows]
+    mistakes = [row for row in missed_by_both(base.records, other.records) if row not in rows][:MISTAKES]
+    wanted = [str(base.records["ids"][row]) for row in (*rows, *mistakes)]
     if not wanted or not _runs_here(base) or not _runs_here(other):
         return []
     items = [item for item in datasets.open_dataset(run.config.evaluation).items if item.id in wanted]
     if not items:
         return []
     before, after = _predict(run, base, items), _predict(run, other, items)
-    by_name = dict(zip(wanted, (float(moved[row]) for row in rows), strict=True))
+    by_name = dict(zip(wanted, (float(moved[row]) for row in (*rows, *mistakes)), strict=True))
+    alike = set(wanted[len(rows) :])
     found = []
     for item in items:
         if item.id in before and item.id in after:
             changed = _pair(run, other.name, item, (before[item.id], after[item.id]), pictures)
-            found.append(changed.model_copy(update={"change": by_name[item.id]}))
+            harm = "both wrong" if item.id in alike and changed.harm == "other" else changed.harm
+            found.append(changed.model_copy(update={"change": by_name[item.id], "harm": harm}))
     return found
+
+
+def missed_by_both(base: Any, other: Any) -> list[int]:
+    """Rows of the images in which both miss objects at the operating confidence, those that miss most first."""
+    if str(base["task"]) != "detection":
+        return []
+    missed = ~base["gt_ignored"][:, 0]
+    for records in (base, other):
+        missed = missed & (records["gt_score"] < float(records["operating_confidence"]))
+    count = np.bincount(base["gt_image"][missed], minlength=int(base["count"]))
+    return [int(row) for row in np.argsort(-count, kind="stable") if count[row] > 0]
 
 
 def _runs_here(trial: Measured) -> bool:

@@ -18,6 +18,7 @@ from edgeship.decide import gate
 from edgeship.engines.onnx_file import read_inputs
 from edgeship.errors import ConfigError, DataError, EdgeshipError, ModelError
 from edgeship.metrics import Task
+from edgeship.pipeline.candidates import sized
 from edgeship.pipeline.stages import Step
 from edgeship.results import TensorInfo
 
@@ -150,6 +151,8 @@ def _check_inputs(config: Config) -> None:
         wrong += [f"{where}.{problem}" for problem in _profile_problems(target, inputs)]
     if wrong:
         raise ConfigError(wrong, where=str(config.file))
+    for target in config.all_targets().values():
+        sized(target, inputs, config.preprocess)
 
 
 def _profile_problems(target: Target, inputs: tuple[TensorInfo, ...]) -> list[str]:

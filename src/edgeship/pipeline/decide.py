@@ -13,6 +13,7 @@ from edgeship.pipeline import looks
 from edgeship.pipeline.environment import environment
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.graphs import graph_stage
+from edgeship.pipeline.lineage import lineage
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, REFERENCE_NAME
@@ -74,6 +75,8 @@ def spending(run: Run, reference: TargetTrials, trials: TargetTrials) -> Spendin
 
 def title(run: Run) -> str:
     """What the model is called in the report and in the bundle."""
+    if run.config.model.name:
+        return run.config.model.name
     source = run.config.model.source
     stem = Path(source).stem if Path(source).suffix in (".onnx", ".pt2") else run.config.root.name
     return stem or "model"
@@ -119,6 +122,7 @@ def write_result(run: Run) -> RunResult:
         config_file=run.config.file.name,
         config_text=_config_text(run.config.file),
         title=title(run),
+        lineage=lineage(run),
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         bundles={name: place.name for name, place in bundle_places(run).items()},
     )

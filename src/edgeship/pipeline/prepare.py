@@ -39,7 +39,7 @@ def export_key(run: Run) -> Any:
     if settings.weights is not None and settings.weights.is_file():
         files["weights"] = run.hasher.file(settings.weights)
     return {
-        "model": settings.model_dump(mode="json", exclude={"weights"}),
+        "model": settings.model_dump(mode="json", exclude={"weights", "name", "version"}),
         "files": files,
         "versions": versions("torch", "onnx", "onnxscript"),
     }

@@ -8,13 +8,13 @@ from typing import Any
 
 from edgeship import targets
 from edgeship.config import Config, Target
-from edgeship.errors import EdgeshipError, OutputError, UserInputError
+from edgeship.errors import DeviceError, EdgeshipError, OutputError, StageError, UserInputError
 from edgeship.files import storage_errors
 from edgeship.pipeline.calibration import CALIBRATE
-from edgeship.pipeline.candidates import FP32, candidates, resolved_precision
+from edgeship.pipeline.candidates import FP32, candidates, resolved_precision, sized
 from edgeship.pipeline.frames import evaluation_hash
 from edgeship.pipeline.graphs import graph_stage, quantize_stage
-from edgeship.pipeline.prepare import FRAMES
+from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, Step, dump, execute_in, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.user_code import code_hashes
@@ -89,7 +89,7 @@ def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) ->
     return TrialSpec(
         candidate=candidate.model_copy(update={"precision": precision}),
         target_name=trials.name,
-        target=target,
+        target=sized(target, run.result(SLIM).inputs, config.preprocess),
         model=run.result(graph_stage(candidate, trials)).model,
         cache=run.result(CALIBRATE).cache if candidate.precision == "implicit" else None,
         frames=run.result(FRAMES).arrays,
@@ -128,9 +128,23 @@ def try_one(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Path]:
     once = trials.preview or trials.name == REFERENCE_NAME
     for rebuild in range(1 if once else run.config.gate.rebuilds):
         trial, folder = execute_in(run, trial_stage(candidate, trials, rebuild))
+        require_device(run, trials.target, trial)
         folders.append(folder)
         trials.trials.append((candidate, trial, folder))
     return folders
+
+
+def require_device(run: Run, target: Target, trial: Trial) -> None:
+    """Stop where a trial failed because its device is not there: that says nothing about the candidate.
+
+    Raises:
+        DeviceError: The target could not say what its device is either.
+    """
+    if trial.failure is None or trial.failure.kind != DeviceError.__name__:
+        return
+    identity = _machine(run, target)["identity"]
+    if isinstance(identity, str):
+        raise DeviceError(identity, do=f"fix device = {target.device!r} of the target {trial.target_name!r}")
 
 
 def _record_failure(run: Run, trials: TargetTrials, candidate: Candidate, error: EdgeshipError) -> Path:
@@ -152,22 +166,32 @@ def _record_failure(run: Run, trials: TargetTrials, candidate: Candidate, error:
 
 
 def try_reference(run: Run) -> TargetTrials:
-    """The trial of fp32 that every candidate is compared with."""
+    """The trial of fp32 that every candidate is compared with. Raises as :func:`require_measured` does."""
     reference = TargetTrials(*reference_target(run.config))
     try_one(run, reference, FP32)
-    require_decoded(reference)
+    require_measured(reference)
     return reference
 
 
-def require_decoded(reference: TargetTrials) -> None:
-    """Go on only where the reference's outputs could be decoded: afterwards, it is a candidate's fault if its cannot.
+def require_measured(reference: TargetTrials) -> None:
+    """Go on only where the reference was measured: without it there is nothing to judge a candidate by.
 
     Raises:
-        OutputError: They could not: the decoder or the class names of the config are wrong.
+        OutputError: Its outputs could not be decoded: the decoder or the class names of the config are wrong.
+            Afterwards, it is a candidate's fault if its cannot.
+        StageError: Anything else ended its trial.
     """
-    for _, trial, _ in reference.trials:
-        if trial.failure is not None and trial.failure.kind == OutputError.__name__:
-            raise OutputError(trial.failure.message)
+    for _, trial, folder in reference.trials:
+        failure = trial.failure
+        if failure is None:
+            continue
+        if failure.kind == OutputError.__name__:
+            raise OutputError(failure.message)
+        raise StageError(
+            f"the reference, fp32 on {trial.engine} ({trial.device}), could not be measured: {failure.stage} failed: "
+            f"{failure.message}",
+            do=f"fix that and run ship again; what the trial left is in {folder}",
+        )
 
 
 REFERENCE = Step("reference", try_reference)

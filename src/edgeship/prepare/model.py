@@ -81,16 +81,23 @@ def load(settings: config.Model, root: Path) -> Loaded:
     import_torch("loading a PyTorch model")
     if Path(settings.source).suffix == ".pt2":
         return _load_program(Path(settings.source), settings)
-    module = _call_source(settings, root)
-    if settings.weights is not None:
-        _load_weights(module, settings.weights, settings.weights_key)
+    module = load_module(settings, root)
     if not settings.inputs:
         raise ModelError(
             "model.inputs is missing",
             expected="name, shape and dtype of each input of forward()",
             do='add [model.inputs.images] with shape = ["batch", 3, 224, 224] to edgeship.toml',
         )
-    return Loaded(module.cpu().eval(), _in_call_order(module, settings.inputs))
+    return Loaded(module, _in_call_order(module, settings.inputs))
+
+
+def load_module(settings: config.Model, root: Path) -> torch.nn.Module:
+    """What ``module:callable`` returns, with its weights, on the CPU in eval mode. Raises as :func:`load` does."""
+    import_torch("loading a PyTorch model")
+    module = _call_source(settings, root)
+    if settings.weights is not None:
+        _load_weights(module, settings.weights, settings.weights_key)
+    return module.cpu().eval()
 
 
 def _call_source(settings: config.Model, root: Path) -> torch.nn.Module:

@@ -177,8 +177,11 @@ class Answer(Result):
     """PNG of the picture's size, 8 bit: class numbers modulo 256; 0: background, or none."""
 
 
+Harm = Literal["worse", "better", "other", "both wrong"]
+
+
 class ChangedImage(Result):
-    """An image that a candidate answered otherwise than the reference."""
+    """An image that a candidate answered otherwise than the reference, or that both answer wrongly."""
 
     name: str
     """How the data set calls it."""
@@ -192,8 +195,8 @@ class ChangedImage(Result):
     """Labelled boxes, for detection."""
     change: float = 0.0
     """How much the answer moved; only the order matters."""
-    harm: Literal["worse", "better", "other"] = "other"
-    """What the change means against the label."""
+    harm: Harm = "other"
+    """What the change means against the label; ``both wrong``: a mistake of the reference that the candidate shares."""
     size: tuple[int, int]
     """Width and height of the original image, in pixels."""
     picture: Artifact | None
@@ -201,7 +204,7 @@ class ChangedImage(Result):
 
 
 class Changes(Result):
-    """The images whose answers changed most on one target, harmful changes first."""
+    """The images whose answers changed most on one target, harmful changes first, and the reference's own mistakes."""
 
     images: tuple[ChangedImage, ...]
 
@@ -226,6 +229,19 @@ class Baselines(Result):
     rows: tuple[Baseline, ...]
 
 
+class Lineage(Result):
+    """What a run judged, and from what."""
+
+    version: str = ""
+    """``model.version`` of the config."""
+    commit: str = ""
+    """The git commit that the config's folder stands at; empty outside a repository."""
+    changed: bool = False
+    """Whether files of the folder differ from that commit."""
+    digests: dict[str, str]
+    """SHA-256 of the simplified graph, the weights, the calibration frames, the evaluation images and the config."""
+
+
 class RunResult(Result):
     """result.json: the whole of a run, for people, CI systems and ``edgeship gate``."""
 
@@ -247,7 +263,8 @@ class RunResult(Result):
     config_text: str
     """Its text, as the run read it."""
     title: str
-    """The model's name."""
+    """The model's name: ``model.name`` of the config, else its file or folder."""
+    lineage: Lineage
     finished: str
     """When the verdict was reached: ISO 8601, UTC."""
     warnings: tuple[str, ...] = ()

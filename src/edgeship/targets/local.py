@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from edgeship.errors import EdgeshipError
+from edgeship.errors import EdgeshipError, StageError
 from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
 from edgeship.results import Audit, Build, Consistency, Failure, Latency, Trial, read, trial_folder
@@ -165,22 +165,30 @@ def _signal_name(code: int) -> str:
 
 
 def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial:
-    """Write the trial that the dead process could not write."""
+    """Write the trial that the dead process could not write.
+
+    Raises:
+        StageError: The process ended by itself: no engine killed it, so the fault is ours or that of what is installed,
+            and no candidate is to blame.
+    """
+    last = f"; its last words: {last_line(ended.tail)}" if ended.tail.strip() else ""
+    if last:
+        last += f" (all of them: {trial_folder.LAST_WORDS})"
+        with storage_errors(folder):
+            write_text(folder / trial_folder.LAST_WORDS, ended.tail)
     if ended.overdue:
         message = f"not ended after {timeout_s:g} s, so it was stopped; raise candidates.timeout_s if it needs longer"
         kind = "Timeout"
-    elif ended.code < 0:
+    elif ended.code >= 0:
+        raise StageError(
+            f"the trial process ended with exit code {ended.code} and wrote no result{last}",
+            do=f"read {folder / trial_folder.LAST_WORDS}, then run the same command again",
+        )
+    else:
         kind = "Crash"
         message = f"the trial process died of {_signal_name(ended.code)}"
         if ended.code == -signal.SIGKILL:
             message += f" {RESTARTS + 1} times; the system may be out of memory"
-    else:
-        kind = "Crash"
-        message = f"the trial process ended with exit code {ended.code} and wrote no result"
-    if ended.tail.strip():
-        message += f"; its last words: {last_line(ended.tail)} (all of them: {trial_folder.LAST_WORDS})"
-        with storage_errors(folder):
-            write_text(folder / trial_folder.LAST_WORDS, ended.tail)
     spec = trial_folder.read_spec(folder)
     trial = Trial(
         candidate=spec.candidate,
@@ -188,7 +196,7 @@ def _record_crash(folder: Path, ended: _Ended, timeout_s: float | None) -> Trial
         engine=spec.target.engine,
         device=spec.target.device,
         rebuild=spec.rebuild,
-        failure=Failure(stage=ended.last or "start", kind=kind, message=message),
+        failure=Failure(stage=ended.last or "start", kind=kind, message=message + last),
     )
     return with_finished_steps(folder, trial)
 

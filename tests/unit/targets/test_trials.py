@@ -21,14 +21,15 @@ from edgeship.errors import (
     DataError,
     EngineMismatch,
     MissingExtra,
+    StageError,
     StorageError,
     UnsafeFile,
     WorkFolderBusy,
 )
 from edgeship.files import lock, sha256_file
 from edgeship.pipeline.target_trials import TargetTrials
-from edgeship.pipeline.trials import require_decoded
-from edgeship.results import Artifact, Build, Trial, TrialSpec, read, write
+from edgeship.pipeline.trials import require_measured
+from edgeship.results import Artifact, Build, Failure, Trial, TrialSpec, read, write
 from edgeship.targets import local, supervisor, wire
 from edgeship.trial.run import STEPS, run_trial
 from vehicle_support import Ground, ground, make_trial
@@ -155,9 +156,12 @@ def test_outputs_that_cannot_be_decoded_fail_a_candidate_and_stop_for_the_refere
     assert (trial.failure.kind, trial.failure.stage) == ("OutputError", "evaluate")
     trials = TargetTrials("default", Target(), [(spec.candidate, trial, folder)])
     with pytest.raises(DataError, match="own_answers:nothing returned scores with NaN"):
-        require_decoded(trials)
+        require_measured(trials)
     fine = trial.model_copy(update={"failure": None})
-    require_decoded(TargetTrials("default", Target(), [(spec.candidate, fine, folder)]))
+    require_measured(TargetTrials("default", Target(), [(spec.candidate, fine, folder)]))
+    broken = trial.model_copy(update={"failure": Failure(stage="build", kind="BuildError", message="no kernel")})
+    with pytest.raises(StageError, match=r"the reference, fp32 on onnxruntime .* build failed: no kernel"):
+        require_measured(TargetTrials("default", Target(), [(spec.candidate, broken, folder)]))
 
 
 def test_two_processes_do_not_mix_in_one_folder(finished: Path) -> None:
@@ -229,19 +233,20 @@ def test_what_a_task_of_ones_own_raises_stops_the_run_and_names_the_line(made: G
     assert not (folder / "trial.json").exists()
 
 
-def test_a_crash_is_told_in_one_line_and_its_traceback_is_kept(made: Ground, tmp_path: Path) -> None:
+def test_a_process_without_a_result_is_an_error_and_its_words_are_kept(made: Ground, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "trial", made)
     spec = read(TrialSpec, folder / "spec.json")
     assert spec.evaluation is not None
     change(folder, evaluation=spec.evaluation.model_copy(update={"task": "owntask:score"}))
     end = "import os; os.write(2, b'Traceback of a library\\nFatal: no luck\\n'); os._exit(1)"
-    with importable(own_task(tmp_path / "config", end)):
-        trial = local.run(folder)
-    assert trial.failure is not None
-    assert (trial.failure.kind, trial.failure.stage) == ("Crash", "evaluate")
-    assert "its last words: Fatal: no luck (all of them: crash.log)" in trial.failure.message
-    assert "\n" not in trial.failure.message
+    with importable(own_task(tmp_path / "config", end)), pytest.raises(StageError) as caught:
+        local.run(folder)
+    assert caught.value.found == (
+        "the trial process ended with exit code 1 and wrote no result; its last words: Fatal: no luck "
+        "(all of them: crash.log)"
+    )
     assert "Traceback" in (folder / "crash.log").read_text()
+    assert not (folder / "trial.json").exists()
 
 
 def test_the_last_line_is_short_and_printable() -> None:

@@ -36,6 +36,8 @@ class Cell:
     strong: bool = False
     sub: str = ""
     """A second, quieter line."""
+    heat: str = ""
+    """The shade of a cell of a matrix: ``right-3``, ``wrong-1``."""
     sort: float | str | None = None
 
 
@@ -58,6 +60,8 @@ class Table:
     sortable: bool = False
     compact: bool = False
     """Set with less room: long listings."""
+    matrix: bool = False
+    """A square of counts, which scrolls sideways on a narrow screen."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Chart:
     caption: str
     legend: tuple[tuple[str, str], ...] = ()
     """(outcome, words)."""
+    series: tuple[tuple[str, str], ...] = ()
+    """(curve, words)."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,22 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """The reference's answer beside the candidate's."""
+    """The reference's answer beside the candidate's. ``tags``: filter → the values that this pair has."""
 
     name: str
     label: str
     pictures: tuple[Picture, ...]
+    tags: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A choice above a gallery: those pairs are shown whose tag of this name holds the chosen value."""
+
+    name: str
+    title: str
+    options: tuple[tuple[str, int], ...]
+    """(value, pairs that have it)."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,7 @@ class Gallery:
 
     kind: ClassVar[str] = "gallery"
     pairs: tuple[Pair, ...]
+    filters: tuple[Filter, ...] = ()
     wide: bool = False
     """Detection and segmentation: one pair a row."""
 
@@ -186,6 +204,8 @@ class Banner:
     subject: str
     """Whose numbers the tiles are."""
     tiles: tuple[Tile, ...]
+    doubts: tuple[str, ...] = ()
+    """Why the reference, and so every comparison with it, may mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -196,4 +216,6 @@ class Page:
     subtitle: str
     banners: tuple[Banner, ...]
     sections: tuple[Section, ...]
+    lineage: tuple[tuple[str, str], ...] = ()
+    """What was shipped, and from what: version, commit, digests."""
     footer: str = field(default="")

@@ -66,13 +66,13 @@ def headings(view: TargetView, metric: str | None) -> tuple[Heading, ...]:
     found = [
         Heading("Candidate", "candidate", 0, number=False),
         Heading("Outcome", "outcome", 0, number=False),
-        Heading(f"p50 ({view.clock} time)", f"p50 {view.clock}", 1),
+        Heading(f"p50, {view.clock}", f"p50 {view.clock}", 1),
         Heading("p99", "p99", 4),
         Heading("Images/s", "images/s", 9),
     ]
     if metric is not None:
         title = numbers.metric_title(metric)
-        found += [Heading(title, title, 3), Heading("Drop", "drop", 2), Heading("Bound of the drop", "≤ bound", 5)]
+        found += [Heading(title, title, 3), Heading("Drop", "drop", 2), Heading("Drop ≤", "drop ≤", 5)]
     rest = (Heading("Agreement", "agree", 6), Heading("Achieved", "achieved", 7), Heading("Engine", "engine", 8))
     return (*found, *rest)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from markupsafe import Markup
 
 from edgeship.charts.svg import element, group, text
 from edgeship.decide.report import numbers
-from edgeship.decide.report.blocks import Block, Gallery, Pair, Picture, Prose, Section
+from edgeship.decide.report.blocks import Block, Filter, Gallery, Pair, Picture, Prose, Section
 from edgeship.decide.report.view import TargetView
 from edgeship.errors import ArtifactError
 from edgeship.files import sha256_bytes
@@ -19,6 +20,8 @@ from edgeship.results import Answer, Artifact, Box, ChangedImage
 
 PHOTO = 96
 """Images up to this size are enlarged by whole pixels."""
+OPTIONS = 100
+"""Values of a choice that are offered, the most frequent first."""
 MATCH = 0.5
 """Intersection over union above which two boxes of one class are the same object."""
 MASK_ALPHA = 150
@@ -46,11 +49,14 @@ def changed_section(view: TargetView, prefix: str) -> Section | None:
         pairs = tuple(
             _pair(item, folder, f"{prefix}image-{order.index(name)}-{index}") for index, item in enumerate(items)
         )
-        worse = sum(item.harm == "worse" for item in items)
-        better = sum(item.harm == "better" for item in items)
-        counts = f"{len(items)} shown: {worse} became worse, {better} better, {len(items) - worse - better} other"
-        blocks += [Prose(f"{name}: {counts}."), Gallery(pairs, wide=rich)]
-    lead = "The largest changes between the reference and the candidate, harmful ones first."
+        count = Counter(item.harm for item in items)
+        said = f"{count['worse']} became worse, {count['better']} better, {count['other']} other"
+        if count["both wrong"]:
+            said += f"; {count['both wrong']} more are wrong in both"
+        blocks += [Prose(f"{name}: {said}."), Gallery(pairs, _filters(pairs), wide=rich)]
+    lead = (
+        "The largest changes between the reference and the candidate, harmful ones first, then mistakes that both make."
+    )
     return Section(f"{prefix}images", title, tuple(blocks), short=short, lead=lead)
 
 
@@ -61,7 +67,7 @@ def _rich(answer: Answer) -> bool:
 def _pair(item: ChangedImage, folder: Path, identity: str) -> Pair:
     truth = f"Labelled {item.label}" if item.label else ""
     if item.picture is None:
-        return Pair(f"{item.name}: the image could not be read again", truth, ())
+        return Pair(f"{item.name}: the image could not be read again", truth, (), _tags(item))
     lost = _unmatched(item.reference.boxes, item.answer.boxes)
     gained = _unmatched(item.answer.boxes, item.reference.boxes)
     frame = _Frame(folder, item.picture, item.size[0], identity)
@@ -79,13 +85,42 @@ def _pair(item: ChangedImage, folder: Path, identity: str) -> Pair:
         alt = f"{heading} on {item.name}: {words}"
         shapes = [*_mask(answer, frame), *_boxes(answer.boxes, frame, fresh), *_ghosts(ghosts, frame)]
         pictures.append(Picture(frame.draw(shapes, alt, own=index == 0), heading, words, outcome))
-    return Pair(item.name, truth, tuple(pictures))
+    return Pair(item.name, truth, tuple(pictures), _tags(item))
+
+
+def _tags(item: ChangedImage) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What an image can be chosen by: kind of change, classes, sizes of objects (areas as COCO has them)."""
+    classes = dict.fromkeys(box.label for box in item.truth)
+    if not _rich(item.reference) and not _rich(item.answer) and item.label and not classes:
+        classes = dict.fromkeys((item.label, item.reference.text, item.answer.text))
+    sizes = dict.fromkeys(_area(box) for box in item.truth)
+    found = (("change", (item.harm,)), ("class", tuple(classes)), ("size", tuple(sizes)))
+    return tuple((name, values) for name, values in found if values)
+
+
+def _area(box: Box) -> str:
+    x0, y0, x1, y1 = box.corners
+    area = (x1 - x0) * (y1 - y0)
+    return "small" if area < 32**2 else "medium" if area < 96**2 else "large"
+
+
+def _filters(pairs: Sequence[Pair]) -> tuple[Filter, ...]:
+    """The choices that tell pairs apart, each with how many pairs have it."""
+    found = []
+    for name, title in (("change", "Change"), ("class", "Class"), ("size", "Size of objects")):
+        count = Counter(value for pair in pairs for tag, values in pair.tags if tag == name for value in values)
+        if len(count) > 1:
+            options = sorted(count.items(), key=lambda option: (-option[1], option[0]))[:OPTIONS]
+            found.append(Filter(name, title, tuple(options)))
+    return tuple(found)
 
 
 def _outcome(item: ChangedImage, *, first: bool) -> str:
     """Which of the two is right; for boxes and masks, where neither need be, whether the candidate's is better."""
     if item.harm == "other":
         return ""
+    if item.harm == "both wrong":
+        return "" if _rich(item.reference) or _rich(item.answer) else "fail"
     if _rich(item.reference) or _rich(item.answer):
         return "" if first else "fail" if item.harm == "worse" else "pass"
     right = first == (item.harm == "worse")

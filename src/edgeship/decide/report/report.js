@@ -45,6 +45,27 @@
     box.append(button);
   }
 
+  for (const box of all(".filtered")) {
+    const panel = box.querySelector(".filters");
+    if (!panel) continue;
+    const choices = all("select", panel), figures = all("figure.pair", box), said = panel.querySelector("output");
+    const tags = new Map(figures.map((figure) => [figure, Object.fromEntries(
+      choices.map((choice) => [choice.dataset.filter, JSON.parse(figure.dataset[choice.dataset.filter] || "[]")]))]));
+    const apply = () => {
+      let shown = 0;
+      for (const figure of figures) {
+        const fits = choices.every((choice) => !choice.value || tags.get(figure)[choice.dataset.filter].includes(choice.value));
+        figure.hidden = !fits;
+        shown += fits;
+      }
+      said.textContent = shown === figures.length ? "" : `${shown} of ${figures.length} shown`;
+    };
+    choices.forEach((choice) => choice.addEventListener("change", apply));
+    panel.hidden = false;
+    addEventListener("beforeprint", () => figures.forEach((figure) => { figure.hidden = false; }));
+    addEventListener("afterprint", apply);
+  }
+
   const folds = all("details");
   let opened = [];
   addEventListener("beforeprint", () => {

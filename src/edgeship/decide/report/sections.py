@@ -10,6 +10,7 @@ from edgeship.charts import row_charts
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import (
     accuracy,
+    answers,
     engine_layers,
     export_and_calibration,
     inside_engine,
@@ -23,11 +24,13 @@ from edgeship.decide.report.view import TargetView, targets
 from edgeship.results import RunResult, StageRun
 
 PER_TARGET: tuple[Callable[[TargetView, str], Section | None], ...] = (
+    verdict.next_section,
     verdict.rules_section,
     verdict.candidates_section,
     timing.latency_section,
     timing.baseline_section,
     accuracy.accuracy_section,
+    answers.answers_section,
     pictures.changed_section,
     engine_layers.audit_section,
     inside_engine.inside_section,
@@ -57,9 +60,21 @@ def assemble(run: FinishedRun) -> Page:
     return Page(
         title=run.result.title,
         subtitle=" · ".join(_subtitle(run)),
+        lineage=tuple(_lineage(run)),
         banners=tuple(verdict.banner(view, several=several) for view in views),
         sections=tuple(section for section in sections if section is not None),
     )
+
+
+def _lineage(run: FinishedRun) -> Iterator[tuple[str, str]]:
+    """Version, commit and digests: which model, and on which data."""
+    found = run.result.lineage
+    if found.version:
+        yield "Version", found.version
+    if found.commit:
+        yield "Commit", found.commit[:12] + (", with changes" if found.changed else "")
+    for name, digest in found.digests.items():
+        yield name.capitalize(), digest[:12]
 
 
 def _subtitle(run: FinishedRun) -> Iterator[str]:

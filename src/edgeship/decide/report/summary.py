@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import numbers
 from edgeship.decide.report.candidate_table import candidate_table
+from edgeship.decide.report.next_steps import next_steps
 from edgeship.decide.report.view import RULE_WORDS, CandidateView, TargetView, targets
 from edgeship.files import write_text
 from edgeship.text import line
@@ -43,6 +44,15 @@ def _target(view: TargetView, *, several: bool) -> list[str]:
         parts += [f"Search: {_plain(view.search.sentence)}", ""]
     if view.candidates:
         parts += [*_candidates(view), ""]
+    steps = next_steps(view)
+    if view.doubts:
+        parts += [f"**The reference is doubtful.** {_plain(doubt)}" for doubt in view.doubts] + [""]
+    if steps:
+        parts += ["### What to do next", ""]
+        for step in steps:
+            command = f" {_code(step.command)}" if step.command else ""
+            parts.append(f"- {_plain(step.rule)}: {_plain(step.found)}. {_plain(step.change)}.{command}")
+        parts.append("")
     focus = view.focus
     if focus is not None and focus.rules:
         parts += [f"### Rules for {_code(focus.name)}", "", *_rules(view, focus), ""]

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report.candidate_table import CandidateTable, Figure, candidate_table, narrowed
+from edgeship.decide.report.next_steps import NextStep, next_steps
 from edgeship.decide.report.view import TargetView, targets
 from edgeship.text import line
 
@@ -28,6 +29,8 @@ REASON = 160
 NAME = 26
 """Columns that the names get at least, before a figure is left out for them."""
 GAP = 2
+STEPS = 3
+"""What to do next that the terminal shows; the report shows all."""
 
 
 def terminal_summary(run: FinishedRun) -> list[RenderableType]:
@@ -42,6 +45,8 @@ def terminal_summary(run: FinishedRun) -> list[RenderableType]:
         lines.append(head)
         if view.candidates:
             lines += [Text(""), Fitted(candidate_table(view)), Text(""), *_reasons(view)]
+        lines += [Text.assemble(("doubt   ", "yellow"), f"the reference: {line(doubt)}") for doubt in view.doubts]
+        lines += [Text.assemble(("next    ", "dim"), _step(step)) for step in next_steps(view)[:STEPS]]
     bundles = run.result.bundles
     places = {"report": run.result.report, "result": "result.json"}
     places |= {f"bundle {name}" if len(bundles) > 1 else "bundle": place for name, place in bundles.items()}
@@ -111,6 +116,11 @@ def broken(name: str, width: int) -> str:
             lines.append("")
         lines[-1] += rest
     return "\n".join(lines)
+
+
+def _step(step: NextStep) -> str:
+    rule = f"{line(step.rule)}: " if step.rule else ""
+    return f"{rule}{line(step.change)}" + (f" ({line(step.command)})" if step.command else "")
 
 
 def _reasons(view: TargetView) -> list[Text]:

@@ -104,6 +104,8 @@ def _conditions(view: TargetView) -> Iterator[Block]:
         latency = candidate.trial.latency if candidate.trial is not None else None
         if latency is not None and latency.conditions.changed:
             yield Prose(f"{candidate.name}: {latency.conditions.changed}")
+        if latency is not None and latency.conditions.machine.busy:
+            yield Prose(f"{candidate.name}: {latency.conditions.machine.busy}")
 
 
 def _span(values: Sequence[float], unit: str) -> str:
@@ -124,6 +126,12 @@ def _memory(trial: Trial) -> str:
     return f"{numbers.significant(memory)}\u00a0MiB" if memory is not None else numbers.ABSENT
 
 
+def _machine(trial: Trial, name: str, unit: str = "") -> str:
+    """A reading of the machine's load."""
+    value = getattr(trial.latency.conditions.machine, name) if trial.latency is not None else None
+    return numbers.ABSENT if value is None else f"{numbers.fixed(value, 2)}{unit}"
+
+
 COSTS: tuple[tuple[str, Callable[[Trial], str]], ...] = (
     ("Built in", lambda trial: numbers.seconds(trial.build.seconds if trial.build is not None else None)),
     ("Loaded in", lambda trial: numbers.seconds(trial.latency.load_s if trial.latency is not None else None)),
@@ -134,6 +142,8 @@ COSTS: tuple[tuple[str, Callable[[Trial], str]], ...] = (
     ("Download p50", lambda trial: _median(trial, "download_ms")),
     ("Clock", lambda trial: _span(trial.latency.conditions.clock_mhz if trial.latency else (), "MHz")),
     ("Temperature", lambda trial: _span(trial.latency.conditions.temperature_c if trial.latency else (), "°C")),
+    ("Others' CPU", lambda trial: _machine(trial, "others_cores", "\u00a0cores")),
+    ("Load", lambda trial: _machine(trial, "load")),
     ("Power", lambda trial: _span(trial.latency.conditions.power_w if trial.latency else (), "W")),
 )
 
@@ -152,7 +162,9 @@ def _costs(view: TargetView) -> Iterator[Block]:
     columns = (Column("Candidate"), *(Column(title, number=True) for title, _ in shown))
     yield Heading("Around the measurement")
     yield Table(
-        "Build, load, memory, transfers and conditions of each trial, as far as they were measured", columns, rows
+        "Build, load, memory, transfers and conditions of each trial, as far as they were measured",
+        columns,
+        rows,
     )
 
 

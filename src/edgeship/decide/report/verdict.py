@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from edgeship.charts import row_charts, scatter
 from edgeship.decide import rulebook
@@ -30,6 +31,7 @@ from edgeship.decide.report.candidate_table import (
     candidate_table,
     headings,
 )
+from edgeship.decide.report.next_steps import next_steps
 from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME, CandidateView, TargetView
 from edgeship.results import Rule, Trial
 
@@ -50,7 +52,29 @@ def banner(view: TargetView, *, several: bool) -> Banner:
         sentence=decision.sentence,
         subject=subject,
         tiles=tuple(_tiles(view, focus)) if focus is not None else (),
+        doubts=view.doubts,
     )
+
+
+def next_section(view: TargetView, prefix: str) -> Section | None:
+    """What would change the verdict, rule by rule; absent on a SHIP."""
+    steps = next_steps(view)
+    if not steps:
+        return None
+    rows = []
+    for before, step in zip((None, *steps), steps, strict=False):
+        again = before is not None and (before.rule, before.found) == (step.rule, step.found)
+        head, found = ("", "") if again else (step.rule, step.found)
+        rows.append(Row((Cell(head, strong=True), Cell(found), Cell(step.change), Cell(step.command, code=True))))
+    columns = (
+        Column("Rule"),
+        Column("Found", wide=True),
+        Column("What would change it", wide=True),
+        Column("Command", wide=True),
+    )
+    subject = f" of {view.focus.name}, the candidate nearest to passing" if view.focus is not None else ""
+    table = Table(f"The rules in the way{subject}", columns, tuple(rows))
+    return Section(f"{prefix}next", "What to do next", (table,), short="Next")
 
 
 def _tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
@@ -225,7 +249,8 @@ def targets_section(views: tuple[TargetView, ...]) -> Section:
         row = candidate_row(view, focus, metric) if focus is not None else absent_row(view, metric)
         rows.append(Row((*first, *_cells(row)), emphasis=row.chosen))
     caption = "The chosen candidate of each target, or the one nearest to passing. Drop: reference minus candidate"
-    columns = (Column("Target"), Column("Verdict"), *_columns(headings(views[0], metric)))
+    name, *figures = _columns(headings(views[0], metric))
+    columns = (Column("Target"), Column("Verdict"), replace(name, wide=True), *figures)
     return Section("targets", "Targets side by side", (Table(caption, columns, tuple(rows), sortable=True),), "Targets")
 
 

@@ -112,6 +112,15 @@ class TargetView:
         return f"{self.confidence * 100:g}\u00a0%" if self.confidence else "statistics off"
 
     @cached_property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the reference may mean nothing: what the gate found, and a reference that failed."""
+        found = [rule.reason for item in self.decision.judged for rule in item.rules if rule.name == "reference"]
+        failure = self.run.reference.trial.failure
+        if failure is not None:
+            found.append(f"It failed in {failure.stage}: {failure.message}")
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
     def summaries(self) -> dict[str, TrialSummary]:
         """What result.json says of each candidate's first build on this target."""
         own = [item for item in self.run.result.trials if item.target_name == self.name]

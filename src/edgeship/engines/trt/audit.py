@@ -193,7 +193,8 @@ def _inspected(item: dict[str, Any], nodes: Mapping[str, str]) -> Layer:
 def _detail(item: dict[str, Any]) -> str:
     """Kernel, output maps, stride and groups of a convolution, as far as the report tells them."""
     parts = []
-    kernel, maps, stride, groups = (item.get(key) for key in ("Kernel", "OutMaps", "Stride", "Groups"))
+    told = {**item, **{key.removeprefix("Conv"): value for key, value in item.items() if key.startswith("Conv")}}
+    kernel, maps, stride, groups = (told.get(key) for key in ("Kernel", "OutMaps", "Stride", "Groups"))
     if isinstance(kernel, list) and kernel:
         parts.append("×".join(map(str, kernel)))
     if isinstance(maps, int):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,12 +13,13 @@ from pathlib import Path
 import pytest
 
 import report_samples as samples
-from edgeship.decide.finished_run import FinishedRun
+from edgeship.decide.finished_run import FinishedRun, open_run
 from edgeship.decide.report import render, verdict, write_report
 from edgeship.decide.report.blocks import Table
 from edgeship.decide.report.view import targets
 from edgeship.errors import ArtifactError, StorageError
 from edgeship.results import RunResult
+from made_trials import finished_run, measured, records
 
 VOID = {"meta", "link", "br", "img", "circle", "line", "path", "rect", "image", "use", "input"}
 
@@ -78,6 +80,8 @@ def changed(run: FinishedRun, **facts: object) -> FinishedRun:
 def test_every_part_is_shown(page: Parsed) -> None:
     sections = {attributes["id"] for attributes in page.all("section") if "id" in attributes}
     shared = {
+        "target-2-next",
+        "target-1-answers",
         "targets",
         "calibration",
         "export",
@@ -209,7 +213,7 @@ def test_a_lost_box_is_named_and_a_missing_image_does_not_stop_the_page(page: Pa
     assert "gone.png: the image could not be read again" in page.text
     embedded = [str(image["href"]) for image in page.all("image")]
     assert [source.partition(";")[0] for source in embedded].count("data:image/jpeg") == 3
-    assert [source.partition(";")[0] for source in embedded].count("data:image/png") == 3
+    assert [source.partition(";")[0] for source in embedded].count("data:image/png") == 4
 
 
 def test_latency_samples_are_drawn_when_kept_and_missed_when_gone(page: Parsed, tmp_path: Path) -> None:
@@ -254,6 +258,39 @@ def test_a_run_that_names_a_place_outside_its_folder_is_refused(tmp_path: Path) 
     outside = run.result.reference.model_copy(update={"folder": "../elsewhere"})
     with pytest.raises(ArtifactError, match="a path inside the run's folder"):
         render(changed(run, reference=outside))
+
+
+def test_pairs_can_be_chosen_by_change_class_and_size(page: Parsed) -> None:
+    choices = [attributes["data-filter"] for attributes in page.all("select")]
+    assert choices[:2] == ["change", "class"]
+    pairs = [attributes for attributes in page.all("figure") if attributes.get("class") == "pair"]
+    assert json.loads(str(pairs[0]["data-change"])) == ["worse"]
+    assert json.loads(str(pairs[0]["data-class"])) == ["person", samples.HOSTILE]
+    assert json.loads(str(pairs[0]["data-size"])) == ["large"]
+    assert {option["value"] for option in page.all("option")} >= {"", "worse", "both wrong", "person", "dress"}
+
+
+def test_answers_are_set_beside_the_references(page: Parsed) -> None:
+    assert "How int8 answers beside the reference" in page.text
+    assert "Missed in both: the reference's own mistakes" in page.text
+    assert "Precision over recall" in page.text and "Expected calibration error: reference" in page.text
+
+
+def test_small_confusions_are_a_matrix_and_many_classes_a_list(tmp_path: Path) -> None:
+    run = open_run(finished_run(tmp_path / "few", measured(arrays=records(3))))
+    page = Parsed(render(run))
+    shades = [attributes["class"] for attributes in page.all("td") if "heat-" in str(attributes.get("class"))]
+    assert len(shades) == 6 and sum("heat-right" in str(shade) for shade in shades) == 3
+    assert "Of the images that int8 gets wrong, the reference gets wrong 0 % too" in page.text
+    classes = tuple(f"class {number}" for number in range(20))
+    base, many = (records(wrong, each=10, classes=classes) for wrong in (0, 2))
+    folder = finished_run(tmp_path / "many", measured(arrays=many), reference=measured("reference", arrays=base))
+    assert "The most frequent confusions of 20 classes" in Parsed(render(open_run(folder))).text
+
+
+def test_the_title_holds_version_commit_and_digests(page: Parsed) -> None:
+    assert f"Version 2.1 {samples.HOSTILE}" in page.text
+    assert "Commit ffffffffffff, with changes" in page.text and "Model abababababab" in page.text
 
 
 def test_control_characters_of_names_do_not_reach_the_page(tmp_path: Path) -> None:

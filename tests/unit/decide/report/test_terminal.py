@@ -74,7 +74,8 @@ def test_rich_markup_and_escape_sequences_in_names_are_not_obeyed(tmp_path: Path
     assert "\x1b" not in text and "\x07" not in text
 
 
-def test_nothing_tried_is_one_line(tmp_path: Path) -> None:
+def test_nothing_tried_says_what_to_do_next(tmp_path: Path) -> None:
     first, *places = shown(samples.bare(tmp_path)).splitlines()
     assert first == "INCONCLUSIVE  Nothing was tried."
-    assert [line.split()[0] for line in places] == ["report", "result"]
+    assert [line.split()[0] for line in places] == ["doubt", "next", "report", "result"]
+    assert "the reference: It failed in build: nothing works" in shown(samples.bare(tmp_path))
