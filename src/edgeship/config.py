@@ -163,6 +163,10 @@ class Quantization(Section):
     keep: tuple[str, ...] = ()
     """Node names or shell patterns that stay in high precision; ``op:Softmax`` names an operator kind."""
     per_channel: bool = True
+    placement: Literal["auto", "default", "products", "residual-float"] = "auto"
+    """Which operators get Q/DQ pairs: all that the engine runs in 8 bits, products alone, or all but the sums of
+    residual branches. ``auto``: what calibration saw nearest to FP32 at no loss of time, for the first target's
+    engine."""
     allow_noise: tuple[str, ...] = ()
     """Outputs that may fall below 10 dB signal-to-noise against FP32; any other makes the candidate fail."""
 

@@ -88,6 +88,10 @@ def _print_calibrated(result: Calibrated, out: Path) -> Lines:
         agreement = "" if score.agreement is None else f", agreement {score.agreement:.3f}"
         mark = " ← chosen" if score.method == result.method else ""
         yield f"  {score.method:<10} {score.snr_db:6.1f} dB {where}{agreement}{mark}"
+    for place in result.placements:
+        timed = "" if place.ms is None else f", {place.ms:.3f} ms here"
+        mark = " ← chosen" if place.placement == result.placement else ""
+        yield f"  Q/DQ {place.placement:<14} {place.snr_db:6.1f} dB, {place.products} products in INT8{timed}{mark}"
     if result.moved_p95 is not None:
         yield (
             f"  over the last quarter of the frames 95 % of the thresholds moved by less than {result.moved_p95:.1%}"
@@ -112,6 +116,9 @@ def quantize(
     keep: list[str] = typer.Option(
         [], help="A node name, a shell pattern, or op:Kind, left in high precision; repeat."
     ),
+    placement: str = typer.Option(
+        "auto", help="auto | default | products | residual-float: which operators get Q/DQ; auto: as calibrate chose."
+    ),
     allow_noise: list[str] = typer.Option(
         [], "--allow-noise", help="An output that may fall below 10 dB against FP32; repeat."
     ),
@@ -130,7 +137,7 @@ def quantize(
     from edgeship.prepare import calibration_cache as caches
     from edgeship.prepare.compare import worst
     from edgeship.prepare.graph import load_onnx
-    from edgeship.prepare.quantize import QuantizeOptions, precision_named, style_named
+    from edgeship.prepare.quantize import QuantizeOptions, placement_named, precision_named, style_named
     from edgeship.prepare.quantize import quantize as run
 
     style, asked = style_named(engine), precision_named(precision)
@@ -148,7 +155,14 @@ def quantize(
     if not frames:
         frames = given_frames(model, (images, npz), preprocess, 8, 1)
     with working("quantizing", quiet=as_json):
-        options = QuantizeOptions(style, asked, tuple(keep), rows=rows, allow_noise=tuple(allow_noise))
+        options = QuantizeOptions(
+            style,
+            asked,
+            tuple(keep),
+            placement=placement_named(placement),
+            rows=rows,
+            allow_noise=tuple(allow_noise),
+        )
         result = run(model, calibration, out, frames, options)
 
     def lines() -> Lines:

@@ -74,6 +74,7 @@ def make_graph(run: Run, folder: Path, candidate: Candidate, trials: TargetTrial
         precision,
         candidate.keep,
         settings.per_channel,
+        placement=settings.placement,
         rows=trials.target.batch.opt,
         allow_noise=settings.allow_noise,
     )

@@ -18,14 +18,15 @@ from edgeship.config import Method
 from edgeship.errors import ModelError, UserInputError
 from edgeship.prepare import calibration_cache, graph, thresholds
 from edgeship.prepare.activations import Observer
+from edgeship.prepare.calibration_cache import CalibrationCache
 from edgeship.prepare.frame_checks import ROWS, FrameChecks, FrameSource, Held
 from edgeship.prepare.histogram import Histogram, Histograms
 from edgeship.prepare.inferred_graph import infer, require_float
-from edgeship.prepare.methods import Judging, choose_method, scales_of
-from edgeship.prepare.quantized_tensors import QuantizedTensors, Style, find_tensors
+from edgeship.prepare.methods import Judging, choose_method, choose_placement, scales_of
+from edgeship.prepare.quantized_tensors import Placement, QuantizedTensors, Style, find_tensors
 from edgeship.prepare.thresholds import METHODS
 from edgeship.progress import Progress, silent
-from edgeship.results import Artifact, Calibrated, MethodScore, TensorRange
+from edgeship.results import Artifact, Calibrated, MethodScore, PlacementScore, TensorRange
 
 if TYPE_CHECKING:
     import onnx
@@ -51,6 +52,8 @@ class CalibrateOptions:
     method: Method = "auto"
     style: Style = "onnxruntime"
     """The kind of engine whose graphs the methods are compared by."""
+    placement: bool = True
+    """Whether to choose where the Q/DQ pairs of ``style`` go; else the default is taken."""
     rows: int = ROWS
     """The target's usual batch (``target.batch.opt``), for the TensorRT graphs of that comparison."""
     percentile: float = 99.99
@@ -106,6 +109,8 @@ def calibrate(
     if checks.count > seen:
         ranges = _moved(ranges, early, method, options)
     ranges, clipping = _clipped(proto, ranges, late, method, options)
+    scales = scales_of(ranges, touched, method)
+    placement, placements = _placement(proto, CalibrationCache(out, scales, ranges, method), frames, options, progress)
     facts = {
         "edgeship": edgeship.__version__,
         "method": method,
@@ -113,10 +118,9 @@ def calibrate(
         "preprocess_sha256": options.preprocess_sha256,
         "frames_sha256": checks.sha256,
         "frames": checks.count,
+        "placements": {options.style: placement},
     }
-    calibration_cache.save(
-        out, calibration_cache.Content(scales_of(ranges, touched, method), ranges, checks.samples), facts
-    )
+    calibration_cache.save(out, calibration_cache.Content(scales, ranges, checks.samples), facts)
     moved = [entry.moved for entry in ranges.values() if entry.moved is not None]
     result = Calibrated(
         cache=Artifact.of(out, out.parent),
@@ -128,6 +132,8 @@ def calibrate(
         frames_sha256=checks.sha256,
         graph_sha256=graph_sha256,
         preprocess_sha256=options.preprocess_sha256,
+        placement=placement,
+        placements=placements,
         tensors=len(ranges),
         moved_p95=round(float(np.percentile(moved, 95)), 6) if moved else None,
         moving=tuple(name for name, entry in ranges.items() if (entry.moved or 0.0) > MOVED_LIMIT),
@@ -136,6 +142,16 @@ def calibrate(
         unchecked=options.unchecked or (() if options.evaluation is not None else (NOT_GIVEN,)),
     )
     return result.model_copy(update={"advice": " ".join(_advice(result, ranges))})
+
+
+def _placement(
+    proto: onnx.ModelProto, cache: CalibrationCache, frames: FrameSource, options: CalibrateOptions, progress: Progress
+) -> tuple[Placement, tuple[PlacementScore, ...]]:
+    """Where the Q/DQ pairs go, and how the placements compare."""
+    if not options.placement:
+        return "default", ()
+    progress(0, None, "comparing placements")
+    return choose_placement(proto, cache, frames, Judging(options.holdout, options.style, options.rows))
 
 
 def _open(model: Path) -> tuple[str, onnx.ModelProto, QuantizedTensors]:

@@ -13,15 +13,17 @@ import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
 from edgeship.data.npz import open_npz
 from edgeship.errors import CacheError
 from edgeship.files import sha256_bytes, sha256_file, write_bytes, write_text
+from edgeship.prepare.quantized_tensors import Placement, Style
 from edgeship.results import Result, TensorRange, read
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class Binding(Result):
     preprocess_sha256: str
     frames_sha256: str
     frames: int
+    placements: dict[Style, Placement] = Field(default_factory=dict)
+    """Kind of engine → where its Q/DQ pairs are placed, as the frames showed."""
     cache_sha256: str
     ranges_sha256: str
     samples_sha256: str
@@ -75,6 +79,7 @@ class CalibrationCache:
     ranges: dict[str, TensorRange]
     method: str
     trusted: bool = False
+    placements: Mapping[Style, Placement] = field(default_factory=dict)
 
     def bounds(self, tensor: str, limits: tuple[float, float] = UNLIMITED) -> tuple[float, float] | None:
         """(low, high) of ``tensor`` for asymmetric quantization; None: the cache does not know it.
@@ -232,7 +237,8 @@ def load(cache: Path, expected: Expected, *, trust: bool = False) -> Calibration
     if wrong:
         lines = "\n".join(f"  - {item}" for item in wrong)
         raise CacheError(f"{cache} does not belong here:\n{lines}", do="calibrate again for this model")
-    return CalibrationCache(cache, scales, _ranges(ranges_path(cache), binding.method), binding.method)
+    ranges = _ranges(ranges_path(cache), binding.method)
+    return CalibrationCache(cache, scales, ranges, binding.method, placements=binding.placements)
 
 
 def differences(cache: Path, binding: Binding, expected: Expected) -> list[str]:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from edgeship.prepare.frame_checks import FrameBatch
 
+Name = TypeVar("Name", bound=str)
 LOWEST_DB = 10.0
 """An output with less signal-to-noise than this is refused unless it is allowed by name: a third of it is noise."""
 SAME_SHARE = 0.9
@@ -127,12 +128,12 @@ def compare(
 
 def compare_outputs(
     reference: onnx.ModelProto,
-    candidates: Mapping[str, onnx.ModelProto],
+    candidates: Mapping[Name, onnx.ModelProto],
     frames: Iterable[FrameBatch],
     limit: int,
     *,
     optimize: bool = True,
-) -> dict[str, Comparison]:
+) -> dict[Name, Comparison]:
     """Compare the outputs of several candidates with the reference's in one pass. Raises as :func:`compare` does."""
     outputs = [value.name for value in reference.graph.output]
     ours = Running(reference, layout=True)

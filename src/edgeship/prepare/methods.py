@@ -1,8 +1,9 @@
-"""Chooses the calibration method: the one whose quantized graph is nearest to FP32 on frames held out."""
+"""Chooses the calibration method, and where Q/DQ pairs go: what is nearest to FP32 on frames held out."""
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,26 @@ from edgeship.prepare.calibration_cache import CalibrationCache
 from edgeship.prepare.float_nodes import float_nodes
 from edgeship.prepare.frame_checks import FrameSource, Held, stacked
 from edgeship.prepare.qdq_onnxruntime import ort_graph
-from edgeship.prepare.qdq_tensorrt import set_scales, trt_graph
-from edgeship.prepare.quantized_tensors import QuantizedTensors, Style, find_tensors
+from edgeship.prepare.qdq_tensorrt import leave_out, set_scales, trt_graph
+from edgeship.prepare.quantized_tensors import WEIGHTED, Placement, QuantizedTensors, Style, find_tensors
+from edgeship.prepare.running import Running
 from edgeship.prepare.thresholds import METHODS
-from edgeship.results import MethodScore, TensorRange
+from edgeship.results import MethodScore, PlacementScore, TensorRange
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgeship.prepare.frame_checks import FrameBatch
+    from edgeship.prepare.frame_checks import Feeds, FrameBatch
 
+PLACEMENTS: tuple[Placement, ...] = ("default", "products", "residual-float")
+BETTER_DB = 1.0
+"""Another placement must be nearer to FP32 than the default by this …"""
+SLOWER = 1.05
+"""… and, on onnxruntime, not slower than this share of its time."""
+ROUNDS = 15
+"""Times that each placement is run to be timed, in turns; the shortest counts."""
+NORMALIZING = frozenset(("LayerNormalization", "Softmax", "InstanceNormalization", "GroupNormalization"))
+"""Operators that TensorRT computes in FP16 between INT8 products: beside them, sums in FP16 cost nothing."""
 MAX_TRIAL = 64
 """Frames that each method is compared on, at most (whole batches)."""
 
@@ -65,6 +76,91 @@ def choose_method(
         for name, entry in compared.items()
     )
     return max(scores, key=lambda score: score.snr_db).method, scores
+
+
+def choose_placement(
+    model: onnx.ModelProto, cache: CalibrationCache, frames: FrameSource, judging: Judging
+) -> tuple[Placement, tuple[PlacementScore, ...]]:
+    """The placement of Q/DQ pairs with the best signal at no loss of time, and every placement's score.
+
+    On onnxruntime the graphs are timed here, in turns. TensorRT's cannot be: another placement than ModelOpt's is taken
+    only for graphs with attention or layer normalization.
+
+    Raises:
+        QuantizeError: ModelOpt cannot place Q/DQ nodes in the graph.
+    """
+    held = Held(frames, judging.holdout, inside=True)
+    judges: Iterable[FrameBatch] = held if any(True for _ in held) else frames
+    few = list(itertools.islice(judges, judging.rows))
+    graphs = _placed(model, cache, few, judging)
+    optimize = judging.style == "onnxruntime"
+    compared = compare.compare_outputs(model, graphs, judges, MAX_TRIAL, optimize=optimize)
+    times = _times(graphs, few[0][1]) if optimize else dict.fromkeys(graphs)
+    scores = tuple(
+        PlacementScore(
+            placement=name,
+            snr_db=compared[name].output_snr_db,
+            products=products_in_int8(graphs[name]),
+            agreement=compared[name].agreement,
+            ms=times[name],
+        )
+        for name in PLACEMENTS
+    )
+    return _best(scores, free=any(node.op_type in NORMALIZING for node in model.graph.node)), scores
+
+
+def _placed(
+    model: onnx.ModelProto, cache: CalibrationCache, frames: Sequence[FrameBatch], judging: Judging
+) -> dict[Placement, onnx.ModelProto]:
+    """The quantized graph of each placement."""
+    if judging.style == "onnxruntime":
+        return {name: ort_graph(model, cache, float_nodes(model), placement=name) for name in PLACEMENTS}
+    frame = stacked(frames, graph.inputs_of(model), judging.rows)
+    first = trt_graph(model, cache, frame, float_nodes(model), "int8-fp32")
+    made: dict[Placement, onnx.ModelProto] = {}
+    for name in PLACEMENTS:
+        made[name] = type(first)()
+        made[name].CopyFrom(first)
+        leave_out(made[name], name)
+    return made
+
+
+def _best(scores: Sequence[PlacementScore], *, free: bool) -> Placement:
+    """The default, unless another has as many products in INT8, a better signal and no longer time.
+
+    ``free``: whether placements that cannot be timed may be taken.
+    """
+    default = scores[0]
+    best = default
+    for score in scores[1:]:
+        no_slower = free if score.ms is None or default.ms is None else score.ms <= SLOWER * default.ms
+        if (
+            no_slower
+            and score.products == default.products
+            and score.snr_db >= default.snr_db + BETTER_DB
+            and score.snr_db > best.snr_db
+        ):
+            best = score
+    return best.placement
+
+
+def _times(graphs: Mapping[Placement, onnx.ModelProto], feeds: Feeds) -> dict[Placement, float | None]:
+    """Shortest milliseconds of each graph on one batch, in turns."""
+    opened = {name: Running(made, layout=True) for name, made in graphs.items()}
+    found: dict[Placement, float | None] = {}
+    for _ in range(ROUNDS):
+        for name, running in opened.items():
+            start = time.perf_counter()
+            running.run(None, feeds)
+            spent = (time.perf_counter() - start) * 1e3
+            found[name] = min(spent, found.get(name) or spent)
+    return {name: round(value, 4) if value is not None else None for name, value in found.items()}
+
+
+def products_in_int8(model: onnx.ModelProto) -> int:
+    """How many convolutions and matrix products read rounded values."""
+    rounded = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    return sum(bool(rounded.intersection(node.input[:2])) for node in model.graph.node if node.op_type in WEIGHTED)
 
 
 def _candidates(

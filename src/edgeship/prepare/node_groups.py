@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgeship.prepare.quantized_tensors import COMPUTING, SHARING, WEIGHTED, Style, float_tensors
+from edgeship.prepare.quantized_tensors import COMPUTING, SHARING, WEIGHTED, Placement, Style, float_tensors
 from edgeship.results import SensitiveGroup
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class Group:
         )
 
 
-def find_groups(model: onnx.ModelProto, kept: frozenset[str], style: Style | Literal["fp16"]) -> list[Group]:
+def find_groups(
+    model: onnx.ModelProto, kept: frozenset[str], style: Style | Literal["fp16"], placement: Placement = "default"
+) -> list[Group]:
     """Groups in execution order: weighted nodes with the activation behind them, then every other quantized node."""
     floats = float_tensors(model)
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -45,7 +47,7 @@ def find_groups(model: onnx.ModelProto, kept: frozenset[str], style: Style | Lit
     taken: set[str] = set()
     groups: list[Group] = []
     for node in model.graph.node:
-        if node.name in taken or node.name in kept or not _quantizable(node, floats, style):
+        if node.name in taken or node.name in kept or not _quantizable(node, floats, style, placement):
             continue
         members = [node]
         if node.op_type in WEIGHTED and node.output[0] not in outputs:
@@ -67,10 +69,12 @@ def find_groups(model: onnx.ModelProto, kept: frozenset[str], style: Style | Lit
     return groups
 
 
-def _quantizable(node: onnx.NodeProto, floats: set[str], style: Style | Literal["fp16"]) -> bool:
+def _quantizable(node: onnx.NodeProto, floats: set[str], style: Style | Literal["fp16"], placement: Placement) -> bool:
     if style == "fp16":
         return node.op_type not in MOVING and node.output[0] in floats and bool(floats.intersection(node.input))
-    kinds = COMPUTING if style == "onnxruntime" else WEIGHTED
+    kinds = COMPUTING if style == "onnxruntime" and placement != "products" else WEIGHTED
+    if placement == "residual-float" and node.op_type == "Add" and floats.issuperset(node.input):
+        return False
     return node.op_type in kinds and node.op_type not in SHARING and node.output[0] in floats
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from edgeship.config import Precision
 from edgeship.prepare import modelopt
 from edgeship.prepare.calibration_cache import CalibrationCache, lacking
-from edgeship.prepare.quantized_tensors import SHARING, WEIGHTED, float_tensors
+from edgeship.prepare.quantized_tensors import SHARING, WEIGHTED, Placement, float_tensors
 
 SMALL = 16
 """Channels, and terms of a product, below which ModelOpt leaves a layer in float: tensor cores gain nothing."""
@@ -46,6 +47,40 @@ def trt_graph(
     for node in left_by_modelopt(reference, proto):
         left.setdefault(node.name, _why(reference, node, fp8=fp8))
     return proto
+
+
+def leave_out(proto: onnx.ModelProto, placement: Placement) -> None:
+    """Take the rounded values from the operators that a placement leaves in float, in place; products keep theirs."""
+    if placement == "default":
+        return
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in proto.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    quantizers = {node.output[0]: node for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    raw = {
+        node.output[0]: quantizers[node.input[0]].input[0]
+        for node in proto.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantizers
+    }
+
+    def reaches_product(node: onnx.NodeProto) -> bool:
+        if node.op_type in WEIGHTED:
+            return True
+        moves = node.op_type in SHARING or node.op_type == "Cast"
+        return moves and any(reaches_product(reader) for name in node.output for reader in readers[name])
+
+    for node in proto.graph.node:
+        leaves = node.op_type == "Add" if placement == "residual-float" else node.op_type not in ("QuantizeLinear",)
+        if leaves and not reaches_product(node):
+            for slot, name in enumerate(node.input):
+                node.input[slot] = raw.get(name, name)
+    used = {name for node in proto.graph.node for name in node.input} | {value.name for value in proto.graph.output}
+    for operators in (("DequantizeLinear",), ("QuantizeLinear",)):
+        nodes = [n for n in proto.graph.node if n.op_type not in operators or n.output[0] in used]
+        used = {name for node in nodes for name in node.input} | {value.name for value in proto.graph.output}
+        proto.graph.ClearField("node")
+        proto.graph.node.extend(nodes)
 
 
 def left_by_modelopt(reference: onnx.ModelProto, proto: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeship.config import Precision
 from edgeship.errors import CacheError, DataError, PrecisionError, QuantizeError, UserInputError
@@ -22,8 +22,8 @@ from edgeship.prepare.fp16_rounding import rounded_twin
 from edgeship.prepare.frame_checks import ROWS, stacked
 from edgeship.prepare.inferred_graph import infer, require_float, select
 from edgeship.prepare.qdq_onnxruntime import ort_graph
-from edgeship.prepare.qdq_tensorrt import trt_graph
-from edgeship.prepare.quantized_tensors import Style
+from edgeship.prepare.qdq_tensorrt import leave_out, trt_graph
+from edgeship.prepare.quantized_tensors import Placement, Style
 from edgeship.results import Artifact, Quantized
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class QuantizeOptions:
     per_channel: bool = True
     layers: bool = True
     """Whether to record each layer's signal-to-noise."""
+    placement: Placement | Literal["auto"] = "auto"
+    """Where Q/DQ pairs go; ``auto``: where calibration saw the best signal for this kind of engine."""
     rows: int = ROWS
     """The target's usual batch (``target.batch.opt``): ModelOpt leaves products in float that gain nothing at it."""
     allow_noise: tuple[str, ...] = ()
@@ -102,13 +104,16 @@ def quantize(
     require_float(loaded, model.name)
     reference = infer(loaded)
     kept = select(reference, options.keep)
+    placement = options.placement
+    if placement == "auto":
+        placement = calibration.placements.get(options.style, "default")
     left = float_nodes(reference) | dict.fromkeys(kept, "kept on request")
     if options.style == "onnxruntime":
-        proto = ort_graph(reference, calibration, left, per_channel=options.per_channel)
+        proto = ort_graph(reference, calibration, left, per_channel=options.per_channel, placement=placement)
     else:
-        proto = trt_graph(
-            reference, calibration, stacked(few, graph.inputs_of(reference), options.rows), left, options.precision
-        )
+        frame = stacked(few, graph.inputs_of(reference), options.rows)
+        proto = trt_graph(reference, calibration, frame, left, options.precision)
+        leave_out(proto, placement)
     in_float = _products_in_float(reference, left)
     count = count_quantized(proto)
     if not count and not kept:
@@ -122,6 +127,7 @@ def quantize(
         model=Artifact.of(out, out.parent),
         precision=options.precision,
         style=options.style,
+        placement=placement,
         kept=kept,
         quantized_nodes=count,
         products=sum(is_product(node) for node in reference.graph.node) + len(nested_products(reference)),
@@ -175,3 +181,12 @@ def precision_named(text: str) -> Precision:
         if text == precision:
             return precision
     raise UserInputError(f"unknown precision {text!r}", expected=", ".join(known))
+
+
+def placement_named(text: str) -> Placement | Literal["auto"]:
+    """A placement by name. Raises UserInputError with the names there are."""
+    known: tuple[Placement | Literal["auto"], ...] = ("auto", "default", "products", "residual-float")
+    for placement in known:
+        if text == placement:
+            return placement
+    raise UserInputError(f"unknown placement {text!r}", expected=", ".join(known))

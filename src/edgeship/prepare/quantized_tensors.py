@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Style = Literal["tensorrt", "onnxruntime"]
 """The kind of engine that Q/DQ nodes are placed for."""
+Placement = Literal["default", "products", "residual-float"]
+"""Which operators get Q/DQ: all that an engine runs in 8 bits; products alone; all but sums of residual branches."""
 SHARING = frozenset(
     ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool", "Slice", "Split", "Identity", "Expand")
 )

@@ -25,7 +25,7 @@ from edgeship.prepare.compare import Snr, common_part
 from edgeship.prepare.float_nodes import float_nodes
 from edgeship.prepare.inferred_graph import infer, select
 from edgeship.prepare.node_groups import find_groups
-from edgeship.prepare.quantized_tensors import Style
+from edgeship.prepare.quantized_tensors import Placement, Style
 from edgeship.prepare.running import Running
 from edgeship.prepare.switched_graph import FLAGS, SwitchedGraph
 from edgeship.progress import Progress, silent
@@ -136,7 +136,9 @@ class Simulator:
         reference = infer(model)
         kept = frozenset(select(reference, options.keep))
         left = kept if options.style == "fp16" else kept.union(float_nodes(reference))
-        self.groups = find_groups(reference, left, options.style)
+        chosen = {} if calibration is None or options.style == "fp16" else calibration.placements
+        placement: Placement = next((place for style, place in chosen.items() if style == options.style), "default")
+        self.groups = find_groups(reference, left, options.style, placement)
         if not self.groups:
             raise UserInputError("the model holds no node that could be quantized, so there is nothing to rank")
         self._feeds = list(_take(frames, options.frames))

@@ -141,6 +141,18 @@ class MethodScore(Result):
     agreement: float | None = None
 
 
+class PlacementScore(Result):
+    """One placement of Q/DQ pairs compared with the reference, on the frames of the methods."""
+
+    placement: Literal["default", "products", "residual-float"]
+    snr_db: float
+    products: int
+    """Products in INT8."""
+    agreement: float | None = None
+    ms: float | None = None
+    """Shortest time of one batch in onnxruntime on this machine's processor; None: not timed (TensorRT)."""
+
+
 class Calibrated(Result):
     """One calibration for every engine."""
 
@@ -156,6 +168,9 @@ class Calibrated(Result):
     frames_sha256: str
     graph_sha256: str
     preprocess_sha256: str
+    placement: Literal["default", "products", "residual-float"] = "default"
+    """Where Q/DQ pairs are placed for the kind of engine that the methods were compared for."""
+    placements: tuple[PlacementScore, ...] = ()
     tensors: int
     moved_p95: float | None = None
     """95th percentile of ``TensorRange.moved``."""
@@ -207,6 +222,8 @@ class Quantized(Result):
     model: Artifact
     precision: Precision
     style: Literal["tensorrt", "onnxruntime", "plain"]
+    placement: Literal["default", "products", "residual-float"] = "default"
+    """Which operators have Q/DQ pairs: all that the engine runs in 8 bits, products alone, or all but residual sums."""
     kept: tuple[str, ...] = ()
     """Nodes left in high precision on request."""
     left: tuple[str, ...] = ()

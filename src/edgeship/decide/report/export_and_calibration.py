@@ -29,6 +29,8 @@ def calibration_section(run: FinishedRun) -> Section | None:
     blocks: list[Block] = [_calibration_facts(found)]
     if found.methods:
         blocks.append(_methods(found))
+    if found.placements:
+        blocks.append(_placements(found))
     ranges = _ranges(run, found)
     if ranges:
         blocks += [Heading("Convergence"), *_convergence(found, ranges), *_tensors(found, ranges)]
@@ -84,6 +86,32 @@ def _methods(found: Calibrated) -> Table:
     held = {None: "held-out frames", 0: "the calibration frames themselves (none were held out)"}
     where = held.get(found.held_out, f"held-out frames ({found.held_out} held out)")
     return Table(f"Calibration methods against the reference on {where}; more is better", columns, rows)
+
+
+def _placements(found: Calibrated) -> Table:
+    columns = (
+        Column("Q/DQ pairs"),
+        Column("Output SNR", number=True),
+        Column("Products in INT8", number=True),
+        Column("Agreement", number=True),
+        Column("One batch, here", number=True),
+        Column("Decision"),
+    )
+    rows = tuple(
+        Row(
+            (
+                Cell(score.placement, code=True),
+                Cell(f"{numbers.fixed(score.snr_db, 1)}\u00a0dB"),
+                Cell(str(score.products)),
+                Cell(numbers.percent(score.agreement, 1)),
+                Cell(numbers.milliseconds(score.ms)),
+                Cell("chosen" if score.placement == found.placement else ""),
+            ),
+            emphasis=score.placement == found.placement,
+        )
+        for score in found.placements
+    )
+    return Table("Where Q/DQ pairs go, on the same frames; the best signal at no loss of time is chosen", columns, rows)
 
 
 def _ranges(run: FinishedRun, found: Calibrated) -> dict[str, TensorRange]:
