@@ -78,7 +78,8 @@ def _copy(root: Path, tmp_path: Path) -> Path:
     import shutil
 
     shutil.copytree(root / "bundle", tmp_path / "copy")
-    (tmp_path / "copy" / "manifest.sig").unlink(missing_ok=True)
+    for signature in (tmp_path / "copy").glob("manifest.*sig"):
+        signature.unlink()
     return tmp_path / "copy"
 
 

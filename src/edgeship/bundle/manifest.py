@@ -16,13 +16,8 @@ from edgeship.text import line
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
-OPENSSF = "openssf.sig"
-"""An OpenSSF model signature over all other files."""
-STATEMENT = "provenance.dsse.json"
-"""The provenance statement with a signature of its own, as in-toto's tools read it."""
 MAX_SIGNATURES = 16
 SIGNATURE_BYTES = 64
-MAX_ENVELOPE_BYTES = 4 << 20
 BUNDLE_SCHEMA_VERSION = 1
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_FILES = 4096
@@ -202,12 +197,7 @@ def signature_name(key_id: str) -> str:
 
 def is_signature(name: str) -> bool:
     """Whether a file of the bundle is a signature, which the manifest cannot list."""
-    return name in (SIGNATURE, OPENSSF, STATEMENT) or _SIGNED_BY.fullmatch(name) is not None
-
-
-def signature_limit(name: str) -> int:
-    """The most bytes of a signature file."""
-    return MAX_ENVELOPE_BYTES if name in (OPENSSF, STATEMENT) else SIGNATURE_BYTES
+    return name == SIGNATURE or _SIGNED_BY.fullmatch(name) is not None
 
 
 def check_path(path: str) -> None:

@@ -16,11 +16,11 @@ from edgeship.bundle.manifest import (
     MAX_FILES,
     MAX_MANIFEST_BYTES,
     MAX_SIGNATURES,
+    SIGNATURE_BYTES,
     Manifest,
     check_path,
     is_signature,
     parse,
-    signature_limit,
 )
 from edgeship.bundle.trust import Trust, check_signatures
 from edgeship.errors import BundleError, StorageError, UnsafeFile
@@ -48,9 +48,7 @@ def unpack(path: Path, into: Path, trust: Trust) -> Manifest:
             manifest = parse(data, str(path))
             (into / MANIFEST).write_bytes(data)
             signatures = {
-                name: _read(archive, entries, name, signature_limit(name), path)
-                for name in entries
-                if is_signature(name)
+                name: _read(archive, entries, name, SIGNATURE_BYTES, path) for name in entries if is_signature(name)
             }
             check_signatures(data, signatures, trust, str(path))
             for name, signature in signatures.items():

@@ -24,10 +24,10 @@ from edgeship.bundle.manifest import (
     MAX_FILES,
     MAX_MANIFEST_BYTES,
     MAX_SIGNATURES,
+    SIGNATURE_BYTES,
     Manifest,
     is_signature,
     parse,
-    signature_limit,
 )
 from edgeship.bundle.trust import Trust, check_release, check_signatures, trust_in
 from edgeship.bundle.unpack import unpack
@@ -133,7 +133,7 @@ def _verified(folder: Path, trust: Trust) -> Verified:
     if MANIFEST not in sizes:
         _refuse(folder, f"{MANIFEST} is missing")
     data = _bytes(folder, MANIFEST, MAX_MANIFEST_BYTES)
-    signatures = {name: _bytes(folder, name, signature_limit(name)) for name in sizes if is_signature(name)}
+    signatures = {name: _bytes(folder, name, SIGNATURE_BYTES) for name in sizes if is_signature(name)}
     check_signatures(data, signatures, trust, str(folder))
     manifest = parse(data, str(folder))
     check_release(manifest, trust, str(folder))

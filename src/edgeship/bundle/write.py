@@ -21,6 +21,7 @@ from edgeship.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
     SIGNATURE,
+    SIGNATURE_BYTES,
     BundledFile,
     CalibrationProvenance,
     KnownAnswer,
@@ -29,7 +30,6 @@ from edgeship.bundle.manifest import (
     check_path,
     is_signature,
     parse,
-    signature_limit,
     signature_name,
 )
 from edgeship.bundle.verify import check_models, opened, require_ship, verify
@@ -225,7 +225,7 @@ def _kept(place: Path, made: Manifest) -> tuple[Manifest, dict[str, bytes]]:
     if before != made.model_copy(update=given):
         return made, {}
     names = [path.name for path in place.iterdir() if is_signature(path.name)]
-    return before, {name: read_bytes(place / name, signature_limit(name), follow=False) for name in names}
+    return before, {name: read_bytes(place / name, SIGNATURE_BYTES, follow=False) for name in names}
 
 
 class _Files:

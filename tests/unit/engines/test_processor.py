@@ -61,7 +61,7 @@ def test_the_flags_say_what_onnxruntime_does_here() -> None:
 
 def test_facts_say_what_a_time_depends_on() -> None:
     facts = processor.facts()
-    assert facts["processor"] and facts["cores"] >= 1 and facts["host"] == platform.node()
+    assert facts["processor"] and facts["cores"] >= 1 and facts["host"] != platform.node()
     assert facts["cores"] == len(facts["affinity"])
     assert facts["memory_mib"] > 100
     assert tuple(facts["instruction_sets"]) == processor.instruction_sets()

@@ -7,14 +7,18 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import numbers, sections
 from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME
+from edgeship.errors import MissingExtra
 from edgeship.files import write_text
 from edgeship.text import printable
+
+try:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+except ImportError:  # the target's light install has none
+    raise MissingExtra("writing a report", "jinja2", "host") from None
 
 PACKAGE = "edgeship.decide.report"
 
