@@ -342,8 +342,8 @@ class Gate(Section):
     rebuilds: Count = 1
 
     def quantiles(self) -> tuple[float, ...]:
-        """The quantiles of latency that a rule reads, the median first."""
-        tails = ((0.9, self.latency_p90_ms), (0.99, self.latency_p99_ms))
+        """The quantiles of latency that a rule bounds, the median first."""
+        tails = ((0.9, self.latency_p90_ms), (0.99, self.latency_p99_ms)) if self.confidence > 0 else ()
         return (0.5, *(level for level, limit in tails if limit is not None))
 
 

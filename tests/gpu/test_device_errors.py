@@ -123,7 +123,7 @@ except DeviceError as error:
 """
     done = run(code, str(fp32), ORT_CUDA_UNAVAILABLE="1")
     assert done.returncode == 7, (done.stdout, done.stderr[-2000:])
-    assert "cuda:0 was asked for, onnxruntime fell back to CPUExecutionProvider" in done.stdout
+    assert "cuda:0 was asked for, and onnxruntime fell back to CPUExecutionProvider" in done.stdout
 
 
 def test_a_driver_older_than_the_runtime_names_both_versions() -> None:

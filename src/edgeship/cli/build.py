@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,8 @@ def build(
     if dry_run:
         _dry_run(request, as_json=as_json)
         return
-    _build(request, stated=bool(precision), as_json=as_json)
+    given = Given(precision=bool(precision), profile=bool(shapes or max_batch or max(min_batch, opt_batch) > 1))
+    _build(request, given, as_json=as_json)
 
 
 def _request(
@@ -110,7 +112,7 @@ def _request(
 
     from edgeship import engines
     from edgeship.config import Precision, Target
-    from edgeship.engines import BuildRequest
+    from edgeship.engines import BuildRequest, onnx_file
 
     keep, cache = extras
     if not model.is_file():
@@ -121,7 +123,9 @@ def _request(
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc'])) or 'precision'}: {item['msg']}" for item in error.errors()]
         raise ConfigError(problems, where="the options") from None
-    if not precision and target.engine != "onnxruntime" and target.via == "api":
+    if not precision and target.engine == "onnxruntime":
+        asked = onnx_file.declared_precision(model)
+    elif not precision and target.via == "api":
         from edgeship.engines.trt.engine import declared_precision
 
         asked = declared_precision(target.engine, model, target.plugins)
@@ -135,7 +139,6 @@ def _request(
 
 def _with_frames(request: BuildRequest, npz: Path | None, calibrator: str) -> BuildRequest:
     """The request with frames for TensorRT 10's own calibrator, where ``--npz`` gives some."""
-    from dataclasses import replace
     from typing import get_args
 
     from edgeship.config import Calibrator
@@ -155,10 +158,16 @@ def _with_frames(request: BuildRequest, npz: Path | None, calibrator: str) -> Bu
     raise UserInputError(f"there is no calibrator {calibrator!r}", expected=", ".join(get_args(Calibrator)))
 
 
-def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
-    """Build and audit. ``stated``: the user named the precision, so an engine that misses it is a failure."""
-    from dataclasses import replace
+@dataclass(frozen=True)
+class Given:
+    """What the user named: an engine that misses that precision is a failure; a profile that nobody named is told."""
 
+    precision: bool
+    profile: bool
+
+
+def _build(request: BuildRequest, given: Given, *, as_json: bool) -> None:
+    """Build and audit."""
     from edgeship import engines
     from edgeship.config import Gate
     from edgeship.engines.inspect import sidecar
@@ -170,7 +179,7 @@ def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
         with native_output_aside():
             done = module.build(request)
             write(done, sidecar(request.output))
-            audit, reason = _audit(request, stated=stated)
+            audit, reason = _audit(request, stated=given.precision)
     payload = {
         "build": done.model_dump(mode="json"),
         "audit": audit.model_dump(mode="json") if audit is not None else None,
@@ -179,6 +188,7 @@ def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
 
     def lines() -> Lines:
         yield from _built(request.output, done)
+        yield from _profile(request, done, given)
         if audit is None:
             yield f"audit     not possible here: {reason}"
             return
@@ -192,7 +202,7 @@ def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
 
     emit(payload, as_json=as_json, lines=lines)
     least = Gate().min_achieved
-    if stated and audit is not None and audit.achieved is not None and audit.achieved < least:
+    if given.precision and audit is not None and audit.achieved is not None and audit.achieved < least:
         raise PrecisionError(
             f"asked for {audit.asked}, and {audit.achieved:.0%} of the convolutions and matrix products have it",
             expected=f"{least:.0%} or more, as the gate's min_achieved has it",
@@ -202,8 +212,6 @@ def _build(request: BuildRequest, *, stated: bool, as_json: bool) -> None:
 
 def _audit(request: BuildRequest, *, stated: bool) -> tuple[Audit | None, str]:
     """The audit of what was built; or None and why: trtexec builds where TensorRT's Python module may be missing."""
-    from dataclasses import replace
-
     from edgeship import engines
     from edgeship.engines import OpenOptions
 
@@ -225,14 +233,25 @@ def _built(output: Path, done: Build) -> Lines:
     bound = done.identity
     yield f"engine    {output} ({done.engine.size_bytes / 2**20:.1f} MiB, {done.seconds:.1f} s)"
     yield f"by        {bound.engine} {bound.version}, {bound.device}"
-    for name, (low, best, high) in done.profiles.items():
-        yield f"profile   {name}: min {low}, opt {best}, max {high}"
     if done.reason:
         yield f"state     built, not run: {done.reason}"
     for note in done.notes:
         yield f"note      {note}"
     if done.command:
         yield f"command   {done.command}"
+
+
+def _profile(request: BuildRequest, done: Build, given: Given) -> Lines:
+    """Which shapes the engine takes: what most surprises of a new engine come from."""
+    batch = request.target.batch
+    for name, (low, best, high) in done.profiles.items():
+        yield f"profile   {name}: takes {list(low)} to {list(high)}, tuned for {list(best)}"
+    dynamic = [info.name for info in done.inputs if info.shape and isinstance(info.shape[0], str)]
+    if dynamic and not given.profile and request.target.engine != "onnxruntime":
+        yield (
+            f"profile   the batch of {', '.join(dynamic)} is dynamic and no profile was given: this engine takes a "
+            f"batch of {batch.opt} and nothing else; give --opt-batch and --max-batch for more"
+        )
 
 
 def _dry_run(request: BuildRequest, *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from edgeship.decide.agreement import Answers
 from edgeship.decide.drops import Drop, Reference
 from edgeship.decide.floors import Level
 from edgeship.decide.loaded_trial import Measured
-from edgeship.results import Clock, Outcome, Quantiles, Rule
+from edgeship.results import Clock, Outcome, Quantiles, Rule, Turns
 
 Kind = Literal["speed", "accuracy", "precision", "size", "state"]
 """``state``: whether there was anything to judge."""
@@ -89,6 +89,8 @@ class Case:
     """Metrics of the task that no evaluation image holds an example for."""
     drops: dict[str, Drop] = field(default_factory=dict)
     answers: Answers | None = None
+    turns: Turns | None = None
+    """Candidates timed turn by turn, where they were."""
     levels: dict[str, Level] = field(default_factory=dict)
     """What the metrics with a floor reach by themselves."""
     doubts: tuple[str, ...] = ()

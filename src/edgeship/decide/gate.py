@@ -22,15 +22,20 @@ from edgeship.decide.drops import Drop, Reference, check_paired, measure, unchan
 from edgeship.decide.floors import level
 from edgeship.decide.loaded_trial import Arrays, Measured
 from edgeship.decide.neighbours import by_neighbours
+from edgeship.decide.paired_times import paired_speedup
 from edgeship.decide.sentences import Told, sentence
 from edgeship.decide.sequence import Spending, in_sequence, tested
 from edgeship.errors import UserInputError
-from edgeship.results import Clock, Decision, Judged, Rule, VerdictWord, common_clock
+from edgeship.results import Clock, Decision, Judged, Rule, Turns, VerdictWord, common_clock
 from edgeship.text import nearest
 
 
 def judge(
-    gate: Gate, candidates: Sequence[Measured], reference: Measured, spending: Spending | None = None
+    gate: Gate,
+    candidates: Sequence[Measured],
+    reference: Measured,
+    spending: Spending | None = None,
+    turns: Turns | None = None,
 ) -> Decision:
     """Judge the candidates of one target.
 
@@ -40,6 +45,7 @@ def judge(
             ``rebuild``, and the worst of them counts.
         reference: The FP32 model, evaluated on the same images.
         spending: Earlier attempts at the same model, and the candidates of a search; None: this is the only one.
+        turns: Candidates timed turn by turn: they say which is the fastest, and the speed-up over fp32.
 
     Returns:
         SHIP with the fastest candidate that passes every rule; NO-SHIP when every candidate fails a rule;
@@ -57,7 +63,7 @@ def judge(
             do="judge one target at a time",
         )
     spending = spending or Spending()
-    context = _Context.of(gate, candidates, reference, spending)
+    context = replace(_Context.of(gate, candidates, reference, spending), turns=turns)
     groups: dict[str, list[Measured]] = {}
     for item in candidates:
         groups.setdefault(item.name, []).append(item)
@@ -85,6 +91,7 @@ class _Context:
     """Why accuracy cannot be judged; empty when it can."""
     absent: frozenset[str] = frozenset()
     """Metrics of the task that no evaluation image holds an example for."""
+    turns: Turns | None = None
 
     @classmethod
     def of(cls, gate: Gate, candidates: Sequence[Measured], reference: Measured, spending: Spending) -> _Context:
@@ -213,7 +220,17 @@ def _case(context: _Context, item: Measured) -> Case:
     reference = context.references.get(context.spending.confidence(item.name, context.gate.confidence))
     if not why and (item.trial.evaluation is None or not item.records):
         why = "the candidate was not evaluated"
-    case = Case(context.gate, item, context.clock, context.fp32, reference, context.wanted, why, context.absent)
+    case = Case(
+        context.gate,
+        item,
+        context.clock,
+        context.fp32,
+        reference,
+        context.wanted,
+        why,
+        context.absent,
+        turns=context.turns,
+    )
     if why or reference is None or item.trial.failure is not None:
         return case
     check_paired(reference.records, item.records, item.name)
@@ -327,20 +344,45 @@ def slowest(clock: Clock, builds: Sequence[Measured]) -> float:
 
 
 def _speedup(context: _Context, builds: Sequence[Measured]) -> float | None:
+    if context.fp32 is not None:
+        paired = paired_speedup(context.turns, context.fp32.name, builds[0].name, 0.0)
+        if paired is not None:
+            return paired[0]
     ours = slowest(context.clock, builds)
     theirs = slowest(context.clock, [context.fp32]) if context.fp32 else math.inf
     return theirs / ours if math.isfinite(ours) and math.isfinite(theirs) and ours > 0 else None
 
 
+def _fastest_first(passing: list[Judged], medians: dict[str, float], turns: Turns | None) -> list[Judged]:
+    """By the medians of their turns where all of them took some, else by the medians of their trials."""
+    names = [item.candidate for item in passing]
+    turned = {name: turns.median_of(name) for name in names} if turns is not None else {}
+    times = {name: time for name, time in turned.items() if time is not None}
+    return sorted(passing, key=lambda item: (times if len(times) == len(names) else medians)[item.candidate])
+
+
+def _beside_others(chosen: Judged, passing: Sequence[Judged], turns: Turns | None) -> str:
+    """What taking turns said of the one that ships; empty where none were taken."""
+    if turns is None or chosen.candidate not in turns.names:
+        return ""
+    low = dict(zip(turns.names, turns.ratio_low, strict=True))
+    equal = [item.candidate for item in passing[1:] if low.get(item.candidate, 2.0) <= 1.0]
+    if equal:
+        return f"; timed turn by turn, {', '.join(equal)} may be as fast"
+    return "; the fastest also when timed turn by turn"
+
+
 def _decide(context: _Context, judged: Sequence[Judged], groups: dict[str, list[Measured]], target: str) -> Decision:
     medians = {name: slowest(context.clock, builds) for name, builds in groups.items()}
-    passing = sorted((item for item in judged if item.outcome == "pass"), key=lambda item: medians[item.candidate])
+    passing = _fastest_first([item for item in judged if item.outcome == "pass"], medians, context.turns)
     open_ = [item for item in judged if item.outcome == "inconclusive"]
     verdict: VerdictWord = "SHIP" if passing else "INCONCLUSIVE" if open_ else "NO-SHIP"
     chosen = passing[0] if passing else None
     gate = context.gate
     told = Told(judged, groups, medians, tested(judged), 1 - gate.confidence)
     text = sentence(told, chosen, open_) + _own_figure(context)
+    if chosen is not None and len(passing) > 1:
+        text += _beside_others(chosen, passing, context.turns)
     if context.spending.earlier and gate.confidence > 0:
         sure = 100 * context.spending.confidence(judged[0].candidate, gate.confidence)
         text += f" (look {context.spending.earlier + 1} at this model: judged at {sure:.4g} % to pay for the others)"

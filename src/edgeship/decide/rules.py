@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeship.decide.case import Case, Family, Wanted
 from edgeship.decide.drops import IDENTICAL, POINT, Drop
+from edgeship.decide.paired_times import METHOD, paired_speedup
 from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper, samples_needed
 from edgeship.results import Latency, Outcome, Rule
 
@@ -23,6 +24,16 @@ def untrusted(latency: Latency) -> str:
     """Why a latency cannot be trusted; empty when it can."""
     if latency.conditions.changed:
         return f"conditions changed during the measurement: {latency.conditions.changed}"
+    return ""
+
+
+def disturbed(latency: Latency) -> str:
+    """Why times may be longer than on a quiet machine, or not yet known; empty when neither is so.
+
+    It can spoil a budget that was not kept, never one whose bound was.
+    """
+    if latency.conditions.machine.busy:
+        return f"the machine was busy: {latency.conditions.machine.busy}"
     if not latency.settled:
         low, high = latency.wall_ms.interval
         return latency.unsettled or (
@@ -63,6 +74,8 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
         outcome, reason = "fail", f"{label} is {measured}, not a time"
     elif measured > limit + SLACK:
         outcome, reason = "fail", f"{said} is over the budget of {limit:g} ms by {measured - limit:.3g} ms"
+        if spoiled := disturbed(timed):
+            outcome, reason = "inconclusive", f"{reason}, but {spoiled}"
     elif problem:
         reason = f"{said}, but {problem}"
     elif bound > limit + SLACK:
@@ -90,8 +103,11 @@ def speedup(family: Family, case: Case) -> Iterator[Rule]:
         return
     measured = theirs.p50 / ours.p50
     bound, method = measured, POINT
+    paired = paired_speedup(case.turns, fp32.name, case.item.name, gate.confidence)
     if fp32.trial == trial:
         method = "the same trial"
+    elif paired is not None:
+        (measured, bound), method = paired, METHOD
     elif gate.confidence > 0:
         each = 1 - (1 - gate.confidence) / 2
         mine, others = case.samples(case.clock), case.samples(case.clock, fp32)
@@ -100,6 +116,8 @@ def speedup(family: Family, case: Case) -> Iterator[Rule]:
         bound, method = max(0.0, lower) / upper, "order statistics of both medians (Bonferroni)"
     said = f"{measured:.2f} times as fast as fp32 on this target"
     distrust = untrusted(trial.latency) or untrusted(fp32.trial.latency)
+    if paired is None and fp32.trial != trial:
+        distrust = distrust or disturbed(trial.latency) or disturbed(fp32.trial.latency)
     outcome: Outcome = "inconclusive"
     if distrust:
         reason = f"{said}, but {distrust}"
@@ -133,6 +151,8 @@ def throughput(family: Family, case: Case) -> Iterator[Rule]:
         reason = f"{said}, but {distrust}"
     elif measured < limit - SLACK:
         outcome, reason = "fail", f"{said}, {limit:g} are asked for"
+        if spoiled := disturbed(timed):
+            outcome, reason = "inconclusive", f"{reason}, but {spoiled}"
     elif bound < limit - SLACK:
         reason = f"{said}, but only {bound:.4g} are sure and {limit:g} are asked for; measure longer"
     else:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeship.config import Precision
 from edgeship.errors import ModelError
 from edgeship.files import open_outside
 from edgeship.results import TensorInfo
@@ -113,6 +114,17 @@ def weights_are_half(path: Path) -> bool:
     Raises as :func:`read_nodes`.
     """
     return weight_types(path) == {FLOAT16}
+
+
+def declared_precision(path: Path) -> Precision:
+    """The precision that an ONNX file itself asks for: of its Q/DQ nodes and its stored weights.
+
+    Raises as :func:`read_nodes`.
+    """
+    half = weights_are_half(path)
+    if any(node.operator == "QuantizeLinear" for node in read_nodes(path)):
+        return "int8-fp16" if half else "int8-fp32"
+    return "fp16" if half else "fp32"
 
 
 def dimension(size: int, name: str, axis: int) -> int | str:

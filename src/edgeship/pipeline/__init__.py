@@ -26,6 +26,7 @@ from edgeship.pipeline.report import REPORT
 from edgeship.pipeline.search import search_if_needed
 from edgeship.pipeline.stages import Run, Stage, Workflow, WouldRun, execute
 from edgeship.pipeline.trials import REFERENCE, try_candidates
+from edgeship.pipeline.turns import take_turns
 from edgeship.progress import Progress, silent
 from edgeship.results import Looked, StageRun
 
@@ -42,6 +43,7 @@ WORKFLOW: Workflow = (
     each_target(
         try_candidates,  # each one's graph: built, audited, timed, evaluated
         search_if_needed,  # a mixed-precision engine, asked for or called for
+        take_turns,  # those that pass, turn by turn, before the fastest is named
         time_baselines,  # PyTorch beside the engines, where the config names it
         decide,  # the gate
         keep_changes,  # the images that changed their answer

@@ -17,6 +17,7 @@ from edgeship.pipeline.lineage import lineage
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, REFERENCE_NAME
+from edgeship.pipeline.turns import turns_of
 from edgeship.results import (
     Decision,
     Judged,
@@ -52,7 +53,9 @@ def decide_stage(reference: TargetTrials, trials: TargetTrials) -> Stage[Decisio
     """The gate over one target's trials: pure, and again only when a rule or a trial changed."""
 
     def key(run: Run) -> Any:
+        turns = turns_of(run, trials)
         return {
+            "turns": None if turns is None else turns.model_dump(mode="json"),
             "gate": run.config.gate.model_dump(mode="json"),
             "trials": [read_seal(folder).digest for folder in (*reference.folders(), *trials.folders())],
             "searched": sorted(spending(run, reference, trials).searched),
@@ -62,7 +65,7 @@ def decide_stage(reference: TargetTrials, trials: TargetTrials) -> Stage[Decisio
     def work(run: Run, folder: Path) -> Decision:
         base = loaded_trial.load(reference.folders()[0])
         loaded = [loaded_trial.load(place) for place in trials.folders()]
-        return gate.judge(run.config.gate, loaded, base, spending(run, reference, trials))
+        return gate.judge(run.config.gate, loaded, base, spending(run, reference, trials), turns_of(run, trials))
 
     return Stage(f"decide:{trials.name}", Decision, key, work)
 

@@ -75,6 +75,7 @@ from edgeship.results.trial import (
     Timed,
     Trial,
     TrialSpec,
+    Turns,
     common_clock,
 )
 
@@ -138,6 +139,7 @@ __all__ = [
     "Trial",
     "TrialSpec",
     "TrialSummary",
+    "Turns",
     "VerdictWord",
     "common_clock",
     "read",

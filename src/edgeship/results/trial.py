@@ -291,6 +291,29 @@ def common_clock(latencies: Iterable[Latency | None], setting: ClockSetting = "a
     return "device" if clocks == {"device"} else "wall"
 
 
+class Turns(Result):
+    """Engines timed turn by turn; tuples are in the order of ``names``."""
+
+    names: tuple[str, ...]
+    median_ms: tuple[float, ...]
+    """Over the rounds."""
+    fastest: str
+    ratio: tuple[float, ...]
+    """Time over the fastest one's: the median of the rounds' ratios."""
+    ratio_low: tuple[float, ...]
+    ratio_high: tuple[float, ...]
+    """Interval of the ratio, by resampling whole rounds: equal engines are told apart in at most 5 % of comparisons."""
+    rounds_ms: tuple[tuple[float, ...], ...]
+    """[rounds, engines]: medians of each engine's two blocks of a round."""
+    clock: Clock = "wall"
+    machine: MachineLoad = MachineLoad()
+    seconds: float = 0.0
+
+    def median_of(self, name: str) -> float | None:
+        """An engine's median in milliseconds; None where it took no turn."""
+        return self.median_ms[self.names.index(name)] if name in self.names else None
+
+
 class Evaluated(Result):
     """Task metrics of one engine over the evaluation images."""
 

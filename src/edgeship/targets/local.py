@@ -8,14 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from edgeship.errors import EdgeshipError, StageError
+from edgeship.errors import EdgeshipError, EngineError, StageError
 from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
-from edgeship.results import Audit, Build, Consistency, Failure, Latency, Trial, read, trial_folder
+from edgeship.results import Audit, Build, Consistency, Failure, Latency, Trial, Turns, read, trial_folder
 from edgeship.results.trial_folder import AUDIT, BUILD, CONSISTENCY, LATENCY
 from edgeship.targets import wire
 from edgeship.text import line
@@ -27,6 +28,7 @@ KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 TAIL_CHARS = 20_000
 START = "import sys; sys.path[:] = sys.argv.pop(1).splitlines(); from edgeship.cli import main; main()"
 """What a trial process runs. It imports from where this process does, never from the folder it happens to be in."""
+START_TURNS = START.partition("from edgeship")[0] + "from edgeship.trial.turns import main; main(sys.argv[1:])"
 
 
 @dataclass
@@ -118,6 +120,27 @@ def _listen(stream: IO[str], progress: Progress) -> tuple[EdgeshipError | None, 
         last = step if step in STEPS else last
         wire.pass_on(message, progress)
     return error, last
+
+
+def take_turns(folders: Sequence[Path], out: Path) -> Turns:
+    """Time the engines of finished trials turn by turn, in a process of its own.
+
+    Args:
+        folders: Of the trials; the first one's spec says how long.
+        out: Where the process writes its result.
+
+    Raises:
+        EngineError: An engine does not open or run, or the process died.
+    """
+    python = [sys.executable, "-c", START_TURNS, "\n".join(filter(None, sys.path))]
+    places = [str(path.resolve()) for path in (out, *folders)]
+    done = subprocess.run([*python, *places], capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0:
+        raise EngineError(
+            f"the engines could not be timed turn by turn: {last_line(done.stderr) or f'exit code {done.returncode}'}",
+            do="run ship again; if it stays, build the candidates again",
+        )
+    return read(Turns, out)
 
 
 def _drain(stream: IO[str], tail: list[str]) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _Z95, _Z99 = 1.959963984540054, 2.5758293035489004
 BLOCKS = 24
 """Blocks of successive calls, where calls that follow one another are not taken as independent."""
-TAIL_PATIENCE = 10
+TAIL_PATIENCE = 5
 """How many times ``benchmark.max_s`` a gated p90 or p99 may take where it needs more calls than the median."""
 _MEASURES = ("wall_ms", "device_ms", "upload_ms", "download_ms")
 

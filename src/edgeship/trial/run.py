@@ -230,7 +230,7 @@ def _measured(place: _Place, trial: Trial) -> Trial:
 def _consistency(place: _Place, runner: Runner, built: Build) -> Consistency:
     spec = place.spec
     asked = Asked(spec.candidate.precision, built_batch(spec, built), timed_batch(spec, built), spec.target.tf32)
-    frames = several(_frames(place, built))
+    frames = several(frames_of(place.folder, place.spec, built))
     return place.once(
         trial_folder.CONSISTENCY, Consistency, lambda: audit_consistency(runner, frames, asked, place.progress)
     )
@@ -242,7 +242,7 @@ def _latency(place: _Place, settings: Benchmark, runner: Runner, built: Build, l
     batch = timed_batch(place.spec, built)
 
     def measure() -> Latency:
-        feeds = batch_of(_frames(place, built), built.inputs, batch)
+        feeds = batch_of(frames_of(place.folder, place.spec, built), built.inputs, batch)
         latency = benchmark(
             runner, feeds, settings, folder=place.folder, progress=place.progress, gated=place.spec.gated
         )
@@ -274,13 +274,13 @@ def _evaluation(place: _Place, runner: Runner, built: Build) -> Evaluated | None
     )
 
 
-def _frames(place: _Place, built: Build) -> dict[str, Array]:
+def frames_of(folder: Path, spec: TrialSpec, built: Build) -> dict[str, Array]:
     """The spec's frames, or seeded noise of the profile's shapes: enough for time, never for accuracy."""
-    if place.spec.frames is not None:
-        with np.load(place.folder / place.spec.frames.path, allow_pickle=False) as stored:
+    if spec.frames is not None:
+        with np.load(folder / spec.frames.path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     best = {name: profile[1] for name, profile in built.profiles.items()}
-    return noise(built.inputs, full_shapes(built.inputs, built_batch(place.spec, built).opt, best))
+    return noise(built.inputs, full_shapes(built.inputs, built_batch(spec, built).opt, best))
 
 
 def built_batch(spec: TrialSpec, built: Build) -> Batch:
@@ -302,7 +302,7 @@ def _outputs(place: _Place, runner: Runner, built: Build) -> Artifact | None:
     """Run the spec's frames in the smallest batches of the profile; keep the first batch as the known answer."""
     if place.spec.frames is None:
         return None
-    frames = _frames(place, built)
+    frames = frames_of(place.folder, place.spec, built)
     rows = max((array.shape[0] for array in frames.values() if array.ndim), default=1)
     fixed = [info.shape[0] for info in built.inputs if info.shape and isinstance(info.shape[0], int)]
     step = fixed[0] if fixed and isinstance(fixed[0], int) else built_batch(place.spec, built).min

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from edgeship.data.reference import importable
 from edgeship.errors import (
     ArtifactError,
     DataError,
+    EngineError,
     EngineMismatch,
     MissingExtra,
     StageError,
@@ -29,9 +31,10 @@ from edgeship.errors import (
 from edgeship.files import lock, sha256_file
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import require_measured
-from edgeship.results import Artifact, Build, Failure, Trial, TrialSpec, read, write
+from edgeship.results import Artifact, Build, Failure, Trial, TrialSpec, read, trial_folder, write
 from edgeship.targets import local, supervisor, wire
 from edgeship.trial.run import STEPS, run_trial
+from edgeship.trial.turns import MIN_ROUNDS
 from vehicle_support import Ground, ground, make_trial
 
 PRODUCTS = ("build.json", "audit.json", "latency.json", "evaluation.json", "trial.json")
@@ -365,3 +368,18 @@ def test_a_device_too_full_to_note_an_error_ends_the_trial_after_one_attempt(mad
         agent.stdin.close()
     assert isinstance(told, StorageError), told
     assert "the device has no space left" in str(told)
+
+
+def test_finished_trials_take_turns_in_a_process_of_their_own(done: Path, made: Ground, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(done, other)
+    for place in (trial_folder.SPEC, trial_folder.TRIAL):
+        content = json.loads((other / place).read_text())
+        content["candidate"]["name"] = "twin"
+        (other / place).write_text(json.dumps(content))
+    found = local.take_turns([done, other], tmp_path / "turns.json")
+    assert found.names[1] == "twin" and len(found.rounds_ms) >= MIN_ROUNDS
+    assert all(value > 0 for row in found.rounds_ms for value in row)
+    (other / "engine.onnx").write_bytes(b"changed")
+    with pytest.raises(EngineError, match=r"could not be timed turn by turn.*"):
+        local.take_turns([done, other], tmp_path / "again.json")

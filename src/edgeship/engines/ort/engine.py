@@ -110,7 +110,8 @@ def misfits(built: Identity, device: str) -> list[str]:
         found.append(f"optimized on {built.platform}, this is {here.platform}")
     if here.compute_capability and built.device != here.device:
         found.append(f"optimized for {built.device!r}, this is {here.device!r}")
-    found += _missing_instructions(built, here)
+    if device == "cpu":
+        found += _missing_instructions(built, here)
     if built.compute_capability != here.compute_capability:
         found.append(
             f"optimized for compute capability {built.compute_capability or 'none (CPU)'}, "
