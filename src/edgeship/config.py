@@ -335,7 +335,7 @@ class Gate(Section):
     min_agreement: Fraction | None = None
     max_engine_mib: Positive | None = None
     max_memory_mib: Positive | None = None
-    min_achieved: Fraction = 0.9
+    min_achieved: Fraction = 0.8
     """Share of the arithmetic (multiply-accumulates of convolutions and matrix products outside the kept ones) that
     must really run in the asked-for precision."""
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95
