@@ -93,6 +93,8 @@ class Model(Section):
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the callable."""
     opset: Annotated[int, Field(ge=18)] = 18
+    free_batch: bool = False
+    """Where the graph declares a dynamic batch and Reshapes inside hold one size: let them keep the given batch."""
 
 
 class Preprocess(Section):
