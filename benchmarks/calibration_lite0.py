@@ -92,7 +92,7 @@ def _export(folder: Path) -> Path:
     from edgeship.prepare.slim import slim
 
     inputs = {"images": {"shape": ["batch", 3, *SIZE]}}
-    made = export(Model.model_validate({"source": "model:build", "inputs": inputs}), EXAMPLE, folder)
+    made = export(Model.model_validate({"source": "model:build", "inputs": inputs}), EXAMPLE, folder / "model.onnx")
     slim(folder / made.model.path, folder / "slim.onnx")
     return folder / "slim.onnx"
 

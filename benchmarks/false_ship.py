@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from situations import SITUATIONS
 
 from edgeship.config import Gate
 from edgeship.decide.gate import judge
@@ -370,6 +371,12 @@ def run(evaluations: int, seed: int, kinds: Sequence[str], workers: int) -> dict
     sizes = [min(TASK, evaluations - start) for start in range(0, evaluations, TASK)]
     spawned = iter(np.random.SeedSequence(seed).spawn(10_000))
     with ProcessPoolExecutor(workers) as pool:
+        judged = [
+            (place, at, [(size, pool.submit(situation, place, at, size, next(spawned))) for size in sizes])
+            for place in range(len(SITUATIONS))
+            for at in ("false", "right")
+            if "situations" in kinds and (at == "false" or SITUATIONS[place].power is not None)
+        ]
         waiting = [
             (row, {name: [(size, pool.submit(passing, row, name, factor, size, next(spawned))) for size in sizes]
                    for name, factor in FACTORS})
@@ -393,6 +400,12 @@ def run(evaluations: int, seed: int, kinds: Sequence[str], workers: int) -> dict
                 f"   {'ok' if kept else 'TOO OFTEN'}",
                 flush=True,
             )
+        if judged:
+            found["situations"] = {}
+        for place, at, parts in judged:
+            rate = sum(size * task.result() for size, task in parts) / evaluations
+            found["situations"].setdefault(SITUATIONS[place].name, {})[at] = rate
+            print(f"{SITUATIONS[place].name:<55} {at:>6} {rate:>9.4f}", flush=True)
         if "ap" in kinds:
             found["ap_true_drops"] = {name: scenes(name).drop for name in AP_NOISE}
         if calls:
@@ -405,7 +418,15 @@ def run(evaluations: int, seed: int, kinds: Sequence[str], workers: int) -> dict
     return found
 
 
-KINDS = ("exact", "mean", "miou", "ap", "latency")
+def situation(place: int, at: str, evaluations: int, seed: np.random.SeedSequence) -> float:
+    """Share of SHIP in one situation, where it is false or where it is right."""
+    row, random = SITUATIONS[place], np.random.default_rng(seed)
+    drop = row.drop if at == "false" else row.power
+    assert drop is not None
+    return sum(row.draw(random, drop) for _ in range(evaluations)) / evaluations
+
+
+KINDS = ("exact", "mean", "miou", "ap", "latency", "situations")
 
 
 def main() -> None:

@@ -119,7 +119,7 @@ def models(work: Path) -> dict[str, Any]:
     )
     taken = {}
     begin = time.perf_counter()
-    exported = export(model, work / "source", work)
+    exported = export(model, work / "source", work / "model.onnx")
     taken["export_s"] = time.perf_counter() - begin
     begin = time.perf_counter()
     slimmed = slim(work / exported.model.path, work / "fp32.onnx")

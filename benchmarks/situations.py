@@ -41,7 +41,7 @@ def evaluated(name: str, records: Records, metric: str = "") -> Measured:
 
 def ships(gate: Gate, reference: Records, *candidates: Records) -> bool:
     """Whether the gate says SHIP."""
-    metric = next(iter(gate.max_drop), "")
+    metric = next(iter({**gate.max_drop, **gate.min}), "")
     items = [evaluated(f"int8-{k}", records, metric) for k, records in enumerate(candidates)]
     return judge(gate, items, evaluated("reference", reference, metric)).verdict == "SHIP"
 

@@ -37,6 +37,7 @@ precision = 0.9
 latency_p99_ms = 5000.0
 max_drop = { top1 = 0.5 }
 confidence = 0
+accept_low_confidence = true
 """
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit"]
+Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit", "as-given"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
 TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
 Arithmetic = Literal["exact", "reduced-range"]
@@ -93,6 +93,8 @@ class Model(Section):
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the callable."""
     opset: Annotated[int, Field(ge=18)] = 18
+    free_batch: bool = False
+    """Where the graph declares a dynamic batch and Reshapes inside hold one size: let them keep the given batch."""
 
 
 class Preprocess(Section):
@@ -280,6 +282,8 @@ class Candidates(Section):
     """The precision plans to try."""
 
     precisions: tuple[Precision, ...] = ("fp32", "int8")
+    """fp32 | fp16 | int8 | int8-fp16 | int8-fp32 | fp8 | implicit; or ``as-given`` alone, for a model that is quantized
+    already."""
     search: bool = False
     """Look for the fastest mixed-precision engine that passes. Without it a search begins only when INT8 loses too much
     and every more precise candidate is too slow."""
@@ -333,7 +337,7 @@ class Gate(Section):
     min_agreement: Fraction | None = None
     max_engine_mib: Positive | None = None
     max_memory_mib: Positive | None = None
-    min_achieved: Fraction = 0.9
+    min_achieved: Fraction = 0.8
     """Share of the arithmetic (multiply-accumulates of convolutions and matrix products outside the kept ones) that
     must really run in the asked-for precision."""
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.95

@@ -10,10 +10,12 @@ import pytest
 
 import report_samples as samples
 from browser_support import Page, browser
+from edgeship.decide.finished_run import FinishedRun, open_run
 from edgeship.decide.report import write_report
+from made_trials import finished_run, measured, records
 
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SIZES = {"desk": (1280, 900), "tablet": (800, 1100), "phone": (390, 844)}
+SIZES = {"wide": (1400, 900), "desk": (1280, 900), "tablet": (800, 1100), "phone": (390, 844)}
 
 pytestmark = [
     pytest.mark.slow,
@@ -68,6 +70,24 @@ CROSSING = """
   return found;
 })()
 """
+ON_DASHES = """
+(() => {
+  const found = [];
+  for (const chart of document.querySelectorAll("svg.chart")) {
+    if (!chart.getBoundingClientRect().width) continue;
+    for (const line of chart.querySelectorAll("line.limit, line.zero")) {
+      const a = line.getBoundingClientRect();
+      for (const text of chart.querySelectorAll("text.note")) {
+        const b = text.getBoundingClientRect();
+        const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (wide >= 0 && high >= 0) found.push([text.textContent, wide, high]);
+      }
+    }
+  }
+  return found;
+})()
+"""
 SMALL = """
 [...document.querySelectorAll("main text")]
   .filter((node) => node.getBoundingClientRect().height && !node.closest(".photo"))
@@ -83,12 +103,19 @@ def page() -> Iterator[Page]:
         yield opened
 
 
+def classes(folder: Path) -> FinishedRun:
+    """A classification that nothing passes."""
+    items = (measured(arrays=records(3)), measured("fp32", precision="fp32", ms=4.0))
+    return open_run(finished_run(folder, *items, gate={"latency_p50_ms": 1.5, "max_drop": {"top1": 0.001}}))
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
     made = {
         "rich": samples.rich(folder / "rich", candidates=8),
         "single": samples.single(folder / "single"),
+        "classes": classes(folder / "classes"),
         "bare": samples.bare(folder / "bare"),
     }
     for name, run in made.items():
@@ -96,7 +123,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.html" for name in made}
 
 
-@pytest.fixture(params=["rich", "single", "bare"])
+@pytest.fixture(params=["rich", "single", "bare", "classes"])
 def report(request: pytest.FixtureRequest, reports: dict[str, Path]) -> Path:
     return reports[request.param]
 
@@ -130,6 +157,7 @@ def test_it_fits_the_screen(page: Page, report: Path, size: str) -> None:
     page.open(report)
     assert page.run("document.documentElement.scrollWidth") == width
     assert page.run(CROSSING) == []
+    assert page.run(ON_DASHES) == []
     small = page.run(SMALL)
     assert small == []
 
@@ -158,6 +186,40 @@ def test_a_column_sorts_and_says_so(page: Page, reports: dict[str, Path]) -> Non
         values = [float(value) for value in page.run(column) if value not in (None, "")]
         assert len(values) == 8
         assert values == sorted(values, reverse=direction == "descending")
+
+
+def test_the_gallery_shows_what_is_chosen(page: Page, reports: dict[str, Path]) -> None:
+    page.show(*SIZES["desk"])
+    page.open(reports["rich"])
+    shown = "[...document.querySelector('.filtered').querySelectorAll('.pair')].filter((it) => it.offsetParent).length"
+    choose = (
+        "(() => {{ const it = document.querySelector('select[data-filter={}]'); it.value = {}; "
+        "it.dispatchEvent(new Event('change')); }})()"
+    )
+    page.complaints.clear()
+    assert page.run(shown) == 5
+    page.run(choose.format("change", '"worse"'))
+    assert page.run(shown) == 2
+    page.run(choose.format("class", '"person"'))
+    assert page.run(shown) == 1
+    assert page.run("document.querySelector('.filters output').textContent") == "1 of 5 shown"
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    assert page.run(shown) == 5
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert page.run(shown) == 1
+    page.run(choose.format("change", '""'))
+    page.run(choose.format("class", '""'))
+    assert page.run(shown) == 5 and page.complaints == []
+
+
+def test_no_heading_ends_a_page_of_paper(page: Page, reports: dict[str, Path]) -> None:
+    page.show(*SIZES["desk"], media="print")
+    page.open(reports["rich"])
+    rule = "[...document.querySelectorAll('{}')].every((it) => getComputedStyle(it).{} === 'avoid')"
+    for what in ("h2", "h3", ".lead", "summary", "main thead"):
+        assert page.run(rule.format(what, "breakAfter")), what
+    for what in (".pair", "tbody tr", ".figure", "main p"):
+        assert page.run(rule.format(what, "breakInside")), what
 
 
 def test_paper_shows_what_is_folded(page: Page, reports: dict[str, Path], tmp_path: Path) -> None:

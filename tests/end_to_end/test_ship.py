@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,58 @@ def test_a_run_writes_everything_that_the_verdict_rests_on(shipped: Project) -> 
     told = json.loads((shipped.out / "bundle" / "evidence" / "result.json").read_text())
     assert told == result
     assert str(shipped.folder) not in json.dumps(told["config"])
+
+
+def test_a_bundle_is_made_again_elsewhere_and_names_nothing_of_the_workstation(
+    shipped: Project, tmp_path: Path, edgeship: Edgeship
+) -> None:
+    """Two runs in two places: the same files and the same bytes, apart from the engine and what was timed."""
+    other = make_project(tmp_path / "elsewhere" / shipped.folder.name)
+    other.change("latency_p99_ms", "throughput_min = 0.001\nlatency_p99_ms")
+    assert edgeship("ship", other.config).code == 0
+    one, two = shipped.out / "bundle", other.out / "bundle"
+    made, again = (json.loads((place / "manifest.json").read_text()) for place in (one, two))
+    chosen = made["candidate"]["name"] == again["candidate"]["name"]
+    timed = ("/trial.json", "/latency.npz", "evidence/report.html", "evidence/result.json", "evidence/summary.md")
+    differ = {
+        name
+        for name in made["files"].keys() & again["files"].keys()
+        if made["files"][name]["sha256"] != again["files"][name]["sha256"]
+    }
+    untimed = {name for name in differ if not name.endswith(timed)}
+    assert not untimed or not chosen, untimed
+    for place, project in ((one, shipped), (two, other)):
+        for path in (item for item in place.rglob("*") if item.suffix in (".json", ".html", ".md")):
+            text = path.read_text()
+            for word in (str(project.folder), str(Path.home()), f'"{platform.node()}"'):
+                assert word not in text, (path, word)
+
+
+def test_a_model_that_is_quantized_already_ships_as_given(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
+    """Its Q/DQ graph is built with its own scales; fp32 and int8 of it are refused before anything is measured."""
+    made = make_project(tmp_path / "project")
+    graphs = [path for path in shipped.out.rglob("model.onnx") if path.parent.name.startswith("quantize")]
+    shutil.copyfile(graphs[0], made.folder / "given.onnx")
+    text = made.config.read_text()
+    start, end = text.index("[model]"), text.index("[preprocess]")
+    made.config.write_text(text[:start] + '[model]\nsource = "given.onnx"\n\n' + text[end:])
+    refused = edgeship("ship", made.config)
+    assert refused.code == 2
+    assert "quantized already" in refused.err + refused.out
+    made.change('precisions = ["fp32", "int8"]', 'precisions = ["as-given"]')
+    assert edgeship("ship", made.config).code in (0, 3)
+    (trial,) = made.result()["trials"]
+    assert trial["candidate"] == "as-given"
+    assert trial["audit"]["achieved"] > 0.9
+    scales = {
+        tensor.name: tensor.SerializeToString()
+        for tensor in onnx.load(graphs[0]).graph.initializer
+        if tensor.name.endswith("_scale")
+    }
+    built = onnx.load(made.out / trial["folder"] / "model.onnx")
+    kept = {tensor.SerializeToString() for tensor in built.graph.initializer}
+    assert scales
+    assert set(scales.values()) <= kept
 
 
 def test_no_field_of_the_report_stays_unset(tmp_path: Path, edgeship: Edgeship) -> None:

@@ -62,7 +62,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         folder = tmp_path_factory.mktemp(f"{name}-{'dynamic' if dynamic else 'fixed'}")
         axis = "batch" if dynamic else 2
         model = Model(source=f"architectures:{name}", inputs={"images": InputSpec(shape=(axis, 3, 64, 64))})
-        export.export(model, HERE, folder)
+        export.export(model, HERE, folder / "model.onnx")
         plain = folder / "fp32.onnx"
         slim.slim(folder / "model.onnx", plain)
         seen = frames(2)

@@ -24,7 +24,7 @@ CUDA0 = Parity(device="cuda:0")
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
-    export(SETTINGS, HERE, folder)
+    export(SETTINGS, HERE, folder / "model.onnx")
     slim(folder / "model.onnx", folder / "slim.onnx")
     proto = onnx.load(folder / "slim.onnx")
     weight = next(item for item in proto.graph.initializer if item.name == "head.weight")

@@ -64,7 +64,7 @@ def draw(chart: Scatter, width: int, height: int, kind: str) -> Markup:
     parts = [*_allowed(chart, frame, x, y), *_axes(chart, frame, x, y, narrow=width < 500)]
     taken = [_around(x(point.latency), y(point.metric), 8) for point in chart.points]
     taken += [_whisker(point, x, y) for point in chart.points if point.interval is not None]
-    for shapes, rect in _lines(chart, frame, x, y, tuple(taken)):
+    for shapes, rect in _lines(chart, frame, x, y, (*taken, *_drawn(chart, frame, x, y))):
         parts += shapes
         taken.append(rect)
     taken += [_Rect(frame.x0, y(at) - 1, frame.x1, y(at) + 1) for at, _ in filter(None, (chart.reference, chart.floor))]
@@ -119,6 +119,15 @@ def _axes(chart: Scatter, frame: _Rect, x: Scale, y: Scale, *, narrow: bool) -> 
     yield text(4, 14, chart.y_title, class_="title")
 
 
+def _drawn(chart: Scatter, frame: _Rect, x: Scale, y: Scale) -> Iterator[_Rect]:
+    """Where the lines of the gate and of the reference run: no label crosses one."""
+    if chart.budget is not None and x.holds(chart.budget[0]):
+        yield _Rect(x(chart.budget[0]) - 2, frame.y0, x(chart.budget[0]) + 2, frame.y1)
+    for pair in (chart.reference, chart.floor):
+        if pair is not None and y.holds(pair[0]):
+            yield _Rect(frame.x0, y(pair[0]) - 1, frame.x1, y(pair[0]) + 1)
+
+
 def _lines(
     chart: Scatter, frame: _Rect, x: Scale, y: Scale, taken: Sequence[_Rect]
 ) -> Iterator[tuple[list[Markup], _Rect]]:
@@ -143,7 +152,10 @@ def _lines(
         up = kind == "zero"
         top = place - 19 if up else place + 4
         wide = len(pair[1]) * LETTER
-        starts = (frame.x0 + 6, frame.x1 - wide - 2, (frame.x0 + frame.x1 - wide) / 2)
+        starts = [frame.x0 + 6, frame.x1 - wide - 2, (frame.x0 + frame.x1 - wide) / 2]
+        if chart.budget is not None and x.holds(chart.budget[0]):
+            edge = x(chart.budget[0])
+            starts += [start for start in (edge + 8, edge - wide - 8) if frame.x0 < start < frame.x1 - wide]
         rects = [_Rect(start - 2, top, start + wide + 2, top + LINE) for start in starts]
         rect = next((rect for rect in rects if not any(rect.meets(other) for other in taken)), rects[0])
         shapes = [line(frame.x0, place, frame.x1, place, class_=kind)]

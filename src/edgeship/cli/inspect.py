@@ -41,7 +41,7 @@ def preflight(
 
     emit(result, as_json=as_json, lines=lines)
     if result.errors:
-        raise typer.Exit(4)
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -39,23 +39,18 @@ def export(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """PyTorch to ONNX, with the real tensor names read back."""
-    import tempfile
-
-    from edgeship.files import write_bytes
     from edgeship.prepare.export import export as run
 
     settings = _model_settings(source, inputs, weights, opset)
-    with tempfile.TemporaryDirectory() as folder:
-        with working("exporting", quiet=as_json):
-            result = run(settings, Path.cwd(), Path(folder))
-        write_bytes(out, (Path(folder) / result.model.path).read_bytes())
-    result = result.model_copy(update={"model": result.model.model_copy(update={"path": out.name})})
+    with working("exporting", quiet=as_json):
+        result = run(settings, Path.cwd(), out)
 
     def lines() -> Lines:
         yield f"wrote {out}: {result.nodes} nodes, opset {result.opset}, {result.parameters:,} parameters"
         yield from _tensors(result)
         for ours, theirs in result.renamed.items():
             yield f"  note: the exporter renamed {ours} to {theirs}; use {theirs} downstream"
+        yield from (f"  note: {note}" for note in result.notes)
 
     emit(result, as_json=as_json, lines=lines)
 
@@ -70,20 +65,31 @@ def _tensors(result: Exported | Slimmed) -> Lines:
 def slim(
     model: Path = typer.Argument(help="The ONNX file."),
     out: Path = typer.Option(Path("slim.onnx"), "--out", "-o", help="The file to write."),
+    npz: Path | None = typer.Option(
+        None, help="Real inputs to compare on, one array for each input; default: seeded noise."
+    ),
+    free_batch: bool = typer.Option(
+        False,
+        "--free-batch",
+        help="Let Reshapes that hold one batch keep the one they are given, checked by row.",
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Simplify an ONNX graph with onnxslim, checked before and after."""
+    """Simplify an ONNX graph with onnxslim, checked before and after. Graphs below opset 18 are converted to it."""
+    from edgeship.data.npz import open_npz
+    from edgeship.prepare.inputs import Known
+    from edgeship.prepare.slim import Options
     from edgeship.prepare.slim import slim as run
 
+    known = Known(feeds=open_npz(npz) if npz is not None else None)
     with working("simplifying", quiet=as_json):
-        result = run(model, out)
+        result = run(model, out, Options(known, free_batch))
 
     def lines() -> Lines:
-        yield (
-            f"wrote {out}: {result.nodes_before} → {result.nodes_after} nodes, "
-            f"answers equal within {result.max_difference or 0:.1e}"
-        )
+        same = "unchanged" if result.max_difference is None else f"answers equal within {result.max_difference:.1e}"
+        yield f"wrote {out}: {result.nodes_before} → {result.nodes_after} nodes, {same}"
         yield from _tensors(result)
+        yield from (f"  note: {note}" for note in result.notes)
 
     emit(result, as_json=as_json, lines=lines)
 

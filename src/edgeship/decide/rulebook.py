@@ -22,6 +22,7 @@ P90 = "latency_p90_ms"
 P99 = "latency_p99_ms"
 AGREEMENT = "min_agreement"
 TRIAL = "trial"
+REFERENCE = "reference"
 MIN = "min"
 CRITICAL_MIN = "critical_min"
 EMPTY = "gate"
@@ -44,7 +45,7 @@ _FAMILIES = (
     Family(
         "throughput_min", "Throughput", "speed", unit="images/s", higher_is_better=True, judge=rules.throughput
     ),
-    Family("reference", "The reference", "state", judge=rules.reference),
+    Family(REFERENCE, "The reference", "state", judge=rules.reference),
     Family(MIN, "{} by itself", "accuracy", "level", higher_is_better=True, judge=rules.floors),
     Family(CRITICAL_MIN, "Critical class {} by itself", "accuracy", "level", higher_is_better=True, judge=rules.floors),
     Family(MAX_DROP, "Drop of {}", "accuracy", "drop", judge=rules.drops),

@@ -123,6 +123,9 @@ def speedup(family: Family, case: Case) -> Iterator[Rule]:
         reason = f"{said}, but {distrust}"
     elif measured < limit - SLACK:
         outcome, reason = "fail", f"{said}, {limit:g} is asked for"
+        if paired is not None and case.turns is not None and case.turns.machine.busy:
+            outcome = "inconclusive"
+            reason = f"{reason}, but the machine was busy while they took turns: {case.turns.machine.busy}"
     elif bound < limit - SLACK:
         reason = (
             f"{said}, but at {percent(gate.confidence)} confidence only {bound:.2f} is sure and {limit:g} is asked for"

@@ -29,6 +29,8 @@ NUISANCE = 0.001
 """Share of alpha-type error given to the confidence set of the nuisance parameter (Berger and Boos 1994)."""
 GRID = 17
 """Values of the nuisance parameter that are searched for the largest p-value."""
+FEW_IMAGES = 1000
+"""Up to so many, advice is as fine as the exact test; beyond, within three in a hundred."""
 MOST_IMAGES = 10_000_000
 """No advice asks for more labelled images than this."""
 SMALL_SAMPLE = 1.5
@@ -166,25 +168,37 @@ def paired_interval(lost: int, gained: int, n: int, confidence: float) -> Interv
     return Interval((lost - gained) / n, lower, paired_upper(lost, gained, n, confidence))
 
 
+@lru_cache(maxsize=4096)
 def paired_images_needed(lost: int, gained: int, n: int, limit: float, confidence: float) -> int | None:
     """About how many more examples would bring the exact bound within ``limit`` if the rates stay; None: none would.
 
-    The first guess is the normal approximation; the test that decides then says whether it is enough.
+    The score test, which is quick, gives the first guess; the exact test, which decides, has the last word.
     """
     estimate = (lost - gained) / n if n else 0.0
     if estimate >= limit or limit <= 0 or n == 0:
         return None
-    spread = math.sqrt(max((lost + gained + 1) / (n + 1) - estimate**2, 0.0))
-    needed = (normal_quantile(confidence) * spread / (limit - estimate)) ** 2
-    high = low = max(n, math.floor(max(needed, unseen_images(limit, confidence)) * 0.7))
-    while high < MOST_IMAGES and not _enough(lost / n, gained / n, high, limit, confidence):
-        low, high = high, math.ceil(high * 1.3) + 1
+    rates = lost / n, gained / n
+    low, high = n, n * 2
+    while high < MOST_IMAGES and not _scored(*rates, high, limit, confidence):
+        low, high = high, high * 2
     if high >= MOST_IMAGES:
         return None
-    while high - low > 1 + (high - n) // 50:
+    while high - low > 1 + (high - n) // 100:
         middle = (low + high) // 2
-        low, high = (low, middle) if _enough(lost / n, gained / n, middle, limit, confidence) else (middle, high)
+        low, high = (low, middle) if _scored(*rates, middle, limit, confidence) else (middle, high)
+    low = n
+    while high < MOST_IMAGES and not _enough(*rates, high, limit, confidence):
+        low, high = high, math.ceil(high * 1.03) + 1
+    while high < FEW_IMAGES and high - low > 1 + (high - n) // 50:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _enough(*rates, middle, limit, confidence) else (middle, high)
     return more(high, n)
+
+
+def _scored(lost: float, gained: float, n: int, limit: float, confidence: float) -> bool:
+    """As :func:`_enough` by the score test, and enough images to rule out what none of them shows."""
+    statistic = float(score_statistic(lost * n, gained * n, n, limit))
+    return statistic <= normal_quantile(1 - confidence) and n >= unseen_images(limit, confidence)
 
 
 def _enough(lost: float, gained: float, n: int, limit: float, confidence: float) -> bool:

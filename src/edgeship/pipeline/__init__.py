@@ -21,7 +21,7 @@ from edgeship.pipeline.decide import PUBLISH, RESULT, decide, forget
 from edgeship.pipeline.each_target import each_target
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.planned import Planned, planned_names, remember_times, times
-from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PREFLIGHT, SLIM
+from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PRECISIONS, PREFLIGHT, SLIM
 from edgeship.pipeline.report import REPORT
 from edgeship.pipeline.search import search_if_needed
 from edgeship.pipeline.stages import Run, Stage, Workflow, WouldRun, execute
@@ -34,6 +34,7 @@ WORKFLOW: Workflow = (
     CHECK,  # the data and the names in the rules, before anything long begins
     EXPORT,  # PyTorch → ONNX
     SLIM,  # simplified, and checked to be the same
+    PRECISIONS,  # a quantized model is neither called FP32 nor quantized twice
     LOOK,  # what the reference answers on a few labelled images, and what looks wrong
     PREFLIGHT,  # what TensorRT's parser says about every node
     FRAMES,  # a few real frames, for all that follows

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgeship.bundle.manifest import CalibrationProvenance
-from edgeship.bundle.write import Contents, write
+from edgeship.bundle.write import Contents
+from edgeship.bundle.write import write as write_bundle
+from edgeship.config import Config
+from edgeship.decide.finished_run import FinishedRun
+from edgeship.decide.report import write_report, write_summary
 from edgeship.files import storage_errors
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import needs_calibration
-from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, draft, title
+from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, title
 from edgeship.pipeline.environment import PACKAGES
 from edgeship.pipeline.prepare import EXPORT
 from edgeship.pipeline.stages import Run, Stage, Step, versions
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
-from edgeship.results import Artifact, Result
+from edgeship.results import Artifact, Result, RunResult, write
 from edgeship.results.seal import read_seal
 
 
@@ -26,7 +32,7 @@ def write_bundles(run: Run) -> None:
     places = bundle_places(run)
     for trials in run.targets:
         if trials.name in places:
-            write(contents(run, trials), places[trials.name])
+            write_bundle(contents(run, trials), places[trials.name])
     remove_bundles(run.folder, set(places.values()))
 
 
@@ -80,12 +86,36 @@ def evidence_key(run: Run) -> Any:
 
 
 def keep_evidence(run: Run, folder: Path) -> Evidence:
-    """Copy result and report: equal runs then give equal bundles, with the times of the first."""
-    sources = {name: run.folder / name for name in EVIDENCE_FILES} | {RESULT_FILE: draft(run)}
-    with storage_errors(folder):
-        for name, source in sources.items():
-            shutil.copyfile(source, folder / name)
-    return Evidence(files=tuple(Artifact.of(folder / name, folder) for name in sources))
+    """Write result and report as they may leave: equal runs then give equal bundles, with the times of the first."""
+    told = portable(run.result(RESULT), run.config)
+    finished = FinishedRun(told, run.folder, sealed=True)
+    write(told, folder / RESULT_FILE)
+    write_report(finished, folder / "report.html")
+    write_summary(finished, folder / "summary.md")
+    return Evidence(files=tuple(Artifact.of(folder / name, folder) for name in EVIDENCE_FILES))
+
+
+def portable(result: RunResult, config: Config) -> RunResult:
+    """The result without what belongs to one workstation: paths outside the config's folder keep their last part,
+    machines of targets and the user's folders are not named."""
+    names = {str(config.root): ".", str(Path.home()): "~"}
+    names |= {path: Path(path).name for path in _absolute(config.model_dump(mode="json")) if path != "/"}
+    names |= {target.host: "HOST" for target in config.all_targets().values() if target.host is not None}
+    text = result.model_dump_json()
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(json.dumps(name)[1:-1], names[name])
+    return RunResult.model_validate_json(text)
+
+
+def _absolute(value: Any) -> Iterator[str]:
+    """Every absolute path among the values of a config."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _absolute(item)
+    elif isinstance(value, str) and value.startswith("/"):
+        yield value
 
 
 def ships(run: Run) -> bool:

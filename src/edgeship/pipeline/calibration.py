@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeship.config import Evaluation
 from edgeship.data import datasets, rows
-from edgeship.data.frames import FrameChoice, Frames, frames, image_hash, not_comparable, spread
+from edgeship.data.frames import FrameChoice, Frames, frames, image_files, image_hash, not_comparable, spread
+from edgeship.data.loader import Item
+from edgeship.data.rows import Items
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, storage_errors
 from edgeship.pipeline.candidates import candidates, needs_calibration, style_of
-from edgeship.pipeline.frames import data_hash, evaluation_hash, require_calibration
+from edgeship.pipeline.frames import data_hash, require_calibration
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.prepare import calibration_cache
@@ -26,15 +29,16 @@ EVALUATION_FRAMES = 64
 
 
 def calibrate_key(run: Run) -> Any:
-    """The graph, the frames, the preprocessing and the method; evaluation images for clipping and overlap."""
+    """The graph, the frames, the preprocessing and the method; evaluation images for clipping and overlap, whatever
+    their labels say and however many of them are evaluated."""
     settings = run.config.calibration
     source = settings.images or settings.npz
-    evaluation = run.config.evaluation
+    evaluated = run.config.evaluation.images
     target = next(iter(run.config.all_targets().values()))
     return {
         "model": run.result(SLIM).model.sha256,
         "images": data_hash(run, source) if source is not None else None,
-        "evaluation": [evaluation_hash(run), evaluation.task, evaluation.limit],
+        "evaluation": data_hash(run, evaluated) if evaluated is not None else None,
         "preprocess": dump(run.config.preprocess),
         "calibration": settings.model_dump(mode="json", exclude={"images", "npz"}),
         "cache": run.hasher.file(settings.cache) if settings.cache is not None and settings.cache.is_file() else None,
@@ -90,7 +94,7 @@ def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> Cal
     """The options with some of the evaluation images as frames, and the hashes of all."""
     if run.config.evaluation.images is None:
         return options
-    items = rows.without_targets(datasets.open_dataset(run.config.evaluation).items)
+    items = _pictures(run.config.evaluation, run.config.evaluation.images)
     size = chosen.options.batch if isinstance(chosen.inputs[0].shape[0], int) else 1
     some = rows.take(items, spread(len(items), min(EVALUATION_FRAMES, len(items)) // size * size))
     loading = replace(chosen.options, allow_corrupt=EVALUATION_FRAMES)
@@ -100,6 +104,18 @@ def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> Cal
         unchecked += (f"What clips on evaluation images was not checked: {len(items)} are no batch of {size}.",)
     hashes = (run.hasher.file(item.source) if isinstance(item.source, Path) else image_hash(item) for item in items)
     return replace(options, evaluation=clipped, evaluation_hashes=frozenset(hashes), unchecked=unchecked)
+
+
+def _pictures(settings: Evaluation, source: Path) -> Items:
+    """All evaluation images, without what they should show."""
+    if not source.is_dir():
+        return rows.without_targets(datasets.open_dataset(settings.model_copy(update={"limit": None})).items)
+    masks = settings.labels
+    return tuple(
+        Item(path.relative_to(source).as_posix(), path)
+        for path in image_files(source)
+        if masks is None or not path.is_relative_to(masks)
+    )
 
 
 def _adopt(run: Run, source: Path, folder: Path) -> Calibrated:

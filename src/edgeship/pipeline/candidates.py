@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from edgeship.config import Config, Precision, Preprocess, ShapeRange, Target
 from edgeship.data.feeds import full_shapes, known_shapes
+from edgeship.errors import ConfigError
+from edgeship.prepare.inferred_graph import QUANTIZED
 from edgeship.prepare.quantized_tensors import Style
 from edgeship.results import Candidate, TensorInfo
 
@@ -13,7 +17,7 @@ FP32 = Candidate(name="fp32", precision="fp32")
 def candidates(config: Config) -> tuple[Candidate, ...]:
     """The candidates that the config names, in its order."""
     keep = config.quantization.keep
-    kept = {"fp32": (), "fp16": config.candidates.keep_fp32}
+    kept = {"fp32": (), "as-given": (), "fp16": config.candidates.keep_fp32}
     named = [
         Candidate(name=item, precision=item, keep=kept.get(item, keep))
         for item in dict.fromkeys(config.candidates.precisions)
@@ -25,7 +29,38 @@ def candidates(config: Config) -> tuple[Candidate, ...]:
 
 def needs_calibration(candidate: Candidate) -> bool:
     """Whether the candidate rests on INT8 ranges."""
-    return candidate.precision not in ("fp32", "fp16")
+    return candidate.precision not in ("fp32", "fp16", "as-given")
+
+
+def converted(candidate: Candidate) -> bool:
+    """Whether a stage converts the simplified graph for the candidate; else it is built from that graph itself."""
+    return candidate.precision not in ("fp32", "implicit", "as-given")
+
+
+def require_possible(config: Config, operators: Iterable[str], model: str) -> None:
+    """Refuse to quantize a model that is quantized already, or to call it FP32.
+
+    Args:
+        operators: The kinds of nodes in the simplified graph.
+
+    Raises:
+        ConfigError: Names the candidates that cannot be, and the one that can.
+    """
+    found = sorted(QUANTIZED.intersection(operators))
+    asked = [candidate.name for candidate in candidates(config)]
+    if found and (config.candidates.search or asked != ["as-given"]):
+        raise ConfigError(
+            [
+                f"candidates: {', '.join(asked)}: {model} is quantized already (it holds {', '.join(found)}) and is "
+                'neither called FP32 nor quantized twice; write precisions = ["as-given"], search = false'
+            ],
+            where=str(config.file),
+        )
+    if not found and "as-given" in asked:
+        raise ConfigError(
+            [f"candidates.precisions: as-given is for models that are quantized already; {model} is not: write fp32"],
+            where=str(config.file),
+        )
 
 
 def sized(target: Target, inputs: tuple[TensorInfo, ...], preprocess: Preprocess | None) -> Target:
@@ -51,8 +86,11 @@ def sized(target: Target, inputs: tuple[TensorInfo, ...], preprocess: Preprocess
     return target.model_copy(update={"shapes": target.shapes | ranges})
 
 
-def resolved_precision(precision: Precision, target: Target) -> Precision:
-    """``int8`` by the engine's usual companion: FP16 beside it on TensorRT, FP32 on onnxruntime."""
+def resolved_precision(precision: Precision, target: Target, *, half: bool = False) -> Precision:
+    """``int8`` by the engine's usual companion: FP16 beside it on TensorRT, FP32 on onnxruntime; ``as-given`` by the
+    type of its other weights (``half``: FP16)."""
+    if precision == "as-given":
+        return "int8-fp16" if half else "int8-fp32"
     if precision == "int8":
         return "int8-fp32" if target.engine == "onnxruntime" else "int8-fp16"
     return precision

@@ -10,6 +10,7 @@ from edgeship.decide import gate, loaded_trial
 from edgeship.decide.sequence import Spending
 from edgeship.files import storage_errors
 from edgeship.pipeline import looks
+from edgeship.pipeline.diagnose import explained
 from edgeship.pipeline.environment import environment
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.graphs import graph_stage
@@ -65,7 +66,8 @@ def decide_stage(reference: TargetTrials, trials: TargetTrials) -> Stage[Decisio
     def work(run: Run, folder: Path) -> Decision:
         base = loaded_trial.load(reference.folders()[0])
         loaded = [loaded_trial.load(place) for place in trials.folders()]
-        return gate.judge(run.config.gate, loaded, base, spending(run, reference, trials), turns_of(run, trials))
+        decision = gate.judge(run.config.gate, loaded, base, spending(run, reference, trials), turns_of(run, trials))
+        return explained(run, decision, base)
 
     return Stage(f"decide:{trials.name}", Decision, key, work)
 

@@ -12,7 +12,7 @@ from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import FrameChoice, Frames, frames
 from edgeship.errors import DataError
 from edgeship.pipeline.calibration import CALIBRATE, graph_batch
-from edgeship.pipeline.candidates import needs_calibration, resolved_precision
+from edgeship.pipeline.candidates import converted, needs_calibration, resolved_precision
 from edgeship.pipeline.frames import allow_corrupt, frame_source
 from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
@@ -28,7 +28,7 @@ PREVIEW = "preview"
 
 def graph_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Slimmed] | Stage[Quantized]:
     """The stage whose graph a candidate is built from."""
-    if candidate.precision in ("fp32", "implicit"):
+    if not converted(candidate):
         return SLIM
     return quantize_stage(candidate, trials)
 

@@ -12,22 +12,25 @@ from edgeship.data.feeds import batch_of
 from edgeship.data.frames import FrameChoice, frames
 from edgeship.errors import DataError
 from edgeship.files import storage_errors
+from edgeship.pipeline.candidates import require_possible
 from edgeship.pipeline.frames import KNOWN_FRAMES, KnownFrames, allow_corrupt, data_hash, frame_source
-from edgeship.pipeline.stages import Run, Stage, dump, versions
+from edgeship.pipeline.stages import Run, Stage, Step, dump, versions
 from edgeship.pipeline.user_code import source_hashes
 from edgeship.prepare.export import export
 from edgeship.prepare.graph import external_files, read_onnx
+from edgeship.prepare.inputs import Known
+from edgeship.prepare.model import bounds_of
 from edgeship.prepare.parity import Request, parity
 from edgeship.prepare.parity import require as require_equal
 from edgeship.prepare.preflight import preflight
 from edgeship.prepare.preflight import require as require_buildable
-from edgeship.prepare.slim import slim
+from edgeship.prepare.slim import Options, slim
 from edgeship.results import Artifact, Exported, Parity, Preflight, Slimmed
 
 
 def export_key(run: Run) -> Any:
-    """The model settings, the user's source files and what they import, the weights and the exporter's version."""
-    settings = run.config.model
+    """The model settings, input sizes, source files and what they import, weights, the exporter's version."""
+    settings, size, known = run.config.model, run.config.preprocess, _known(run.config)
     files: dict[str, Any] = {}
     source = Path(settings.source)
     if source.suffix in (".onnx", ".pt2"):
@@ -41,23 +44,44 @@ def export_key(run: Run) -> Any:
     return {
         "model": settings.model_dump(mode="json", exclude={"weights", "name", "version"}),
         "files": files,
-        "versions": versions("torch", "onnx", "onnxscript"),
+        "size": [size.size, size.layout, size.input] if size is not None else None,
+        "known": [known.shapes, known.bounds],
+        "versions": versions("torch", "onnx", "onnxscript", "onnxruntime"),
     }
 
 
 def export_work(run: Run, folder: Path) -> Exported:
     """PyTorch → ONNX."""
-    return export(run.config.model, run.config.root, folder)
+    config = run.config
+    return export(config.model, config.root, folder / "model.onnx", config.preprocess, _known(config))
+
+
+def _known(config: Config) -> Known:
+    """What the config tells of the model's inputs: sizes of dynamic axes, and ranges of values."""
+    shapes = {name: given.opt for target in config.all_targets().values() for name, given in target.shapes.items()}
+    return Known(shapes=shapes, bounds=bounds_of(config.model.inputs))
 
 
 def slim_key(run: Run) -> Any:
     """The exported graph and the simplifier's version."""
-    return {"model": run.result(EXPORT).model.sha256, "versions": versions("onnxslim", "onnx")}
+    known = _known(run.config)
+    return {
+        "model": run.result(EXPORT).model.sha256,
+        "known": [known.shapes, known.bounds, run.config.model.free_batch],
+        "versions": versions("onnxslim", "onnx"),
+    }
 
 
 def slim_work(run: Run, folder: Path) -> Slimmed:
     """Simplify and check."""
-    return slim(run.path(EXPORT, "model.onnx"), folder / "model.onnx")
+    return slim(
+        run.path(EXPORT, "model.onnx"), folder / "model.onnx", Options(_known(run.config), run.config.model.free_batch)
+    )
+
+
+def check_precisions(run: Run) -> None:
+    """Refuse candidates that the model cannot have: a quantized one is not quantized twice. Raises ConfigError."""
+    require_possible(run.config, run.result(SLIM).operators, run.config.model.source)
 
 
 def preflight_key(run: Run) -> Any:
@@ -161,6 +185,7 @@ def parity_work(run: Run, folder: Path) -> Parity:
 
 EXPORT = Stage("export", Exported, export_key, export_work)
 SLIM = Stage("slim", Slimmed, slim_key, slim_work)
+PRECISIONS = Step("precisions", check_precisions)
 PREFLIGHT = Stage("preflight", Preflight, preflight_key, preflight_work)
 FRAMES = Stage("frames", KnownFrames, frames_key, frames_work)
 PARITY = Stage("parity", Parity, parity_key, parity_work)

@@ -11,6 +11,7 @@ from edgeship.decide import gate, loaded_trial, rulebook
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.search import SearchOptions, Tried, search
 from edgeship.decide.sequence import Spending
+from edgeship.errors import QuantizeError
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.graphs import PREVIEW, frames_of
 from edgeship.pipeline.prepare import SLIM
@@ -30,7 +31,8 @@ FRAMES = 8
 def called_for(run: Run, trials: TargetTrials, reference: TargetTrials) -> bool:
     """Whether a search is needed though none was asked for: INT8 loses too much and what is more precise is too slow.
 
-    Only what is known to fail counts: a rule that more images could decide is no reason to search.
+    Only what is known to fail counts: a rule that more images could decide is no reason to search. An INT8 graph that
+    was refused for its noise is known to.
     """
     if not any(candidate.precision.startswith("int8") for candidate, _, _ in trials.trials):
         return False
@@ -41,7 +43,10 @@ def called_for(run: Run, trials: TargetTrials, reference: TargetTrials) -> bool:
     low = {candidate.name for candidate, _, _ in trials.trials if candidate.precision.startswith("int8")}
     broken = [(item.candidate in low, rulebook.of(rule.name)) for item in decision.judged for rule in item.rules
               if rule.outcome == "fail"]  # fmt: skip
-    loses = any(is_low and family.quantity == "drop" for is_low, family in broken)
+    loses = any(is_low and family.quantity == "drop" for is_low, family in broken) or any(
+        trial.failure is not None and trial.failure.kind == QuantizeError.__name__ and candidate.name in low
+        for candidate, trial, _ in trials.trials
+    )
     return loses and any(not is_low and family.kind == "speed" for is_low, family in broken)
 
 

@@ -8,10 +8,19 @@ from typing import Any
 
 from edgeship import targets
 from edgeship.config import Config, Target
-from edgeship.errors import DeviceError, EdgeshipError, OutputError, StageError, UserInputError
+from edgeship.engines.onnx_file import weights_are_half
+from edgeship.errors import (
+    DeviceError,
+    EdgeshipError,
+    InconsistentError,
+    ModelError,
+    OutputError,
+    StageError,
+    UserInputError,
+)
 from edgeship.files import storage_errors
 from edgeship.pipeline.calibration import CALIBRATE
-from edgeship.pipeline.candidates import FP32, candidates, resolved_precision, sized
+from edgeship.pipeline.candidates import FP32, candidates, converted, resolved_precision, sized
 from edgeship.pipeline.frames import evaluation_hash
 from edgeship.pipeline.graphs import graph_stage, quantize_stage
 from edgeship.pipeline.prepare import FRAMES, SLIM
@@ -85,7 +94,8 @@ def _conclusive(trial: Trial) -> bool:
 def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) -> TrialSpec:
     config, target = run.config, trials.target
     measured = config.evaluation if config.evaluation.images is not None else None
-    precision = resolved_precision(candidate.precision, target)
+    half = candidate.precision == "as-given" and weights_are_half(run.path(SLIM, MODEL))
+    precision = resolved_precision(candidate.precision, target, half=half)
     return TrialSpec(
         candidate=candidate.model_copy(update={"precision": precision}),
         target_name=trials.name,
@@ -117,7 +127,7 @@ def try_candidates(run: Run, trials: TargetTrials) -> None:
 
 def try_one(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Path]:
     """One candidate's graph and its trials (as many builds as ``gate.rebuilds`` asks for): the trials' folders."""
-    if candidate.precision not in ("fp32", "implicit"):
+    if converted(candidate):
         try:
             execute_one(run, quantize_stage(candidate, trials))
         except UserInputError:
@@ -179,6 +189,7 @@ def require_measured(reference: TargetTrials) -> None:
     Raises:
         OutputError: Its outputs could not be decoded: the decoder or the class names of the config are wrong.
             Afterwards, it is a candidate's fault if its cannot.
+        ModelError: Its answers depend on more than the frame: so does every candidate's.
         StageError: Anything else ended its trial.
     """
     for _, trial, folder in reference.trials:
@@ -187,6 +198,8 @@ def require_measured(reference: TargetTrials) -> None:
             continue
         if failure.kind == OutputError.__name__:
             raise OutputError(failure.message)
+        if failure.kind == InconsistentError.__name__:
+            raise ModelError(f"the model itself, fp32 on {trial.engine}: {failure.message}")
         raise StageError(
             f"the reference, fp32 on {trial.engine} ({trial.device}), could not be measured: {failure.stage} failed: "
             f"{failure.message}",

@@ -6,54 +6,66 @@ config names them; everything else is fixed, because a shape range costs TensorR
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeship import config
 from edgeship.config import InputSpec
+from edgeship.data.feeds import known_shapes
 from edgeship.errors import ExportError, ModelError
-from edgeship.prepare import graph, model
+from edgeship.prepare import export_errors, graph, model
+from edgeship.prepare.adopt import adopt, fix_axes
+from edgeship.prepare.inputs import NOTHING, Known
+from edgeship.prepare.steady import require_steady
 from edgeship.results import Artifact, Exported
 
 if TYPE_CHECKING:
     import onnx
 
-REMEDIES = (
-    "rewrite the layer with supported operators",
-    "move the operator into pre- or postprocessing, outside the graph",
-    "write a TensorRT plugin (last resort: real work, on every target)",
-)
-"""For an operator that does not export, in the order to try."""
+MULTIPLE = 32
+"""Dynamic heights and widths are traced as multiples of this where torch cannot express them freely."""
 
 
-def export(settings: config.Model, root: Path, out: Path) -> Exported:
-    """Write ``out/model.onnx`` from the user's model.
+def export(
+    settings: config.Model,
+    root: Path,
+    target: Path,
+    preprocess: config.Preprocess | None = None,
+    known: Known = NOTHING,
+) -> Exported:
+    """Write ``target`` from the user's model.
 
     Args:
         settings: The ``[model]`` table.
         root: The folder that module sources are imported from.
-        out: An existing folder.
+        target: The .onnx file to write.
+        preprocess: Its ``size``, where the user wrote one, fixes height and width of the image input.
+        known: Sizes of dynamic axes, for the runs that try the model.
 
     Raises:
         ModelError: The source, the weights or the inputs are wrong, or the outputs are not finite.
         ExportError: An operator does not export, or an axis named dynamic came out fixed.
     """
-    target = out / "model.onnx"
     if model.is_onnx(settings):
-        return _adopt(Path(settings.source), settings, target)
+        return _adopt(settings, target, preprocess, known)
     loaded = model.load(settings, root)
-    shapes, outputs = model.accepted_shapes(loaded)
-    arrays = loaded.noise(shapes, seed=0)
+    loaded, notes = _fix_size(loaded, preprocess)
+    shapes, outputs = model.accepted_shapes(loaded, known.shapes)
     if not outputs:
         raise ModelError("the model returns no tensor", expected="a tensor, or a tuple, list or dict of tensors")
     model.require_finite(outputs, "the model on seeded inputs")
-    proto = to_onnx(loaded, arrays, [name for name, _ in outputs], settings.opset)[0]
+    require_steady(loaded, loaded.noise(shapes, seed=0))
+    proto, _, said = to_onnx(loaded, loaded.noise(shapes, seed=0), [name for name, _ in outputs], settings.opset)
     _require_dynamic(proto, loaded.inputs)
+    graph.shorten_places(proto, root)
     graph.check_onnx(proto, "the exported model")
     graph.save_onnx(proto, target)
     import torch
@@ -68,34 +80,54 @@ def export(settings: config.Model, root: Path, out: Path) -> Exported:
         exporter=f"torch.onnx {torch.__version__}",
         parameters=parameters,
         renamed={ours: theirs for ours, theirs in zip(wanted, given, strict=False) if ours != theirs},
+        notes=(*notes, *said),
     )
 
 
-def _adopt(source: Path, settings: config.Model, target: Path) -> Exported:
-    """Take the user's own ONNX file; dynamic axes and names stay as they are."""
-    proto = graph.load_onnx(source)
-    graph.check_onnx(proto, str(source))
+def _fix_size(loaded: model.Loaded, preprocess: config.Preprocess | None) -> tuple[model.Loaded, list[str]]:
+    """The model with height and width of its image input as ``preprocess.size`` has them."""
+    inputs, notes = dict(loaded.inputs), []
+    for name, shape in known_shapes(loaded.tensors, preprocess).items():
+        declared = inputs[name].shape
+        fixed = tuple(
+            axis if place == 0 or isinstance(axis, int) else size
+            for place, (axis, size) in enumerate(zip(declared, shape, strict=True))
+        )
+        if fixed != declared:
+            inputs[name] = inputs[name].model_copy(update={"shape": fixed})
+            notes.append(f"input {name!r} is fixed to {list(fixed)} by preprocess.size")
+    return replace(loaded, inputs=inputs), notes
+
+
+def _adopt(settings: config.Model, target: Path, preprocess: config.Preprocess | None, known: Known) -> Exported:
+    """Take the user's own ONNX file; names stay as they are, and dynamic axes where the config does not fix them."""
+    source = Path(settings.source)
+    known = replace(known, bounds={**known.bounds, **model.bounds_of(settings.inputs)})
+    proto, notes = adopt(source, known, settings.opset)
     if settings.weights is not None:
         raise ModelError("model.weights is set, and an .onnx carries its own weights", do="remove model.weights")
-    names = {item.name for item in graph.inputs_of(proto)}
-    unknown = sorted(set(settings.inputs) - names)
+    inputs = graph.inputs_of(proto)
+    unknown = sorted(set(settings.inputs) - {item.name for item in inputs})
     if unknown:
         raise ModelError(
             f"model.inputs names {', '.join(unknown)}, which {source.name} does not have",
-            expected=f"one of {', '.join(sorted(names))}",
+            expected=f"one of {', '.join(item.name for item in inputs)}",
         )
-    if graph.opset_of(proto) < settings.opset:
-        raise ModelError(
-            f"{source} has opset {graph.opset_of(proto)}",
-            expected=f"opset {settings.opset} or later",
-            do="export it again with opset_version=18, or convert it with onnx.version_converter",
-        )
+    shapes: dict[str, Any] = {name: spec.shape for name, spec in settings.inputs.items()}
+    for name, shape in known_shapes(inputs, preprocess).items():
+        axes = shapes.get(name) or next(info.shape for info in inputs if info.name == name)
+        shapes[name] = (axes[0], *shape[1:])
+    notes += fix_axes(proto, shapes)
     graph.save_onnx(proto, target)
-    import math
-
-    count = sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)
+    parameters = sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)
     return _describe(
-        proto, target, source=str(source), exporter=proto.producer_name or "unknown", parameters=count, renamed={}
+        proto,
+        target,
+        source=str(source),
+        exporter=proto.producer_name or "unknown",
+        parameters=parameters,
+        renamed={},
+        notes=tuple(notes),
     )
 
 
@@ -112,8 +144,8 @@ def _describe(proto: onnx.ModelProto, target: Path, **facts: Any) -> Exported:
 
 def to_onnx(
     loaded: model.Loaded, arrays: dict[str, model.Array], output_names: list[str], opset: int
-) -> tuple[onnx.ModelProto, Any]:
-    """Export and return the ONNX model and the decomposed ExportedProgram that its nodes came from.
+) -> tuple[onnx.ModelProto, Any, list[str]]:
+    """Export and return the ONNX model, the decomposed ExportedProgram that its nodes came from, and notes.
 
     Raises:
         ExportError: Names the operator or the axis, its place in the user's code, and the remedies.
@@ -121,7 +153,7 @@ def to_onnx(
     import torch
 
     with _quiet_exporter():
-        program = _capture(loaded, arrays)
+        program, notes = _capture(loaded, arrays)
         tensors = tuple(torch.from_numpy(array) for array in arrays.values())
         try:
             result: Any = torch.onnx.export(
@@ -134,93 +166,86 @@ def to_onnx(
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise _export_error(error) from error
+            raise export_errors.translation_error(error) from error
     proto: onnx.ModelProto = result.model_proto
+    export_errors.require_opset(proto, opset)
     _name_axes(proto, loaded.inputs)
-    return proto, result.exported_program
+    return proto, result.exported_program, notes
 
 
-def _capture(loaded: model.Loaded, arrays: dict[str, model.Array]) -> Any:
+def _capture(loaded: model.Loaded, arrays: dict[str, model.Array]) -> tuple[Any, list[str]]:
+    """The ExportedProgram, from a copy of the module that was never called: modules keep tensors of their first call.
+
+    Axes beside the batch are traced freely, then as multiples of :data:`MULTIPLE`, which torch can always express.
+    """
     import torch
 
     if loaded.program is not None:
-        return loaded.program
-    dims: dict[str, Any] = {}
-    shapes = []
-    for spec in loaded.inputs.values():
-        axes = {}
-        for index, axis in enumerate(spec.shape):
-            if isinstance(axis, str):
-                axes[index] = dims.setdefault(axis, torch.export.Dim(axis, min=1))
-        shapes.append(axes or None)
+        return loaded.program, []
     tensors = tuple(torch.from_numpy(array) for array in arrays.values())
-    dynamic = tuple(shapes) if any(shapes) else None
-    try:
-        return torch.export.export(loaded.module, tensors, dynamic_shapes=dynamic, strict=False)
-    except Exception as error:
-        raise _capture_error(error, loaded.inputs) from error
+    declared = {name: spec.shape for name, spec in loaded.inputs.items()}
+    beside = [axis for spec in loaded.inputs.values() for axis in spec.shape[1:] if isinstance(axis, str)]
+    failed: ExportError | None = None
+    for multiple in (1, MULTIPLE) if beside else (1,):
+        module = model.untouched(loaded.module)
+        dynamic = _dynamic_shapes(loaded, multiple)
+        try:
+            program = torch.export.export(module, tensors, dynamic_shapes=dynamic, strict=False)
+        except Exception as error:
+            traced = export_errors.Traced(model.untouched(loaded.module), tensors, dynamic, declared)
+            failed = failed or export_errors.capture_error(error, traced)
+            if multiple != 1 or not beside:
+                raise failed from error
+        else:
+            note = f"{', '.join(dict.fromkeys(beside))}: traced as multiples of {MULTIPLE}; use no other sizes"
+            return program, [] if multiple == 1 else [note]
+    raise AssertionError("every way of tracing returns or raises")
 
 
-def _capture_error(error: Exception, inputs: dict[str, InputSpec]) -> ExportError:
-    words = str(error)
-    frozen = re.search(
-        r"specialized it to be a constant|inferred to be a constant|Constraints violated \((\w+)\)", words
-    )
-    if frozen:
-        named = sorted({axis for spec in inputs.values() for axis in spec.shape if isinstance(axis, str)})
-        name = next((axis for axis in named if re.search(rf"\b{axis}\b", words)), ", ".join(named))
-        return ExportError(
-            f"the export froze the axis {name!r}: the model's code uses its size as a constant{_code_place(words)}",
-            expected=f"code that works for any size of {name!r}",
-            do="use x.shape[0] or -1 instead of a number in view/reshape/expand, "
-            "or give the axis a number in [model.inputs]",
-        )
-    first = next((line.strip() for line in words.splitlines() if line.strip()), type(error).__name__)
-    return ExportError(
-        f"torch.export cannot trace the model: {first[:300]}{_code_place(words)}",
-        do="; or ".join(REMEDIES[:2]) + " (data-dependent control flow needs torch.where or torch.cond)",
-    )
+def _dynamic_shapes(loaded: model.Loaded, multiple: int) -> Any:
+    """torch's ``dynamic_shapes`` for the declared inputs, as forward() takes its arguments; None: all fixed."""
+    import torch
 
-
-def _code_place(words: str) -> str:
-    frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', words)
-    own = [frame for frame in frames if "/torch/" not in frame[0]]
-    return f", at {Path(own[-1][0]).name}:{own[-1][1]} in {own[-1][2]}" if own else ""
-
-
-def _export_error(error: Exception) -> ExportError:
-    words = str(error)
-    cause: BaseException | None = error
-    while cause is not None:
-        words += "\n" + str(cause)
-        cause = cause.__cause__
-    match = re.search(r"No (?:ONNX function|decompositions?)[^<\n]*<?(?:OpOverload\(op=)?'?([\w:.]+)'?", words)
-    operator = match.group(1) if match else ""
-    if not operator:
-        match = re.search(r"target=torch\.ops\.([\w.]+)", words)
-        operator = match.group(1) if match else ""
-    remedies = "; ".join(f"{number}. {text}" for number, text in enumerate(REMEDIES, 1))
-    if operator:
-        return ExportError(
-            f"the operator {operator} has no ONNX translation{_code_place(words)}",
-            expected="operators that the ONNX exporter knows",
-            do=remedies,
-        )
-    first = next((line.strip() for line in words.splitlines() if line.strip()), type(error).__name__)
-    return ExportError(f"the ONNX exporter refuses the model: {first[:300]}{_code_place(words)}", do=remedies)
+    dims: dict[str, Any] = {}
+    shapes: list[dict[int, Any] | None] = []
+    for spec in loaded.inputs.values():
+        axes: dict[int, Any] = {}
+        for index, axis in enumerate(spec.shape):
+            if not isinstance(axis, str):
+                continue
+            if index == 0:
+                axes[index] = dims.setdefault(axis, torch.export.Dim(axis, min=1))
+            elif multiple == 1:
+                axes[index] = dims.get(axis, torch.export.Dim.DYNAMIC)
+            else:
+                axes[index] = dims.setdefault(axis, multiple * torch.export.Dim(f"_{axis}", min=1))
+        shapes.append(axes or None)
+    if not any(shapes):
+        return None
+    kinds = [parameter.kind for parameter in inspect.signature(loaded.module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(x, *rest): torch wants the rest as one tuple
+        first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        return (*shapes[:first], tuple(shapes[first:]))
+    return tuple(shapes)
 
 
 def _name_axes(proto: onnx.ModelProto, inputs: dict[str, InputSpec]) -> None:
-    """Give symbolic axes the user's names: the exporter calls them s77."""
+    """Give dynamic axes the user's names, or their tensor's: the exporter calls them ``s77`` or ``4*Min(300, u0)``."""
     names: dict[str, str] = {}
     for value, spec in zip(proto.graph.input, inputs.values(), strict=False):
         for axis, declared in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
             if axis.dim_param and isinstance(declared, str):
                 names[axis.dim_param] = declared
+    for value in proto.graph.output:
+        for index, axis in enumerate(value.type.tensor_type.shape.dim):
+            if axis.dim_param and axis.dim_param not in names:
+                names[axis.dim_param] = re.sub(r"\W", "_", f"{value.name}_axis{index}")
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param in names:
                 axis.dim_param = names[axis.dim_param]
+            elif not axis.dim_param.isidentifier():
+                axis.ClearField("dim_param")
 
 
 def _require_dynamic(proto: onnx.ModelProto, inputs: dict[str, InputSpec]) -> None:

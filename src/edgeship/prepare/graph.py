@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeship.engines.onnx_file import DTYPES, dimension
+from edgeship.engines.onnx_file import CONTAINERS, DTYPES, dimension
 from edgeship.errors import MissingExtra, ModelError
 from edgeship.files import storage_errors
 from edgeship.results import TensorInfo
@@ -20,7 +20,10 @@ STACK_TRACE = "pkg.torch.onnx.stack_trace"
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
 FX_NODE = "pkg.torch.onnx.fx_node"
-PROTOBUF_LIMIT = 2**31 - 1
+PROTOBUF_LIMIT = 2**31 - 2**20
+"""Bytes of weights that one protobuf message holds, with room for the graph itself."""
+SMALL_TENSOR = 1024
+"""Bytes up to which a tensor may be a shape, whose value shape inference needs."""
 
 
 def import_onnx(what: str) -> Any:
@@ -36,25 +39,31 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """Read an ONNX file without its external data, which must lie beside it.
 
     Raises:
-        ModelError: Absent, truncated, not ONNX, or its external data files are not where they should be.
+        ModelError: Absent, truncated, not ONNX, without outputs, of an operator set or a type that edgeship cannot
+            work with, or its external data files are not where they should be.
     """
     import_onnx("reading an ONNX file")
     import onnx
     from google.protobuf.message import DecodeError
 
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder", expected="an .onnx file", do="name the file inside it")
     if not path.is_file():
         raise ModelError(f"no ONNX file at {path}", do="check the path; edgeship export writes an ONNX file")
+    _refuse_other_formats(path)
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
         raise ModelError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or not an ONNX file: {error}",
+            f"{path} ({path.stat().st_size} bytes) is truncated or not an ONNX file: {one_line(error)}",
             do="export or copy it again and compare its size with the original",
         ) from None
-    if not model.graph.node:
+    if not model.graph.output:
         raise ModelError(
-            f"{path} holds no graph", expected="an ONNX model with at least one node", do="export it again"
+            f"{path} holds no graph", expected="an ONNX model with at least one output", do="export it again"
         )
+    _refuse_versions(model, path)
+    _refuse_types(model)
     missing = [name for name in external_files(model) if not (path.parent / name).is_file()]
     if missing:
         raise ModelError(
@@ -63,6 +72,106 @@ def read_onnx(path: Path) -> onnx.ModelProto:
             do="move them back beside the .onnx, or save the model again as one file",
         )
     return model
+
+
+OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive: a PyTorch checkpoint, a .pt2 or an .npz",
+    b"\x80\x02": "a Python pickle, which may run code and is not opened",
+    b"\x80\x04": "a Python pickle, which may run code and is not opened",
+    b"\x89HDF": "an HDF5 file",
+    b"version https://git-lfs": "a pointer of Git LFS to a file that was not fetched",
+}
+"""First bytes of files that are often taken for an ONNX file."""
+
+
+def _refuse_other_formats(path: Path) -> None:
+    with path.open("rb") as stream:
+        head = stream.read(32)
+    what = "empty" if not head else next((what for sign, what in OTHER_FORMATS.items() if head.startswith(sign)), "")
+    if not what and head[4:8] == b"TFL3":
+        what = "a TensorFlow Lite file"
+    if what:
+        raise ModelError(f"{path} is {what}", expected="an ONNX file", do="export the model: edgeship export")
+
+
+def _refuse_versions(model: onnx.ModelProto, path: Path) -> None:
+    import onnx
+
+    newest, opset = onnx.defs.onnx_opset_version(), opset_of(model)
+    if opset > newest:
+        raise ModelError(
+            f"{path} has opset {opset}",
+            expected=f"opset {newest} or earlier, which onnx {onnx.__version__} knows",
+            do="install a newer onnx, or export it again with opset_version=18",
+        )
+    if model.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{path} has IR version {model.ir_version}",
+            expected=f"IR version {onnx.IR_VERSION} or earlier, which onnx {onnx.__version__} knows",
+            do="install a newer onnx, or export it again",
+        )
+
+
+TYPES = frozenset((
+    "float32", "float16", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",
+))  # fmt: skip
+"""Types of inputs and outputs that the engines and numpy share."""
+ARTICLES = {kind: "an" if kind[0] in "aeiou" else "a" for kind in CONTAINERS.values()}
+TYPE_REMEDIES = {
+    "bfloat16": "convert the model to float32 before the export: model.float(); precision is chosen later",
+    "sequence": "stack or concatenate the tensors inside the model, or return them one by one",
+    "optional": "return the tensor itself",
+    "str": "move text out of the model",
+}
+
+
+def _refuse_types(model: onnx.ModelProto) -> None:
+    """Refuse inputs and outputs that no engine takes."""
+    for what, tensors in (("input", inputs_of(model)), ("output", outputs_of(model))):
+        for info in tensors:
+            if info.dtype not in TYPES:
+                kind = (
+                    f"{ARTICLES[info.dtype]} {info.dtype}"
+                    if info.dtype in CONTAINERS.values()
+                    else f"of type {info.dtype}"
+                )
+                raise ModelError(
+                    f"the {what} {info.name!r} is {kind}",
+                    expected=f"tensors of {', '.join(sorted(TYPES))}",
+                    do=TYPE_REMEDIES.get(info.dtype, "cast it inside the model to a type that engines take"),
+                )
+
+
+def random_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes that draw random numbers, so that no two answers of the graph are comparable."""
+    return [node for node in model.graph.node if node.op_type in RANDOM and node.domain in ("", "ai.onnx")]
+
+
+RANDOM = frozenset(
+    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+)
+
+
+def refuse_random(model: onnx.ModelProto) -> None:
+    """Refuse a graph that draws random numbers.
+
+    Raises:
+        ModelError: Names the nodes and where they come from.
+    """
+    drawn = random_nodes(model)
+    if drawn:
+        listed = ", ".join(f"{node.op_type} {node.name or node.output[0]!r}" for node in drawn[:3])
+        where = place(drawn[0])
+        raise ModelError(
+            f"the graph draws random numbers ({listed}{f', from {where}' if where else ''}): "
+            "two runs on the same input differ, so nothing can be compared or shipped",
+            do="export the model in eval mode with dropout and sampling off, or make the noise an input",
+        )
+
+
+def one_line(error: Exception, limit: int = 400) -> str:
+    """An exception's words on one line, without source places of a C++ library."""
+    return re.sub(r"^(/\S+:\d+: )?(\w+: )?(Assertion `[^`]*` failed: )?", "", " ".join(str(error).split()))[:limit]
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -78,6 +187,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
         raise ModelError(f"the external data of {path} cannot be read: {error}", do="export it again") from None
+    refuse_random(model)
     return model
 
 
@@ -104,7 +214,7 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         try:
-            if model.ByteSize() > PROTOBUF_LIMIT:
+            if weight_bytes(model) > PROTOBUF_LIMIT:
                 onnx.save(model, str(temporary), save_as_external_data=True, location=f"{path.name}.data")
             else:
                 onnx.save(model, str(temporary))
@@ -129,15 +239,43 @@ def check_onnx(model: onnx.ModelProto, what: str) -> None:
     """
     import onnx
 
-    if model.ByteSize() > PROTOBUF_LIMIT:
+    if weight_bytes(model) > PROTOBUF_LIMIT:
         return
     try:
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        words = " ".join(str(error).split())[:400]
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{what} is not a valid ONNX graph: {words}", do="export it again, or report the graph"
+            f"{what} is not a valid ONNX graph: {one_line(error)}", do="export it again, or report the graph"
         ) from None
+
+
+def inferred(model: onnx.ModelProto, *, declared: bool = True) -> onnx.ModelProto:
+    """A copy with the shapes of inner tensors and outputs as far as they follow from the inputs; without weights.
+
+    Args:
+        declared: Whether to begin with the shapes that the file declares for inner tensors and outputs.
+    """
+    import onnx
+
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    whole = model.graph
+    bare.graph.CopyFrom(onnx.GraphProto(name=whole.name, node=whole.node, input=whole.input, output=whole.output))
+    if declared:
+        bare.graph.value_info.extend(whole.value_info)
+    for value in bare.graph.output:
+        if not declared and value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    for tensor in whole.initializer:
+        if len(tensor.raw_data) <= SMALL_TENSOR:
+            bare.graph.initializer.append(tensor)
+        else:
+            bare.graph.initializer.add(
+                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=onnx.TensorProto.EXTERNAL
+            )
+    try:
+        return onnx.shape_inference.infer_shapes(bare, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return bare
 
 
 def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
@@ -171,6 +309,20 @@ def operators_of(model: onnx.ModelProto) -> dict[str, int]:
     return dict(Counter(node.op_type for node in model.graph.node).most_common())
 
 
+def constants_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The stored tensors by name: initializers and the values of Constant nodes."""
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            found.update((node.output[0], item.t) for item in node.attribute if item.name == "value")
+    return found
+
+
+def count(number: int, noun: str) -> str:
+    """``3 nodes``, ``1 node``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def metadata(node: onnx.NodeProto) -> dict[str, str]:
     """The exporter's notes on a node."""
     return {item.key: item.value for item in node.metadata_props}
@@ -184,7 +336,7 @@ def place(node: onnx.NodeProto) -> str:
     notes = metadata(node)
     parts = []
     frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', notes.get(STACK_TRACE, ""))
-    own = [frame for frame in frames if "/site-packages/torch/" not in frame[0]]
+    own = [frame for frame in frames if "site-packages/torch/" not in frame[0]]
     if own:
         file, line, function = own[-1]
         parts.append(f"{Path(file).name}:{line} in {function}")
@@ -194,6 +346,27 @@ def place(node: onnx.NodeProto) -> str:
         kind = classes[-2].rpartition(".")[2] if len(classes) >= 2 else ""
         parts.append(f"({scopes[-2]}: {kind})" if kind else f"({scopes[-2]})")
     return " ".join(parts)
+
+
+def shorten_places(model: onnx.ModelProto, root: Path) -> None:
+    """Cut the files of the exporter's stack traces short, in place: relative to ``root``, to the installed packages, or
+    to their name. The graph is then the same wherever it is exported, and names no folder of the workstation."""
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while nodes:
+        node = nodes.pop()
+        for item in node.metadata_props:
+            if item.key == STACK_TRACE:
+                item.value = re.sub(r'File "([^"]+)"', lambda found: f'File "{_short(found[1], root)}"', item.value)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                nodes.extend(inner.node)
+
+
+def _short(file: str, root: Path) -> str:
+    if file.startswith(f"{root}/"):
+        return file.removeprefix(f"{root}/")
+    _, installed, inside = file.rpartition("/site-packages/")
+    return f"site-packages/{inside}" if installed else Path(file).name
 
 
 def copy_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import json
@@ -88,6 +89,7 @@ def load(settings: config.Model, root: Path) -> Loaded:
             expected="name, shape and dtype of each input of forward()",
             do='add [model.inputs.images] with shape = ["batch", 3, 224, 224] to edgeship.toml',
         )
+    _refuse_bfloat16(module)
     return Loaded(module, _in_call_order(module, settings.inputs))
 
 
@@ -100,11 +102,30 @@ def load_module(settings: config.Model, root: Path) -> torch.nn.Module:
     return module.cpu().eval()
 
 
+def _refuse_bfloat16(module: torch.nn.Module) -> None:
+    import torch
+
+    named = (*module.named_parameters(), *module.named_buffers())
+    found = [name for name, tensor in named if tensor.dtype == torch.bfloat16]
+    if found:
+        raise ModelError(
+            f"the model holds bfloat16 weights: {_some(found)}",
+            expected="float32 weights; edgeship chooses the engine's precision later",
+            do="call model.float() where the model is built, and cast nothing to bfloat16 in forward()",
+        )
+
+
 def _call_source(settings: config.Model, root: Path) -> torch.nn.Module:
     import torch
 
     source = settings.source
     name, separator, attribute = source.partition(":")
+    if Path(source).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
+        raise ModelError(
+            f"model.source = {source!r} is a file of weights or a pickle, which may run code and is not opened",
+            expected="module:callable that builds the network, or a path to .onnx or .pt2",
+            do=f'write source = "model:build" and weights = "{source}"',
+        )
     if not separator or not attribute:
         raise ModelError(
             f"model.source = {source!r} is neither module:callable nor a path to .onnx or .pt2",
@@ -315,13 +336,25 @@ def accepted_shapes(loaded: Loaded, known: Shapes | None = None) -> tuple[Shapes
         ModelError: The model takes none of them.
     """
     refused: ModelError | None = None
+    module = untouched(loaded.module)
     for shapes in possible_shapes(loaded.tensors, DYNAMIC_EXAMPLE, known):
         try:
-            return shapes, call(loaded.module, loaded.noise(shapes, seed=0))
+            return shapes, call(module, loaded.noise(shapes, seed=0))
         except ModelError as error:
             refused = refused or error
     assert refused is not None
     raise refused
+
+
+def untouched(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy to call: many models keep tensors of their first call's shapes, which an export would freeze.
+
+    A module that cannot be copied is returned itself.
+    """
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
+        return module
 
 
 def flat_outputs(value: Any) -> list[tuple[str, torch.Tensor]]:

@@ -7,7 +7,6 @@ compared one by one.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -21,8 +20,9 @@ from numpy.typing import NDArray
 from edgeship import config, engines
 from edgeship.errors import ModelError, ParityError
 from edgeship.prepare import export, graph, model
-from edgeship.prepare.inputs import accepted_feeds
+from edgeship.prepare.inputs import Known, accepted_feeds, parameter_inputs
 from edgeship.prepare.running import Running
+from edgeship.prepare.steady import require_rows_apart, require_steady, training_modules
 from edgeship.results import Divergence, OutputDifference, Parity
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ def parity(request: Request) -> Parity:
     loaded = None if model.is_onnx(request.settings) else model.load(request.settings, request.root)
     meter = _Meter(outputs, request.tolerances.rtol, request.tolerances.atol)
     seeded = _seeded(request, loaded, proto)
+    if loaded is not None:
+        for feeds in (*seeded, *request.images)[:1]:
+            require_steady(loaded, dict(feeds))
     worst: Feeds | None = None
     with ExitStack() as stack:
         candidate = _graph_runs(request, request.onnx, outputs, stack)
@@ -74,6 +77,9 @@ def parity(request: Request) -> Parity:
             arrays = _bind(names, feeds)
             if not meter.add(reference(arrays), candidate(arrays)) and worst is None:
                 worst = feeds
+        blame = training_modules(loaded.module) if loaded is not None else ""
+        for feeds in (*seeded, *request.images)[:1]:
+            require_rows_apart(proto, candidate, _bind(names, feeds), blame)
     divergence = None
     if worst is not None:
         divergence = (
@@ -85,7 +91,7 @@ def parity(request: Request) -> Parity:
         atol=request.tolerances.atol,
         outputs=meter.results(),
         random_inputs=len(seeded),
-        real_images=sum(len(next(iter(feeds.values()))) for feeds in request.images),
+        real_images=sum(_rows(feeds) for feeds in request.images),
         device=request.tolerances.device,
         divergence=divergence,
     )
@@ -116,23 +122,31 @@ def require(result: Parity) -> None:
     )
 
 
+def _rows(feeds: Feeds) -> int:
+    """How many frames a feed holds; inputs without axes hold none of their own."""
+    return max((len(array) for array in feeds.values() if array.ndim), default=1)
+
+
 def _seeded(request: Request, loaded: model.Loaded | None, proto: onnx.ModelProto) -> list[Feeds]:
     seeds = range(1, request.tolerances.seeds + 1)
     if loaded is not None:
         shapes, _ = model.accepted_shapes(loaded)
         return [loaded.noise(shapes, seed) for seed in seeds]
-    return accepted_feeds(proto, Running(proto), model.DYNAMIC_EXAMPLE, seeds=seeds)
+    known = Known(bounds=model.bounds_of(request.settings.inputs))
+    if request.images and not set(parameter_inputs(proto)) <= set(known.bounds):
+        return []  # noise has no meaning for a parameter: the real inputs alone are compared
+    return accepted_feeds(proto, Running(proto), model.DYNAMIC_EXAMPLE, known, seeds)
 
 
 def _torch_runs(loaded: model.Loaded, request: Request) -> Runs:
     """The user's model as a function of arrays in call order; on CUDA a copy of it, without TF32."""
-    device, module = request.tolerances.device, loaded.module
+    device, module = request.tolerances.device, model.untouched(loaded.module)
     if device != "cpu":
         import torch
 
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        module = copy.deepcopy(module).to(device)
+        module = module.to(device)
     return lambda arrays: [value for _, value in model.call(module, arrays, device)]
 
 
@@ -214,7 +228,7 @@ def locate(loaded: model.Loaded, request: Request, feeds: Feeds) -> Divergence |
 
     outputs = [f"edgeship_output_{index}" for index, _ in enumerate(graph.outputs_of(graph.load_onnx(request.onnx)))]
     arrays = loaded.noise(model.accepted_shapes(loaded)[0], seed=0)
-    _, program = export.to_onnx(loaded, arrays, outputs, request.settings.opset)
+    _, program, _ = export.to_onnx(loaded, arrays, outputs, request.settings.opset)
     values: dict[str, Array] = {}
 
     class Recorder(torch.fx.Interpreter):
@@ -228,11 +242,12 @@ def locate(loaded: model.Loaded, request: Request, feeds: Feeds) -> Divergence |
         lifted = [*_constants(program), *(torch.from_numpy(array) for array in feeds.values())]
         Recorder(program.graph_module).run(*lifted)
     proto = graph.load_onnx(request.onnx)
-    pairs = []
+    last = {}  # of several ONNX nodes made from one FX node, the last alone has its value
     for node in proto.graph.node:
         match = re.match(r"%(\w+) :", graph.metadata(node).get(graph.FX_NODE, ""))
-        if match and match.group(1) in values and len(node.output) == 1:
-            pairs.append((node, values[match.group(1)]))
+        if match and match.group(1) in values:
+            last[match.group(1)] = node
+    pairs = [(node, values[name]) for name, node in last.items() if len(node.output) == 1]
     names = [item.name for item in graph.inputs_of(proto)]
     return _first_difference(proto, pairs, _bind(names, feeds), request.tolerances)
 

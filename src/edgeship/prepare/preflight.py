@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgeship.config import EngineName
 from edgeship.engines.trt import flavour as trt
 from edgeship.engines.trt import network
-from edgeship.errors import BuildError, DeviceError, MissingExtra, StageError
+from edgeship.errors import BuildError, DeviceError, MissingExtra, ModelError
 from edgeship.prepare import graph
 from edgeship.results import Preflight, Problem
 
@@ -23,6 +23,13 @@ REMEDIES = (
 )
 """For a node that the parser rejects, in the order to try."""
 FLAVOURS: tuple[EngineName, ...] = ("tensorrt", "tensorrt-rtx")
+TOP_K = 3840
+"""The largest k of TensorRT's TopK."""
+CUT = (
+    "cut it off the graph: export what goes into it as the output, and let evaluation.decoder do the rest",
+    *REMEDIES[1:],
+)
+"""For operators that post-process."""
 NO_PARSER = "no TensorRT of any kind works here; pip install 'edgeship[rtx]' brings one that needs no GPU"
 STANDARD_DOMAINS = ("", "ai.onnx")
 SPATIAL_COST = (
@@ -71,7 +78,11 @@ def preflight(
             if named:
                 raise
             continue
-        problems = [*(_rejected(proto, item) for item in rejected), *problems]
+        problems = [
+            *(_rejected(proto, item) for item in rejected),
+            *_unbuildable(proto, name, certain=name == (engine or prefer)),
+            *problems,
+        ]
         return Preflight(parser=f"the ONNX parser of {flavour.title}", problems=tuple(problems))
     note = f"TensorRT's own parser was not asked: {NO_PARSER}"
     return Preflight(parser=None, problems=(*problems, *_custom(proto), Problem(level="note", reason=note)))
@@ -81,13 +92,13 @@ def require(result: Preflight) -> None:
     """Stop when the parser rejected a node.
 
     Raises:
-        StageError: Names every node with its reason, its place and the remedies.
+        ModelError: Names every node with its reason, its place and the remedies.
     """
     if not result.errors:
         return
-    lines = [f"{result.parser} rejects {_count(len(result.errors), 'node')}:"]
+    lines = [f"{result.parser}, and what is known of its builder, reject {graph.count(len(result.errors), 'node')}:"]
     lines += [f"  - {describe(problem)}" for problem in result.errors]
-    raise StageError("\n".join(lines), do="; or ".join(result.errors[0].remedies))
+    raise ModelError("\n".join(lines), do="; or ".join(result.errors[0].remedies))
 
 
 def describe(problem: Problem) -> str:
@@ -95,10 +106,6 @@ def describe(problem: Problem) -> str:
     what = f"{problem.operator} {problem.node!r}: " if problem.operator else ""
     where = f" (from {problem.place})" if problem.place else ""
     return f"{what}{problem.reason}{where}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _rejected(proto: onnx.ModelProto, item: network.Objection) -> Problem:
@@ -178,6 +185,33 @@ def _frozen(proto: onnx.ModelProto) -> list[Problem]:
     return found
 
 
+def _unbuildable(proto: onnx.ModelProto, engine: EngineName, *, certain: bool) -> list[Problem]:
+    """What the parser accepts and no kernel exists for. ``certain``: this engine is the one that will build."""
+    from onnx import numpy_helper
+
+    constants = graph.constants_of(proto)
+    found = []
+    for node in proto.graph.node:
+        reason = ""
+        if node.op_type == "NonMaxSuppression" and engine == "tensorrt-rtx":
+            reason = "TensorRT-RTX parses NonMaxSuppression and has no kernel to build it with"
+        elif node.op_type == "TopK" and node.input[1] in constants:
+            k = int(numpy_helper.to_array(constants[node.input[1]]).reshape(-1)[0])
+            reason = f"a TopK of {k} is parsed; TensorRT builds none above {TOP_K}" if k > TOP_K else ""
+        if reason:
+            found.append(
+                Problem(
+                    level="error" if certain else "warning",
+                    node=node.name or node.output[0],
+                    operator=node.op_type,
+                    reason=reason,
+                    place=graph.place(node),
+                    remedies=CUT,
+                )
+            )
+    return found
+
+
 def _custom(proto: onnx.ModelProto) -> list[Problem]:
     """Operators outside the standard, which need a plugin."""
     kinds = Counter((node.domain, node.op_type) for node in proto.graph.node if node.domain not in STANDARD_DOMAINS)
@@ -188,7 +222,7 @@ def _custom(proto: onnx.ModelProto) -> list[Problem]:
             node=first[key].name,
             operator=key[1],
             reason=f"{key[1]} of domain {key[0]!r} is no standard operator: "
-            f"it needs a plugin ({_count(count, 'node')})",
+            f"it needs a plugin ({graph.count(count, 'node')})",
             place=graph.place(first[key]),
             remedies=REMEDIES,
         )

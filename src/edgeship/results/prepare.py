@@ -34,6 +34,8 @@ class Slimmed(Result):
     nodes_after: int
     operators: dict[str, int] = {}
     max_difference: float | None = None
+    """Of any output against the graph before. None: the graph goes on as it is, and ``notes`` says why."""
+    notes: tuple[str, ...] = ()
 
 
 class Looked(Result):

@@ -158,7 +158,7 @@ def _run(place: _Place) -> Trial:
             "python": platform.python_version(),
             "numpy": np.__version__,
             "system": f"{platform.system()} {platform.release()}",
-            **processor.facts(),
+            **{name: fact for name, fact in processor.facts().items() if name != "host"},
         },
     )
     for step in (_built, _measured):

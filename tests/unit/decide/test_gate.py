@@ -267,6 +267,10 @@ def test_taking_turns_settles_the_speed_up_and_names_the_fastest():
     assert found.outcome == "pass" and found.measured == pytest.approx(2.0, rel=0.02)
     assert decision.judged[1].speedup == found.measured
     assert 1.5 < found.bound < found.measured
+    busy = turns.model_copy(update={"machine": BUSY.machine})
+    for taken, outcome in ((turns, "fail"), (busy, "inconclusive")):
+        missed = judge(Gate(speedup_over_fp32=9), [fp32(4.0), slow], reference(), turns=taken)
+        assert rule(missed, "int8", "speedup_over_fp32").outcome == outcome
     both = judge(Gate(latency_p50_ms=50), [fp32(4.0), slow], reference(), turns=turns)
     assert both.chosen == "int8" and "timed turn by turn" in both.sentence
     assert judge(Gate(latency_p50_ms=50), [fp32(4.0), slow], reference()).chosen == "fp32"

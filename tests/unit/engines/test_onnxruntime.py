@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from small_onnx import convolutions, images, nonzero, quantized
 
 from edgeship import engines
 from edgeship.config import Batch, ShapeRange, Target
 from edgeship.engines import BuildRequest, OpenOptions, processor
 from edgeship.engines.ort.session import make_session
-from edgeship.errors import BuildError, DataError, DeviceError, EngineError, PrecisionError, UserInputError
+from edgeship.errors import BuildError, DataError, DeviceError, EngineError, ModelError, PrecisionError, UserInputError
 
 ENGINE = engines.get("onnxruntime")
 TARGET = Target(batch=Batch(min=1, opt=2, max=4), threads=1)
@@ -290,3 +291,21 @@ print(engine.audit(request.output, request, engines.OpenOptions()).achieved)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
     assert done.stdout.strip() == "1.0", done.stderr
+
+
+@pytest.mark.parametrize(("shape", "words"), [((1, -1), "both answered"), ((1, 192), "does not run with")])
+def test_a_batch_that_the_graph_does_not_serve_is_not_reported(tmp_path: Path, shape, words: str) -> None:
+    values = helper.make_tensor_value_info
+    made = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["x", "shape"], ["flat"], "flat"),
+            helper.make_node("ReduceMax", ["flat"], ["y"], "most", keepdims=1),
+        ],
+        "g",
+        [values("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [values("y", TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(np.array(shape, np.int64), "shape")],
+    )
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match=words):
+        ENGINE.build(request_for(tmp_path / "net.onnx"))

@@ -78,7 +78,7 @@ def test_an_evaluation_set_in_a_folder(tmp_path: Path) -> None:
     text = '[calibration]\nimages = "calib/"\nmethod = "minmax"\n[evaluation]\nimages = "val/"\nlimit = 9\n'
     run = run_in(tmp_path, text)
     found = calibrated(run, tmp_path / "made")
-    assert len(found.overlap) == 9, "only the images that are evaluated count"
+    assert len(found.overlap) == len(list((tmp_path / "val").rglob("*.png"))), "however many of them are evaluated"
     assert found.unchecked == ()
     assert all(share is not None and share < 0.001 for share in clipped(run, found))
 
@@ -122,12 +122,13 @@ def test_files_and_arrays_are_not_recognized_and_that_is_said(tmp_path: Path) ->
     assert None not in clipped(run, found)
 
 
-@pytest.mark.parametrize(("limit", "checked"), [(10, True), (3, False)])
-def test_a_fixed_batch_takes_whole_batches_of_evaluation_images(tmp_path: Path, limit: int, checked: bool) -> None:
-    photographs(tmp_path / "val")
+@pytest.mark.parametrize(("count", "checked"), [(10, True), (3, False)])
+def test_a_fixed_batch_takes_whole_batches_of_evaluation_images(tmp_path: Path, count: int, checked: bool) -> None:
+    for image in sorted(photographs(tmp_path / "val").rglob("*.png"))[count:]:
+        image.unlink()
     photographs(tmp_path / "calib")
-    text = '[calibration]\nimages = "calib/"\ncount = 16\nmethod = "minmax"\n[evaluation]\nimages = "val/"\nlimit = '
-    run = run_in(tmp_path, text + str(limit), batch=4)
+    text = '[calibration]\nimages = "calib/"\ncount = 16\nmethod = "minmax"\n[evaluation]\nimages = "val/"\n'
+    run = run_in(tmp_path, text, batch=4)
     found = calibrated(run, tmp_path / "made")
     assert (None not in clipped(run, found)) == checked
     said = () if checked else ("What clips on evaluation images was not checked: 3 are no batch of 4.",)
@@ -141,13 +142,19 @@ def test_no_evaluation_set_is_said(tmp_path: Path) -> None:
     assert "No evaluation images were given" in found.unchecked[0]
 
 
-def test_the_key_sees_which_images_are_evaluated(tmp_path: Path) -> None:
+def test_neither_labels_nor_a_limit_ask_for_another_calibration(tmp_path: Path) -> None:
+    """They say what is judged, and on how many images. Another picture among them is looked at for clipping."""
     photographs(tmp_path / "calib")
     photographs(tmp_path / "val")
-    text = '[calibration]\nimages = "calib/"\n[evaluation]\nimages = "val/"\n'
+    labels = tmp_path / "labels.csv"
+    text = '[calibration]\nimages = "calib/"\n[evaluation]\nimages = "val/"\nlabels = "labels.csv"\n'
+    labels.write_text("image,label\n")
     before = calibrate_key(run_in(tmp_path, text))
+    labels.write_text("image,label\na.png,car\n")
     assert calibrate_key(run_in(tmp_path, text)) == before
-    assert calibrate_key(run_in(tmp_path, text + "limit = 3\n")) != before
+    assert calibrate_key(run_in(tmp_path, text + "limit = 3\n")) == before
+    next((tmp_path / "val").rglob("*.png")).unlink()
+    assert calibrate_key(run_in(tmp_path, text)) != before
 
 
 def test_a_cache_of_ones_own_serves_another_run(tmp_path: Path) -> None:

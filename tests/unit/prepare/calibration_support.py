@@ -28,7 +28,7 @@ def export_fashion(folder: Path) -> Path:
             "inputs": {"images": {"shape": ["batch", 1, 28, 28]}},
         }
     )
-    result = export(settings, FASHION, folder)
+    result = export(settings, FASHION, folder / "model.onnx")
     return folder / result.model.path
 
 

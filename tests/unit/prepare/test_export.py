@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import onnx
@@ -10,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edgeship.config import Model
+from edgeship.config import Model, Preprocess
 from edgeship.errors import ExportError, ModelError
 from edgeship.prepare import graph
 from edgeship.prepare.export import export
+from edgeship.prepare.export_errors import require_opset
 
 HERE = Path(__file__).parent
 IMAGES = {"images": {"shape": ["batch", 3, 16, 16]}}
@@ -25,7 +27,7 @@ def settings(name: str, inputs: dict[str, object] | None = None, **more: object)
 
 def test_several_inputs_and_nested_outputs(tmp_path: Path) -> None:
     inputs = {"extra": {"shape": ["batch", 8]}, "image": {"shape": ["batch", 3, 16, 16]}}
-    result = export(settings("TwoInputs", inputs), HERE, tmp_path)
+    result = export(settings("TwoInputs", inputs), HERE, tmp_path / "model.onnx")
     assert [(item.name, item.shape) for item in result.inputs] == [
         ("image", ("batch", 3, 16, 16)),
         ("extra", ("batch", 8)),
@@ -40,7 +42,7 @@ def test_several_inputs_and_nested_outputs(tmp_path: Path) -> None:
 
 
 def test_a_fixed_axis_stays_fixed(tmp_path: Path) -> None:
-    result = export(settings("Small", {"images": {"shape": [1, 3, 16, 16]}}), HERE, tmp_path)
+    result = export(settings("Small", {"images": {"shape": [1, 3, 16, 16]}}), HERE, tmp_path / "model.onnx")
     assert result.inputs[0].shape == (1, 3, 16, 16)
 
 
@@ -58,26 +60,26 @@ def test_a_fixed_axis_stays_fixed(tmp_path: Path) -> None:
 )
 def test_refusals_name_the_cause(tmp_path: Path, name: str, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind) as caught:
-        export(settings(name), HERE, tmp_path)
+        export(settings(name), HERE, tmp_path / "model.onnx")
     assert words in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_remedies_stand_in_the_articles_order(tmp_path: Path) -> None:
     with pytest.raises(ExportError) as caught:
-        export(settings("Untranslatable"), HERE, tmp_path)
+        export(settings("Untranslatable"), HERE, tmp_path / "model.onnx")
     text = str(caught.value)
     assert text.index("rewrite the layer") < text.index("postprocessing") < text.index("plugin")
 
 
 def test_a_module_that_does_not_import(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not import"):
-        export(Model.model_validate({"source": "nowhere:build", "inputs": IMAGES}), HERE, tmp_path)
+        export(Model.model_validate({"source": "nowhere:build", "inputs": IMAGES}), HERE, tmp_path / "model.onnx")
 
 
 def test_a_shape_that_the_model_rejects(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"rejects its inputs \(images \[2, 4, 16, 16\]"):
-        export(settings("Small", {"images": {"shape": ["batch", 4, 16, 16]}}), HERE, tmp_path)
+        export(settings("Small", {"images": {"shape": ["batch", 4, 16, 16]}}), HERE, tmp_path / "model.onnx")
 
 
 def test_weights_from_safetensors_and_a_nested_checkpoint(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_weights_from_safetensors_and_a_nested_checkpoint(tmp_path: Path) -> Non
         "b": {"weights": tmp_path / "w.pt", "weights_key": "ema.state"},
     }.items():
         (tmp_path / name).mkdir()
-        export(settings("Small", **more), HERE, tmp_path / name)
+        export(settings("Small", **more), HERE, tmp_path / name / "model.onnx")
         proto = onnx.load(tmp_path / name / "model.onnx")
         places[name] = {item.name: item.raw_data for item in proto.graph.initializer}
     assert places["a"] == places["b"]
@@ -105,7 +107,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 
     save_file(networks.Small(16).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match=r"conv.weight: \(16, 3, 3, 3\) in the file, \(8, 3, 3, 3\) in the model"):
-        export(settings("Small", weights=tmp_path / "w.safetensors"), HERE, tmp_path)
+        export(settings("Small", weights=tmp_path / "w.safetensors"), HERE, tmp_path / "model.onnx")
 
 
 class Bomb:
@@ -124,7 +126,7 @@ def test_a_pickle_that_wants_to_execute_is_refused(tmp_path: Path) -> None:
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Bomb(mark)))
     for name in ("w.pt", "raw.pt"):
         with pytest.raises(ModelError, match=r"could run code|not a readable checkpoint"):
-            export(settings("Small", weights=tmp_path / name), HERE, tmp_path)
+            export(settings("Small", weights=tmp_path / name), HERE, tmp_path / "model.onnx")
     assert not mark.exists()
 
 
@@ -137,7 +139,7 @@ def test_pt2_round_trip_and_a_pt2_that_wants_to_execute(tmp_path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(networks.Small().eval(), (torch.randn(2, 3, 16, 16),), dynamic_shapes=({0: batch},))
     torch.export.save(program, tmp_path / "small.pt2")
-    result = export(Model(source=str(tmp_path / "small.pt2")), HERE, tmp_path)
+    result = export(Model(source=str(tmp_path / "small.pt2")), HERE, tmp_path / "model.onnx")
     assert isinstance(result.inputs[0].shape[0], str)
     assert result.inputs[0].shape[1:] == (3, 16, 16)
 
@@ -148,31 +150,31 @@ def test_pt2_round_trip_and_a_pt2_that_wants_to_execute(tmp_path: Path) -> None:
             bomb = "/sample_inputs/" in name
             new.writestr(name, (tmp_path / "bomb.pt").read_bytes() if bomb else old.read(name))
     with pytest.raises(ModelError, match="could run code"):
-        export(Model(source=str(tmp_path / "evil.pt2")), HERE, tmp_path)
+        export(Model(source=str(tmp_path / "evil.pt2")), HERE, tmp_path / "model.onnx")
     assert not mark.exists()
 
 
 def test_onnx_sources_are_checked(tmp_path: Path) -> None:
-    export(settings("Small"), HERE, tmp_path)
+    export(settings("Small"), HERE, tmp_path / "model.onnx")
     whole = (tmp_path / "model.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="truncated or not an ONNX file"):
-        export(Model(source=str(tmp_path / "cut.onnx")), HERE, tmp_path)
+        export(Model(source=str(tmp_path / "cut.onnx")), HERE, tmp_path / "model.onnx")
     proto = onnx.load(tmp_path / "model.onnx")
     onnx.save(proto, tmp_path / "apart.onnx", save_as_external_data=True, location="apart.data", size_threshold=0)
     (tmp_path / "apart.data").unlink()
     with pytest.raises(ModelError, match=r"apart\.data, not found beside it"):
-        export(Model(source=str(tmp_path / "apart.onnx")), HERE, tmp_path)
+        export(Model(source=str(tmp_path / "apart.onnx")), HERE, tmp_path / "model.onnx")
 
 
 def test_external_data_comes_into_the_one_file(tmp_path: Path) -> None:
-    export(settings("Small"), HERE, tmp_path)
+    export(settings("Small"), HERE, tmp_path / "model.onnx")
     stored = {item.name: item.raw_data for item in onnx.load(tmp_path / "model.onnx").graph.initializer}
     whole = onnx.load(tmp_path / "model.onnx")
     (tmp_path / "mine").mkdir()
     onnx.save(whole, tmp_path / "mine" / "net.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     (tmp_path / "out").mkdir()
-    export(Model(source=str(tmp_path / "mine" / "net.onnx")), HERE, tmp_path / "out")
+    export(Model(source=str(tmp_path / "mine" / "net.onnx")), HERE, tmp_path / "out" / "model.onnx")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
     found = onnx.load(tmp_path / "out" / "model.onnx").graph.initializer
     assert {item.name: item.raw_data for item in found} == stored
@@ -182,14 +184,14 @@ def test_external_data_comes_into_the_one_file(tmp_path: Path) -> None:
 def test_a_source_that_ends_the_process_is_refused(tmp_path: Path, code: str) -> None:
     (tmp_path / "quits.py").write_text(code + "\n")
     with pytest.raises(ModelError, match="SystemExit"):
-        export(Model.model_validate({"source": "quits:build", "inputs": IMAGES}), tmp_path, tmp_path)
+        export(Model.model_validate({"source": "quits:build", "inputs": IMAGES}), tmp_path, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("text", ["lr = 0.1\n", "hello", "", "{}", "\x80\x02}q"])
 def test_weights_that_are_text(tmp_path: Path, text: str) -> None:
     (tmp_path / "w.pt").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError):
-        export(settings("Small", weights=tmp_path / "w.pt"), HERE, tmp_path)
+        export(settings("Small", weights=tmp_path / "w.pt"), HERE, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"config": []}', '{"config": {"w": {"use_pickle": true}}}'])
@@ -199,4 +201,108 @@ def test_a_pt2_whose_index_is_damaged(tmp_path: Path, text: str) -> None:
     with zipfile.ZipFile(tmp_path / "bad.pt2", "w") as archive:
         archive.writestr("bad/data/weights/model_weights_config.json", text)
     with pytest.raises(ModelError, match=r"not what torch\.export\.save writes"):
-        export(Model(source=str(tmp_path / "bad.pt2")), HERE, tmp_path)
+        export(Model(source=str(tmp_path / "bad.pt2")), HERE, tmp_path / "model.onnx")
+
+
+def test_the_graph_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    """So it is the same wherever it is exported; the line of the user's file stays."""
+    found = []
+    for name in ("one", "two"):
+        root = tmp_path / name / "project"
+        root.mkdir(parents=True)
+        (root / "own_net.py").write_text(
+            "import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+            "        self.conv = torch.nn.Conv2d(3, 4, 3)\n\n    def forward(self, x):\n"
+            "        return torch.relu(self.conv(x))\n"
+        )
+        asked = Model.model_validate({"source": "own_net:Net", "inputs": {"x": {"shape": ["batch", 3, 8, 8]}}})
+        (root / "out").mkdir()
+        export(asked, root, root / "out" / "model.onnx")
+        found.append((root / "out" / "model.onnx").read_bytes())
+    assert found[0] == found[1]
+    assert str(tmp_path).encode() not in found[0] and b"/site-packages/" not in found[0]
+    places = [graph.place(node) for node in onnx.load_from_string(found[0]).graph.node]
+    assert any("own_net.py:10 in forward" in text for text in places), places
+
+
+def odd(name: str, *shape: int | str, **inputs: object) -> Model:
+    """The settings of one of ``odd_networks``."""
+    return Model.model_validate(
+        {"source": f"odd_networks:{name}", "inputs": inputs or {"x": {"shape": shape or ("batch", 3, 16, 16)}}}
+    )
+
+
+def test_a_model_that_keeps_a_tensor_of_its_first_call_exports_with_a_dynamic_batch(tmp_path: Path) -> None:
+    result = export(odd("Cached"), HERE, tmp_path / "model.onnx")
+    assert result.outputs[0].shape == ("batch", 4, 16, 16)
+
+
+def test_star_arguments_export(tmp_path: Path) -> None:
+    both = {"a": {"shape": ["batch", 3, 16, 16]}, "b": {"shape": ["batch", 4, 16, 16]}}
+    result = export(odd("Star", **both), HERE, tmp_path / "model.onnx")
+    assert [(info.name, info.shape[0]) for info in result.inputs] == [("a", "batch"), ("b", "batch")]
+
+
+@pytest.mark.parametrize(("name", "multiples"), [("Pooled", False), ("Skip", True)])
+def test_dynamic_height_and_width_are_tried_at_a_size_that_fits(tmp_path: Path, name: str, multiples: bool) -> None:
+    result = export(odd(name, "batch", 3, "height", "width"), HERE, tmp_path / "model.onnx")
+    assert result.inputs[0].shape == ("batch", 3, "height", "width")
+    assert all(str(axis).isidentifier() or isinstance(axis, int) for info in result.outputs for axis in info.shape)
+    assert any("multiples of 32" in note for note in result.notes) == multiples
+
+
+def test_a_size_that_the_model_holds_is_named_with_its_line_and_torchs_words_in_a_log(tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match=r"froze the axis 'height, width'.*, at odd_networks\.py:\d+ in forward"
+    ) as caught:
+        export(odd("Frozen", "batch", 3, "height", "width"), HERE, tmp_path / "model.onnx")
+    log = Path(caught.value.found.rpartition("torch's own words: ")[2].rstrip(")"))
+    assert "Constraints violated" in log.read_text(encoding="utf-8")
+    log.unlink()
+
+
+def test_a_size_written_once_in_the_preprocessing_fixes_the_input(tmp_path: Path) -> None:
+    size = Preprocess(size=(32, 48))
+    result = export(odd("Skip", "batch", 3, "height", "width"), HERE, tmp_path / "model.onnx", size)
+    assert result.inputs[0].shape == ("batch", 3, 32, 48)
+    export(odd("Pooled", "batch", 3, "height", "width"), HERE, tmp_path / "free.onnx")
+    again = export(Model(source=str(tmp_path / "free.onnx")), HERE, tmp_path / "fixed.onnx", size)
+    assert again.inputs[0].shape == ("batch", 3, 32, 48)
+    assert "input 'x' is fixed to ['batch', 3, 32, 48]" in again.notes
+    with pytest.raises(ModelError, match="was asked for"):
+        export(Model(source=str(tmp_path / "fixed.onnx")), HERE, tmp_path / "no.onnx", Preprocess(size=(64, 64)))
+
+
+def test_a_declared_number_fixes_an_axis_of_a_file(tmp_path: Path) -> None:
+    export(odd("Cached"), HERE, tmp_path / "free.onnx")
+    source = {"source": str(tmp_path / "free.onnx"), "inputs": {"x": {"shape": [1, 3, 16, 16]}}}
+    result = export(Model.model_validate(source), HERE, tmp_path / "one.onnx")
+    assert result.inputs[0].shape == (1, 3, 16, 16)
+    assert result.outputs[0].shape == (1, 4, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Stateful", r"keeps state in its buffers seen"),
+        ("Dropping", r"draws random numbers: .*odd_networks\.py:\d+"),
+        ("Brain", r"bfloat16 weights: conv\.weight[\s\S]*float32"),
+    ],
+)
+def test_a_model_without_one_answer_is_named_before_the_export(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        export(odd(name), HERE, tmp_path / "model.onnx")
+    assert re.search(words, str(caught.value))
+
+
+def test_an_operator_of_a_later_opset_is_named_by_its_schema() -> None:
+    node = onnx.helper.make_node("DeformConv", ["x", "w", "o"], ["y"])
+    proto = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+    with pytest.raises(ExportError, match=r"DeformConv needs opset 19, and model\.opset is 18"):
+        require_opset(proto, 18)
+    require_opset(proto, 19)
+
+
+def test_a_checkpoint_as_source_is_never_opened() -> None:
+    with pytest.raises(ModelError, match="may run code and is not opened"):
+        export(Model(source="best.pt"), HERE, HERE / "never.onnx")

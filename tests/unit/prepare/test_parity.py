@@ -27,7 +27,7 @@ SETTINGS = Model.model_validate(
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
-    export(SETTINGS, HERE, folder)
+    export(SETTINGS, HERE, folder / "model.onnx")
     slim(folder / "model.onnx", folder / "slim.onnx")
     return folder
 
@@ -91,3 +91,28 @@ def test_outputs_that_are_not_finite_are_refused(graphs: Path) -> None:
     frames = {"image": np.full((2, 3, 16, 16), np.nan, np.float32), "extra": np.zeros((2, 8), np.float32)}
     with pytest.raises(ModelError, match="NaN or infinite"):
         parity(request(graphs, "slim.onnx", images=[frames]))
+
+
+def test_answers_that_depend_on_the_batch_are_named(tmp_path: Path) -> None:
+    settings = Model.model_validate(
+        {"source": "odd_networks:BatchStatistics", "inputs": {"x": {"shape": ["batch", 3, 16, 16]}}}
+    )
+    export(settings, HERE, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="depends on the rest of its batch") as caught:
+        parity(request(tmp_path, "model.onnx", settings))
+    assert "without running statistics: norm" in str(caught.value)
+    assert "odd_networks.py" in str(caught.value)
+
+
+def test_of_several_nodes_made_from_one_operator_the_last_is_compared(tmp_path: Path) -> None:
+    settings = Model.model_validate({"source": "odd_networks:Gated", "inputs": {"x": {"shape": ["batch", 3, 16, 16]}}})
+    export(settings, HERE, tmp_path / "model.onnx")
+    proto = onnx.load(tmp_path / "model.onnx")
+    assert [node.op_type for node in proto.graph.node] == ["Conv", "Sigmoid", "Mul"]
+    proto.graph.node[1].input[0] = "halved"
+    proto.graph.node.insert(1, onnx.helper.make_node("Mul", [proto.graph.node[0].output[0], "half"], ["halved"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
+    onnx.save(proto, tmp_path / "changed.onnx")
+    divergence = parity(request(tmp_path, "changed.onnx", settings)).divergence
+    assert divergence is not None
+    assert divergence.operator == "Mul"

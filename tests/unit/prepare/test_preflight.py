@@ -8,13 +8,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import edgeship
 from edgeship.config import InputSpec, Model
-from edgeship.errors import MissingExtra, ModelError, StageError
+from edgeship.errors import MissingExtra, ModelError
 from edgeship.prepare import export
 from edgeship.prepare.preflight import REMEDIES, describe, preflight, require
 from edgeship.results import Preflight
@@ -68,7 +69,7 @@ def test_every_rejected_node_in_one_pass_with_the_remedies_in_order(troubled: Pa
     assert result.errors[0].remedies == REMEDIES
     assert "Plugin not found" in result.errors[1].reason
     assert result.errors[1].remedies[0].startswith("if a plugin for it exists, load it")
-    with pytest.raises(StageError) as caught:
+    with pytest.raises(ModelError) as caught:
         require(result)
     assert str(caught.value).count("  - ") == 3
     assert "Det 'det'" in str(caught.value)
@@ -90,7 +91,7 @@ def build():
 def test_the_line_of_the_users_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "area_model.py").write_text(DETERMINANT)
     model = Model(source="area_model:build", inputs={"x": InputSpec(shape=("batch", 3, 3))})
-    export.export(model, tmp_path, tmp_path)
+    export.export(model, tmp_path, tmp_path / "model.onnx")
     errors = preflight(tmp_path / "model.onnx", engine="tensorrt-rtx").errors
     assert [problem.operator for problem in errors] == ["Det"]
     assert errors[0].place.startswith("area_model.py:7 in forward")
@@ -203,3 +204,27 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         preflight(path)
     with pytest.raises(ModelError):
         preflight(tmp_path / "absent.onnx")
+
+
+def test_what_the_parser_takes_and_no_kernel_builds_is_named(tmp_path: Path) -> None:
+    numbers = {"most": [5], "k": [4000]}
+    tensors = [numpy_helper.from_array(np.array(values, np.int64), name) for name, values in numbers.items()]
+    nodes = [
+        helper.make_node("NonMaxSuppression", ["boxes", "scores", "most"], ["kept"], "nms"),
+        helper.make_node("TopK", ["scores", "k"], ["best", "places"], "top"),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [tensor("boxes", TensorProto.FLOAT, [1, 8400, 4]), tensor("scores", TensorProto.FLOAT, [1, 1, 8400])],
+        [tensor("kept", TensorProto.INT64, ["n", 3]), tensor("best", TensorProto.FLOAT, [1, 1, 4000])],
+        tensors,
+    )
+    path = tmp_path / "head.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    errors = preflight(path, engine="tensorrt-rtx").errors
+    assert [(problem.operator, problem.node) for problem in errors] == [("NonMaxSuppression", "nms"), ("TopK", "top")]
+    assert errors[0].remedies[0].startswith("cut it off the graph")
+    assert "evaluation.decoder" in errors[1].remedies[0]
+    asked = preflight(path).problems
+    assert {problem.level for problem in asked if problem.operator} == {"warning"}

@@ -469,7 +469,7 @@ def test_attention_for_tensorrt(tmp_path: Path) -> None:
     products into one attention kernel.
     """
     settings = {"source": "networks:VisionBlock", "inputs": {"images": {"shape": ["batch", 1, 28, 28]}}}
-    exported = export(Model.model_validate(settings), Path(__file__).parent, tmp_path)
+    exported = export(Model.model_validate(settings), Path(__file__).parent, tmp_path / "model.onnx")
     slim(tmp_path / exported.model.path, tmp_path / "vit.onnx")
     frames = pictures(tmp_path / "vit.onnx", 64)
     calibrate(tmp_path / "vit.onnx", frames, tmp_path / "calib.cache", CalibrateOptions(method="minmax"))

@@ -23,6 +23,7 @@ from edgeship.errors import (
     EngineError,
     EngineMismatch,
     MissingExtra,
+    ModelError,
     StageError,
     StorageError,
     UnsafeFile,
@@ -162,6 +163,9 @@ def test_outputs_that_cannot_be_decoded_fail_a_candidate_and_stop_for_the_refere
         require_measured(trials)
     fine = trial.model_copy(update={"failure": None})
     require_measured(TargetTrials("default", Target(), [(spec.candidate, fine, folder)]))
+    leaking = trial.model_copy(update={"failure": Failure(stage="c", kind="InconsistentError", message="batch 1")})
+    with pytest.raises(ModelError, match="the model itself, fp32 on onnxruntime: batch 1"):
+        require_measured(TargetTrials("default", Target(), [(spec.candidate, leaking, folder)]))
     broken = trial.model_copy(update={"failure": Failure(stage="build", kind="BuildError", message="no kernel")})
     with pytest.raises(StageError, match=r"the reference, fp32 on onnxruntime .* build failed: no kernel"):
         require_measured(TargetTrials("default", Target(), [(spec.candidate, broken, folder)]))

@@ -22,7 +22,16 @@ from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, processor
 from edgeship.engines.onnx_file import read_nodes, read_weight_shapes
 from edgeship.engines.ort.cpu import CpuRunner, shapes_of
 from edgeship.engines.ort.profile import Origins, Ran, audit_of, read_profile
-from edgeship.engines.ort.session import CUDA, SessionRequest, library, make_session, tensors, translated
+from edgeship.engines.ort.session import (
+    CUDA,
+    SessionRequest,
+    failures,
+    library,
+    make_session,
+    one_line,
+    tensors,
+    translated,
+)
 from edgeship.errors import (
     BuildError,
     DeviceError,
@@ -268,6 +277,35 @@ def _profiles(inputs: tuple[TensorInfo, ...], target: Target) -> dict[str, _Prof
     return found
 
 
+def _require_batches(session: Any, inputs: tuple[TensorInfo, ...], target: Target) -> None:
+    """Refuse a graph that does not serve the profile's smallest and largest batch, whatever it declares.
+
+    Raises:
+        ModelError: It fails with one of them, or gives one answer for batches of different sizes.
+    """
+    profiles = _profiles(inputs, target)
+    low, high = ({name: profile[place] for name, profile in profiles.items()} for place in (0, 2))
+    advice = "edgeship slim names the node that holds the batch; or set target.batch to what the graph serves"
+    rows = [max((shape[0] for shape in shapes.values() if shape), default=1) for shapes in (low, high)]
+    answers = []
+    for shapes, batch in zip((low, high), rows, strict=True):
+        try:
+            answers.append([array.shape for array in session.run(None, noise(inputs, shapes))])
+        except failures() as error:
+            raise ModelError(
+                f"the graph does not run with a batch of {batch}: {one_line(error)[:300]}",
+                expected=f"a graph that runs with every batch from {rows[0]} to {rows[1]}",
+                do=advice,
+            ) from None
+    if rows[0] != rows[1] and answers[0] == answers[1]:
+        raise ModelError(
+            f"a batch of {rows[0]} and one of {rows[1]} are both answered with outputs of "
+            f"{', '.join(str(list(shape)) for shape in answers[0])}: the graph holds one batch inside",
+            expected="an answer for each frame of a batch",
+            do=advice,
+        )
+
+
 def _described(session: Any) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     return tensors(session.get_inputs()), tensors(session.get_outputs())
 
@@ -309,6 +347,8 @@ def _optimized(model: Path, options: OpenOptions, target: Target, scratch: Path)
         raise BuildError(error.found, do="run `edgeship inspect` on the model") from error
     inputs, outputs = _described(plain)
     feeds = example_feeds(inputs, target)
+    if options.device == "cpu":
+        _require_batches(plain, inputs, target)
     if options.device != "cpu":  # a run here would plan every convolution once more: the audit's profile runs it
         note = "the CUDA provider lays the graph out and searches its convolutions at load: the file is the candidate's"
         return _Made(model, inputs, outputs, (note,))

@@ -1,0 +1,18 @@
+"""A part of onnx's own node tests: every graph passes or is refused. The whole: benchmarks/onnx_suite.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUITE = Path(__file__).parents[3] / "benchmarks" / "onnx_suite.py"
+
+
+@pytest.mark.slow
+def test_no_graph_of_onnxs_own_suite_breaks_edgeship() -> None:
+    done = subprocess.run([sys.executable, SUITE, "--every", "90"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| slim |" in done.stdout
