@@ -103,9 +103,7 @@ def test_one_corrupt_image_among_many_is_named_and_counted(project: Project, edg
 def test_a_truncated_onnx(project: Project, edgeship: Edgeship) -> None:
     (project.folder / "net.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
     project.change('source  = "model:build"\nweights = "weights.safetensors"', 'source = "net.onnx"')
-    assert "truncated or not an ONNX file" in refused(project, edgeship) or "holds no graph" in refused(
-        project, edgeship
-    )
+    assert "not an ONNX" in refused(project, edgeship)
 
 
 def test_external_data_moved_away(project: Project, edgeship: Edgeship) -> None:

@@ -20,6 +20,7 @@ from edgeship.errors import ConfigError, DataError, EdgeshipError, ModelError
 from edgeship.metrics import Task
 from edgeship.pipeline.candidates import sized
 from edgeship.pipeline.stages import Step
+from edgeship.prepare.graph import read_onnx
 from edgeship.results import TensorInfo
 
 
@@ -66,6 +67,8 @@ def _check_model(config: Config) -> None:
     if source.suffix in (".onnx", ".pt2"):
         if not source.is_file():
             raise ModelError(f"model.source: no file at {source}", do="fix model.source")
+        if source.suffix == ".onnx":
+            read_onnx(source)
     elif is_reference(config.model.source):
         module = config.model.source.partition(":")[0]
         top = module.partition(".")[0]

@@ -195,7 +195,8 @@ def test_a_stopped_service_leaves_no_unpacked_bundle(bundle: Path, tmp_path: Pat
     """While it serves nothing is there any more; what a kill during loading leaves is removed by the next one."""
     packed = zip_bundle(bundle, tmp_path / "b.zip")
     code = (
-        "import sys, time, edgeship\n"
+        "import signal, sys, time, edgeship\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a test run in the background ignores it
         "with edgeship.load(sys.argv[1]) as model:\n print('ready', flush=True)\n time.sleep(60)"
     )
     temporary = tmp_path / "tmp"
