@@ -334,6 +334,9 @@ class Gate(Section):
     max_drop: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical_metric: Literal["auto", "recall", "ap", "iou"] = "auto"
+    baseline: Path | None = None
+    """The bundle of the release in the field, a folder or a zip: ``max_drop`` and ``critical`` hold against it too, on
+    the images of its own evaluation."""
     min_agreement: Fraction | None = None
     max_engine_mib: Positive | None = None
     max_memory_mib: Positive | None = None

@@ -179,7 +179,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
             f"gate.confidence: {gate.confidence:g} lets one SHIP in {1 / max(1 - gate.confidence, 1e-9):.2g} be false; "
             "use 0.95, or say that you mean it with accept_low_confidence = true"
         )
-    found += _baseline_problems(config)
+    found += [*_baseline_problems(config), *_release_problems(config)]
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
         if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
@@ -212,6 +212,19 @@ def _baseline_problems(config: Config) -> list[str]:
         for name in wanted
         if name not in known
     ]
+
+
+def _release_problems(config: Config) -> list[str]:
+    """What the comparison with the release in the field lacks."""
+    gate = config.gate
+    if gate.baseline is None:
+        return []
+    found = []
+    if config.evaluation.images is None:
+        found.append("evaluation.images: missing, and gate.baseline compares on the release's own labelled images")
+    if not gate.max_drop and not gate.critical:
+        found.append("gate.baseline: no limit says how much may be lost against it; set gate.max_drop or gate.critical")
+    return found
 
 
 def _absolute(config: Config, root: Path) -> Config:

@@ -12,9 +12,11 @@ import time
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from conftest import Edgeship, Project, make_project
+from safetensors.numpy import load_file, save_file
 
 from edgeship.decide.finished_run import FinishedRun, open_run
 from edgeship.results import RunResult
@@ -319,3 +321,57 @@ def test_an_onnx_with_external_data_ships(project: Project, edgeship: Edgeship) 
     done = edgeship("export", "net.onnx", "-o", "one.onnx", cwd=project.folder)
     assert done.code == 0, done.err
     assert (project.folder / "one.onnx").stat().st_size > (project.folder / "weights.bin").stat().st_size
+
+
+def next_version(shipped: Project, folder: Path, shift: int) -> Project:
+    """A version whose last layer answers ``shift`` classes further, to be no worse than the one that was shipped."""
+    made = make_project(folder)
+    weights = load_file(made.folder / "weights.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = np.roll(weights[name] * np.float32(1.01), shift, axis=0)
+    save_file(weights, made.folder / "weights.safetensors")
+    shutil.copytree(shipped.out / "bundle", made.folder / "last.bundle")
+    made.change("max_drop = { top1 = 0.5 }", 'max_drop = { top1 = 0.2 }\nbaseline = "last.bundle"')
+    return made
+
+
+def test_the_next_version_ships_when_it_is_no_worse_than_the_release(
+    shipped: Project, tmp_path: Path, edgeship: Edgeship
+) -> None:
+    """Judged against the bundle before it; its own bundle carries what that needs, so a rebuilt engine is too."""
+    second = next_version(shipped, tmp_path / "second", 0)
+    done = edgeship("ship", second.config)
+    assert done.code == 0, done.err
+    judged = second.result()["decisions"][0]["judged"]
+    rules = {item["candidate"]: {rule["name"]: rule for rule in item["rules"]} for item in judged}
+    assert all(found["baseline.top1"]["outcome"] == "pass" for found in rules.values())
+    assert "No worse than the release: top-1" in (second.out / "report.html").read_text()
+    manifest = json.loads((second.out / "bundle" / "manifest.json").read_text())
+    assert manifest["gate"]["baseline"] == "evidence/baseline"
+    assert (second.out / "bundle" / "evidence" / "baseline" / "records.npz").read_bytes() == (
+        shipped.out / "bundle" / "evidence" / "candidate" / "records.npz"
+    ).read_bytes()
+    assert edgeship("ship", second.config).code == 0
+    assert all(second.stages().values())
+    shutil.move(second.folder / "last.bundle", second.folder / "elsewhere")
+    again = edgeship("gate", second.out, "--json")
+    assert again.code == 0
+    assert "baseline.top1" in again.out
+    rebuilt = edgeship("rebuild", second.out / "bundle", "--images", second.folder / "val", "--out", tmp_path / "re")
+    assert rebuilt.code == 0, rebuilt.err
+    assert (tmp_path / "re" / "bundle" / "evidence" / "baseline" / "trial.json").is_file()
+
+
+def test_a_version_worse_than_the_release_does_not_ship_though_int8_keeps_what_it_has(
+    shipped: Project, tmp_path: Path, edgeship: Edgeship
+) -> None:
+    worse = next_version(shipped, tmp_path / "worse", 1)
+    done = edgeship("ship", worse.config)
+    assert done.code == 1
+    assert "against the release" in done.out
+    for judged in worse.result()["decisions"][0]["judged"]:
+        rules = {rule["name"]: rule for rule in judged["rules"]}
+        assert rules["max_drop.top1"]["outcome"] == "pass"
+        assert rules["baseline.top1"]["outcome"] == "fail"
+        assert rules["baseline.top1"]["measured"] > 0.5
+    assert not (worse.out / "bundle").exists()

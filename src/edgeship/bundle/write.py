@@ -48,6 +48,8 @@ QUANTIZED_SNR_DB = 15.0
 CACHE = "calibration.cache"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in a zip, so that equal bundles give equal bytes."""
+BASELINE = "evidence/baseline"
+"""The trial of the release that the engine was no worse than."""
 EVIDENCE_OF_TRIAL = (trial_folder.TRIAL, trial_folder.SAMPLES, trial_folder.RECORDS, trial_folder.OUTPUTS)
 
 
@@ -76,6 +78,7 @@ class Contents:
         name: Name of the model.
         reference: The folder of the reference's trial, so that a rebuilt engine can be gated again.
         gate: The rules of the verdict, for the same purpose.
+        released: The folder of the trial of the release that ``gate.baseline`` names, for the same purpose.
         calibration: Provenance of the INT8 ranges.
         cache: The calibration cache, and its binding beside it; default: the trial's own, where its engine took one.
         prepared: Versions of what made the ONNX.
@@ -90,6 +93,7 @@ class Contents:
     name: str = "model"
     reference: Path | None = None
     gate: Gate | None = None
+    released: Path | None = None
     calibration: CalibrationProvenance | None = None
     cache: Path | None = None
     prepared: Mapping[str, str] = field(default_factory=dict)
@@ -300,7 +304,7 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
         preprocess=spec.preprocess,
         evaluation=_portable_evaluation(spec.evaluation),
         classes=_classes(spec, source),
-        gate=contents.gate,
+        gate=_portable_gate(contents.gate),
         calibration=contents.calibration,
         known_answer=known,
         metrics=trial.evaluation.metrics if trial.evaluation else {},
@@ -325,7 +329,7 @@ def _existing(plugins: tuple[Path, ...]) -> tuple[Path, ...]:
 
 
 def _evidence(files: _Files, contents: Contents) -> None:
-    folders = {"candidate": contents.trial, "reference": contents.reference}
+    folders = {"candidate": contents.trial, "reference": contents.reference, "baseline": contents.released}
     for label, folder in folders.items():
         if folder is None:
             continue
@@ -343,6 +347,13 @@ def _portable_target(target: Target, plugins: tuple[Path, ...]) -> Target:
     return target.model_copy(
         update={"host": None, "python": "python3", "timing_cache": None, "plugins": plugins, "remote_dir": "edgeship"}
     )
+
+
+def _portable_gate(gate: Gate | None) -> Gate | None:
+    """The rules, with the place of the release's trial in the bundle instead of its bundle's path."""
+    if gate is None or gate.baseline is None:
+        return gate
+    return gate.model_copy(update={"baseline": Path(BASELINE)})
 
 
 def _portable_evaluation(evaluation: Evaluation | None) -> Evaluation | None:

@@ -74,6 +74,13 @@ class LoadOptions:
     allow_corrupt: int = 0
 
 
+def digest_of(picture: Path | Array) -> str:
+    """The SHA-256 of an image's file, or of its pixels: ``Loaded.digest``. Raises OSError."""
+    if isinstance(picture, Path):
+        return hashlib.sha256(picture.read_bytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(picture).data).hexdigest()
+
+
 def load(item: Item, preprocess: Preprocess, size: tuple[int, int], out: Array | None = None) -> Loaded:
     """Read, decode and preprocess one image, into ``out`` where it is given.
 
@@ -91,7 +98,7 @@ def load(item: Item, preprocess: Preprocess, size: tuple[int, int], out: Array |
         array, geometry = apply(open_image(content, str(picture)), preprocess, size, out)
     else:
         pixels = np.asarray(picture)
-        digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+        digest = digest_of(pixels)
         array, geometry = apply(pixels, preprocess, size, out)
     target = item.target(geometry) if callable(item.target) else item.target
     return Loaded(item.id, digest, array, geometry, target)

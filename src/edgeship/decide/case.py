@@ -95,6 +95,10 @@ class Case:
     """What the metrics with a floor reach by themselves."""
     doubts: tuple[str, ...] = ()
     """Why a comparison with the reference proves nothing."""
+    base: str = "reference"
+    """What ``reference`` holds the records of, in a word."""
+    released: Case | None = None
+    """The same build beside the release in the field, whose records are then ``reference``; None: none is named."""
 
     def times(self, item: Measured | None = None) -> Quantiles | None:
         """The quantiles that the gate reads, of this build or another; None where they were not measured."""

@@ -36,6 +36,9 @@ JACKKNIFE = "jackknife over groups of images"
 BOOTSTRAP = "paired bootstrap over {} (BCa, t)"
 POINT = "point estimate (statistics off)"
 IDENTICAL = "identical to the reference"
+IDENTICAL_TO_RELEASE = "identical to the release"
+UNTESTED = (IDENTICAL, IDENTICAL_TO_RELEASE)
+"""Methods that leave nothing to chance."""
 
 
 @dataclass(frozen=True)
@@ -179,11 +182,11 @@ def check_paired(reference: Arrays, candidate: Arrays, name: str) -> None:
         raise DataError(f"{name} and the reference: {error.found}", expected=error.expected, do=error.do) from None
 
 
-def unchanged(reference: Reference, names: Sequence[str]) -> dict[str, Drop]:
+def unchanged(reference: Reference, names: Sequence[str], method: str = IDENTICAL) -> dict[str, Drop]:
     """The drops of a candidate that is the reference itself: zero, with nothing left to chance."""
     once = metrics.task_of(reference.records).resample(reference.records, reference.units.once, names)
     known = [name for name in names if math.isfinite(float(once[name][0]))]
-    return {name: Drop(Interval(0.0, 0.0, 0.0), IDENTICAL, reference.support(name)) for name in known}
+    return {name: Drop(Interval(0.0, 0.0, 0.0), method, reference.support(name)) for name in known}
 
 
 def measure(reference: Reference, candidate: Arrays, names: Sequence[str], exact: frozenset[str]) -> dict[str, Drop]:

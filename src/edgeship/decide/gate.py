@@ -18,11 +18,12 @@ from edgeship.decide import rulebook
 from edgeship.decide.agreement import compare_answers, same_answers
 from edgeship.decide.case import Case, Wanted
 from edgeship.decide.doubts import doubts, unlike
-from edgeship.decide.drops import Drop, Reference, check_paired, measure, unchanged
+from edgeship.decide.drops import IDENTICAL_TO_RELEASE, Drop, Reference, check_paired, measure, unchanged
 from edgeship.decide.floors import level
 from edgeship.decide.loaded_trial import Arrays, Measured
 from edgeship.decide.neighbours import by_neighbours
 from edgeship.decide.paired_times import paired_speedup
+from edgeship.decide.released import require_pairable
 from edgeship.decide.sentences import Told, sentence
 from edgeship.decide.sequence import Spending, in_sequence, tested
 from edgeship.errors import UserInputError
@@ -30,12 +31,29 @@ from edgeship.results import Clock, Decision, Judged, Rule, Turns, VerdictWord, 
 from edgeship.text import nearest
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What else the trials of a target are judged with.
+
+    Args:
+        turns: Candidates timed turn by turn: they say which is the fastest, and the speed-up over fp32.
+        release: The release in the field, evaluated on the same images; where ``gate.baseline`` names one and it is
+            None, the rules against it are inconclusive.
+    """
+
+    turns: Turns | None = None
+    release: Measured | None = None
+
+
+ALONE = Beside()
+
+
 def judge(
     gate: Gate,
     candidates: Sequence[Measured],
     reference: Measured,
     spending: Spending | None = None,
-    turns: Turns | None = None,
+    beside: Beside = ALONE,
 ) -> Decision:
     """Judge the candidates of one target.
 
@@ -45,7 +63,7 @@ def judge(
             ``rebuild``, and the worst of them counts.
         reference: The FP32 model, evaluated on the same images.
         spending: Earlier attempts at the same model, and the candidates of a search; None: this is the only one.
-        turns: Candidates timed turn by turn: they say which is the fastest, and the speed-up over fp32.
+        beside: Turns that candidates took, and the release in the field.
 
     Returns:
         SHIP with the fastest candidate that passes every rule; NO-SHIP when every candidate fails a rule;
@@ -53,7 +71,7 @@ def judge(
 
     Raises:
         UserInputError: No candidates, several targets at once, or a rule about a metric or class that is not there.
-        DataError: Candidates and reference were evaluated on different images.
+        DataError: Candidates, reference and release were evaluated on different images.
     """
     targets = sorted({item.trial.target_name for item in candidates})
     if len(targets) != 1:
@@ -63,7 +81,9 @@ def judge(
             do="judge one target at a time",
         )
     spending = spending or Spending()
-    context = replace(_Context.of(gate, candidates, reference, spending), turns=turns)
+    context = replace(_Context.of(gate, candidates, reference, spending), turns=beside.turns)
+    if gate.baseline is not None and beside.release is not None:
+        context = context.with_release(beside.release)
     groups: dict[str, list[Measured]] = {}
     for item in candidates:
         groups.setdefault(item.name, []).append(item)
@@ -92,6 +112,22 @@ class _Context:
     absent: frozenset[str] = frozenset()
     """Metrics of the task that no evaluation image holds an example for."""
     turns: Turns | None = None
+    release: Measured | None = None
+    releases: dict[float, Reference] = field(default_factory=dict)
+    """The release's records, as ``references`` holds the reference's."""
+
+    def with_release(self, release: Measured) -> _Context:
+        """This with the release in the field. Its images are what the reference's are; so are their units."""
+        if self.missing:
+            return self
+        require_pairable(self.gate, self.base, release)
+        evaluation = release.trial.evaluation
+        examples = evaluation.examples if evaluation is not None else {}
+        releases = {
+            level: Reference(release.records, level, found.resamples, examples, found.units)
+            for level, found in self.references.items()
+        }
+        return replace(self, release=release, releases=releases)
 
     @classmethod
     def of(cls, gate: Gate, candidates: Sequence[Measured], reference: Measured, spending: Spending) -> _Context:
@@ -139,7 +175,8 @@ def _wanted(gate: Gate, class_metric: str) -> tuple[Wanted, ...]:
         Wanted(rulebook.CRITICAL_MIN, name, f"{class_metric}/{name}", limit)
         for name, limit in gate.critical_min.items()
     ]
-    return (*floors, *drops, *critical)
+    released = [Wanted(rulebook.BASELINE, item.what.strip("/"), item.what, item.limit) for item in (*drops, *critical)]
+    return (*floors, *drops, *critical, *(released if gate.baseline is not None else ()))
 
 
 def unknown_names(gate: Gate, metric_names: Sequence[str] | None, classes: Sequence[str] | None) -> list[str]:
@@ -232,8 +269,9 @@ def _case(context: _Context, item: Measured) -> Case:
         turns=context.turns,
     )
     if why or reference is None or item.trial.failure is not None:
-        return case
+        return replace(case, released=_beside_release(context, case))
     check_paired(reference.records, item.records, item.name)
+    case = replace(case, released=_beside_release(context, case))
     units = (
         by_neighbours(reference.records, item.records, reference.units) if context.gate.confidence else reference.units
     )
@@ -252,12 +290,33 @@ def _case(context: _Context, item: Measured) -> Case:
     return replace(case, doubts=_doubts(context, case))
 
 
+def _beside_release(context: _Context, case: Case) -> Case | None:
+    """The same build with its drops against the release in the field; None where the config names none."""
+    gate, item = context.gate, case.item
+    if gate.baseline is None:
+        return None
+    release = context.releases.get(context.spending.confidence(item.name, gate.confidence))
+    why = case.missing or ("the release that gate.baseline names was not read" if release is None else "")
+    case = replace(case, base="release", missing=why, reference=release)
+    if why or release is None or context.release is None or item.trial.failure is not None:
+        return case
+    names = tuple(dict.fromkeys(wanted.what for wanted in context.wanted if wanted.family == rulebook.BASELINE))
+    if gate.confidence > 0 and item.is_same_as(context.release):
+        return replace(case, drops=unchanged(release, names, IDENTICAL_TO_RELEASE))
+    units = by_neighbours(release.records, item.records, release.units) if gate.confidence else release.units
+    if units is not release.units:
+        release = Reference(release.records, release.confidence, release.resamples, release.examples, units)
+    drops = measure(release, item.records, names, frozenset(names))
+    return replace(case, reference=release, drops=drops)
+
+
 def _doubts(context: _Context, case: Case) -> tuple[str, ...]:
     """Why the comparison proves nothing, where a rule rests on it and the statistics are on."""
     gate, reference = context.gate, case.reference
     if gate.confidence == 0 or reference is None or not (context.wanted or gate.min_agreement):
         return ()
-    found = doubts(reference, context.wanted, bool(gate.min))
+    compared = [wanted for wanted in context.wanted if wanted.family != rulebook.BASELINE]
+    found = doubts(reference, compared, bool(gate.min))
     if not found and case.answers is not None and (apart := unlike(reference, case.item.records, case.answers)):
         return (f"{case.item.name} {apart}",)
     return found

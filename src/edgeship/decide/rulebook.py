@@ -17,6 +17,7 @@ from edgeship.results import Outcome, Rule
 AUDIT = "audit"
 MAX_DROP = "max_drop"
 CRITICAL = "critical"
+BASELINE = "baseline"
 P50 = "latency_p50_ms"
 P90 = "latency_p90_ms"
 P99 = "latency_p99_ms"
@@ -50,6 +51,7 @@ _FAMILIES = (
     Family(CRITICAL_MIN, "Critical class {} by itself", "accuracy", "level", higher_is_better=True, judge=rules.floors),
     Family(MAX_DROP, "Drop of {}", "accuracy", "drop", judge=rules.drops),
     Family(CRITICAL, "Critical class {}", "accuracy", "drop", judge=rules.drops),
+    Family(BASELINE, "No worse than the release: {}", "accuracy", "drop", judge=rules.release),
     Family(
         AGREEMENT, "Agreement with the reference", "accuracy", "share", higher_is_better=True, judge=rules.agreement
     ),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgeship.decide.case import Case, Family, Wanted
-from edgeship.decide.drops import IDENTICAL, POINT, Drop
+from edgeship.decide.drops import POINT, UNTESTED, Drop
 from edgeship.decide.paired_times import METHOD, paired_speedup
 from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper, samples_needed
 from edgeship.results import Latency, Outcome, Rule
@@ -230,10 +230,11 @@ def _drop(family: Family, case: Case, wanted: Wanted) -> Rule:
     estimate, bound = drop.interval.estimate, drop.interval.upper
     facts: dict[str, Any] = {"subject": subject, "limit": limit}
     facts |= {"measured": estimate, "bound": _finite(bound), "method": drop.method}
-    if drop.method == IDENTICAL:
-        reason = f"{subject} is the reference's own: this is the same engine or gives the same outputs"
+    if drop.method in UNTESTED:
+        reason = f"{subject} is the {case.base}'s own: this is the same engine or gives the same outputs"
         return family.rule("pass", reason, **facts)
-    said = f"{subject} {_moved(estimate)} on {drop.examples} {'examples' if drop.discordant else 'images'}"
+    against = "" if case.base == "reference" else f" against the {case.base}"
+    said = f"{subject} {_moved(estimate)}{against} on {drop.examples} {'examples' if drop.discordant else 'images'}"
     if estimate > limit + SLACK:
         return family.rule("fail", f"{said}; at most {limit:g} may be lost", **facts)
     if bound <= limit + SLACK:
@@ -247,6 +248,12 @@ def _drop(family: Family, case: Case, wanted: Wanted) -> Rule:
     reason = f"{said}, but it could be {bound:.4f} at {percent(case.confidence)} confidence and {limit:g} may be lost"
     reason += f"{_unseen(case, drop)}: {advice}{_noted(case, wanted.what)}"
     return family.rule("inconclusive", reason, more_images=more, **facts)
+
+
+def release(family: Family, case: Case) -> Iterator[Rule]:
+    """The same drops against the release in the field, where the config names its bundle."""
+    if case.released is not None:
+        yield from drops(family, case.released)
 
 
 def _unseen(case: Case, drop: Drop) -> str:

@@ -11,9 +11,11 @@ from edgeship import metrics
 from edgeship.config import Gate
 from edgeship.decide import rulebook
 from edgeship.decide.drops import Reference, measure
-from edgeship.decide.finished_run import open_run
-from edgeship.decide.gate import judge
+from edgeship.decide.finished_run import FinishedRun, open_run
+from edgeship.decide.gate import Beside, judge
 from edgeship.decide.loaded_trial import Measured, load
+from edgeship.decide.released import STAGE as RELEASE
+from edgeship.decide.released import read_release
 from edgeship.decide.sequence import Spending
 from edgeship.errors import ArtifactError, DataError, UserInputError
 from edgeship.metrics import paired
@@ -27,20 +29,29 @@ def judge_again(path: Path, gate: Gate) -> tuple[Decision, ...]:
 
     Raises:
         ArtifactError: The result, or a trial that it names, is absent, changed or malformed.
+        BundleError: ``gate.baseline`` is another one than the run's and not a bundle that can be compared with.
         UserInputError: A rule about a metric or class that was not measured.
     """
     run = open_run(path)
-    reference = load(run.whole(run.result.reference.folder))
+    reference, beside = load(run.whole(run.result.reference.folder)), Beside(release=_release(run, gate))
     found = []
     for target in dict.fromkeys(item.target_name for item in run.result.trials):
         trials = [load(run.whole(item.folder)) for item in run.result.trials if item.target_name == target]
         before = next((item.earlier for item in run.result.decisions if item.target_name == target), 0)
         search, planned = run.result.search.get(target), bool(run.result.config.get("candidates", {}).get("search"))
         spending = Spending.of(search, planned=planned, earlier=before)
-        found.append(judge(gate, trials, reference, spending))
+        found.append(judge(gate, trials, reference, spending, beside))
     if not found:
         raise ArtifactError(f"{path} names no trial", do="run edgeship ship again")
     return tuple(found)
+
+
+def _release(run: FinishedRun, gate: Gate) -> Measured | None:
+    """The release that the rules name: as the run read it where they name the same, else from its bundle."""
+    if gate.baseline is None:
+        return None
+    kept = run.stage_folder(RELEASE) if gate.baseline == run.gate.baseline else None
+    return load(kept) if kept is not None else read_release(gate.baseline)
 
 
 class Change(Result):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeship.decide import rulebook
-from edgeship.decide.drops import IDENTICAL
+from edgeship.decide.drops import UNTESTED
 from edgeship.decide.loaded_trial import Measured
 from edgeship.results import Candidate, Judged, Searched
 
@@ -91,9 +91,9 @@ def tested(judged: Sequence[Judged]) -> int:
 
 
 def _tested(item: Judged) -> bool:
-    """Whether chance could let the candidate pass: it was evaluated and is not the reference itself."""
+    """Whether chance could let the candidate pass: it was evaluated and is not the reference or the release itself."""
     rules = rulebook.of_kind(item.rules, "accuracy")
-    return any(rule.measured is not None and rule.method != IDENTICAL for rule in rules)
+    return any(rule.measured is not None and rule.method not in UNTESTED for rule in rules)
 
 
 def _held_back(item: Judged, missed: str, count: int) -> Judged:

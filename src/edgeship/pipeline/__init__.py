@@ -22,6 +22,7 @@ from edgeship.pipeline.each_target import each_target
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.planned import Planned, planned_names, remember_times, times
 from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PRECISIONS, PREFLIGHT, SLIM
+from edgeship.pipeline.release import RELEASE
 from edgeship.pipeline.report import REPORT
 from edgeship.pipeline.search import search_if_needed
 from edgeship.pipeline.stages import Run, Stage, Workflow, WouldRun, execute
@@ -41,6 +42,7 @@ WORKFLOW: Workflow = (
     PARITY,  # PyTorch against ONNX, on those frames
     CALIBRATE,  # INT8 ranges, where a candidate needs them
     REFERENCE,  # fp32, which every candidate is compared with
+    RELEASE,  # the release in the field, where the config names one to be no worse than
     each_target(
         try_candidates,  # each one's graph: built, audited, timed, evaluated
         search_if_needed,  # a mixed-precision engine, asked for or called for

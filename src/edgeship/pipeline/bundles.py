@@ -20,6 +20,7 @@ from edgeship.pipeline.candidates import needs_calibration
 from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, title
 from edgeship.pipeline.environment import PACKAGES
 from edgeship.pipeline.prepare import EXPORT
+from edgeship.pipeline.release import release_folder
 from edgeship.pipeline.stages import Run, Stage, Step, versions
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
@@ -47,6 +48,7 @@ def contents(run: Run, trials: TargetTrials) -> Contents:
         name=title(run),
         reference=run.result(REFERENCE).folders()[0],
         gate=run.config.gate,
+        released=release_folder(run),
         calibration=CalibrationProvenance.of(calibrated) if calibrated is not None else None,
         cache=run.path(CALIBRATE, calibrated.cache.path) if calibrated is not None else None,
         prepared={**versions(*PACKAGES), "exporter": run.result(EXPORT).exporter},

@@ -19,31 +19,35 @@ from edgeship.engines.onnx_file import read_inputs
 from edgeship.errors import ConfigError, DataError, EdgeshipError, ModelError
 from edgeship.metrics import Task
 from edgeship.pipeline.candidates import sized
+from edgeship.pipeline.release_checks import check_release
 from edgeship.pipeline.stages import Step
 from edgeship.prepare.graph import read_onnx
 from edgeship.results import TensorInfo
 
 
-def check_data(config: Config) -> None:
-    """Look at everything that the config names, before anything long begins.
+def check_data(config: Config, out: Path | None = None) -> None:
+    """Look at everything that the config names, before anything long begins; ``out`` is the run's folder.
 
     Raises:
         EdgeshipError: The only problem found.
         ConfigError: Every problem, where there are several.
     """
-    found = problems(config)
+    found = problems(config, out)
     if len(found) == 1:
         raise found[0]
     if found:
         raise ConfigError([line for error in found for line in _sentences(error)], where=str(config.file))
 
 
-def problems(config: Config) -> list[EdgeshipError]:
-    """What would stop a run: paths, labels, names in the rules, shapes, profiles."""
+def problems(config: Config, out: Path | None = None) -> list[EdgeshipError]:
+    """What would stop a run: paths, labels, names in the rules, shapes, profiles, the release to compare with."""
     found: list[EdgeshipError] = []
     for check in (_check_model, _check_calibration, _check_evaluation, _check_inputs, _check_files):
         with _noted(found):
             check(config)
+    if not found:  # a wrong path or label would be told twice
+        with _noted(found):
+            check_release(config, out)
     return found
 
 
@@ -200,4 +204,4 @@ def machine_warnings(config: Config) -> list[str]:
     return found
 
 
-CHECK = Step("check", lambda run: check_data(run.config))
+CHECK = Step("check", lambda run: check_data(run.config, run.folder))

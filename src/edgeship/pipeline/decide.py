@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.decide import gate, loaded_trial
+from edgeship.decide.gate import Beside
 from edgeship.decide.sequence import Spending
 from edgeship.files import storage_errors
 from edgeship.pipeline import looks
@@ -15,6 +16,7 @@ from edgeship.pipeline.environment import environment
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.graphs import graph_stage
 from edgeship.pipeline.lineage import lineage
+from edgeship.pipeline.release import release_folder, release_of
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, REFERENCE_NAME
@@ -54,10 +56,11 @@ def decide_stage(reference: TargetTrials, trials: TargetTrials) -> Stage[Decisio
     """The gate over one target's trials: pure, and again only when a rule or a trial changed."""
 
     def key(run: Run) -> Any:
-        turns = turns_of(run, trials)
+        turns, release = turns_of(run, trials), release_folder(run)
         return {
             "turns": None if turns is None else turns.model_dump(mode="json"),
-            "gate": run.config.gate.model_dump(mode="json"),
+            "gate": run.config.gate.model_dump(mode="json", exclude={"baseline"}),
+            "release": read_seal(release).digest if release is not None else None,
             "trials": [read_seal(folder).digest for folder in (*reference.folders(), *trials.folders())],
             "searched": sorted(spending(run, reference, trials).searched),
             "earlier": looks.earlier(run, reference, trials),
@@ -66,7 +69,8 @@ def decide_stage(reference: TargetTrials, trials: TargetTrials) -> Stage[Decisio
     def work(run: Run, folder: Path) -> Decision:
         base = loaded_trial.load(reference.folders()[0])
         loaded = [loaded_trial.load(place) for place in trials.folders()]
-        decision = gate.judge(run.config.gate, loaded, base, spending(run, reference, trials), turns_of(run, trials))
+        beside = Beside(turns_of(run, trials), release_of(run))
+        decision = gate.judge(run.config.gate, loaded, base, spending(run, reference, trials), beside)
         return explained(run, decision, base)
 
     return Stage(f"decide:{trials.name}", Decision, key, work)

@@ -12,10 +12,11 @@ from edgeship.bundle.manifest import Manifest
 from edgeship.bundle.sign import sign
 from edgeship.bundle.trust import ANYBODY, Trust
 from edgeship.bundle.verify import Verified, opened
-from edgeship.bundle.write import Contents, write
+from edgeship.bundle.write import BASELINE, Contents, write
 from edgeship.config import Benchmark, Evaluation, Gate
 from edgeship.data.npz import open_npz
 from edgeship.decide import gate, loaded_trial
+from edgeship.decide.gate import Beside
 from edgeship.errors import BundleError, UserInputError
 from edgeship.files import lock, storage_errors
 from edgeship.progress import Progress, silent
@@ -90,7 +91,10 @@ def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress
             _lay_out(verified, folders[-1], options, number)
             trials.append(local.run(folders[-1], progress))
         base = loaded_trial.load(reference)
-        decision = gate.judge(rules, [loaded_trial.load(folder) for folder in folders], base)
+        kept = verified.folder / BASELINE
+        released = kept if (kept / trial_folder.TRIAL).is_file() else None
+        beside = Beside(release=loaded_trial.load(released) if released is not None else None)
+        decision = gate.judge(rules, [loaded_trial.load(folder) for folder in folders], base, beside=beside)
         written = None
         if decision.verdict == "SHIP":
             written = out / "bundle"
@@ -100,6 +104,7 @@ def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress
                 name=manifest.name,
                 reference=reference,
                 gate=manifest.gate,
+                released=released,
                 calibration=manifest.calibration,
                 cache=verified.folder / manifest.cache if manifest.cache is not None else None,
                 prepared=manifest.prepared,
@@ -116,7 +121,9 @@ def _earlier(verified: Verified) -> dict[str, Path]:
     """What the first engine's verdict rested on; the reference stays where it is."""
     names = [name for name, entry in verified.manifest.files.items() if entry.role == "evidence"]
     kept = [name for name in names if name.startswith("evidence/")]
-    kept = [name for name in kept if not name.startswith(("evidence/reference/", "evidence/rebuilt-from/"))]
+    kept = [
+        name for name in kept if not name.startswith(("evidence/reference/", f"{BASELINE}/", "evidence/rebuilt-from/"))
+    ]
     return {
         f"rebuilt-from/{name.removeprefix('evidence/').removeprefix('candidate/')}": verified.folder / name
         for name in kept

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeship.config import Target
 from edgeship.decide import gate, loaded_trial, rulebook
+from edgeship.decide.gate import Beside
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.search import SearchOptions, Tried, search
 from edgeship.decide.sequence import Spending
@@ -15,6 +16,7 @@ from edgeship.errors import QuantizeError
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.graphs import PREVIEW, frames_of
 from edgeship.pipeline.prepare import SLIM
+from edgeship.pipeline.release import release_of
 from edgeship.pipeline.stages import Run, Stage, execute_one, versions
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one
@@ -37,7 +39,8 @@ def called_for(run: Run, trials: TargetTrials, reference: TargetTrials) -> bool:
     if not any(candidate.precision.startswith("int8") for candidate, _, _ in trials.trials):
         return False
     base = loaded_trial.load(reference.folders()[0])
-    decision = gate.judge(run.config.gate, [loaded_trial.load(folder) for folder in trials.folders()], base)
+    builds = [loaded_trial.load(folder) for folder in trials.folders()]
+    decision = gate.judge(run.config.gate, builds, base, beside=Beside(release=release_of(run)))
     if any(item.outcome == "pass" for item in decision.judged):
         return False
     low = {candidate.name for candidate, _, _ in trials.trials if candidate.precision.startswith("int8")}
@@ -76,6 +79,7 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
     clock = common_clock([item.trial.latency for item in (*context, *plain, *high)], run.config.gate.clock)
     ranking = execute_one(run, ranking_stage(style))
     previews: dict[str, Measured] = {}
+    beside = Beside(release=release_of(run))
 
     def spending(name: str) -> Spending:
         own = frozenset([name]) - {plain[0].name, high[0].name}
@@ -83,7 +87,7 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
 
     def judge(builds: list[Measured]) -> Tried:
         others = [item for item in context if item.name != builds[0].name]
-        decision = gate.judge(run.config.gate, [*others, *builds], base, spending(builds[0].name))
+        decision = gate.judge(run.config.gate, [*others, *builds], base, spending(builds[0].name), beside)
         judged = next(item for item in decision.judged if item.candidate == builds[0].name)
         trial, median = builds[0].trial, gate.slowest(clock, builds)
         return Tried(
@@ -177,4 +181,5 @@ def preview_of(
     folder = try_one(run, trials, named)[0]
     rules = rulebook.without(run.config.gate, "speed", "size", "precision")
     found = loaded_trial.load(folder)
-    return gate.judge(rules, [found], base, spending).judged[0], found
+    beside = Beside(release=release_of(run))
+    return gate.judge(rules, [found], base, spending, beside).judged[0], found

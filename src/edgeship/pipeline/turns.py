@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.decide import gate, loaded_trial
+from edgeship.decide.gate import Beside
 from edgeship.decide.loaded_trial import Measured
+from edgeship.pipeline.release import release_of
 from edgeship.pipeline.stages import Run, Stage, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
@@ -44,7 +46,7 @@ def contenders(run: Run, trials: TargetTrials) -> list[Path]:
     rules = run.config.gate
     without = rules.model_copy(update={"speedup_over_fp32": None})
     base = loaded_trial.load(run.result(REFERENCE).folders()[0])
-    judged = gate.judge(without, builds, base).judged
+    judged = gate.judge(without, builds, base, beside=Beside(release=release_of(run))).judged
     passing = [item.candidate for item in judged if item.outcome == "pass"]
     slowest = {item.name: item for item in sorted(timed, key=_median)}
     chosen = sorted((slowest[name] for name in passing if name in slowest), key=_median)[:MOST]

@@ -10,7 +10,7 @@ import pytest
 from edgeship.config import Evaluation, Gate
 from edgeship.data.coco import Boxes
 from edgeship.decide.drops import Reference
-from edgeship.decide.gate import judge
+from edgeship.decide.gate import Beside, judge
 from edgeship.decode.predictions import Detection
 from edgeship.errors import DataError, UserInputError
 from edgeship.metrics import detection, get
@@ -262,16 +262,16 @@ def test_taking_turns_settles_the_speed_up_and_names_the_fastest():
     )  # fmt: skip
     samples = np.random.default_rng(0).normal(5.0, 0.01, 1000)
     slow = measured(samples=samples, latency=latency(samples, conditions=BUSY))
-    decision = judge(Gate(speedup_over_fp32=1.5), [fp32(4.0), slow], reference(), turns=turns)
+    decision = judge(Gate(speedup_over_fp32=1.5), [fp32(4.0), slow], reference(), beside=Beside(turns=turns))
     found = rule(decision, "int8", "speedup_over_fp32")
     assert found.outcome == "pass" and found.measured == pytest.approx(2.0, rel=0.02)
     assert decision.judged[1].speedup == found.measured
     assert 1.5 < found.bound < found.measured
     busy = turns.model_copy(update={"machine": BUSY.machine})
     for taken, outcome in ((turns, "fail"), (busy, "inconclusive")):
-        missed = judge(Gate(speedup_over_fp32=9), [fp32(4.0), slow], reference(), turns=taken)
+        missed = judge(Gate(speedup_over_fp32=9), [fp32(4.0), slow], reference(), beside=Beside(turns=taken))
         assert rule(missed, "int8", "speedup_over_fp32").outcome == outcome
-    both = judge(Gate(latency_p50_ms=50), [fp32(4.0), slow], reference(), turns=turns)
+    both = judge(Gate(latency_p50_ms=50), [fp32(4.0), slow], reference(), beside=Beside(turns=turns))
     assert both.chosen == "int8" and "timed turn by turn" in both.sentence
     assert judge(Gate(latency_p50_ms=50), [fp32(4.0), slow], reference()).chosen == "fp32"
 
