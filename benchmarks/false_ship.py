@@ -12,19 +12,16 @@ not depend on how many processes share the work (``--workers``, default: one for
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 from situations import SITUATIONS
 
@@ -33,7 +30,6 @@ from edgeship.decide.gate import judge
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.statistics import bootstrap_upper, leave_out, paired_p_value, quantile_upper, resampling
 from edgeship.metrics import get
-from edgeship.pipeline.environment import environment
 from edgeship.results import Audit, Candidate, Evaluated, Trial
 
 CONFIDENCE = 0.95
@@ -430,33 +426,22 @@ KINDS = ("exact", "mean", "miou", "ap", "latency", "situations")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Simulate, print the table, and record the run."""
+    parser = harness.parser(__doc__)
     parser.add_argument("--evaluations", type=int, default=2000, help="0: only the time of the arithmetic")
     parser.add_argument("--seed", type=int, default=2027)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="the others keep their JSON rows")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--commit", default="", help="recorded in the JSON")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    seconds = arithmetic()
-    print(f"gate over 10,000 images, 100 classes, all critical: {seconds:.2f} s\n")
+    before, seconds = harness.facts(), arithmetic()
+    targets = [harness.target("gate over 10,000 images, 100 classes, all critical: s", seconds, 2.0)]
     if options.evaluations == 0:
         return
     start = time.perf_counter()
-    facts = environment()
-    found = run(options.evaluations, options.seed, options.kinds, options.workers) | {
-        "arithmetic_s": seconds,
-        "seconds": time.perf_counter() - start,
-        "machine": {"processor": facts["processor"], "cores": os.cpu_count(), "system": platform.system()},
-        "versions": {"python": facts["python"], "numpy": facts["packages"]["numpy"]},
-        "commit": options.commit,
-    }
-    print(f"{found['seconds']:.0f} s in all")
-    if options.json:
-        known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.is_file() else {}
-        made = {row["kind"] for row in found["rows"]}
-        found["rows"] = [row for row in known.get("rows", []) if row["kind"] not in made] + found["rows"]
-        options.json.write_text(json.dumps(known | found, indent=2) + "\n", encoding="utf-8")
+    found = run(options.evaluations, options.seed, options.kinds, options.workers)
+    took = time.perf_counter() - start
+    print(f"{took:.0f} s in all")
+    harness.record(options.json, before, **found, arithmetic_s=seconds, seconds=took, targets=targets)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,13 @@ changes from round to round. The difference of the medians over all rounds must 
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 import onnx
 import onnxruntime
@@ -27,7 +24,6 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeship import engines
 from edgeship.config import Benchmark
 from edgeship.engines import OpenOptions
-from edgeship.pipeline.environment import environment
 from edgeship.trial.benchmark import benchmark
 
 ALLOWED = 0.03
@@ -97,26 +93,16 @@ def compare(width: int, depth: int, size: int, rounds: int, calls: int) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure, print, and record the run."""
+    parser = harness.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--calls", type=int, default=200)
-    parser.add_argument("--commit", default="", help="recorded in the JSON")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    before = harness.facts()
     rows = [compare(*shape, options.rounds, options.calls) for shape in ((32, 3, 128), (48, 4, 256), (64, 5, 512))]
     worst = max(abs(row["difference"]) for row in rows)
-    print(f"largest difference {worst:.2%}, allowed {ALLOWED:.0%}: {'ok' if worst <= ALLOWED else 'TOO FAR'}")
-    facts = environment()
-    found = {
-        "allowed": ALLOWED,
-        "largest": worst,
-        "networks": rows,
-        "machine": {"processor": facts["processor"], "cores": os.cpu_count(), "system": platform.system()},
-        "versions": facts["packages"],
-        "commit": options.commit,
-    }
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    targets = [harness.target("largest difference of the medians", worst, ALLOWED)]
+    harness.record(options.json, before, networks=rows, targets=targets)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def batch_sizes(text: str) -> list[int]:
     """``"1,2,4"`` → ``[1, 2, 4]``. Raises UserInputError."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserInputError(f"--batches {text!r} is no list of batch sizes", expected="--batches 1,2,4,8")
+        raise UserInputError(f"--batches {text!r} is not a list of batch sizes", expected="--batches 1,2,4,8")
     return sorted({int(part) for part in parts})
 
 
@@ -118,7 +118,7 @@ def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
         name, separator, rest = text.partition("=")
         sizes = rest.split("x")
         if not separator or not all(size.isdecimal() and int(size) > 0 for size in sizes):
-            raise UserInputError(f"--shape {text!r} is no shape", expected="--shape name=1x3x480x640")
+            raise UserInputError(f"--shape {text!r} is not a shape", expected="--shape name=1x3x480x640")
         if name in found:
             raise UserInputError(f"--shape names {name!r} twice", expected="one shape for an input; one call for each")
         found[name] = tuple(int(size) for size in sizes)

@@ -33,7 +33,7 @@ def shape_ranges(texts: list[str]) -> dict[str, Any]:
         sizes = [len(part.split("x")) for part in parts]
         if not separator or len(parts) not in (1, 3) or [len(shape) for shape in shapes] != sizes:
             raise UserInputError(
-                f"--shapes {text!r} is no range",
+                f"--shapes {text!r} is not a range",
                 expected="--shapes name=1x3x224x224:8x3x224x224:16x3x224x224 (min:opt:max), or one shape for all",
             )
         low, best, high = shapes * 3 if len(shapes) == 1 else shapes

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 2 << 30
 LARGEST = 1e9
-"""Coordinates and areas beyond this (and NaN) are no pixels."""
+"""Coordinates and areas beyond this (and NaN) are not pixels."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
         names: The model's class names in the order of its outputs; default: the categories, sorted by id.
 
     Raises:
-        DataError: Absent, malformed, an annotation of an unknown image or category, or a category that is no class.
+        DataError: Absent, malformed, an annotation of an unknown image or category, or a category that is not a class.
     """
     content = _content(path)
     categories = _categories(path, content["categories"])
@@ -100,7 +100,7 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
         name_ = categories[_key(annotation["category_id"])]
         if name_ not in position:
             raise DataError(
-                f"{path}: category {did_you_mean(name_, classes)} has annotations and is no class of the model",
+                f"{path}: category {did_you_mean(name_, classes)} has annotations and is not a class of the model",
                 expected=f"categories out of evaluation.classes ({', '.join(classes[:5])}, …)",
                 do="rename the category, remove its annotations, or fix evaluation.classes",
             )
@@ -282,7 +282,7 @@ def from_dict(name: str, target: Any, classes: Sequence[str]) -> Boxes:
     for label in target["labels"]:
         number = position.get(label, -1) if isinstance(label, str) else int(label)
         if not 0 <= number < len(classes):
-            raise DataError(f"{name}: label {did_you_mean(str(label), classes)} is no class")
+            raise DataError(f"{name}: label {did_you_mean(str(label), classes)} is not a class")
         labels.append(number)
     if len(labels) != len(boxes):
         raise DataError(f"{name} has {len(boxes)} boxes and {len(labels)} labels")

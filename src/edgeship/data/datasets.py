@@ -135,7 +135,7 @@ def _folder_per_class(folder: Path, names: tuple[str, ...] | None) -> Dataset:
         stray = unknown_names(dict.fromkeys(owners), known)
         if stray:
             raise DataError(
-                f"{folder}: class folders that are no class: {stray}",
+                f"{folder}: class folders that are not classes: {stray}",
                 expected=f"folders named as in evaluation.classes ({_some(known)})",
                 do="rename the folders, or fix evaluation.classes",
             )

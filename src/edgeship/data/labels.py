@@ -145,7 +145,7 @@ def to_indices(rows: Sequence[tuple[str, Any]], known: Sequence[str], where: obj
     position = {name: number for number, name in enumerate(known)}
     stray = unknown_names(dict.fromkeys(v for _, v in rows if isinstance(v, str)), known)
     if stray:
-        raise DataError(f"{where}: labels that are no class: {stray}", do="fix the labels or evaluation.classes")
+        raise DataError(f"{where}: labels that are not classes: {stray}", do="fix the labels or evaluation.classes")
     found = []
     for name, value in rows:
         number = position[value] if isinstance(value, str) else position.get(str(value), int(value))

@@ -323,7 +323,7 @@ def _check_bytes(preprocess: Preprocess) -> None:
     table = (values - np.asarray(preprocess.mean)) / np.asarray(preprocess.std)
     if np.abs(table - np.rint(table)).max() > 1e-6 or table.min() < 0 or table.max() > 255:
         raise DataError(
-            "preprocess.dtype is uint8, but scale, mean and std give values that are no whole numbers in 0..255",
+            "preprocess.dtype is uint8, but scale, mean and std give values that are not whole numbers in 0..255",
             do='remove scale, mean and std, or set dtype = "float32"',
         )
 
@@ -332,7 +332,7 @@ def image_input(inputs: Sequence[TensorInfo], preprocess: Preprocess) -> TensorI
     """The input that takes the image: ``preprocess.input``, or the only one there is.
 
     Raises:
-        DataError: No such input, several without a choice, or an input that is no batch of images.
+        DataError: No such input, several without a choice, or an input that is not a batch of images.
     """
     names = ", ".join(repr(info.name) for info in inputs)
     if preprocess.input is not None:

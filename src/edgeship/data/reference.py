@@ -122,7 +122,7 @@ def user_code(reference: str | Path) -> Iterator[None]:
     """Tell what the user's code raises as theirs, with the file and the line.
 
     Raises:
-        DataError: It raised something that is no error of edgeship's own.
+        DataError: It raised something that is not an error of edgeship's own.
     """
     try:
         yield

@@ -205,7 +205,7 @@ def unknown_class_metric(gate: Gate, task: metrics.Task) -> list[str]:
     named = gate.critical_metric
     if named in ("auto", *known):
         return []
-    return [f"gate.critical_metric: {named!r} is no metric of this task's classes; use {' or '.join(known)}"]
+    return [f"gate.critical_metric: {named!r} is not a metric of this task's classes; use {' or '.join(known)}"]
 
 
 def _refuse_percents(gate: Gate, records: Arrays) -> None:

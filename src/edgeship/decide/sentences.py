@@ -75,7 +75,7 @@ def _no_gain(told: Told, chosen: Judged) -> str:
 def slower(
     candidate: str, judged: Sequence[Rule], times: tuple[float, float], high: str, hottest: Sequence[tuple[str, float]]
 ) -> str:
-    """Why INT8 is no gain: its median against that of high precision, what else it breaks, where its time goes.
+    """Why INT8 is not a gain: its median against that of high precision, what else it breaks, where its time goes.
 
     Args:
         candidate: The INT8 candidate's name.

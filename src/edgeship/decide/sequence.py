@@ -69,7 +69,7 @@ def in_sequence(
 ) -> tuple[Judged, ...]:
     """The candidates with those undecided that stand behind a miss, in the order given.
 
-    What was not evaluated and what is the reference itself is no test, and neither stops the sequence.
+    What was not evaluated and what is the reference itself is not a test, and neither stops the sequence.
     """
     order = sorted(judged, key=lambda item: safety(builds[item.candidate][0].trial.candidate))
     found = {item.candidate: item for item in judged}

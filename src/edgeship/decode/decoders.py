@@ -58,7 +58,7 @@ def decode_predictions(
     Raises:
         DataError: No decoder of that name.
         OutputError: The outputs have a shape that the decoder does not take (the message names those that would), or
-            values that are no class or no box.
+            values that are not a class or a box.
         EngineError: The outputs hold NaN or infinite values.
     """
     names = tuple(classes)

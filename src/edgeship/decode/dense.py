@@ -47,7 +47,7 @@ def recognise(decoder: str | None, outputs: Mapping[str, Array]) -> tuple[str, s
     others = sorted({kind for value in outputs.values() for kind in _kinds(value)})
     if not fitting:
         fractions = [name for name, value in outputs.items() if value.ndim == 3 and not _whole(value)]
-        note = f"; the values of {fractions[0]!r} are no whole numbers, so it is no classmap" if fractions else ""
+        note = f"; the values of {fractions[0]!r} are not whole numbers, so it is not a classmap" if fractions else ""
         raise OutputError(
             (f"the decoder {decoder!r} does not fit" if decoder else "no decoder for segmentation fits")
             + f" the outputs {describe(outputs)}{note}",

@@ -98,7 +98,7 @@ class Task(Protocol):
         """Which examples a metric counts and which of them succeeded, both boolean [examples].
 
         Two records of the same images give the same examples in the same order, so they pair one to one. None where
-        the metric is no share of examples (mAP, mIoU).
+        the metric is not a share of examples (mAP, mIoU).
         """
         ...
 

@@ -103,5 +103,5 @@ class CustomTask:
         metric: str,  # noqa: ARG002
         class_name: str | None,  # noqa: ARG002
     ) -> tuple[Mask, Mask] | None:
-        """None: a mean of numbers is no share of examples."""
+        """None: a mean of numbers is not a share of examples."""
         return None

@@ -41,7 +41,7 @@ def comparable(reference: RecordsLike, candidate: RecordsLike) -> tuple[RecordsL
     """A candidate's records over the images that its reference has numbers for, and the metrics it spoiled.
 
     For a task of one's own (``value/NAME``): an image without a number in the reference counts in neither mean; a
-    number that only the candidate failed to give is no image to leave out, but a failure of that metric.
+    number that only the candidate failed to give is not an image to leave out, but a failure of that metric.
     """
     masked, spoiled = {}, set()
     for name in reference:

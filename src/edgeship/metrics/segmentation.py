@@ -68,7 +68,7 @@ def count_pixels(predicted: Array, labelled: Array, classes: int, ignore: int | 
     """Pixels of each class: int64 [3, classes]: intersection, predicted, labelled.
 
     Raises:
-        DataError: The mask holds a value that is no class and not ``ignore``.
+        DataError: The mask holds a value that is not a class and not ``ignore``.
     """
     mask = labelled.astype(np.int32)
     valid = np.ones(mask.shape, dtype=np.bool_) if ignore is None else mask != ignore

@@ -101,7 +101,7 @@ def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> Cal
     clipped = Frames(tuple(item.id for item in some), some, chosen.inputs, run.config.preprocess, loading)
     unchecked = not_comparable(chosen, replace(clipped, items=items))
     if not some:
-        unchecked += (f"What clips on evaluation images was not checked: {len(items)} are no batch of {size}.",)
+        unchecked += (f"What clips on evaluation images was not checked: {len(items)} are not a batch of {size}.",)
     hashes = (run.hasher.file(item.source) if isinstance(item.source, Path) else image_hash(item) for item in items)
     return replace(options, evaluation=clipped, evaluation_hashes=frozenset(hashes), unchecked=unchecked)
 

@@ -33,8 +33,8 @@ FRAMES = 8
 def called_for(run: Run, trials: TargetTrials, reference: TargetTrials) -> bool:
     """Whether a search is needed though none was asked for: INT8 loses too much and what is more precise is too slow.
 
-    Only what is known to fail counts: a rule that more images could decide is no reason to search. An INT8 graph that
-    was refused for its noise is known to.
+    Only what is known to fail counts: a rule that more images could decide is not a reason to search. An INT8 graph
+    that was refused for its noise is known to.
     """
     if not any(candidate.precision.startswith("int8") for candidate, _, _ in trials.trials):
         return False

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import edgeship
 from edgeship.config import Method
 from edgeship.errors import ModelError, UserInputError
 from edgeship.prepare import calibration_cache, graph, thresholds
@@ -27,6 +26,7 @@ from edgeship.prepare.quantized_tensors import Placement, QuantizedTensors, Styl
 from edgeship.prepare.thresholds import METHODS
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Calibrated, MethodScore, PlacementScore, TensorRange
+from edgeship.version import __version__
 
 if TYPE_CHECKING:
     import onnx
@@ -111,17 +111,10 @@ def calibrate(
     ranges, clipping = _clipped(proto, ranges, late, method, options)
     scales = scales_of(ranges, touched, method)
     placement, placements = _placement(proto, CalibrationCache(out, scales, ranges, method), frames, options, progress)
-    facts = {
-        "edgeship": edgeship.__version__,
-        "method": method,
-        "graph_sha256": graph_sha256,
-        "preprocess_sha256": options.preprocess_sha256,
-        "frames_sha256": checks.sha256,
-        "frames": checks.count,
-        "placements": {options.style: placement},
-    }
-    calibration_cache.save(out, calibration_cache.Content(scales, ranges, checks.samples), facts)
-    moved = [entry.moved for entry in ranges.values() if entry.moved is not None]
+    facts = {"method": method, "graph_sha256": graph_sha256, "placements": {options.style: placement}}
+    calibration_cache.save(
+        out, calibration_cache.Content(scales, ranges, checks.samples), facts | _binding(checks, options)
+    )
     result = Calibrated(
         cache=Artifact.of(out, out.parent),
         ranges=Artifact.of(calibration_cache.ranges_path(out), out.parent),
@@ -135,13 +128,29 @@ def calibrate(
         placement=placement,
         placements=placements,
         tensors=len(ranges),
-        moved_p95=round(float(np.percentile(moved, 95)), 6) if moved else None,
+        moved_p95=_moved_p95(ranges),
         moving=tuple(name for name, entry in ranges.items() if (entry.moved or 0.0) > MOVED_LIMIT),
         clipping=clipping,
         overlap=checks.overlap(options.evaluation_hashes),
         unchecked=options.unchecked or (() if options.evaluation is not None else (NOT_GIVEN,)),
     )
     return result.model_copy(update={"advice": " ".join(_advice(result, ranges))})
+
+
+def _binding(checks: FrameChecks, options: CalibrateOptions) -> dict[str, object]:
+    """What a cache is bound to beside its graph and its method."""
+    return {
+        "edgeship": __version__,
+        "preprocess_sha256": options.preprocess_sha256,
+        "frames_sha256": checks.sha256,
+        "frames": checks.count,
+    }
+
+
+def _moved_p95(ranges: dict[str, TensorRange]) -> float | None:
+    """How far 95 % of the ranges moved at most between the halves of the frames; None where that is not known."""
+    moved = [entry.moved for entry in ranges.values() if entry.moved is not None]
+    return round(float(np.percentile(moved, 95)), 6) if moved else None
 
 
 def _placement(

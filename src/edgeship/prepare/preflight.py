@@ -221,7 +221,7 @@ def _custom(proto: onnx.ModelProto) -> list[Problem]:
             level="warning",
             node=first[key].name,
             operator=key[1],
-            reason=f"{key[1]} of domain {key[0]!r} is no standard operator: "
+            reason=f"{key[1]} of domain {key[0]!r} is not a standard operator: "
             f"it needs a plugin ({graph.count(count, 'node')})",
             place=graph.place(first[key]),
             remedies=REMEDIES,

@@ -80,19 +80,7 @@ def quantize(
         ModelError: The model is not FP32, or the result is not a valid graph.
         QuantizeError: Nothing could be quantized, or an output is noise.
     """
-    if options.precision not in PRECISIONS[options.style]:
-        raise PrecisionError(
-            f"{options.precision} was asked for, {options.style} does not compute in it here",
-            expected=", ".join(PRECISIONS[options.style]),
-            do="choose one of these, or another engine",
-        )
-    few = list(itertools.islice(frames, max(compare.FRAMES, options.rows)))
-    if not few:
-        raise DataError(
-            f"no frames to quantize for {options.style} with",
-            expected="at least one real frame (random data is never used)",
-            do="give the calibration frames with --images or --npz",
-        )
+    few = _few_frames(frames, options)
     if options.precision == "fp16":
         return to_half(model, few, out, options.keep, options.allow_noise)
     if calibration is None:
@@ -104,9 +92,8 @@ def quantize(
     require_float(loaded, model.name)
     reference = infer(loaded)
     kept = select(reference, options.keep)
-    placement = options.placement
-    if placement == "auto":
-        placement = calibration.placements.get(options.style, "default")
+    measured = calibration.placements.get(options.style, "default")
+    placement = measured if options.placement == "auto" else options.placement
     left = float_nodes(reference) | dict.fromkeys(kept, "kept on request")
     if options.style == "onnxruntime":
         proto = ort_graph(reference, calibration, left, per_channel=options.per_channel, placement=placement)
@@ -137,6 +124,24 @@ def quantize(
         noisy=compared.noisy,
         notes=compared.notes,
     )
+
+
+def _few_frames(frames: Iterable[FrameBatch], options: QuantizeOptions) -> list[FrameBatch]:
+    """The frames that the graphs are compared on, once it is known that the engine computes in the precision."""
+    if options.precision not in PRECISIONS[options.style]:
+        raise PrecisionError(
+            f"{options.precision} was asked for, {options.style} does not compute in it here",
+            expected=", ".join(PRECISIONS[options.style]),
+            do="choose one of these, or another engine",
+        )
+    few = list(itertools.islice(frames, max(compare.FRAMES, options.rows)))
+    if not few:
+        raise DataError(
+            f"no frames to quantize for {options.style} with",
+            expected="at least one real frame (random data is never used)",
+            do="give the calibration frames with --images or --npz",
+        )
+    return few
 
 
 def _products_in_float(reference: onnx.ModelProto, left: dict[str, str]) -> dict[str, str]:

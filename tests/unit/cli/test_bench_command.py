@@ -57,12 +57,12 @@ def test_text_says_which_clock_and_which_inputs(net: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--batches", "0"], "is no list of batch sizes"),
-        (["--batches", "two"], "is no list of batch sizes"),
+        (["--batches", "0"], "is not a list of batch sizes"),
+        (["--batches", "two"], "is not a list of batch sizes"),
         (["--via", "polygraphy"], "--via api|trtexec"),
         (["--via", "trtexec"], "measures TensorRT engines"),
         (["--baseline", "torch"], "--config edgeship.toml"),
-        (["--shape", "x=1xtwo"], "is no shape"),
+        (["--shape", "x=1xtwo"], "is not a shape"),
         (["--shape", "x=1x3x8x8", "--shape", "x=1x3x9x9"], "names 'x' twice"),
         (["--frames", __file__], "is no .npz of plain arrays"),
     ],

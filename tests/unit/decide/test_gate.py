@@ -391,7 +391,7 @@ def test_int8_that_is_slower_and_worse_is_told_with_its_profile():
 
 def test_a_class_metric_of_another_task_is_refused():
     gate = Gate(critical={"pedestrian": 0.05}, critical_metric="ap")
-    with pytest.raises(UserInputError, match="'ap' is no metric of this task's classes; use recall"):
+    with pytest.raises(UserInputError, match="'ap' is not a metric of this task's classes; use recall"):
         judge(gate, [measured()], reference())
 
 

@@ -103,7 +103,7 @@ def test_wrong_feeds_are_one_error_with_everything_in_it(fp32: Path) -> None:
     with ENGINE.open(request.output, OpenOptions()) as runner:
         with pytest.raises(DataError) as caught:
             runner.infer({"image": np.zeros(3, np.float32)})
-        assert "'image' is no input" in str(caught.value)
+        assert "'image' is not an input" in str(caught.value)
         assert "'images' is missing" in str(caught.value)
         assert "'images' float32 [batch, 3, 32, 32]" in str(caught.value)
         with pytest.raises(DataError, match=r"is float64, not float32; 'images' has shape \(2, 3, 31, 32\)"):

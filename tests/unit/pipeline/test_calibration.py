@@ -131,7 +131,7 @@ def test_a_fixed_batch_takes_whole_batches_of_evaluation_images(tmp_path: Path, 
     run = run_in(tmp_path, text, batch=4)
     found = calibrated(run, tmp_path / "made")
     assert (None not in clipped(run, found)) == checked
-    said = () if checked else ("What clips on evaluation images was not checked: 3 are no batch of 4.",)
+    said = () if checked else ("What clips on evaluation images was not checked: 3 are not a batch of 4.",)
     assert found.unchecked == said
     assert found.overlap
 

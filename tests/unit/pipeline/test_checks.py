@@ -36,7 +36,7 @@ def test_a_good_project_has_no_problem(tmp_path: Path) -> None:
         ('images = "calib/"', 'npz = "frames.npz"', "no calibration frames at"),
         ('images = "calib/"', 'cache = "calib.cache"', "no calibration cache at"),
         ('images = "val/"', 'images = "evaluation/"', "evaluation does not exist"),
-        ('"green", "blue"', '"blue"', "class folders that are no class: 'green'"),
+        ('"green", "blue"', '"blue"', "class folders that are not classes: 'green'"),
         ("top1 = 0.5", "top2 = 0.5", "gate.max_drop.top2: no such metric; did you mean 'top1'?"),
         ("[gate]", "[gate]\ncritical = { bleu = 0.1 }", "gate.critical.bleu: no such class; did you mean 'blue'?"),
         ("std = [255.0, 255.0, 255.0]", 'std = [255.0]\ncolor = "gray"', "3 channels"),

@@ -148,7 +148,7 @@ def test_misspelt_names_in_the_gate_are_told_at_once_before_anything_long(tmp_pa
     with pytest.raises(ConfigError) as caught:
         check_data(labelled(tmp_path, gate))
     assert caught.value.problems == (
-        "gate.critical_metric: 'iou' is no metric of this task's classes; use recall",
+        "gate.critical_metric: 'iou' is not a metric of this task's classes; use recall",
         "gate.max_drop.top_1: no such metric; did you mean 'top1'?",
         "gate.max_drop.top5: no such metric; did you mean 'top1'?",
         "gate.critical.bug: no such class; did you mean 'bag'?",

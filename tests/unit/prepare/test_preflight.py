@@ -183,7 +183,7 @@ def test_without_any_tensorrt_it_says_that_the_parser_was_not_asked(
     assert found.errors == (), "only the parser knows what it rejects"
     assert found.problems[-1].level == "note"
     assert found.problems[-1].reason.startswith("TensorRT's own parser was not asked: no TensorRT of any kind works")
-    assert any("Foo of domain 'my.ops' is no standard operator" in problem.reason for problem in found.problems)
+    assert any("Foo of domain 'my.ops' is not a standard operator" in problem.reason for problem in found.problems)
     shown = command(without_tensorrt, "preflight", troubled)
     assert "asked     no parser of TensorRT" in shown.stdout
     assert "TensorRT's own parser was not asked" in " ".join(shown.stdout.split())

@@ -267,9 +267,9 @@ def test_other_feeds_than_the_last_are_checked_again(bundle: Path) -> None:
                 ({"images": frame.astype(np.float64)}, "is float64, not float32"),
                 ({"images": frame.astype(">f4")}, "is >f4, not float32"),
                 ({"images": frame[0]}, "has shape"),
-                ({"image": frame}, "is no input"),
+                ({"image": frame}, "is not an input"),
                 ({}, "is missing"),
-                ({"images": frame, "more": frame}, "'more' is no input"),
+                ({"images": frame, "more": frame}, "'more' is not an input"),
             ):
                 with pytest.raises(DataError, match=words):
                     model.infer(wrong)

@@ -178,7 +178,7 @@ def test_a_real_engine_is_measured(tmp_path) -> None:
         assert not latency.cuda_graph
         assert latency.peak_memory_mib is not None
         assert latency.peak_memory_mib > 1
-        with pytest.raises(DataError, match="'z' is no input"):
+        with pytest.raises(DataError, match="'z' is not an input"):
             benchmark(runner, {"z": FEEDS["x"]}, QUICK)
 
 

@@ -27,7 +27,7 @@ def check_feeds(feeds: Feeds, inputs: tuple[TensorInfo, ...]) -> dict[str, Array
         DataError: Every wrong name, dtype and shape, in one message.
     """
     known = {info.name: info for info in inputs}
-    problems = [f"{name!r} is no input" for name in feeds if name not in known]
+    problems = [f"{name!r} is not an input" for name in feeds if name not in known]
     axes: dict[str, int] = {}
     for name, info in known.items():
         if name not in feeds:

@@ -385,7 +385,7 @@ def _compared(wanted: list[Array], found: list[Array]) -> str:
 
 
 def _slower(plain: Any, again: Any, feeds: dict[str, Array]) -> str:
-    """Why the written graph is no good substitute in time, from interleaved runs; empty when it is."""
+    """Why the written graph is not a substitute in time, from interleaved runs; empty when it is."""
     sessions, times = (plain, again), ([], [])  # type: tuple[Any, Any], tuple[list[float], list[float]]
     deadline = time.perf_counter() + 1.0
     while len(times[1]) < 5 or (len(times[1]) < 40 and time.perf_counter() < deadline):

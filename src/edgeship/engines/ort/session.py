@@ -318,7 +318,7 @@ def tensors(described: Any) -> tuple[TensorInfo, ...]:
     """The inputs or outputs of a session as it names them.
 
     Raises:
-        EngineError: A tensor is of a kind that is no numeric array (a sequence, a string).
+        EngineError: A tensor is of a kind that is not a numeric array (a sequence, a string).
     """
     found = []
     for number, item in enumerate(described):

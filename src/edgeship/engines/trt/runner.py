@@ -123,7 +123,7 @@ class TrtRunner:
 
     def _check(self, feeds: Feeds) -> dict[str, Array]:
         """Feeds as contiguous arrays. Raises DataError with every wrong name, dtype and shape at once."""
-        problems = [f"{name!r} is no input" for name in feeds if name not in self._ranges]
+        problems = [f"{name!r} is not an input" for name in feeds if name not in self._ranges]
         for info in self.inputs:
             low, high = self._ranges[info.name]
             problems += check_feed(info, feeds.get(info.name), low, high)
