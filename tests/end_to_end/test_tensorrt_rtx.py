@@ -68,7 +68,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         seen = frames(2)
         fp16_module.to_half(plain, seen, folder / "fp16.onnx")
         table = folder / "calibration.cache"
-        calibrate.calibrate(plain, seen, table, calibrate.Options(method="minmax"))
+        calibrate.calibrate(plain, seen, table, calibrate.CalibrateOptions(method="minmax"))
         known = calibration_cache.load(
             table, calibration_cache.Expected(calibration_cache.graph_hash(graph.load_onnx(plain)), "")
         )
