@@ -68,6 +68,8 @@ def test_weights_that_are_cut_off(project: Project, edgeship: Edgeship) -> None:
 @pytest.mark.slow
 def test_an_input_shape_that_the_model_rejects(project: Project, edgeship: Edgeship) -> None:
     project.change('["batch", 1, 28, 28]', '["batch", 3, 28, 28]')
+    assert "has shape ['batch', 3, 28, 28]: 3 channels" in refused(project, edgeship)
+    project.change('color = "gray"', 'color = "rgb"')
     assert "the model rejects its inputs (images [2, 3, 28, 28] float32)" in refused(project, edgeship)
 
 

@@ -140,9 +140,8 @@ def test_a_preview_judges_the_answers_of_a_tensorrt_plan_without_timing_it(tmp_p
         mixed, seen = preview_of(run, target, base, kept)
     assert (plain.outcome, mixed.outcome) == ("fail", "pass")
     assert seen.trial.latency is None and seen.outputs
+    # Plain INT8 is noise here: its graph is refused before there is anything to try.
     assert [stage.name for stage in run.stages if "preview" in stage.name] == [
-        "quantize:preview:int8",
-        "trial:preview:int8",
         "quantize:preview:int8-keep2",
         "trial:preview:int8-keep2",
     ]

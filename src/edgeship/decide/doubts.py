@@ -14,23 +14,41 @@ from edgeship.decide.loaded_trial import Arrays
 
 NEAR_ZERO = 0.05
 """An AP or mIoU that no working model has."""
+EXAMPLES = 10
+"""Images that differ from which anything is told of a reference; examples of a class from which it is told that the
+reference never finds it."""
+NAMED = 5
 UNRELATED = 1 / 3
 """How far agreement must be from that of unrelated models (0) to that of equal ones (1)."""
 
 
-def doubts(reference: Reference, wanted: Sequence[Wanted], floors: bool) -> tuple[str, ...]:
+def doubts(reference: Reference, wanted: Sequence[Wanted], floors: bool, never: Sequence[str] = ()) -> tuple[str, ...]:
     """Why a comparison with this reference proves nothing; empty where it does.
 
     Args:
         reference: Its records.
         wanted: The accuracy rules: those of classes name the critical ones.
         floors: Whether the config says itself what a metric must reach; then chance is not asked.
+        never: Classes with :data:`EXAMPLES` examples or more, none of which the reference finds.
     """
     found = [
         f"the reference never finds {item.subject!r} ({item.what} is 0): nothing can be lost"
         for item in wanted
         if "/" in item.what and _value(reference, item.what) == 0
     ]
+    critical = {item.subject for item in wanted if "/" in item.what}
+    unfound = [name for name in never if name not in critical]
+    if not floors and unfound:
+        more = f" and {len(unfound) - NAMED} more" if len(unfound) > NAMED else ""
+        found.append(
+            f"the reference never finds {', '.join(map(repr, unfound[:NAMED]))}{more}, each in {EXAMPLES} or more "
+            "examples, as with classes in another order; where that is known, say with gate.min what is enough"
+        )
+    if not floors and reference.units.count < EXAMPLES:
+        found.append(
+            f"the reference's own figure rests on {reference.units.count} {reference.units.word}: fewer than "
+            f"{EXAMPLES} that differ show nothing about a model"
+        )
     if not floors and (chance := _no_better_than_chance(reference)):
         found.insert(0, chance)
     return tuple(found)

@@ -17,7 +17,7 @@ from edgeship.config import LOW_CONFIDENCE, Gate
 from edgeship.decide import rulebook
 from edgeship.decide.agreement import compare_answers, same_answers
 from edgeship.decide.case import Case, Wanted
-from edgeship.decide.doubts import doubts, unlike
+from edgeship.decide.doubts import EXAMPLES, doubts, unlike
 from edgeship.decide.drops import IDENTICAL_TO_RELEASE, Drop, Reference, check_paired, measure, unchanged
 from edgeship.decide.floors import level
 from edgeship.decide.loaded_trial import Arrays, Measured
@@ -316,10 +316,19 @@ def _doubts(context: _Context, case: Case) -> tuple[str, ...]:
     if gate.confidence == 0 or reference is None or not (context.wanted or gate.min_agreement):
         return ()
     compared = [wanted for wanted in context.wanted if wanted.family != rulebook.BASELINE]
-    found = doubts(reference, compared, bool(gate.min))
+    found = doubts(reference, compared, bool(gate.min), _never_found(context))
     if not found and case.answers is not None and (apart := unlike(reference, case.item.records, case.answers)):
         return (f"{case.item.name} {apart}",)
     return found
+
+
+def _never_found(context: _Context) -> tuple[str, ...]:
+    """Classes whose every labelled example the reference misses, where there are enough to tell."""
+    evaluation = context.base.trial.evaluation
+    if evaluation is None:
+        return ()
+    values = evaluation.per_class.get(metrics.task_of(context.base.records).CLASS_METRIC, {})
+    return tuple(name for name, value in values.items() if value == 0 and evaluation.examples.get(name, 0) >= EXAMPLES)
 
 
 def _judge_build(case: Case) -> list[Rule]:

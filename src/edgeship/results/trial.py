@@ -160,7 +160,7 @@ class ConsistencyCheck(Result):
     """One comparison of two ways to run the same rows; the output that differs most."""
 
     kind: str
-    """``repeat``, ``equal rows``, ``permuted rows`` or ``batches``."""
+    """``repeat``, ``equal rows``, ``other neighbours``, ``permuted rows`` or ``batches``."""
     what: str
     """In words: ``batch 1 against batch 8``."""
     output: str

@@ -34,6 +34,8 @@ MIN_EQUAL = 0.98
 """Share of equal elements in integer outputs (classes of pixels, indices)."""
 CEILING_DB = 200.0
 """Equal to the last bit."""
+NEIGHBOURS = 4
+"""Rows that are also run among copies of themselves."""
 MAX_ROWS = 64
 """Rows of the largest batch that is tried; a profile's maximum may be far more than memory likes."""
 
@@ -58,8 +60,9 @@ class Asked:
 def audit_consistency(runner: Runner, frames: Feeds, asked: Asked, progress: Progress = silent) -> Consistency:
     """Run the same frames in several ways and compare.
 
-    Repeats must agree; a batch of equal rows must give equal answers; a permuted batch must give permuted answers;
-    the smallest, the timed and the largest batch must agree on the rows that they share.
+    Repeats must agree; a batch of equal rows must give equal answers; a row must be answered alike among copies of
+    itself and among others; a permuted batch must give permuted answers; the smallest, the timed and the largest batch
+    must agree on the rows that they share.
 
     Args:
         runner: An open engine.
@@ -72,8 +75,8 @@ def audit_consistency(runner: Runner, frames: Feeds, asked: Asked, progress: Pro
         EngineError: The engine failed.
     """
     checks: list[ConsistencyCheck] = []
-    names = ("repeat", "equal rows", "permuted rows", "batches")
-    ways = (_repeat, _equal_rows, _permuted, _batches)
+    names = ("repeat", "equal rows", "other neighbours", "permuted rows", "batches")
+    ways = (_repeat, _equal_rows, _other_neighbours, _permuted, _batches)
     for number, (name, way) in enumerate(zip(names, ways, strict=True)):
         progress(number, len(names), f"consistency: {name}")
         checks += [_judged(name, words, pair, asked) for words, pair in way(runner, frames, asked)]
@@ -124,6 +127,25 @@ def _equal_rows(runner: Runner, frames: Feeds, asked: Asked) -> Iterator[tuple[s
     per_row = {name: array for name, array in answers.items() if _is_per_row(array, rows)}
     copies = {name: np.repeat(array[:1], rows, axis=0) for name, array in per_row.items()}
     yield f"{rows} equal rows in one batch", (copies, per_row)
+
+
+def _other_neighbours(runner: Runner, frames: Feeds, asked: Asked) -> Iterator[tuple[str, Pair]]:
+    """A mean over the batch is the same in any order: only other neighbours show it where the batch is fixed."""
+    rows = _rows(runner, asked)
+    if rows < 2:
+        return
+    mixed = runner.infer(batch_of(frames, runner.inputs, rows))
+    per_row = [name for name, array in mixed.items() if _is_per_row(array, rows)]
+    few = min(rows, NEIGHBOURS, max((len(array) for array in frames.values() if array.ndim), default=1))
+    among_copies: dict[str, list[Array]] = {name: [] for name in per_row}
+    for place in range(few):
+        one = {name: array[place : place + 1] if array.ndim else array for name, array in frames.items()}
+        answers = runner.infer(batch_of(_with_fixed(one, frames, runner), runner.inputs, rows))
+        for name in per_row:
+            among_copies[name].append(answers[name][place : place + 1])
+    same = {name: np.concatenate(found) for name, found in among_copies.items() if found}
+    words = f"{few} rows among copies of themselves and among others, batch {rows}"
+    yield words, ({name: mixed[name][:few] for name in same}, same)
 
 
 def _permuted(runner: Runner, frames: Feeds, asked: Asked) -> Iterator[tuple[str, Pair]]:

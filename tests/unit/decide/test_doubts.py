@@ -31,6 +31,35 @@ def test_a_reference_at_chance_proves_nothing():
     assert "not shown to be better than chance: always answering the largest class gives 0.3333" in decision.sentence
 
 
+def swapped(first, second):
+    """A classifier that is right but for two classes, whose names are exchanged."""
+    arrays = records(each=300)
+    label = arrays["label"]
+    top = np.where(label == first, second, np.where(label == second, first, label))
+    others = [(top + step) % 3 for step in (1, 2)]
+    return {**arrays, "top": np.stack([top, *others], axis=1).astype(np.int32)}
+
+
+def test_two_classes_that_are_exchanged_are_never_found_without_being_critical():
+    arrays = swapped(0, 1)
+    decision = verdict(Gate(max_drop={"top1": 0.05}), arrays, arrays)
+    assert decision.verdict == "INCONCLUSIVE"
+    assert "never finds" in decision.sentence
+    assert "each in 10 or more examples" in decision.sentence
+
+
+@pytest.mark.parametrize(("each", "verdict_word"), [(1, "INCONCLUSIVE"), (3, "INCONCLUSIVE"), (4, "SHIP")])
+def test_a_handful_of_images_shows_nothing_even_where_all_are_right(each, verdict_word):
+    arrays = records(each=each)
+    right = np.stack([arrays["label"], (arrays["label"] + 1) % 3, (arrays["label"] + 2) % 3], axis=1).astype(np.int32)
+    arrays = {**arrays, "top": right}
+    base = measured("reference", precision="fp32", arrays=arrays)
+    decision = judge(Gate(max_drop={"top1": 0.05}), [base], base)
+    assert decision.verdict == verdict_word, decision.sentence
+    if verdict_word == "INCONCLUSIVE":
+        assert f"rests on {3 * each} images" in decision.sentence
+
+
 def test_a_floor_says_what_is_enough():
     arrays = guesses(0)
     decision = verdict(Gate(max_drop={"top1": 0.05}, min={"top1": 0.2}), arrays, arrays)

@@ -11,7 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 SIZE = 32
 
 
-def convolutions(path: Path, *, depth: int = 4, batch: str | int = "batch", half: bool = False) -> Path:
+def convolutions(
+    path: Path, *, depth: int = 4, batch: str | int = "batch", half: bool = False, classes: int = 10
+) -> Path:
     """Convolutions with ReLU named conv0, conv1 …, then a pooled product named fc: images → logits."""
     random = np.random.default_rng(0)
     kind, number = (np.float16, TensorProto.FLOAT16) if half else (np.float32, TensorProto.FLOAT)
@@ -24,14 +26,14 @@ def convolutions(path: Path, *, depth: int = 4, batch: str | int = "batch", half
             helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"], f"relu{layer}"),
         ]
         current, channels = f"r{layer}", 16
-    weights.append(numpy_helper.from_array((random.standard_normal((16, 10)) * 0.1).astype(kind), "fw"))
+    weights.append(numpy_helper.from_array((random.standard_normal((16, classes)) * 0.1).astype(kind), "fw"))
     nodes += [
         helper.make_node("GlobalAveragePool", [current], ["pooled"], "pool"),
         helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
         helper.make_node("MatMul", ["flat", "fw"], ["logits"], "fc"),
     ]
     images = helper.make_tensor_value_info("images", number, [batch, 3, SIZE, SIZE])
-    logits = helper.make_tensor_value_info("logits", number, [batch, 10])
+    logits = helper.make_tensor_value_info("logits", number, [batch, classes])
     return save(path, helper.make_graph(nodes, "convolutions", [images], [logits], weights))
 
 

@@ -49,8 +49,10 @@ PRODUCT = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
 def test_rows_on_their_own_pass_every_comparison(tmp_path: Path) -> None:
     found = audited(open_graph(tmp_path, [node("MatMul", "x w", "y")], w=PRODUCT))
     require_consistent(found)
-    assert [check.kind for check in found.checks] == ["repeat", "equal rows", "permuted rows", "batches", "batches"]
-    assert [check.what for check in found.checks[3:]] == ["batch 1 against batch 8", "batch 4 against batch 8"]
+    assert [check.kind for check in found.checks] == [
+        "repeat", "equal rows", "other neighbours", "permuted rows", "batches", "batches",
+    ]  # fmt: skip
+    assert [check.what for check in found.checks[4:]] == ["batch 1 against batch 8", "batch 4 against batch 8"]
     assert all(check.db is not None and check.db > 100 for check in found.checks)
 
 
@@ -89,8 +91,19 @@ def test_a_fixed_batch_is_permuted(tmp_path: Path) -> None:
     nodes = [node("CumSum", "x axis", "y")]
     asked = Asked("fp32", Batch(min=4, opt=4, max=4), 4)
     found = audited(open_graph(tmp_path, nodes, batch=4, axis=np.array(0)), asked)
-    assert [check.kind for check in found.checks] == ["repeat", "equal rows", "permuted rows"]
-    assert not found.checks[2].passed
+    assert [check.kind for check in found.checks] == ["repeat", "equal rows", "other neighbours", "permuted rows"]
+    assert not found.checks[3].passed
+
+
+@pytest.mark.parametrize("kind", ["ReduceMean", "ReduceMax"])
+def test_a_fixed_batch_whose_mean_leaks_is_seen_by_other_neighbours(tmp_path: Path, kind: str) -> None:
+    """Repeats, equal rows and another order leave a mean over the batch as it is."""
+    nodes = [node(kind, "x zero", "m"), node("Sub", "x m", "d"), node("Exp", "d", "y")]
+    asked = Asked("fp32", Batch(min=4, opt=4, max=4), 4)
+    found = audited(open_graph(tmp_path, nodes, batch=4, zero=np.array([0])), asked)
+    assert [check.kind for check in found.checks if not check.passed] == ["other neighbours"]
+    honest = audited(open_graph(tmp_path, [node("MatMul", "x w", "y")], batch=4, w=PRODUCT), asked)
+    require_consistent(honest)
 
 
 def test_a_single_frame_gets_a_different_neighbour(tmp_path: Path) -> None:
