@@ -120,11 +120,12 @@ def test_int8_is_slower_and_worse_so_fp32_ships_with_the_reason(tmp_path: Path, 
     assert (done.code, done.json["verdict"], done.json["chosen"]) == (0, "SHIP", "fp32"), done.err
     found = done.json["search"]["default"]
     assert (found["answer"], found["chosen"]) == ("high-precision", "fp32"), found["sentence"]
-    assert found["sentence"].startswith("ship fp32: INT8 is slower here ("), found["sentence"]
-    assert ") and worse (top1 fell by" in found["sentence"]
+    # Plain INT8 is noise here and is refused at quantization; every plan that keeps enough of it in float is slower.
+    assert found["sentence"].startswith("ship fp32: int8-keep"), found["sentence"]
+    assert "is slower here (" in found["sentence"]
     assert "; it spends its time in " in found["sentence"]
-    assert "int8" in done.json["sentence"] and "is slower here" in done.json["sentence"]
-    assert median(done.json, "int8") > median(done.json, "fp32")
+    tried = [item for item in done.json["trials"] if item["candidate"].startswith("int8-keep") and item["latency_ms"]]
+    assert min(item["latency_ms"]["p50"] for item in tried) > median(done.json, "fp32")
 
 
 def test_a_preview_judges_the_answers_of_a_tensorrt_plan_without_timing_it(tmp_path: Path) -> None:
