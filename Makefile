@@ -27,11 +27,12 @@ demo: $(STAMP)  ## Ship the Fashion-MNIST example: ends in a verdict and a repor
 	esac; \
 	echo "To use edgeship in this shell: . $(BIN)/activate"
 
-test: $(STAMP)  ## Fast tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## Fast tests, two at a time
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(STAMP)  ## Fast and slow tests
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m 'slow and not gpu'  # one at a time: they measure
 
 lint: $(STAMP)  ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check .
