@@ -50,7 +50,8 @@ Name = Annotated[StrictStr, StringConstraints(pattern=rf"^[A-Za-z0-9_][A-Za-z0-9
 Count = Annotated[StrictInt, Field(ge=0, le=MAX_COUNT)]
 Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Scalar = StrictBool | Annotated[StrictInt, Field(ge=-MAX_COUNT, le=MAX_COUNT)] | Number | Line | None
-Fact = Scalar | Annotated[list[Scalar], Field(max_length=256)] | Annotated[dict[Line, Scalar], Field(max_length=256)]
+Scalars = Annotated[list[Scalar], Field(max_length=256)]
+Fact = Scalar | Scalars | Annotated[dict[Line, Scalar | Scalars], Field(max_length=256)]
 Facts = Annotated[dict[Line, Fact], Field(max_length=64)]
 
 
@@ -97,6 +98,7 @@ class Machine(Reply):
     reason: Line | None = None
     identity: Facts | Line | None = None
     installed: Facts | None = None
+    processor: Facts | None = None
     trtexec: Line | None = None
     libraries: dict[Line, Line] | None = Field(default=None, max_length=64)
 

@@ -17,7 +17,7 @@ from edgeship.config import Batch, Target
 from edgeship.errors import EdgeshipError, MissingExtra, StorageError, TargetError
 from edgeship.files import sha256_file
 from edgeship.results import Trial, read
-from edgeship.targets import link, wire
+from edgeship.targets import link, probe, wire
 from edgeship.trial.run import run_trial
 from edgeship.version import __version__
 from hostile_device import honest, orders, place_ssh
@@ -223,8 +223,7 @@ def test_what_a_device_is_has_a_form(stage: Stage, kind: str) -> None:
 
 
 def test_the_honest_machine_comes_back_as_it_was_said(stage: Stage) -> None:
-    identity, installed = {"engine": "onnxruntime", "portable": True}, {"devices": ["cpu"], "facts": {"a": 1}}
-    said = {"identity": identity, "installed": installed, "trtexec": None, "libraries": {"numpy": "2.0"}}
+    said = json.loads(json.dumps(probe.machine("onnxruntime", "cpu", "api")))
     stage.orders.write_text(orders(stage.there, HELLO, {"machine": {"machine": said}}))
     assert targets.machine(TARGET) == said
     link.close_all()
