@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,8 @@ def _licences(run: Run) -> dict[str, Path]:
     return {path.name: path for path in sorted(run.config.root.glob("LICEN[CS]E*")) if path.is_file()}
 
 
+HOST = "HOST"
+"""Stands for the name of a target's machine."""
 EVIDENCE_FILES = (RESULT_FILE, "report.html", "summary.md")
 
 
@@ -102,11 +105,31 @@ def portable(result: RunResult, config: Config) -> RunResult:
     machines of targets and the user's folders are not named."""
     names = {str(config.root): ".", str(Path.home()): "~"}
     names |= {path: Path(path).name for path in _absolute(config.model_dump(mode="json")) if path != "/"}
-    names |= {target.host: "HOST" for target in config.all_targets().values() if target.host is not None}
-    text = result.model_dump_json()
+    hosts = {target.host for target in config.all_targets().values() if target.host is not None}
+    told = _without(result.model_dump(mode="json"), names, hosts)
+    return RunResult.model_validate_json(json.dumps(told))
+
+
+def _without(value: Any, names: dict[str, str], hosts: set[str], key: str = "") -> Any:
+    """A JSON value whose texts name neither the paths of ``names`` nor the hosts; its keys stay.
+
+    A host may be called as anything else is (``device``, ``cpu``): a plain word is one only where it stands as one.
+    """
+    if isinstance(value, dict):
+        return {name: _without(item, names, hosts, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without(item, names, hosts, key) for item in value]
+    if not isinstance(value, str):
+        return value
+    if key == "host" and value in hosts:
+        return HOST
     for name in sorted(names, key=len, reverse=True):
-        text = text.replace(json.dumps(name)[1:-1], names[name])
-    return RunResult.model_validate_json(text)
+        value = value.replace(name, names[name])
+    for host in sorted(hosts, key=len, reverse=True):
+        plain = re.fullmatch(r"[\w-]+", host) is not None
+        pattern = rf"""(?<=host = ["']){re.escape(host)}(?=["'])""" if plain else re.escape(host)
+        value = re.sub(pattern, HOST, value)
+    return value
 
 
 def _absolute(value: Any) -> Iterator[str]:

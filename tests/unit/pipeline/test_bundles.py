@@ -45,3 +45,20 @@ def test_what_leaves_names_neither_a_machine_nor_a_place_of_the_workstation(tmp_
     assert left.config["model"]["weights"] == "weights.safetensors"
     assert left.sentence == "./stages holds it"
     assert left.trials == told.trials and left.decisions == told.decisions
+
+
+def test_a_host_that_is_called_as_a_field_or_a_value_is_changes_neither(tmp_path: Path) -> None:
+    run = open_run(made_trials.finished_run(tmp_path / "run", made_trials.measured(), made_trials.failed("int8-b")))
+    for host in ("device", "cpu", "fp32"):
+        config = Config(model=Model(source="model:build"), target=Target(host=host), root=tmp_path)
+        told = run.result.model_copy(
+            update={
+                "config": config.model_dump(mode="json"),
+                "config_text": f'[target]\nhost = "{host}"\ndevice = "cpu"',
+            }
+        )
+        left = portable(told, config)
+        assert left.trials == told.trials
+        assert left.config["target"]["host"] == "HOST"
+        assert left.config["target"]["device"] == "cpu"
+        assert left.config_text == '[target]\nhost = "HOST"\ndevice = "cpu"'
