@@ -148,8 +148,7 @@ def test_rt_detr_is_quantized_and_built_for_rtx(tmp_path: Path, packages: Path, 
         done = edgeship(*command, **here)
         if command[0] == "quantize":
             assert done.code == 2 and "no longer answers as FP32 does" in done.err, done.err
-            noisy = [part for name in ("output_0", "output_1") for part in ("--allow-noise", name)]
-            done = edgeship(*command, *noisy, **here)
+            done = edgeship(*command, "--allow-noise", "output_0", **here)
         assert done.code == 0, done.err
     built = edgeship(
         "build", "q.onnx", "--engine", "tensorrt-rtx", "--precision", "int8", "--compute-capability", "8.9", "--json",
