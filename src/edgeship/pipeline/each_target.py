@@ -38,12 +38,14 @@ def _side_by_side(run: Run, remote: list[TargetTrials], steps: tuple[TargetStep,
     """Raises what the first target that cannot go on raised, or Ctrl-C; the others end then, there as here."""
     if not remote:
         return
-    start_all()
-    with ThreadPoolExecutor(len(remote)) as pool:
-        try:
-            ended, _ = wait([pool.submit(_go, run, item, steps) for item in remote], return_when=FIRST_EXCEPTION)
-            for future in ended:
-                future.result()
-        except BaseException:
-            stop_all()
-            raise
+    try:
+        with ThreadPoolExecutor(len(remote)) as pool:
+            try:
+                ended, _ = wait([pool.submit(_go, run, item, steps) for item in remote], return_when=FIRST_EXCEPTION)
+                for future in ended:
+                    future.result()
+            except BaseException:
+                stop_all()
+                raise
+    finally:
+        start_all()

@@ -48,7 +48,7 @@ def stop_all() -> None:
 
 
 def start_all() -> None:
-    """Undo :func:`stop_all`, before a new run in the same process."""
+    """Undo :func:`stop_all`, once those threads have ended: a later run in the same process is not stopped."""
     _stopping.clear()
 
 

@@ -252,7 +252,7 @@ def test_segmentation_heads_that_do_not_fit():
 @pytest.mark.parametrize("decoder", ["classmap", None])
 def test_scores_without_a_class_axis_are_no_class_map(decoder):
     scores = np.array([[[0.2, 0.9], [1.4, 2.0]]], np.float32)
-    with pytest.raises(OutputError, match=r"(?s)'out' \[1, 2, 2\]; the values of 'out' are no whole.*\"logits\""):
+    with pytest.raises(OutputError, match=r"(?s)'out' \[1, 2, 2\]; .*'out' are not whole numbers.*\"logits\""):
         segmented({"out": scores}, decoder, Geometry(2, 2, 2, 2))
     beside = {"edges": scores, "out": logits_of(np.array([[0, 1], [1, 2]]), 3)}
     assert segmented(beside, None, Geometry(2, 2, 2, 2)).mask.tolist() == [[0, 1], [1, 2]]

@@ -12,6 +12,7 @@ from edgeship.errors import TargetError
 from edgeship.pipeline.each_target import each_target
 from edgeship.pipeline.stages import Run, execute
 from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.targets import link
 
 
 def run_on(folder: Path, **hosts: str | None) -> Run:
@@ -47,3 +48,15 @@ def test_what_stops_one_target_stops_the_run_and_names_the_step(tmp_path: Path) 
     with pytest.raises(TargetError, match="user@orin cannot be reached") as caught:
         execute(run_on(tmp_path, orin="user@orin", desk=None), (each_target(refuse),))
     assert caught.value.stage == "targets"
+
+
+def test_a_run_that_failed_stops_no_later_one(tmp_path: Path) -> None:
+    def refuse(run: Run, trials: TargetTrials) -> None:
+        if trials.name == "orin":
+            raise TargetError("cannot be reached")
+        with pytest.raises(KeyboardInterrupt):  # the other target's wait ends at once
+            link.wait(60)
+
+    with pytest.raises(TargetError):
+        execute(run_on(tmp_path, orin="user@orin", thor="user@thor"), (each_target(refuse),))
+    link.wait(0.01)  # the next run in this process waits as ever
