@@ -37,7 +37,7 @@ def sentence(told: Told, chosen: Judged | None, open_: Sequence[Judged]) -> str:
             text += f" at a median of {time:.3g} ms{speed}"
         faster = [item for item in open_ if medians[item.candidate] < time]
         if faster:
-            text += f"; {faster[0].candidate} is faster, but undecided: {faster[0].reasons[0]}"
+            text += f"; {faster[0].candidate} is faster, but undecided: {_undecided(faster[0])}"
         if told.among > 1 and 0 < told.error < 1:
             text += (
                 f"; chosen among {told.among}, tested safest first so that their error together stays {told.error:.3g}"
@@ -45,8 +45,19 @@ def sentence(told: Told, chosen: Judged | None, open_: Sequence[Judged]) -> str:
         return text + _no_gain(told, chosen)
     if open_:
         nearest = min(open_, key=lambda item: (len(item.reasons), medians[item.candidate]))
-        return f"nothing passes yet; {nearest.candidate} is undecided: {nearest.reasons[0]}"
+        return f"nothing passes yet; {nearest.candidate} is undecided: {_undecided(nearest)}"
     return "nothing passes: " + "; ".join(f"{item.candidate}: {_failing(item)}" for item in told.judged)
+
+
+def _undecided(item: Judged) -> str:
+    """What is undecided, a doubted reference first: no other rule means anything before it is right."""
+    still = sorted((rule for rule in item.rules if rule.outcome != "pass"), key=_foremost)
+    others = f" (and {len(still) - 1} more)" if len(still) > 1 else ""
+    return still[0].reason + others
+
+
+def _foremost(rule: Rule) -> bool:
+    return rule.name != rulebook.REFERENCE
 
 
 def _failing(item: Judged) -> str:

@@ -31,6 +31,16 @@ def test_a_reference_at_chance_proves_nothing():
     assert "not shown to be better than chance: always answering the largest class gives 0.3333" in decision.sentence
 
 
+def test_the_doubt_of_the_reference_is_told_before_a_clock_that_is_not_settled():
+    arrays = guesses(0)
+    gate = Gate(latency_p99_ms=5.0, max_drop={"top1": 0.05})
+    few = measured(arrays=arrays, samples=np.full(50, 1.0))
+    decision = judge(gate, [few], measured("reference", precision="fp32", arrays=arrays))
+    assert "is undecided: the reference's top1 is 0.3" in decision.sentence
+    assert "always answering the largest class gives 0.3333" in decision.sentence
+    assert decision.sentence.count("(and 1 more)") == 1
+
+
 def swapped(first, second):
     """A classifier that is right but for two classes, whose names are exchanged."""
     arrays = records(each=300)
