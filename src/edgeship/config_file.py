@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from edgeship.config import LOW_CONFIDENCE, Config, Section, baselines_for
 from edgeship.errors import ConfigError, UserInputError
-from edgeship.files import read_text
-from edgeship.text import nearest
+from edgeship.files import read_bytes
+from edgeship.text import nearest, other_encoding
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,16 +41,27 @@ def load(path: Path, changes: Sequence[str] = ()) -> Config:
             raise UserInputError(f"{path} is a folder without {FILE}", expected="a config file", do="edgeship init")
         path = path / FILE
     try:
-        raw = tomllib.loads(read_text(path))
+        raw = tomllib.loads(_text(path))
     except FileNotFoundError:
         raise UserInputError(f"no config file at {path}", do="edgeship init") from None
     except PermissionError:
         raise UserInputError(f"{path} cannot be read", do="change its permissions") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise UserInputError(f"{path} is not valid TOML: {error}", do="fix that line and run again") from None
     for change in changes:
         _change(raw, change)
     return check(raw, path)
+
+
+def _text(path: Path) -> str:
+    """A config file's text. Raises UserInputError where it is not UTF-8, and OSError."""
+    data = read_bytes(path)
+    looks = other_encoding(data)
+    if looks:
+        raise UserInputError(
+            f"{path} is not UTF-8 text: {looks}", expected="TOML in UTF-8", do="save it as UTF-8 and run again"
+        )
+    return data.decode("utf-8-sig")
 
 
 def check(raw: dict[str, Any], path: Path) -> Config:

@@ -257,12 +257,25 @@ def storage_errors(path: Path) -> Iterator[None]:
                 f"{path} cannot be written: {why}",
                 do="choose another folder with --out, or change its permissions",
             ) from error
+        if _takes_no_names(path, error):
+            raise StorageError(
+                f"{path} cannot be made: the file system there takes no new files or folders",
+                do="choose another place with --out",
+            ) from error
         if error.errno in _BROKEN:
             raise StorageError(
                 f"the file system failed at {error.filename or path}: {why}",
                 do="look at the disk, its limits and its path, then run the same command again: it continues",
             ) from error
         raise
+
+
+def _takes_no_names(path: Path, error: OSError) -> bool:
+    """Whether a file system refused a new name though its folder is there, as /proc does."""
+    if error.errno != errno.ENOENT or not isinstance(error.filename, (str, bytes)):
+        return False
+    asked, whole = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return asked == whole or asked in whole.parents or (asked.parent == whole.parent and asked.parent.is_dir())
 
 
 @contextmanager

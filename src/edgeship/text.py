@@ -49,3 +49,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``'name'``, and ``(did you mean 'other'?)`` where a known name is like it."""
     close = nearest(name, known)
     return f"{name!r} (did you mean {close!r}?)" if close is not None else repr(name)
+
+
+def other_encoding(data: bytes) -> str:
+    """What a file that should be UTF-8 text looks like instead; empty where it is UTF-8 without zero bytes."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it begins with the byte order mark of UTF-16"
+    if b"\0" in data:
+        pairs = bytes(data[:200])
+        wide = pairs[1::2].count(0) > len(pairs) // 4 or pairs[::2].count(0) > len(pairs) // 4
+        return "every other byte is 0, as in UTF-16" if wide else "it holds zero bytes, as a binary file does"
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return f"line {line} holds the byte {data[error.start]:#04x}, as in Latin-1 or a binary file"
+    return ""

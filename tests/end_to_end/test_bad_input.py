@@ -96,7 +96,7 @@ def test_one_corrupt_image_among_many_is_named_and_counted(project: Project, edg
     image = sorted((project.folder / "calib").glob("*.png"))[3]
     image.write_bytes(image.read_bytes()[:60])
     text = refused(project, edgeship)
-    assert "1 corrupt image" in text
+    assert "calibration.images: 1 of 32 images cannot be read" in text
     assert image.name in text
     project.change("count  = 32", "count  = 32\nallow_corrupt = 1")
     assert edgeship("ship", project.config).code == 0

@@ -31,6 +31,10 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     shutil.copytree(FASHION, tmp_path / "fashion", ignore=shutil.ignore_patterns("edgeship-out"))
     config = tmp_path / "fashion" / "edgeship.toml"
     config.write_text(re.sub(r"latency_p99_ms = [\d.]+", "latency_p99_ms = 5000.0", config.read_text()))
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "add", "--all"], check=True)
     script = "set -e\n" + "\n".join(blocks(README, "sh"))
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
@@ -43,6 +47,10 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    left = subprocess.run(
+        [*git, "ls-files", "--others", "--exclude-standard"], capture_output=True, text=True, check=True
+    )
+    assert left.stdout == ""
 
 
 PAGES = [

@@ -94,6 +94,11 @@ SMALL = """
   .filter((node) => node.getScreenCTM().a * parseFloat(getComputedStyle(node).fontSize) < 9)
   .map((node) => node.textContent)
 """
+CUT = """
+[...document.querySelectorAll(".table")]
+  .filter((table) => table.scrollWidth > table.clientWidth)
+  .map((table) => `${table.closest("section").id}: ${table.scrollWidth} in ${table.clientWidth}`)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +165,8 @@ def test_it_fits_the_screen(page: Page, report: Path, size: str) -> None:
     assert page.run(ON_DASHES) == []
     small = page.run(SMALL)
     assert small == []
+    if size == "wide":
+        assert page.run(CUT) == []
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -56,7 +56,10 @@ def test_sign_pack_verify_and_run(root: Path, tmp_path: Path) -> None:
     said = edgeship("verify", packed, "--key", root / "pub.pem").stdout
     assert "matches" in said and "fits this machine" in said and "SHIP" in said
     facts = json.loads(edgeship("verify", packed, "--json").stdout)
-    assert facts["metrics"]["top1"] == 1.0 and facts["signature"] == "not asked for"
+    assert facts["metrics"]["top1"] == 1.0 and facts["signed"]
+    assert facts["signature"].startswith("there, but not checked")
+    said = edgeship("verify", _copy(root, tmp_path)).stdout
+    assert "none: nothing covers the manifest, so whoever can write the bundle can change it" in said
     image = root / "ground" / "val" / "pedestrian" / "1.png"
     said = edgeship("run", packed, image, image, "--budget-ms", "1000").stdout
     assert "pedestrian" in said and "preprocess" in said and "0 of 2 frames missed it" in said

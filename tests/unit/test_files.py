@@ -230,3 +230,22 @@ def test_json_from_outside_is_strict(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         files.parse_json(text)
     assert files.parse_json('{"a": [1, 2.5, -1e308, true, null]}') == {"a": [1, 2.5, -1e308, True, None]}
+
+
+@pytest.mark.parametrize("write", ["bytes", "folder", "lock"])
+def test_a_file_system_that_takes_no_names_is_a_storage_error(write: str) -> None:
+    place = Path("/proc/edge")
+    with pytest.raises(StorageError, match=r"/proc/edge.* cannot be made: the file system there takes no new files"):
+        if write == "bytes":
+            files.write_bytes(place / "x.onnx", b"x")
+        elif write == "folder":
+            with files.finished_folder(place):
+                pass
+        else:
+            with files.lock(place):
+                pass
+
+
+def test_an_absent_input_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), files.storage_errors(tmp_path / "out" / "x"):
+        (tmp_path / "in" / "absent").read_bytes()

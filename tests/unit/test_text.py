@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeship.text import did_you_mean, line, nearest, printable
+from edgeship.text import did_you_mean, line, nearest, other_encoding, printable
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,19 @@ def test_the_nearest_name() -> None:
     assert nearest("zzz", known) is None
     assert did_you_mean("tensort", known) == "'tensort' (did you mean 'tensorrt'?)"
     assert did_you_mean("zzz", known) == "'zzz'"
+
+
+@pytest.mark.parametrize(
+    ("data", "looks"),
+    [
+        ("[model]\n# 名前\n".encode(), ""),
+        (b"\xef\xbb\xbf[model]\n", ""),
+        ("[model]\n".encode("utf-16"), "it begins with the byte order mark of UTF-16"),
+        ("[model]\n".encode("utf-16-le"), "every other byte is 0, as in UTF-16"),
+        ("[model]\n".encode("utf-16-be"), "every other byte is 0, as in UTF-16"),
+        (b"[model]\n# caf\xe9\n", "line 2 holds the byte 0xe9, as in Latin-1 or a binary file"),
+        (b"ONNX model of a network\0with weights", "it holds zero bytes, as a binary file does"),
+    ],
+)
+def test_what_is_not_utf8_is_told_by_its_look(data: bytes, looks: str) -> None:
+    assert other_encoding(data) == looks

@@ -51,6 +51,8 @@ class Verified:
     """The bytes of the manifest that were checked: what a signature is made over."""
     signed: bool
     """Whether a signature was asked for and matched."""
+    signatures: tuple[str, ...] = ()
+    """The signature files that lie in the bundle, whether or not they were checked."""
 
 
 def verify(path: Path, key: Trust | Path | None = None) -> Manifest:
@@ -139,7 +141,7 @@ def _verified(folder: Path, trust: Trust) -> Verified:
     check_release(manifest, trust, str(folder))
     _compare(folder, sizes, manifest)
     _check_models(folder, manifest)
-    return Verified(folder, manifest, data, bool(trust.keys))
+    return Verified(folder, manifest, data, bool(trust.keys), tuple(sorted(signatures)))
 
 
 def _check_models(folder: Path, manifest: Manifest) -> None:

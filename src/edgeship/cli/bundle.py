@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from edgeship.cli.output import Lines
 
 
+UNSIGNED = (
+    "none: nothing covers the manifest, so whoever can write the bundle can change it and every hash in it; sign it "
+    "with edgeship bundle --sign"
+)
+UNCHECKED = "there, but not checked: nothing covers the manifest until a key is given with --key"
+"""What ``verify`` says of a bundle's signature where no key was given."""
+
+
 @app.command(hidden=True)
 def trial(
     folder: Path = typer.Argument(..., help="A folder with spec.json."),
@@ -110,18 +118,19 @@ def verify(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Check a bundle's hashes, its signature and its fit with this machine. Parses nothing of it with an engine."""
-    from edgeship.bundle import Trust
-    from edgeship.bundle import verify as verify_bundle
+    from edgeship.bundle import Trust, opened
     from edgeship.bundle.find import find_bundle
 
     path = find_bundle(path)
-    with working("verifying", quiet=as_json):
-        manifest = verify_bundle(path, Trust(tuple(key), threshold, min_release, model_id))
+    trust = Trust(tuple(key), threshold, min_release, model_id)
+    with working("verifying", quiet=as_json), opened(path, trust) as verified:
+        manifest = verified.manifest
         if fit:
             from edgeship.runtime.model import check_fit
 
             check_fit(manifest, device or manifest.target.device, path)
-    told = {"bundle": str(path), "signature": "matches" if key else "not asked for", "fits": fit or None}
+    signature = "matches" if key else UNCHECKED if verified.signatures else UNSIGNED
+    told = {"bundle": str(path), "signature": signature, "signed": bool(verified.signatures), "fits": fit or None}
     emit({**told, **_facts(manifest)}, as_json=as_json, lines=lambda: _tell(manifest, told))
 
 
@@ -195,7 +204,7 @@ def _tell(manifest: Manifest, told: dict[str, Any]) -> Lines:
         ("release", _release(manifest)),
         ("verdict", f"{manifest.verdict}: {manifest.sentence}"),
         ("built by", f"{identity.engine} {identity.version} for {identity.device}"),
-        ("files", f"{len(manifest.files)}, every hash matches"),
+        ("files", f"{len(manifest.files)}, every hash matches the manifest"),
         ("signature", told.get("signature") or ("written" if told.get("signed") else "none written")),
         ("fit", "fits this machine" if told.get("fits") else "not checked"),
         ("zip", told.get("zip")),

@@ -29,10 +29,18 @@ LOG_WIDTH = 120
 
 
 def show(*lines: RenderableType, error: bool = False) -> None:
-    """Print lines and tables to standard output, or to standard error: the one way by which text is printed."""
+    """Print lines and tables to standard output, or to standard error: the one way by which text is printed.
+
+    A word that is longer than the terminal is wide, as a path may be, is left to the terminal, which copies it whole.
+    """
+    from rich.text import Text
+
     screen = console(error=error)
     for item in lines:
-        screen.print(item)
+        if isinstance(item, str | Text):
+            screen.print(item, overflow="ignore", crop=False)
+        else:
+            screen.print(item)
 
 
 def console(*, error: bool = False) -> Console:

@@ -34,7 +34,10 @@ def run(
     allow_misfit: bool = typer.Option(False, "--allow-misfit", help="Try an engine built for another machine."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Predict images with a bundle; shows the time of each part of the frame against the budget."""
+    """Predict images with a bundle; shows the time of each part of the frame against the budget.
+
+    The first image is predicted once before, which is not counted: the first frame of a process loads libraries.
+    """
     absent = [str(image) for image in images if not image.is_file()]
     if absent:
         raise DataError(
@@ -54,6 +57,8 @@ def run(
     )
     with progress_bar(quiet=as_json) as progress, open_bundle(find_bundle(path), options) as model:
         frames = []
+        progress(0, len(images), "warming up")
+        model.warm_up(images[0])
         for number, image in enumerate(images):
             progress(number, len(images), "predicting")
             frames.append((image, model.predict(image)))

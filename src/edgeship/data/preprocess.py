@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +71,7 @@ class CorruptImage(DataError):
     """One image cannot be decoded. Evaluation and calibration count these against ``allow_corrupt``."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}", do="replace or remove the file, or raise allow_corrupt")
+        super().__init__(f"{name}: {reason}", do="give an image that opens: replace or remove this file")
         self.name = name
         self.reason = reason
 
@@ -152,14 +154,27 @@ def decode(source: Path | bytes, name: str | None = None) -> Array:
 def open_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     """As :func:`decode`, but a Pillow image in mode RGB, or L where the file is greyscale."""
     label = name or (str(source) if isinstance(source, Path) else "image")
+    with _opened(source, label) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        image.load()
+        return _to_rgb(image, label)
+
+
+def check_header(path: Path) -> None:
+    """Open an image file without decoding its pixels. Raises CorruptImage where that fails already."""
+    with _opened(path, str(path)):
+        return
+
+
+@contextmanager
+def _opened(source: Path | bytes, label: str) -> Iterator[Image.Image]:
+    """An image file whose header was read; what fails, also in the block, is a CorruptImage."""
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise CorruptImage(label, _too_large(f"{width}×{height}"))
-            ImageOps.exif_transpose(image, in_place=True)
-            image.load()
-            return _to_rgb(image, label)
+            yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise CorruptImage(label, _too_large("the image")) from None
     except FileNotFoundError:

@@ -24,6 +24,7 @@ from edgeship.decide.loaded_trial import Arrays, Measured
 from edgeship.decide.neighbours import by_neighbours
 from edgeship.decide.paired_times import paired_speedup
 from edgeship.decide.released import require_pairable
+from edgeship.decide.remarks import remarks
 from edgeship.decide.sentences import Told, sentence
 from edgeship.decide.sequence import Spending, in_sequence, tested
 from edgeship.errors import UserInputError
@@ -247,7 +248,7 @@ def judge_one(context: _Context, builds: Sequence[Measured]) -> Judged:
         **_shown(worst.drops),
         agreement=worst.answers.share if worst.answers else None,
         score_shift=worst.answers.score_shift if worst.answers else None,
-        speedup=_speedup(context, builds),
+        **_speedup(context, builds),
     )
 
 
@@ -411,14 +412,17 @@ def slowest(clock: Clock, builds: Sequence[Measured]) -> float:
     return max(_medians(clock, builds), default=math.inf)
 
 
-def _speedup(context: _Context, builds: Sequence[Measured]) -> float | None:
+def _speedup(context: _Context, builds: Sequence[Measured]) -> dict[str, object]:
+    """The fields of Judged about the speed-up over fp32: turn by turn where both took turns, else by the medians."""
     if context.fp32 is not None:
         paired = paired_speedup(context.turns, context.fp32.name, builds[0].name, 0.0)
         if paired is not None:
-            return paired[0]
+            return {"speedup": paired[0], "speedup_by": "turns"}
     ours = slowest(context.clock, builds)
     theirs = slowest(context.clock, [context.fp32]) if context.fp32 else math.inf
-    return theirs / ours if math.isfinite(ours) and math.isfinite(theirs) and ours > 0 else None
+    if not (math.isfinite(ours) and math.isfinite(theirs) and ours > 0):
+        return {}
+    return {"speedup": theirs / ours, "speedup_by": "medians"}
 
 
 def _fastest_first(passing: list[Judged], medians: dict[str, float], turns: Turns | None) -> list[Judged]:
@@ -459,14 +463,22 @@ def _decide(context: _Context, judged: Sequence[Judged], groups: dict[str, list[
     elif gate.confidence < LOW_CONFIDENCE:
         text += f" (at a confidence of {gate.confidence:g} only)"
     name = chosen.candidate if chosen else None
+    weak = remarks(gate, shares=_in_shares(context.base))
     return Decision(
         verdict=verdict,
         chosen=name,
         target_name=target,
-        sentence=text + ".",
+        sentence=" ".join(f"{part}." for part in (text, *weak)),
         judged=tuple(judged),
         earlier=context.spending.earlier,
+        remarks=weak,
     )
+
+
+def _in_shares(base: Measured) -> bool:
+    """Whether the metrics are shares of 1: those of a task of one's own may be anything."""
+    evaluation = base.trial.evaluation
+    return evaluation is None or ":" not in evaluation.task
 
 
 def _own_figure(context: _Context) -> str:

@@ -61,12 +61,7 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
         samples = case.samples(case.clock)
         bound, method = quantile_upper(samples, level, gate.confidence) if len(samples) else math.inf, ORDER
         if not math.isfinite(bound):
-            needed = samples_needed(level, gate.confidence)
-            problem = (
-                f"{len(samples)} samples do not bound {label} at {percent(gate.confidence)}: at least {needed} "
-                "independent ones are needed, and calls that are slow together count as few; raise "
-                "benchmark.min_samples or min_s, or quiet the machine"
-            )
+            problem = _too_few(len(samples), level, gate.confidence)
     outcome: Outcome = "inconclusive"
     if distrust := untrusted(timed):
         reason = f"{said}, but {distrust}"
@@ -83,6 +78,19 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
     else:
         outcome, reason = "pass", f"{said}{_bound_text(gate.confidence, bound, ' ms')}, within {limit:g} ms"
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=_finite(bound), method=method)
+
+
+def _too_few(calls: int, level: float, confidence: float) -> str:
+    """Why the calls do not tell a quantile: there are too few, or they were slow and fast in long stretches."""
+    needed, sure = samples_needed(level, confidence), f"{percent(confidence)} sure of p{round(level * 100)}"
+    if calls < needed:
+        return (
+            f"{calls} calls are too few to be {sure}: it takes at least {needed}; raise benchmark.min_samples or min_s"
+        )
+    return (
+        f"the {calls} calls tell less than {needed} separate ones, which it takes to be {sure}: they were slow in long "
+        "stretches, as when other work comes and goes; quiet the machine, or raise benchmark.min_s"
+    )
 
 
 def speedup(family: Family, case: Case) -> Iterator[Rule]:
@@ -114,7 +122,8 @@ def speedup(family: Family, case: Case) -> Iterator[Rule]:
         upper = quantile_upper(mine, 0.5, each) if len(mine) else math.inf
         lower = quantile_lower(others, 0.5, each) if len(others) else -math.inf
         bound, method = max(0.0, lower) / upper, "order statistics of both medians (Bonferroni)"
-    said = f"{measured:.2f} times as fast as fp32 on this target"
+    how = "timed turn by turn" if paired is not None else "ratio of the medians"
+    said = f"{measured:.2f} times as fast as fp32 on this target ({how})"
     distrust = untrusted(trial.latency) or untrusted(fp32.trial.latency)
     if paired is None and fp32.trial != trial:
         distrust = distrust or disturbed(trial.latency) or disturbed(fp32.trial.latency)

@@ -31,7 +31,9 @@ def sentence(told: Told, chosen: Judged | None, open_: Sequence[Judged]) -> str:
     medians = told.medians
     if chosen is not None:
         time = medians[chosen.candidate]
-        speed = f", {chosen.speedup:.2f} times as fast as fp32" if chosen.speedup and chosen.speedup != 1 else ""
+        speed = ""
+        if chosen.speedup and chosen.speedup != 1:
+            speed = f", {chosen.speedup:.2f} times as fast as fp32 ({chosen.speedup_words})"
         text = f"{chosen.candidate} passes every rule"
         if math.isfinite(time):
             text += f" at a median of {time:.3g} ms{speed}"

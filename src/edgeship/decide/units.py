@@ -68,7 +68,11 @@ def units_of(records: Arrays) -> Units:
     count = len(records["ids"])
     first = _first_of(records, count)
     copies = int((first != np.arange(count)).sum())
-    notes = [f"{copies} of {count} images are copies of others and counted once"] if copies else []
+    notes = (
+        [f"{copies} of {count} images are copies of others: {count - copies} differ, each counted once"]
+        if copies
+        else []
+    )
     if "group" in records and len(records["group"]) == count:
         names, member = np.unique(np.asarray(records["group"]), return_inverse=True)
         kept = np.where(first == np.arange(count), member, -1)

@@ -11,12 +11,13 @@ from pathlib import Path
 from edgeship.config import Config
 from edgeship.data.reference import importable
 from edgeship.decide.finished_run import FinishedRun
+from edgeship.decide.remarks import remarks
 from edgeship.files import Hasher, lock, storage_errors, sweep
 from edgeship.pipeline.baseline import time_baselines
 from edgeship.pipeline.bundles import BUNDLE, EVIDENCE
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.changes import keep_changes
-from edgeship.pipeline.checks import CHECK, machine_warnings
+from edgeship.pipeline.checks import CHECK, TARGETS, machine_warnings
 from edgeship.pipeline.decide import PUBLISH, RESULT, decide, forget
 from edgeship.pipeline.each_target import each_target
 from edgeship.pipeline.first_look import LOOK
@@ -28,11 +29,13 @@ from edgeship.pipeline.search import search_if_needed
 from edgeship.pipeline.stages import Run, Stage, Workflow, WouldRun, execute
 from edgeship.pipeline.trials import REFERENCE, try_candidates
 from edgeship.pipeline.turns import take_turns
+from edgeship.pipeline.work_folder import require_apart, require_own
 from edgeship.progress import Progress, silent
 from edgeship.results import Looked, StageRun
 
 WORKFLOW: Workflow = (
     CHECK,  # the data and the names in the rules, before anything long begins
+    TARGETS,  # every host and device answers
     EXPORT,  # PyTorch → ONNX
     SLIM,  # simplified, and checked to be the same
     PRECISIONS,  # a quantized model is neither called FP32 nor quantized twice
@@ -118,7 +121,8 @@ def check(
         execute(run, LOOKS)
         looked = run.result(LOOK)
         picture = run.path(LOOK, looked.picture.path) if looked.picture is not None else None
-        return Checked(looked, (*machine_warnings(config), *looked.warnings), picture)
+        weak = remarks(config.gate, shares=":" not in config.evaluation.task)
+        return Checked(looked, (*machine_warnings(config), *weak, *looked.warnings), picture)
 
 
 @contextmanager
@@ -126,6 +130,8 @@ def _opened(
     config: Config, folder: Path, progress: Progress, on_stage: Callable[[str, StageRun | None], None]
 ) -> Iterator[Run]:
     """A run in a work folder that is this process's own while the block lasts."""
+    require_apart(folder, config)
+    require_own(folder)
     with lock(folder), importable(config.root):
         for place in (folder, folder / "stages"):
             sweep(place)
@@ -144,6 +150,8 @@ def plan(config: Config, folder: Path) -> tuple[Planned, ...]:
     Raises:
         EdgeshipError: What the check found.
     """
+    require_apart(folder, config)
+    require_own(folder)
     CHECK.work(Run(config, folder))
     names = planned_names(config, tuple(item.name for item in WORKFLOW if isinstance(item, Stage) and item.name))
     if not folder.is_dir():

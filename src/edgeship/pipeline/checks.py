@@ -11,16 +11,18 @@ from edgeship import engines, metrics
 from edgeship.config import Config, Target
 from edgeship.data import datasets
 from edgeship.data.datasets import Dataset
-from edgeship.data.frames import image_files
+from edgeship.data.frames import image_files, spread
 from edgeship.data.preprocess import image_input, input_size
 from edgeship.data.reference import is_reference
+from edgeship.data.unreadable import require_readable
 from edgeship.decide import gate
 from edgeship.engines.onnx_file import read_inputs
-from edgeship.errors import ConfigError, DataError, EdgeshipError, ModelError
+from edgeship.errors import ConfigError, DataError, DeviceError, EdgeshipError, ModelError
 from edgeship.metrics import Task
 from edgeship.pipeline.candidates import sized
+from edgeship.pipeline.machines import machine_of
 from edgeship.pipeline.release_checks import check_release
-from edgeship.pipeline.stages import Step
+from edgeship.pipeline.stages import Run, Step
 from edgeship.prepare.graph import read_onnx
 from edgeship.results import TensorInfo
 
@@ -32,7 +34,10 @@ def check_data(config: Config, out: Path | None = None) -> None:
         EdgeshipError: The only problem found.
         ConfigError: Every problem, where there are several.
     """
-    found = problems(config, out)
+    _raise(problems(config, out), config)
+
+
+def _raise(found: list[EdgeshipError], config: Config) -> None:
     if len(found) == 1:
         raise found[0]
     if found:
@@ -97,7 +102,9 @@ def _installed(name: str) -> bool:
 def _check_calibration(config: Config) -> None:
     settings = config.calibration
     if settings.images is not None and not is_reference(settings.images):
-        image_files(settings.images)
+        files = image_files(settings.images)
+        files = [files[place] for place in spread(len(files), settings.count, settings.seed)]
+        require_readable("calibration.images", files, settings.images, settings.allow_corrupt)
     if settings.npz is not None and not settings.npz.is_file():
         raise DataError(f"no calibration frames at {settings.npz}", do="fix calibration.npz, or set calibration.images")
     if settings.cache is not None and not settings.cache.is_file():
@@ -110,7 +117,11 @@ def _check_evaluation(config: Config) -> None:
         return
     if config.preprocess is None:
         raise ConfigError(["preprocess: missing; evaluation images need it"])
-    check_gate(config, task, datasets.open_dataset(config.evaluation))
+    dataset = datasets.open_dataset(config.evaluation)
+    check_gate(config, task, dataset)
+    items = dataset.items if isinstance(dataset.items, tuple) else ()
+    files = [item.source for item in items if isinstance(item.source, Path)]
+    require_readable("evaluation.images", files, config.evaluation.images, config.evaluation.allow_corrupt)
 
 
 def check_gate(config: Config, task: Task, dataset: Dataset) -> None:
@@ -193,6 +204,27 @@ def _check_files(config: Config) -> None:
         raise ConfigError(wrong, where=str(config.file))
 
 
+def open_targets(run: Run) -> None:
+    """Ask every target what it is, so that a host or device that is not there is told before anything long begins.
+
+    Raises:
+        EdgeshipError: The only problem found: a host that cannot be reached, a device that is not there.
+        ConfigError: Every problem, where there are several.
+    """
+    found: list[EdgeshipError] = []
+    for name, target in run.config.all_targets().items():
+        where = "target" if not run.config.targets else f"targets.{name}"
+        with _noted(found):
+            told = machine_of(run, target)
+            why = told.get("reason", told.get("identity"))
+            if isinstance(why, str) and target.via == "api":  # trtexec needs no TensorRT for Python
+                raise DeviceError(
+                    f"{where}: {target.engine} on {target.device!r} cannot run: {why}",
+                    do=f"fix {where}.engine or {where}.device; edgeship doctor",
+                )
+    _raise(found, run.config)
+
+
 def machine_warnings(config: Config) -> list[str]:
     """Which engines of local targets do not work on this machine."""
     found = []
@@ -205,3 +237,4 @@ def machine_warnings(config: Config) -> list[str]:
 
 
 CHECK = Step("check", lambda run: check_data(run.config, run.folder))
+TARGETS = Step("targets", open_targets)

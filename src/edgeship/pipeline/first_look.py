@@ -249,16 +249,16 @@ def _same_files(evaluation: Sequence[Path], calibration: Sequence[Path]) -> list
         sizes.setdefault(path.stat().st_size, []).append(path)
     digests = {path: sha256_file(path) for paths in sizes.values() if len(paths) > 1 for path in paths}
     judging = Counter(digests.get(path, str(path)) for path in dict.fromkeys(evaluation))
+    ranging = {digests.get(path, str(path)) for path in calibration}
     found = []
     if len(judging) < judging.total():
         most = max(judging.values())
         found.append(
-            f"{judging.total()} evaluation files are {len(judging)} distinct pictures (one of them {most} times): "
-            "copies are not independent images"
+            f"{judging.total()} evaluation files are {len(judging)} different pictures (one of them {most} times): a "
+            "copy counts once"
         )
-    both = {digests[path] for path in calibration if path in digests} & judging.keys()
-    if both:
-        shared = sum(count for digest, count in judging.items() if digest in both)
+    shared = sum(count for picture, count in judging.items() if picture in ranging)
+    if shared:
         found.append(
             f"{shared} of {judging.total()} evaluation images are also calibration frames: INT8 is judged on what set "
             "its ranges"

@@ -19,6 +19,7 @@ from edgeship.decide import gate, loaded_trial
 from edgeship.decide.gate import Beside
 from edgeship.errors import BundleError, UserInputError
 from edgeship.files import lock, storage_errors
+from edgeship.pipeline.work_folder import require_own
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Decision, Trial, TrialSpec, trial_folder
 from edgeship.targets import local
@@ -73,10 +74,12 @@ def rebuild(bundle: Path, out: Path, options: RebuildOptions, progress: Progress
 
     Raises:
         BundleError: The bundle was refused, or carries no reference to judge by.
+        UserInputError: ``out`` holds files of something else.
         EdgeshipError: What stopped the trial and is not the candidate's fault.
     """
     if options.sign_with is not None:
         sign(b"", options.sign_with, password=options.password)
+    require_own(out)
     with opened(bundle, options.trust) as verified, lock(out):
         reference = verified.folder / "evidence" / "reference"
         if not (reference / trial_folder.TRIAL).is_file():

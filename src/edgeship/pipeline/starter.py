@@ -54,6 +54,8 @@ WAYS: dict[str, tuple[dict[str, Any], ...]] = {
 METRIC = {"classification": "top1", "detection": "map50", "segmentation": "miou"}
 TRIED = 60
 """Images that each way is measured on."""
+TIE = 1 / TRIED
+"""Ways that differ by no more than this are not told apart."""
 SURE = 0.6
 """An order of class names with which the reference reaches this is taken for the model's own."""
 POOR = 0.5
@@ -257,6 +259,11 @@ def _measured(task: str, guess: Guess, evaluation: Evaluation, runner: Runner) -
     return sorted(found, key=lambda item: -item.value)
 
 
+def _tied(measured: list[Measured]) -> int:
+    """How many of the best ways the images do not tell apart: they differ by the answer to one image at most."""
+    return sum(measured[0].value - item.value <= TIE for item in measured)
+
+
 def _order(records: Mapping[str, Any]) -> tuple[tuple[str, ...], float] | None:
     """The order of class names that the answers fit best, and the top-1 with it; None: not one name for each output."""
     names, label, answer = records["classes"].tolist(), records["label"], records["top"][:, 0]
@@ -307,6 +314,12 @@ def _open(asked: Asked, guess: Guess, evaluation: Evaluation, measured: list[Mea
         left.append("preprocess: a common way, not yours: put in what the model was trained with")
     elif measured[0].value < POOR:
         left.append(f"preprocess: no common way gives a good {METRIC[evaluation.task]}: put in what training used")
+    elif (tied := _tied(measured)) > 1:
+        ways = "; ".join(in_short(item.preprocess) for item in measured[:tied])
+        left.append(
+            f"preprocess: {tied} common ways do equally well on these images, and the first was written: {ways}; only "
+            "the training code tells which is right"
+        )
     if guess.tried_size:
         left.append("model.inputs: height and width are the first that the model took: put in those of training")
     if evaluation.images is None:

@@ -23,6 +23,7 @@ from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import FP32, candidates, converted, resolved_precision, sized
 from edgeship.pipeline.frames import evaluation_hash
 from edgeship.pipeline.graphs import graph_stage, quantize_stage
+from edgeship.pipeline.machines import machine_of
 from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, Step, dump, execute_in, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
@@ -60,7 +61,7 @@ def trial_stage(candidate: Candidate, trials: TargetTrials, rebuild: int = 0) ->
             "images": evaluation_hash(run),
             "plugins": [run.hasher.file(path) for path in target.plugins if path.is_file()],
             "code": code_hashes(run, run.config.evaluation.task, run.config.evaluation.decoder),
-            "machine": _machine(run, target),
+            "machine": machine_of(run, target),
         }
 
     def work(run: Run, folder: Path) -> Trial:
@@ -111,14 +112,6 @@ def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) ->
     )
 
 
-def _machine(run: Run, target: Target) -> Any:
-    """What a trial's figures are bound to, here or on the device: a device is asked once in a run."""
-    place = (target.host, target.python, target.remote_dir, target.engine, target.device, target.via)
-    if place not in run.machines:
-        run.machines[place] = targets.machine(target, run.progress)
-    return run.machines[place]
-
-
 def try_candidates(run: Run, trials: TargetTrials) -> None:
     """Try the config's candidates on a target. One that cannot be made or built fails alone."""
     for candidate in candidates(run.config):
@@ -152,7 +145,8 @@ def require_device(run: Run, target: Target, trial: Trial) -> None:
     """
     if trial.failure is None or trial.failure.kind != DeviceError.__name__:
         return
-    identity = _machine(run, target)["identity"]
+    told = machine_of(run, target)
+    identity = told.get("reason", told.get("identity"))
     if isinstance(identity, str):
         raise DeviceError(identity, do=f"fix device = {target.device!r} of the target {trial.target_name!r}")
 

@@ -43,7 +43,15 @@ class Judged(Result):
     score_shift: float | None = None
     """Mean change of the confidence of detections or of the predicted class, candidate minus reference."""
     speedup: float | None = None
-    """Reference-precision latency over this one's, on the same target."""
+    """Latency of fp32 over this one's, on the same target; how it was measured says ``speedup_by``."""
+    speedup_by: Literal["turns", "medians", ""] = ""
+    """``turns``: both engines timed turn by turn, the median of the rounds' ratios; ``medians``: the ratio of the
+    medians of two trials that were measured one after the other."""
+
+    @property
+    def speedup_words(self) -> str:
+        """How the speed-up was measured, in words."""
+        return {"turns": "timed turn by turn", "medians": "ratio of the medians", "": ""}[self.speedup_by]
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -110,6 +118,8 @@ class Decision(Result):
     judged: tuple[Judged, ...]
     earlier: int = 0
     """Undecided looks at this model that came before and are paid for."""
+    remarks: tuple[str, ...] = ()
+    """What the rules themselves leave open: no accuracy rule, wide limits."""
 
 
 class StageRun(Result):

@@ -309,6 +309,14 @@ class Model:
         timing = self._times.record(start, ready, begun, done, _now())
         return [Frame(prediction, timing) for prediction in predictions]
 
+    def warm_up(self, image: Picture) -> None:
+        """Predict one image that is not counted: the first of a process loads libraries and is slower by far.
+
+        Raises as :meth:`predict` does.
+        """
+        name, batch, geometries = self._prepare([image])
+        self._decode(self._run({name: batch})[0], geometries)
+
     def infer(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Raw outputs by name for raw inputs by name: numpy arrays, or anything with ``__dlpack__`` in host memory,
         which is not copied.

@@ -224,7 +224,7 @@ class _Measurement:
                     clock = name.removesuffix("_ms")
                     return (
                         f"{len(timings)} calls tell as much about p{level * 100:g} of {clock} time as {found:.0f} "
-                        f"independent ones, and {needed} are needed; raise benchmark.max_s or quiet the machine"
+                        f"separate ones, and {needed} are needed; raise benchmark.max_s or quiet the machine"
                     )
         return ""
 

@@ -129,3 +129,8 @@ def test_only_one_module_prints() -> None:
         "output.py: sys.stdout.write",
         "streams.py: sys.stderr.write",
     ]
+
+
+def test_a_long_path_is_left_whole_for_the_clipboard() -> None:
+    path = "/tmp/" + "/".join(f"a-folder-with-a-name-{number}" for number in range(6)) + "/report.html"
+    assert path.encode() in in_terminal("-c", PRINT, f"report  {path}")

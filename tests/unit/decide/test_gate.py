@@ -218,7 +218,14 @@ def test_too_few_samples_bound_no_tail():
     few = measured(samples=np.random.default_rng(0).normal(2.0, 0.01, 120))
     found = only(Gate(latency_p99_ms=5.0), few, "latency_p99_ms")
     assert found.outcome == "inconclusive"
-    assert "at least 299" in found.reason
+    assert "but 120 calls are too few to be 95 % sure of p99: it takes at least 299; raise" in found.reason
+
+
+def test_calls_that_are_slow_in_long_stretches_tell_less_than_their_number():
+    stretches = np.repeat([2.0, 3.0], 150) + np.random.default_rng(0).normal(0, 0.01, 300)
+    found = only(Gate(latency_p50_ms=5.0), measured(samples=stretches), "latency_p50_ms")
+    assert found.outcome == "inconclusive"
+    assert "the 300 calls tell less than 5 separate ones, which it takes to be 95 % sure of p50" in found.reason
 
 
 def test_a_measurement_under_changed_conditions_decides_nothing():
@@ -266,6 +273,7 @@ def test_taking_turns_settles_the_speed_up_and_names_the_fastest():
     found = rule(decision, "int8", "speedup_over_fp32")
     assert found.outcome == "pass" and found.measured == pytest.approx(2.0, rel=0.02)
     assert decision.judged[1].speedup == found.measured
+    assert decision.judged[1].speedup_by == "turns" and "(timed turn by turn)" in found.reason
     assert 1.5 < found.bound < found.measured
     busy = turns.model_copy(update={"machine": BUSY.machine})
     for taken, outcome in ((turns, "fail"), (busy, "inconclusive")):
@@ -285,6 +293,12 @@ def test_speed_over_fp32_is_judged_on_the_same_target():
     gate = Gate(speedup_over_fp32=1.8)
     decision = judge(gate, [fp32(4.0), measured(ms=2.0)], reference())
     assert rule(decision, "int8", "speedup_over_fp32").outcome == "pass"
+    assert decision.judged[1].speedup_by == "medians"
+    assert "times as fast as fp32 (ratio of the medians)" in decision.sentence
+    assert (
+        "times as fast as fp32 on this target (ratio of the medians)"
+        in rule(decision, "int8", "speedup_over_fp32").reason
+    )
     assert rule(decision, "fp32", "speedup_over_fp32").outcome == "fail"
     assert only(gate, measured(ms=2.0), "speedup_over_fp32").outcome == "inconclusive"
     assert only(gate, measured(ms=2.0), "speedup_over_fp32").measured is None

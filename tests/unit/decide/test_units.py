@@ -32,7 +32,7 @@ def test_groups_are_drawn_as_a_whole():
 def test_copies_count_once_and_are_said():
     units = units_of({**ids(*"abcd"), "digests": np.array(["s", "t", "s", "s"])})
     assert (units.count, units.member.tolist()) == (2, [0, 1, -1, -1])
-    assert units.notes == ("2 of 4 images are copies of others and counted once",)
+    assert units.notes == ("2 of 4 images are copies of others: 2 differ, each counted once",)
     near = units_of({**ids(*"abcd"), "digests": np.array(list("stuv")), "copy_of": np.array([0, 0, 2, 3])})
     assert near.member.tolist() == [0, -1, 1, 2]
 

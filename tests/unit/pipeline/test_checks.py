@@ -94,3 +94,40 @@ def test_a_plan_tells_what_is_reused(tmp_path: Path) -> None:
     assert [name for name, item in after.items() if item.reused] == ["export", "slim", "look"]
     assert (after["export"].seconds or 0) > 0
     assert after["trial:default:int8"].seconds is None
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ('device = "cuda:0"', "target: onnxruntime on 'cuda:0' cannot run: no CUDA driver"),
+        ('device = "cpu"\nhost = "nobody@127.0.0.1:9"', "127.0.0.1"),
+    ],
+)
+def test_a_device_or_host_that_is_not_there_is_told_at_once(tmp_path: Path, target: str, words: str) -> None:
+    config = load(changed(project(tmp_path), ("[target]", f"[target]\n{target}")))
+    with pytest.raises(EdgeshipError) as refused:
+        pipeline.check(config, tmp_path / "out")
+    assert words in str(refused.value)
+    assert refused.value.stage == "targets"
+    assert not list((tmp_path / "out").glob("stages/*"))
+
+
+def test_every_unreadable_image_is_named_at_once_up_to_a_cap(tmp_path: Path) -> None:
+    config = project(tmp_path)
+    for number in range(12):
+        (tmp_path / "val" / "red" / f"{number:03}.png").write_bytes(b"no image")
+    whole = (tmp_path / "val" / "blue" / "000.png").read_bytes()
+    (tmp_path / "val" / "blue" / "000.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "calib" / "0.png").write_bytes(b"")
+    found = problems(load(config))
+    assert [error.found.partition(" images cannot be read: ")[0] for error in found] == [
+        "calibration.images: 1 of 8",
+        "evaluation.images: 13 of 72",
+    ]
+    assert "blue/000.png: cannot be decoded" in found[1].found
+    assert "red/000.png: not an image of a known format" in found[1].found
+    assert found[1].found.endswith("; and 3 more")
+    allowed = changed(
+        config, ("[evaluation]", "[evaluation]\nallow_corrupt = 13"), ("count = 8", "count = 8\nallow_corrupt = 1")
+    )
+    assert problems(load(allowed)) == []

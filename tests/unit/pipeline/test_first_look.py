@@ -26,7 +26,8 @@ def look(folder: Path, **model: object) -> pipeline.Checked:
 def test_what_it_shows(tmp_path: Path) -> None:
     project(tmp_path)
     found = look(tmp_path)
-    assert found.warnings == ()
+    assert found.looked.warnings == ()
+    assert found.warnings == ("gate.max_drop.top1 = 0.5 is a wide limit: top1 may lose 50 points of 100",)
     assert found.looked.images == 72
     assert found.looked.examples == dict.fromkeys(NAMES, 24)
     assert found.looked.metrics["top1"] == 1.0
@@ -62,6 +63,17 @@ def shared(folder: Path) -> None:
     shutil.copy(folder / "val" / "red" / "000.png", folder / "calib" / "from-val.png")
 
 
+def same(folder: Path) -> None:
+    config = folder / "edgeship.toml"
+    config.write_text(config.read_text().replace('images = "calib/"', 'images = "val/"'))
+
+
+def limited(folder: Path) -> None:
+    same(folder)
+    config = folder / "edgeship.toml"
+    config.write_text(config.read_text().replace("[evaluation]", "[evaluation]\nlimit = 60"))
+
+
 def unit(folder: Path) -> None:
     config = folder / "edgeship.toml"
     config.write_text(
@@ -75,8 +87,10 @@ def unit(folder: Path) -> None:
         (relabelled, "the reference is right on 0% of 72 images, and always saying the most common class"),
         (few, "blue has 2"),
         (none, "1 of 3 classes have no labelled example: blue"),
-        (copied, "84 evaluation files are 72 distinct pictures (one of them 13 times)"),
+        (copied, "84 evaluation files are 72 different pictures (one of them 13 times)"),
         (shared, "1 of 72 evaluation images are also calibration frames"),
+        (same, "72 of 72 evaluation images are also calibration frames"),
+        (limited, "60 of 60 evaluation images are also calibration frames"),
         (unit, "look like those of pixels from 0 to 1"),
     ],
 )

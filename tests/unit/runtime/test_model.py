@@ -161,6 +161,15 @@ def test_images_from_many_threads_are_predicted_and_counted(root: Path, bundle: 
     assert (seen.frames, seen.missed) == (90, 90)
 
 
+def test_warming_up_counts_no_frame(root: Path, bundle: Path) -> None:
+    image = root / "ground" / "val" / "car" / "0.png"
+    with edgeship.load(bundle, budget_ms=1e-6) as model:
+        model.warm_up(image)
+        assert (model.statistics().frames, model.statistics().missed) == (0, 0)
+        assert model.predict(image).timing.late
+        assert (model.statistics().frames, model.statistics().missed) == (1, 1)
+
+
 @pytest.mark.parametrize("budget", [0, -1.0, float("nan"), float("inf")])
 def test_a_budget_that_is_no_time_is_refused(bundle: Path, budget: float) -> None:
     with pytest.raises(UserInputError, match="the budget is"):

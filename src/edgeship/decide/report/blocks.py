@@ -206,6 +206,8 @@ class Banner:
     tiles: tuple[Tile, ...]
     doubts: tuple[str, ...] = ()
     """Why the reference, and so every comparison with it, may mean nothing."""
+    remarks: tuple[str, ...] = ()
+    """What the rules themselves leave open."""
 
 
 @dataclass(frozen=True)

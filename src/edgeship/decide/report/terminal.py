@@ -51,7 +51,8 @@ def terminal_summary(run: FinishedRun) -> list[RenderableType]:
     places = {"report": run.result.report, "result": "result.json"}
     places |= {f"bundle {name}" if len(bundles) > 1 else "bundle": place for name, place in bundles.items()}
     for label, place in places.items():
-        lines.append(Text.assemble((f"{label:<8}", "dim"), str(_near(run.folder / place))))
+        near = str(_near(run.folder / place))  # on one line, so that it can be copied
+        lines.append(Text.assemble((f"{label:<8}", "dim"), near, no_wrap=True, overflow="ignore"))
     return lines
 
 

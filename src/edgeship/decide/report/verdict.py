@@ -53,6 +53,7 @@ def banner(view: TargetView, *, several: bool) -> Banner:
         subject=subject,
         tiles=tuple(_tiles(view, focus)) if focus is not None else (),
         doubts=view.doubts,
+        remarks=decision.remarks,
     )
 
 
@@ -102,7 +103,7 @@ def _tiles(view: TargetView, focus: CandidateView) -> Iterator[Tile]:
             rule.outcome if rule else "",
         )
     if judged is not None and judged.speedup is not None:
-        yield Tile("Speed-up", numbers.times(judged.speedup), "over fp32 on this target")
+        yield Tile("Speed-up", numbers.times(judged.speedup), f"over fp32 on this target, {judged.speedup_words}")
     if trial is not None and trial.build is not None:
         note = f"{trial.engine}, built in {numbers.seconds(trial.build.seconds)}"
         yield Tile("Engine", numbers.size(trial.build.engine.size_bytes), note)

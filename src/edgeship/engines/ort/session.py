@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeship.engines import OpenOptions, onnx_policy, processor, read_engine
-from edgeship.engines.onnx_file import weights_are_half
+from edgeship.engines.onnx_file import read_inputs, weights_are_half
 from edgeship.errors import DeviceError, EngineError, MissingExtra, ModelError, UserInputError
 from edgeship.results import TensorInfo
 
@@ -130,7 +130,8 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
         UserInputError: The file is not there.
         ArtifactError: It was changed since it was checked.
         DeviceError: The provider is not installed or did not start, or the device's memory is full.
-        EngineError: onnxruntime refuses the file.
+        ModelError: The file is not a whole ONNX file.
+        EngineError: onnxruntime refuses it.
     """
     request = request or SessionRequest()
     if not path.is_file():
@@ -143,6 +144,7 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
     try:
         session = _session(path, options, request)
     except EngineError as error:
+        read_inputs(path)  # a file that is not ONNX or not whole is refused in our words
         if not (request.cuda_graph and _NO_GRAPH.search(str(error))):
             raise
         plain = replace(request, cuda_graph=False)
