@@ -11,14 +11,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit", "as-given"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit", "as-given"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
-TensorRT, FP32 for onnxruntime. ``implicit`` is TensorRT 10's implicit quantization from a calibration cache."""
+TensorRT, FP32 for onnxruntime and OpenVINO. ``bf16`` is OpenVINO's, on processors that have it. ``implicit`` is
+TensorRT 10's implicit quantization from a calibration cache."""
 Arithmetic = Literal["exact", "reduced-range"]
 """How a CPU multiplies INT8 where its uint8 × int8 kernels saturate (x86 without VNNI): ``exact`` widens the products
 (uint8 × uint8), ``reduced-range`` keeps the weights within 7 bits so that nothing saturates. Elsewhere both are what
 the kernels do anyway."""
-EngineName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+EngineName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+CPU_ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
+"""Engines that run on a processor, from graphs of onnxruntime's style."""
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
 TorchBaseline = Literal[
     "eager", "channels-last", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16"
@@ -41,8 +44,14 @@ def _device(name: str) -> str:
     return name
 
 
+def _target_device(name: str) -> str:
+    return name if re.fullmatch(r"npu|gpu(:\d+)?", name) else _device(name)
+
+
 Device = Annotated[str, AfterValidator(_device)]
 """``cpu``, ``cuda:0``, ``cuda:1``, …; ``cuda`` is ``cuda:0``."""
+TargetDevice = Annotated[str, AfterValidator(_target_device)]
+"""The same, and Intel's ``gpu``, ``gpu:1``, ``npu`` with OpenVINO."""
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -243,7 +252,7 @@ class Target(Section):
     """Where candidates are built and tried, and the builder's options there."""
 
     engine: EngineName = "onnxruntime"
-    device: Device = "cpu"
+    device: TargetDevice = "cpu"
     host: str | None = None
     """``user@name`` for trials over SSH; absent: this machine."""
     python: str = "python3"
@@ -282,8 +291,8 @@ class Candidates(Section):
     """The precision plans to try."""
 
     precisions: tuple[Precision, ...] = ("fp32", "int8")
-    """fp32 | fp16 | int8 | int8-fp16 | int8-fp32 | fp8 | implicit; or ``as-given`` alone, for a model that is quantized
-    already."""
+    """fp32 | fp16 | bf16 | int8 | int8-fp16 | int8-fp32 | fp8 | implicit; or ``as-given`` alone, for a model that is
+    quantized already."""
     search: bool = False
     """Look for the fastest mixed-precision engine that passes. Without it a search begins only when INT8 loses too much
     and every more precise candidate is too slow."""

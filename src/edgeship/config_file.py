@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgeship.config import LOW_CONFIDENCE, Config, Section, baselines_for
+from edgeship.config import CPU_ENGINES, LOW_CONFIDENCE, Config, Section, Target, baselines_for
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_bytes
 from edgeship.text import nearest, other_encoding
@@ -154,7 +154,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
     found = []
     if config.targets and "target" in raw:
         found.append("target and targets: use one of the two")
-    quantized = [p for p in config.candidates.precisions if p not in ("fp32", "fp16")]
+    quantized = [p for p in config.candidates.precisions if p not in ("fp32", "fp16", "bf16")]
     sources = [config.calibration.images, config.calibration.npz, config.calibration.cache]
     if (quantized or config.candidates.search) and not any(sources):
         found.append(
@@ -193,10 +193,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
     found += [*_baseline_problems(config), *_release_problems(config)]
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
-        if target.engine == "onnxruntime" and "implicit" in config.candidates.precisions:
-            found.append(f"candidates.precisions: implicit is TensorRT 10's, {label}.engine is onnxruntime; use int8")
-        if target.engine != "onnxruntime" and not target.device.startswith("cuda"):
-            found.append(f'{label}.device: {target.engine} runs on a GPU, found {target.device!r}; use "cuda:0"')
+        found += _engine_problems(label, target, config)
         if gate.clock == "device" and not target.device.startswith("cuda"):
             found.append(
                 f'gate.clock: "device" reads the device\'s own clock, and {label}.device = {target.device!r} has none; '
@@ -204,6 +201,23 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
             )
         if target.engine != "tensorrt-rtx" and target.compute_capability:
             found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
+    return found
+
+
+def _engine_problems(label: str, target: Target, config: Config) -> list[str]:
+    """What of device and precisions the engine of a target does not have."""
+    found = []
+    engine, device, asked = target.engine, target.device, config.candidates.precisions
+    if engine in CPU_ENGINES and "implicit" in asked:
+        found.append(f"candidates.precisions: implicit is TensorRT 10's, {label}.engine is {engine}; use int8")
+    if engine != "openvino" and "bf16" in asked:
+        found.append(f"candidates.precisions: bf16 is OpenVINO's, {label}.engine is {engine}; use fp16")
+    if engine == "openvino" and device.startswith("cuda"):
+        found.append(f'{label}.device: openvino runs on "cpu", Intel\'s "gpu" and "npu", found {device!r}')
+    elif engine == "onnxruntime" and device.startswith(("gpu", "npu")):
+        found.append(f'{label}.device: {device!r} is OpenVINO\'s; use engine = "openvino", or "cpu" or "cuda:0"')
+    elif engine not in CPU_ENGINES and not device.startswith("cuda"):
+        found.append(f'{label}.device: {engine} runs on a GPU, found {device!r}; use "cuda:0"')
     return found
 
 

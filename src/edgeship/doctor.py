@@ -18,8 +18,9 @@ from edgeship.errors import EdgeshipError, TargetError
 from edgeship.results import Result
 
 PACKAGES = (
-    "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "onnxruntime-gpu", "nvidia-modelopt", "tensorrt",
-    "tensorrt-rtx", "tensorrt-lean", "tensorrt-dispatch", "cuda-bindings", "nvidia-ml-py", "numpy", "pillow",
+    "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "onnxruntime-gpu", "openvino", "nvidia-modelopt",
+    "tensorrt", "tensorrt-rtx", "tensorrt-lean", "tensorrt-dispatch", "cuda-bindings", "nvidia-ml-py", "numpy",
+    "pillow",
 )  # fmt: skip
 L4T = Path("/etc/nv_tegra_release")
 BOARD = Path("/proc/device-tree/model")

@@ -191,7 +191,7 @@ def test_limits_in_percent_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["target", "parity", "calibration"])
-@pytest.mark.parametrize("device", ["gpu", "cuda:first", "CPU", "cuda:0,1", ""])
+@pytest.mark.parametrize("device", ["igpu", "cuda:first", "CPU", "cuda:0,1", ""])
 def test_a_device_that_is_none_is_refused(tmp_path: Path, table: str, device: str) -> None:
     path = tmp_path / "edgeship.toml"
     path.write_text(
@@ -199,6 +199,38 @@ def test_a_device_that_is_none_is_refused(tmp_path: Path, table: str, device: st
     )
     with pytest.raises(ConfigError, match=rf'{table}\.device: is not a device; use "cpu", or "cuda:0"'):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "precision", "said"),
+    [
+        ("openvino", "cuda:0", "fp32", 'openvino runs on "cpu", Intel\'s "gpu" and "npu"'),
+        ("onnxruntime", "npu", "fp32", "'npu' is OpenVINO's; use engine = \"openvino\""),
+        ("tensorrt", "gpu", "fp32", "tensorrt runs on a GPU, found 'gpu'"),
+        ("onnxruntime", "cpu", "bf16", "bf16 is OpenVINO's, target.engine is onnxruntime; use fp16"),
+        ("openvino", "cpu", "implicit", "implicit is TensorRT 10's, target.engine is openvino; use int8"),
+    ],
+)
+def test_what_an_engine_does_not_have_is_refused(
+    tmp_path: Path, engine: str, device: str, precision: str, said: str
+) -> None:
+    path = tmp_path / "edgeship.toml"
+    path.write_text(
+        f'[model]\nsource = "m.onnx"\n[candidates]\nprecisions = ["{precision}"]\n[calibration]\nimages = "."\n'
+        f'[target]\nengine = "{engine}"\ndevice = "{device}"\n'
+    )
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load(path)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu", "gpu:1", "npu"])
+def test_devices_of_openvino(tmp_path: Path, device: str) -> None:
+    path = tmp_path / "edgeship.toml"
+    path.write_text(
+        '[model]\nsource = "m.onnx"\n[candidates]\nprecisions = ["bf16"]\n'
+        f'[target]\nengine = "openvino"\ndevice = "{device}"\n'
+    )
+    assert load(path).target.device == device
 
 
 def test_equal_preprocessing_is_equal_however_it_is_written() -> None:

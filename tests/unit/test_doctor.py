@@ -15,7 +15,7 @@ NOTHING = Cuda(reason="no CUDA driver is installed here")
 def test_this_machine() -> None:
     found = examine()
     assert {"edgeship", "python", "platform", "CUDA driver", "trtexec"} <= set(found.facts)
-    assert [state.name for state in found.engines] == ["onnxruntime", "tensorrt", "tensorrt-rtx"]
+    assert [state.name for state in found.engines] == ["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 
 
 def test_a_fitting_orin_has_nothing_to_say() -> None:

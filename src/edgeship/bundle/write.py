@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from edgeship.config import Evaluation, Gate, Precision, Target
     from edgeship.results import Decision
 
-MIN_SNR_DB: dict[Precision, float] = {"fp32": 50.0, "fp16": 30.0}
+MIN_SNR_DB: dict[Precision, float] = {"fp32": 50.0, "fp16": 30.0, "bf16": 25.0}
 """How close a vehicle's answer must come to the recorded one; quantized engines 15 dB. Nonsense is near 0 dB."""
 QUANTIZED_SNR_DB = 15.0
 CACHE = "calibration.cache"

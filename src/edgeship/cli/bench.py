@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @app.command()
 def bench(
     engine: Path = typer.Argument(help="The engine file, or an ONNX file for onnxruntime."),
-    device: str = typer.Option("", help="cpu | cuda:0 (default: cpu for onnxruntime, else cuda:0)."),
+    device: str = typer.Option("", help="cpu | cuda:0 | gpu | npu (default: cpu where the engine has it)."),
     batches: str = typer.Option("1", help="Batch sizes: 1,2,4,8,16."),
     frames: Path | None = typer.Option(None, help=".npz with real inputs, one array for each (default: noise)."),
     shapes: list[str] = typer.Option(
@@ -48,7 +48,7 @@ def bench(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure an engine: median, p90, p99 of device and wall time, throughput, clocks."""
-    from edgeship.config import Benchmark
+    from edgeship.config import CPU_ENGINES, Benchmark
     from edgeship.config_file import load
     from edgeship.engines import OpenOptions
     from edgeship.files import storage_errors, write_json, write_text
@@ -60,7 +60,7 @@ def bench(
     if baseline and config is None:
         raise UserInputError("--baseline torch needs the model", do="--config edgeship.toml")
     name = engine_of(engine)
-    place = device or ("cpu" if name == "onnxruntime" else "cuda:0")
+    place = device or ("cpu" if name in CPU_ENGINES else "cuda:0")
     span = {"warmup_s": warmup, "min_s": min(seconds, max_seconds), "max_s": max_seconds}
     settings = checked(Benchmark, {**span, "precision": precision, "min_samples": 50}, "the options")
     sizes = batch_sizes(batches)
@@ -84,12 +84,15 @@ def bench(
 
 
 def engine_of(path: Path) -> EngineName:
-    """Which engine a file is for, by its header. Raises UserInputError, ArtifactError."""
+    """Which engine a file is for, by its header or its mark. Raises UserInputError, ArtifactError, ModelError."""
+    from edgeship.engines.openvino.plan import is_openvino
     from edgeship.engines.trt.plan import read_plan
 
     if not path.is_file():
         raise UserInputError(f"no engine file at {path}", do="edgeship build MODEL.onnx")
-    return "onnxruntime" if path.suffix == ".onnx" else read_plan(path).engine
+    if path.suffix != ".onnx":
+        return read_plan(path).engine
+    return "openvino" if is_openvino(path) else "onnxruntime"
 
 
 def batch_sizes(text: str) -> list[int]:

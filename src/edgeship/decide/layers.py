@@ -17,6 +17,8 @@ TITLES = {
     "reformat": "layers that only change type or layout",
 }
 BOUNDARY = ("quantize", "reformat")
+PROFILES = {"onnxruntime": "onnxruntime's profile", "openvino": "OpenVINO's execution graph"}
+"""Where engines that tell what really ran tell it."""
 LOW = ("int8", "fp8", "int4")
 NAME = 60
 """Characters of a layer's name in a sentence."""
@@ -54,7 +56,7 @@ def layers_of_trial(trial: Trial, title: str = "") -> EngineLayers:
             do="run edgeship ship again, or give trtexec's --exportLayerInfo",
         )
     timed = trial.latency.timed() if trial.latency is not None else None
-    source = "onnxruntime's profile" if audit.source == "profile" else "TensorRT's inspector"
+    source = PROFILES.get(trial.engine, "its profile") if audit.source == "profile" else "TensorRT's inspector"
     whole = timed.quantiles.p50 if timed is not None else None
     return EngineLayers(title=title or trial.candidate.name, source=source, layers=audit.order, whole_ms=whole)
 

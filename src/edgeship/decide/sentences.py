@@ -10,7 +10,7 @@ from edgeship.decide import rulebook
 from edgeship.decide.loaded_trial import Measured
 from edgeship.results import Judged, Rule
 
-HIGH = ("fp32", "fp16")
+HIGH = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)

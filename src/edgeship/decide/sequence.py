@@ -19,7 +19,7 @@ FIRST = 0.9
 """Share of the error for the first sequence; later ones divide the rest, each half of what is left."""
 PLAIN = 1 / 2
 """Of the first share, what the config's own candidates have where a search is planned; its plans have the rest."""
-SAFEST = ("fp32", "fp16", "int8-fp32", "int8-fp16", "int8", "implicit", "fp8")
+SAFEST = ("fp32", "fp16", "bf16", "int8-fp32", "int8-fp16", "int8", "implicit", "fp8")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ENGINES: dict[EngineName, str] = {
     "onnxruntime": "edgeship.engines.ort.engine",
+    "openvino": "edgeship.engines.openvino.engine",
     "tensorrt": "edgeship.engines.trt.tensorrt",
     "tensorrt-rtx": "edgeship.engines.trt.tensorrt_rtx",
 }

@@ -13,7 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from edgeship.engines.ort.profile import Origins, layer_of, read_profile
+from edgeship.engines.ort.profile import read_profile
+from edgeship.engines.ran import Origins, layer_of
 from edgeship.engines.trt.audit import layers_of, parse_inspector
 from edgeship.engines.trt.trtexec import read_times
 from edgeship.errors import ArtifactError, EngineError

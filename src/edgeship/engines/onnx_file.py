@@ -17,7 +17,8 @@ from edgeship.errors import ModelError
 from edgeship.files import open_outside
 from edgeship.results import TensorInfo
 
-MODEL_GRAPH = 7
+MODEL_GRAPH, MODEL_METADATA = 7, 14
+ENTRY_KEY, ENTRY_VALUE = 1, 2
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
 NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP_TYPE = 1, 2, 3, 4
 TENSOR_DIMS, TENSOR_DATA_TYPE, TENSOR_NAME = 1, 2, 8
@@ -69,21 +70,51 @@ def read_inputs(path: Path) -> tuple[Tensors, Tensors]:
     Raises:
         ModelError: The file is absent, empty, cut short, or not an ONNX model.
     """
+    with opened(path) as model:
+        return tensors_of(model, str(path))
+
+
+def tensors_of(model: Message, name: str) -> tuple[Tensors, Tensors]:
+    """As :func:`read_inputs`, of a model that is open already; ``name`` is what messages call it."""
     inputs: list[TensorInfo] = []
     outputs: list[TensorInfo] = []
     weights: set[str] = set()
-    with opened(path) as model:
-        for graph in model.all(MODEL_GRAPH):
-            weights |= {tensor.text(TENSOR_NAME) for tensor in graph.all(GRAPH_INITIALIZER)}
-            inputs += [_value(value) for value in graph.all(GRAPH_INPUT)]
-            outputs += [_value(value) for value in graph.all(GRAPH_OUTPUT)]
+    for graph in model.all(MODEL_GRAPH):
+        weights |= {tensor.text(TENSOR_NAME) for tensor in graph.all(GRAPH_INITIALIZER)}
+        inputs += [_value(value) for value in graph.all(GRAPH_INPUT)]
+        outputs += [_value(value) for value in graph.all(GRAPH_OUTPUT)]
     if not outputs:
         raise ModelError(
-            f"{path} is not an ONNX model: it has no graph with outputs",
+            f"{name} is not an ONNX model: it has no graph with outputs",
             expected="an .onnx file",
             do="export it again: edgeship export",
         )
     return tuple(tensor for tensor in inputs if tensor.name not in weights), tuple(outputs)
+
+
+def read_metadata(model: Message) -> dict[str, str]:
+    """The metadata that a model carries: key → text."""
+    return {entry.text(ENTRY_KEY): entry.text(ENTRY_VALUE) for entry in model.all(MODEL_METADATA)}
+
+
+def with_metadata(data: bytes, key: str, value: str) -> bytes:
+    """An ONNX file's bytes with one more entry of metadata: a field of the wire format may follow all others."""
+    entry = _field(ENTRY_KEY, key.encode()) + _field(ENTRY_VALUE, value.encode())
+    return data + _field(MODEL_METADATA, entry)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return _encoded(number << 3 | _BYTES) + _encoded(len(content)) + content
+
+
+def _encoded(value: int) -> bytes:
+    """A number as a varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
 
 
 def read_weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:

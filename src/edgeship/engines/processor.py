@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgeship.files import sha256_bytes
+from edgeship.results import Identity
 
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
@@ -82,6 +83,25 @@ def saturates(flags: tuple[str, ...] | None = None, machine: str = "") -> bool:
     """
     have = instruction_sets() if flags is None else flags
     return is_x86(machine) and "avx2" in have and not VNNI.intersection(have)
+
+
+def missing_instructions(built: Identity, here: Identity) -> list[str]:
+    """Why an engine measured on one processor is not the same on another: instruction sets that one of them lacks.
+
+    A file that is laid out anew at each load (``built.portable``) may find more than it was measured with.
+    """
+    if built.platform != here.platform:
+        return []
+    if not built.instruction_sets and built.device != here.device and not built.portable:
+        return [f"optimized for {built.device!r}, this is {here.device!r}"]
+    gone = [flag for flag in built.instruction_sets if flag not in here.instruction_sets]
+    found = []
+    if gone:
+        found.append(f"measured on {built.device!r} with {', '.join(gone)}, which this {here.device!r} lacks")
+    more = [flag for flag in here.instruction_sets if flag not in built.instruction_sets]
+    if more and built.instruction_sets and not built.portable:
+        found.append(f"optimized for {built.device!r}, which lacks the {', '.join(more)} of this {here.device!r}")
+    return found
 
 
 def int8_words() -> str:

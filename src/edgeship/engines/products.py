@@ -13,6 +13,7 @@ from edgeship.config import Precision
 ACCEPTED: dict[Precision, frozenset[str]] = {
     "fp32": frozenset({"fp32", "tf32"}),
     "fp16": frozenset({"fp16"}),
+    "bf16": frozenset({"bf16"}),
     "int8": frozenset({"int8"}),
     "int8-fp16": frozenset({"int8"}),
     "int8-fp32": frozenset({"int8"}),

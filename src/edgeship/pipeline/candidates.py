@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeship.config import Config, Precision, Preprocess, ShapeRange, Target
+from edgeship.config import CPU_ENGINES, Config, Precision, Preprocess, ShapeRange, Target
 from edgeship.data.feeds import full_shapes, known_shapes
 from edgeship.errors import ConfigError
 from edgeship.prepare.inferred_graph import QUANTIZED
@@ -17,7 +17,7 @@ FP32 = Candidate(name="fp32", precision="fp32")
 def candidates(config: Config) -> tuple[Candidate, ...]:
     """The candidates that the config names, in its order."""
     keep = config.quantization.keep
-    kept = {"fp32": (), "as-given": (), "fp16": config.candidates.keep_fp32}
+    kept = {"fp32": (), "as-given": (), "fp16": config.candidates.keep_fp32, "bf16": ()}
     named = [
         Candidate(name=item, precision=item, keep=kept.get(item, keep))
         for item in dict.fromkeys(config.candidates.precisions)
@@ -29,12 +29,12 @@ def candidates(config: Config) -> tuple[Candidate, ...]:
 
 def needs_calibration(candidate: Candidate) -> bool:
     """Whether the candidate rests on INT8 ranges."""
-    return candidate.precision not in ("fp32", "fp16", "as-given")
+    return candidate.precision not in ("fp32", "fp16", "bf16", "as-given")
 
 
 def converted(candidate: Candidate) -> bool:
     """Whether a stage converts the simplified graph for the candidate; else it is built from that graph itself."""
-    return candidate.precision not in ("fp32", "implicit", "as-given")
+    return candidate.precision not in ("fp32", "bf16", "implicit", "as-given")
 
 
 def require_possible(config: Config, operators: Iterable[str], model: str) -> None:
@@ -87,15 +87,15 @@ def sized(target: Target, inputs: tuple[TensorInfo, ...], preprocess: Preprocess
 
 
 def resolved_precision(precision: Precision, target: Target, *, half: bool = False) -> Precision:
-    """``int8`` by the engine's usual companion: FP16 beside it on TensorRT, FP32 on onnxruntime; ``as-given`` by the
-    type of its other weights (``half``: FP16)."""
+    """``int8`` by the engine's usual companion: FP16 beside it on TensorRT, FP32 on the engines of a processor;
+    ``as-given`` by the type of its other weights (``half``: FP16)."""
     if precision == "as-given":
         return "int8-fp16" if half else "int8-fp32"
     if precision == "int8":
-        return "int8-fp32" if target.engine == "onnxruntime" else "int8-fp16"
+        return "int8-fp32" if target.engine in CPU_ENGINES else "int8-fp16"
     return precision
 
 
 def style_of(target: Target) -> Style:
     """Which placement of Q/DQ pairs the graphs for a target have."""
-    return "onnxruntime" if target.engine == "onnxruntime" else "tensorrt"
+    return "onnxruntime" if target.engine in CPU_ENGINES else "tensorrt"

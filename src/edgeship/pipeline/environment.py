@@ -8,8 +8,8 @@ from typing import Any
 from edgeship.engines import processor
 from edgeship.pipeline.stages import source_digest, versions
 
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "onnxslim", "nvidia-modelopt", "tensorrt",
-            "tensorrt-rtx", "numpy", "pillow")  # fmt: skip
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "onnxslim", "nvidia-modelopt",
+            "tensorrt", "tensorrt-rtx", "numpy", "pillow")  # fmt: skip
 
 
 def environment() -> dict[str, Any]:

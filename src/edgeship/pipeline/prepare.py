@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeship.config import Config, Target
+from edgeship.config import CPU_ENGINES, Config, Target
 from edgeship.data.feeds import batch_of
 from edgeship.data.frames import FrameChoice, frames
 from edgeship.errors import DataError
@@ -109,7 +109,7 @@ def preflight_work(run: Run, folder: Path) -> Preflight:
 
 
 def _tensorrt_targets(config: Config) -> list[Target]:
-    return [target for target in config.all_targets().values() if target.engine != "onnxruntime"]
+    return [target for target in config.all_targets().values() if target.engine not in CPU_ENGINES]
 
 
 def _plugins_here(targets: list[Target]) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.config import (
+    CPU_ENGINES,
     Benchmark,
     Calibration,
     Candidates,
@@ -99,7 +100,7 @@ def _evaluation(content: Content) -> list[str]:
 
 
 def _target(content: Content) -> list[str]:
-    cpu = content.engine == "onnxruntime"
+    cpu = content.engine in CPU_ENGINES
     _, spec = content.guess.image
     fixed = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else None
     low, high = (fixed, fixed) if fixed else (1, 8)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Outputs = dict[str, Array]
 
-MIN_DB: dict[Precision, float] = {"fp32": 60.0, "fp16": 35.0}
+MIN_DB: dict[Precision, float] = {"fp32": 60.0, "fp16": 35.0, "bf16": 25.0}
 """How far rounding may take two runs of one row apart, as signal-to-noise; kernels differ between batches. In INT8 and
 FP8 a value on a boundary may round to the next level: :data:`QUANTIZED_DB`."""
 TF32_DB = 40.0

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.engines import OpenOptions, Timing, cuda
-from edgeship.engines.ort.cpu import Fitted, Shapes, alike, check_feeds, fitted_of, output_shapes, shapes_of
+from edgeship.engines.checked_feeds import (
+    Fitted,
+    Shapes,
+    alike,
+    check_feeds,
+    fitted_of,
+    output_shapes,
+    shapes_of,
+)
 from edgeship.engines.ort.session import (
     OutOfMemory,
     SessionRequest,

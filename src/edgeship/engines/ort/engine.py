@@ -12,16 +12,17 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeship.data.feeds import noise
 from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, processor
+from edgeship.engines.checked_feeds import shapes_of
 from edgeship.engines.onnx_file import read_nodes, read_weight_shapes
-from edgeship.engines.ort.cpu import CpuRunner, shapes_of
-from edgeship.engines.ort.profile import Origins, Ran, audit_of, read_profile
+from edgeship.engines.ort.cpu import CpuRunner
+from edgeship.engines.ort.profile import read_profile
 from edgeship.engines.ort.session import (
     CUDA,
     SessionRequest,
@@ -32,6 +33,8 @@ from edgeship.engines.ort.session import (
     tensors,
     translated,
 )
+from edgeship.engines.ran import Origins, Ran, audit_of
+from edgeship.engines.served_shapes import example_feeds, profiles_of, require_batches
 from edgeship.errors import (
     BuildError,
     DeviceError,
@@ -51,7 +54,6 @@ if TYPE_CHECKING:
 SUFFIX = ".onnx"
 _PROFILE_RUNS = 5
 _SLOWER = 1.1
-_Profile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 _HALF: tuple[Precision, ...] = ("fp16", "int8-fp16")
 
 
@@ -120,28 +122,12 @@ def misfits(built: Identity, device: str) -> list[str]:
     if here.compute_capability and built.device != here.device:
         found.append(f"optimized for {built.device!r}, this is {here.device!r}")
     if device == "cpu":
-        found += _missing_instructions(built, here)
+        found += processor.missing_instructions(built, here)
     if built.compute_capability != here.compute_capability:
         found.append(
             f"optimized for compute capability {built.compute_capability or 'none (CPU)'}, "
             f"this device has {here.compute_capability or 'none (CPU)'}"
         )
-    return found
-
-
-def _missing_instructions(built: Identity, here: Identity) -> list[str]:
-    """The instruction sets that ``built`` was measured with and this processor lacks, or the other way round."""
-    if built.platform != here.platform:
-        return []
-    if not built.instruction_sets and built.device != here.device and not built.portable:
-        return [f"optimized for {built.device!r}, this is {here.device!r}"]
-    gone = [flag for flag in built.instruction_sets if flag not in here.instruction_sets]
-    found = []
-    if gone:
-        found.append(f"measured on {built.device!r} with {', '.join(gone)}, which this {here.device!r} lacks")
-    more = [flag for flag in here.instruction_sets if flag not in built.instruction_sets]
-    if more and built.instruction_sets and not built.portable:
-        found.append(f"optimized for {built.device!r}, which lacks the {', '.join(more)} of this {here.device!r}")
     return found
 
 
@@ -190,7 +176,7 @@ def build(request: BuildRequest) -> Build:
         seconds=time.perf_counter() - start,
         inputs=made.inputs,
         outputs=made.outputs,
-        profiles=_profiles(made.inputs, target),
+        profiles=profiles_of(made.inputs, target),
         log=log,
         peak_memory_mib=peak_resident_mib(),
         notes=made.notes,
@@ -235,75 +221,12 @@ def profile(model: Path, options: OpenOptions, target: Target, scratch: Path) ->
     return read_profile(written)
 
 
-def example_feeds(inputs: tuple[TensorInfo, ...], target: Target, seed: int = 0) -> dict[str, Array]:
-    """Seeded noise of the profile's opt shapes: for time and kernel choice, not for accuracy.
-
-    Raises:
-        BuildError: An axis other than the first is dynamic and ``target.shapes`` does not say its size.
-    """
-    return noise(inputs, {info.name: _opt_shape(info, target) for info in inputs}, seed)
-
-
-def _opt_shape(info: TensorInfo, target: Target) -> tuple[int, ...]:
-    given = target.shapes.get(info.name)
-    if given is not None:
-        return given.opt
-    shape = [
-        target.batch.opt if place == 0 and isinstance(axis, str) else axis for place, axis in enumerate(info.shape)
-    ]
-    known = tuple(axis for axis in shape if isinstance(axis, int))
-    if len(known) != len(shape):
-        loose = [axis for axis in shape if isinstance(axis, str)]
-        raise BuildError(
-            f"input {info.name!r} has the dynamic axes {', '.join(loose)} beside the batch",
-            expected=f"[target.shapes.{info.name}] with min, opt and max",
-            do="add it to edgeship.toml",
-        )
-    return known
-
-
-def _profiles(inputs: tuple[TensorInfo, ...], target: Target) -> dict[str, _Profile]:
-    found: dict[str, _Profile] = {}
-    for info in inputs:
-        given = target.shapes.get(info.name)
-        if given is not None:
-            found[info.name] = (given.min, given.opt, given.max)
-            continue
-        opt = _opt_shape(info, target)
-        loose = bool(info.shape) and isinstance(info.shape[0], str)
-        batch = target.batch
-        low, high = ((batch.min, *opt[1:]), (batch.max, *opt[1:])) if loose else (opt, opt)
-        found[info.name] = (low, opt, high)
-    return found
-
-
-def _require_batches(session: Any, inputs: tuple[TensorInfo, ...], target: Target) -> None:
-    """Refuse a graph that does not serve the profile's smallest and largest batch, whatever it declares.
-
-    Raises:
-        ModelError: It fails with one of them, or gives one answer for batches of different sizes.
-    """
-    profiles = _profiles(inputs, target)
-    low, high = ({name: profile[place] for name, profile in profiles.items()} for place in (0, 2))
-    advice = "edgeship slim names the node that holds the batch; or set target.batch to what the graph serves"
-    rows = [max((shape[0] for shape in shapes.values() if shape), default=1) for shapes in (low, high)]
-    answers = []
-    for shapes, batch in zip((low, high), rows, strict=True):
-        try:
-            answers.append([array.shape for array in session.run(None, noise(inputs, shapes))])
-        except failures() as error:
-            raise ModelError(
-                f"the graph does not run with a batch of {batch}: {one_line(error)[:300]}",
-                expected=f"a graph that runs with every batch from {rows[0]} to {rows[1]}",
-                do=advice,
-            ) from None
-    if rows[0] != rows[1] and answers[0] == answers[1]:
-        raise ModelError(
-            f"a batch of {rows[0]} and one of {rows[1]} are both answered with outputs of "
-            f"{', '.join(str(list(shape)) for shape in answers[0])}: the graph holds one batch inside",
-            expected="an answer for each frame of a batch",
-            do=advice,
-        )
+def _answer(session: Any, feeds: dict[str, Array]) -> list[tuple[int, ...]]:
+    """The shapes of a session's outputs. Raises EngineError with onnxruntime's words."""
+    try:
+        return [array.shape for array in session.run(None, feeds)]
+    except failures() as error:
+        raise EngineError(one_line(error)) from None
 
 
 def _described(session: Any) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
@@ -348,7 +271,7 @@ def _optimized(model: Path, options: OpenOptions, target: Target, scratch: Path)
     inputs, outputs = _described(plain)
     feeds = example_feeds(inputs, target)
     if options.device == "cpu":
-        _require_batches(plain, inputs, target)
+        require_batches(partial(_answer, plain), inputs, target)
     if options.device != "cpu":  # a run here would plan every convolution once more: the audit's profile runs it
         note = "the CUDA provider lays the graph out and searches its convolutions at load: the file is the candidate's"
         return _Made(model, inputs, outputs, (note,))

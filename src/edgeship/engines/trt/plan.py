@@ -17,7 +17,12 @@ from edgeship.files import open_outside
 HEADER_BYTES = 64
 TAGS: dict[bytes, EngineName] = {b"ftrt": "tensorrt", b"vtrt": "tensorrt-rtx"}
 SEARCH_BYTES = 1 << 20
-TITLES: dict[EngineName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", "onnxruntime": "onnxruntime"}
+TITLES: dict[EngineName, str] = {
+    "tensorrt": "TensorRT",
+    "tensorrt-rtx": "TensorRT-RTX",
+    "onnxruntime": "onnxruntime",
+    "openvino": "OpenVINO",
+}
 
 
 @dataclass(frozen=True)
