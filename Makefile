@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once; a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[host,rtx,coco,sign,nvml,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[host,rtx,coco,sign,nvml,history,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## Ship the Fashion-MNIST example: ends in a verdict and a report

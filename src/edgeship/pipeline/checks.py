@@ -19,6 +19,7 @@ from edgeship.engines.onnx_file import read_inputs
 from edgeship.errors import ConfigError, DataError, EdgeshipError, ModelError
 from edgeship.metrics import Task
 from edgeship.pipeline.candidates import sized
+from edgeship.pipeline.past import check_history
 from edgeship.pipeline.release_checks import check_release
 from edgeship.pipeline.stages import Step
 from edgeship.prepare.graph import read_onnx
@@ -46,6 +47,8 @@ def problems(config: Config, out: Path | None = None) -> list[EdgeshipError]:
         with _noted(found):
             check(config)
     if not found:  # a wrong path or label would be told twice
+        with _noted(found):
+            check_history(config)
         with _noted(found):
             check_release(config, out)
     return found
