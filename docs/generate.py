@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from edgeship import config, results
 from edgeship.bundle import manifest
-from edgeship.cli import COMMANDS
+from edgeship.cli import COMMANDS, app
 
 HERE = Path(__file__).parent
 RESULTS = (results.base, results.prepare, results.trial, results.decide)
@@ -100,9 +101,11 @@ def sections(module: Any, base: type[BaseModel]) -> list[str]:
 def commands() -> list[str]:
     """What every command says of itself."""
     lines: list[str] = []
-    for command in COMMANDS:
+    program = typer.main.get_command(app)
+    groups = {name: getattr(item, "commands", {}) for name, item in getattr(program, "commands", {}).items()}
+    for command in (part for name in COMMANDS for part in (name, *(f"{name} {inner}" for inner in groups[name]))):
         done = subprocess.run(
-            [sys.executable, "-m", "edgeship", command, "--help"],
+            [sys.executable, "-m", "edgeship", *command.split(), "--help"],
             capture_output=True,
             text=True,
             check=True,

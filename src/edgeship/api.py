@@ -74,7 +74,7 @@ class ShippedRun(FinishedRun):
         verdict = html.escape(self.verdict)
         parts = [
             f'<p><b style="color:{COLOURS[self.verdict]}">{verdict}</b> {html.escape(self.result.sentence)}</p>',
-            *(f"<p>warning: {html.escape(warning)}</p>" for warning in self.result.warnings),
+            *(f"<p>warning: {html.escape(warning)}</p>" for warning in (*self.result.warnings, *self.notes)),
         ]
         for view in targets(self):
             shown = candidate_table(view)
@@ -150,7 +150,7 @@ def ship(
     settings = load(Path(config), changes)
     with display(quiet=quiet) as shown:
         found = pipeline.ship(settings, _folder(settings, out), shown.progress, shown.stage, fresh)
-    return ShippedRun(found.result, found.folder)
+    return ShippedRun(found.result, found.folder, notes=found.notes)
 
 
 def check(

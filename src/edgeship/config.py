@@ -52,6 +52,10 @@ Device = Annotated[str, AfterValidator(_device)]
 """``cpu``, ``cuda:0``, ``cuda:1``, …; ``cuda`` is ``cuda:0``."""
 TargetDevice = Annotated[str, AfterValidator(_target_device)]
 """The same, and Intel's ``gpu``, ``gpu:1``, ``npu`` with OpenVINO."""
+Released = Annotated[
+    Literal["last"] | Annotated[str, Field(pattern=r"^history:[0-9]+(/.+)?$")] | Path, Field(union_mode="left_to_right")
+]
+"""A bundle's path; ``last`` or ``history:12`` (or ``history:12/orin``, its target) names an entry of the history."""
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -343,9 +347,10 @@ class Gate(Section):
     max_drop: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical_metric: Literal["auto", "recall", "ap", "iou"] = "auto"
-    baseline: Path | None = None
-    """The bundle of the release in the field, a folder or a zip: ``max_drop`` and ``critical`` hold against it too, on
-    the images of its own evaluation."""
+    baseline: Released | None = None
+    """The release in the field: its bundle (a folder or a zip), an entry of the history that shipped (``history:12``,
+    or ``history:12/orin`` for its target ``orin``), or ``last``, the last one of this model that shipped. ``max_drop``
+    and ``critical`` hold against it too, on the images of its own evaluation."""
     min_agreement: Fraction | None = None
     max_engine_mib: Positive | None = None
     max_memory_mib: Positive | None = None
@@ -365,6 +370,18 @@ class Gate(Section):
         return (0.5, *(level for level, limit in tails if limit is not None))
 
 
+class History(Section):
+    """Where finished runs are kept, to be looked up, exported and compared with."""
+
+    file: Path = Path("edgeship-history.sqlite")
+    """SQLite; several models and several runs at once may share it."""
+    append: bool = True
+    """Append every finished run, once. Of a run that ships, what its engine answered is kept too, so that a later run
+    can be compared with it (``gate.baseline``)."""
+    fleet: str = Field(default="", exclude=True)
+    """The fleet run that this run is part of."""
+
+
 class Config(Section):
     """The whole of edgeship.toml. Paths are absolute after loading."""
 
@@ -380,6 +397,7 @@ class Config(Section):
     candidates: Candidates = Candidates()
     benchmark: Benchmark = Benchmark()
     gate: Gate = Gate()
+    history: History = History()
     root: Path = Field(default=Path(), exclude=True)
     """The folder of the file: module sources are imported from here."""
     file: Path = Field(default=Path("edgeship.toml"), exclude=True)
@@ -392,6 +410,14 @@ class Config(Section):
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise ValueError(f"the target name {name!r} must be letters, digits, '_', '-' or '.', as in 'orin-1'")
         return targets
+
+    @property
+    def title(self) -> str:
+        """What the model is called in reports, bundles and the history."""
+        if self.model.name:
+            return self.model.name
+        source = self.model.source
+        return (Path(source).stem if Path(source).suffix in (".onnx", ".pt2") else self.root.name) or "model"
 
     def all_targets(self) -> dict[str, Target]:
         """The targets by name; a single ``[target]`` is called ``default``."""

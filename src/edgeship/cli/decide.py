@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgeship.cli.output import Lines
     from edgeship.config import Gate
     from edgeship.decide.runs import Change, Comparison
+    from edgeship.decide.upgrade import Upgrade
     from edgeship.results import Decision
 
 MOST_CLASSES = 12
@@ -33,7 +34,7 @@ def gate(
     from edgeship.decide.junit import write
     from edgeship.decide.runs import judge_again
 
-    decisions = judge_again(result, _rules(result, rules))
+    decisions = judge_again(result, *_rules(result, rules))
     if junit is not None:
         write(decisions, junit)
     verdict = max((decision.verdict for decision in decisions), key=ORDER.index)
@@ -45,12 +46,15 @@ def gate(
     raise typer.Exit(VERDICT_CODES[verdict])
 
 
-def _rules(result: Path, rules: Path | None) -> Gate:
-    """The gate of a config file; without one, the gate that the run was judged by."""
+def _rules(result: Path, rules: Path | None) -> tuple[Gate, Path | None]:
+    """The gate and the history of a config file; without one, the gate that the run was judged by."""
     from edgeship.config_file import load
     from edgeship.decide.finished_run import open_run
 
-    return load(rules).gate if rules is not None else open_run(result).gate
+    if rules is None:
+        return open_run(result).gate, None
+    settings = load(rules)
+    return settings.gate, settings.history.file
 
 
 def _show_decisions(decisions: tuple[Decision, ...]) -> Lines:
@@ -67,13 +71,35 @@ def _show_decisions(decisions: tuple[Decision, ...]) -> Lines:
 def compare(
     run_a: Path = typer.Argument(help="A run's folder or result.json: the earlier one."),
     run_b: Path = typer.Argument(help="The run to compare with it."),
+    verdict: bool = typer.Option(
+        False, "--verdict", help="Judge whether B may replace A; the exit code is that verdict's: 0, 1 or 3."
+    ),
+    slower: float = typer.Option(
+        0.05, "--slower", min=0, help="With --verdict: how much more time B may take, as a share of A's median."
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """What changed between two runs: two versions of a model, or two targets; classes with the largest change first."""
+    """What changed between two runs: two versions of a model, or two targets; classes with the largest change first.
+
+    With --verdict also whether B may replace A, such as after an upgrade of TensorRT: B's own rules must hold, its
+    limits must hold against A's choice, paired on the same images, and its median may not be slower than allowed.
+    """
     from edgeship.decide.runs import compare as compare_runs
+    from edgeship.decide.upgrade import upgrade
 
     found = compare_runs(run_a, run_b)
-    emit(found, as_json=as_json, lines=lambda: _show_comparison(found))
+    answer = upgrade(run_a, run_b, slower) if verdict else None
+    told = found.model_dump(mode="json") | ({"upgrade": answer.model_dump(mode="json")} if answer is not None else {})
+    emit(told, as_json=as_json, lines=lambda: [*_show_comparison(found), *_show_upgrade(answer)])
+    if answer is not None:
+        raise typer.Exit(VERDICT_CODES[answer.verdict])
+
+
+def _show_upgrade(answer: Upgrade | None) -> Lines:
+    for item in answer.targets if answer is not None else ():
+        yield f"{item.verdict} on {item.target}: {item.sentence}"
+        for rule in item.rules:
+            yield f"    {rule.outcome:<12} {rule.name}: {rule.reason}"
 
 
 def _show_comparison(found: Comparison) -> Lines:

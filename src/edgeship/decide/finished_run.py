@@ -50,12 +50,14 @@ class FinishedRun:
     Args:
         result: What ``result.json`` holds.
         folder: The work folder.
+        notes: What went wrong beside the verdict and does not change it.
         sealed: The seals were checked by whoever made this; else each folder's is, when it is read.
     """
 
     result: RunResult
     folder: Path
     sealed: bool = False
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def gate(self) -> Gate:

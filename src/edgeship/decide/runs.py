@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from edgeship import metrics
-from edgeship.config import Gate
+from edgeship.config import Gate, History
 from edgeship.decide import rulebook
 from edgeship.decide.drops import Reference, measure
 from edgeship.decide.finished_run import FinishedRun, open_run
 from edgeship.decide.gate import Beside, judge
 from edgeship.decide.loaded_trial import Measured, load
 from edgeship.decide.released import STAGE as RELEASE
-from edgeship.decide.released import read_release
+from edgeship.decide.released import Release, read_release
 from edgeship.decide.sequence import Spending
 from edgeship.errors import ArtifactError, DataError, UserInputError
 from edgeship.metrics import paired
@@ -24,8 +24,14 @@ from edgeship.results import Decision, Result, Rule, RunResult, TrialSummary
 Direction = Literal["better", "worse", "same", "unsure"]
 
 
-def judge_again(path: Path, gate: Gate) -> tuple[Decision, ...]:
+def judge_again(path: Path, gate: Gate, history: Path | None = None) -> tuple[Decision, ...]:
     """Judge a finished run by other rules, one decision for each target.
+
+    Args:
+        path: The run's folder or ``result.json``.
+        gate: The rules.
+        history: Where ``gate.baseline`` finds an entry of the history; None: as the run's config says, from the folder
+            that holds the run's.
 
     Raises:
         ArtifactError: The result, or a trial that it names, is absent, changed or malformed.
@@ -33,7 +39,7 @@ def judge_again(path: Path, gate: Gate) -> tuple[Decision, ...]:
         UserInputError: A rule about a metric or class that was not measured.
     """
     run = open_run(path)
-    reference, beside = load(run.whole(run.result.reference.folder)), Beside(release=_release(run, gate))
+    reference, beside = load(run.whole(run.result.reference.folder)), Beside(release=_release(run, gate, history))
     found = []
     for target in dict.fromkeys(item.target_name for item in run.result.trials):
         trials = [load(run.whole(item.folder)) for item in run.result.trials if item.target_name == target]
@@ -46,12 +52,16 @@ def judge_again(path: Path, gate: Gate) -> tuple[Decision, ...]:
     return tuple(found)
 
 
-def _release(run: FinishedRun, gate: Gate) -> Measured | None:
-    """The release that the rules name: as the run read it where they name the same, else from its bundle."""
+def _release(run: FinishedRun, gate: Gate, history: Path | None) -> Measured | None:
+    """The release that the rules name: as the run read it where they name the same, else from where it is kept."""
     if gate.baseline is None:
         return None
     kept = run.stage_folder(RELEASE) if gate.baseline == run.gate.baseline else None
-    return load(kept) if kept is not None else read_release(gate.baseline)
+    if kept is not None:
+        return load(kept)
+    named = run.result.config.get("history", {}).get("file", History().file)
+    file = history if history is not None else run.folder.resolve().parent / named
+    return read_release(Release(gate.baseline, file, run.result.title))
 
 
 class Change(Result):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeship.config import Config
@@ -24,6 +24,7 @@ from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.planned import Planned, planned_names, remember_times, times
 from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PRECISIONS, PREFLIGHT, SLIM
 from edgeship.pipeline.release import RELEASE
+from edgeship.pipeline.remember import REMEMBER
 from edgeship.pipeline.report import REPORT
 from edgeship.pipeline.search import search_if_needed
 from edgeship.pipeline.stages import Run, Stage, Workflow, WouldRun, execute
@@ -59,6 +60,7 @@ WORKFLOW: Workflow = (
     EVIDENCE,  # result and report as they were when the verdict was first reached
     BUNDLE,  # what ships, with that evidence
     PUBLISH,  # result.json gets its name: the run is finished
+    REMEMBER,  # the history gets an entry
 )
 
 
@@ -104,7 +106,7 @@ def ship(
             with storage_errors(folder):
                 shutil.rmtree(folder / "stages", ignore_errors=True)
         execute(run, WORKFLOW)
-        return run.result(REPORT)
+        return replace(run.result(REPORT), notes=tuple(run.notes))
 
 
 def check(

@@ -21,6 +21,7 @@ from edgeship.errors import ConfigError, DataError, DeviceError, EdgeshipError, 
 from edgeship.metrics import Task
 from edgeship.pipeline.candidates import sized
 from edgeship.pipeline.machines import machine_of
+from edgeship.pipeline.past import check_history
 from edgeship.pipeline.release_checks import check_release
 from edgeship.pipeline.stages import Run, Step
 from edgeship.prepare.graph import read_onnx
@@ -51,6 +52,8 @@ def problems(config: Config, out: Path | None = None) -> list[EdgeshipError]:
         with _noted(found):
             check(config)
     if not found:  # a wrong path or label would be told twice
+        with _noted(found):
+            check_history(config)
         with _noted(found):
             check_release(config, out)
     return found

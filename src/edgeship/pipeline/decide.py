@@ -16,6 +16,7 @@ from edgeship.pipeline.environment import environment
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.graphs import graph_stage
 from edgeship.pipeline.lineage import lineage
+from edgeship.pipeline.past import earlier_runs
 from edgeship.pipeline.release import release_folder, release_of
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
@@ -84,11 +85,7 @@ def spending(run: Run, reference: TargetTrials, trials: TargetTrials) -> Spendin
 
 def title(run: Run) -> str:
     """What the model is called in the report and in the bundle."""
-    if run.config.model.name:
-        return run.config.model.name
-    source = run.config.model.source
-    stem = Path(source).stem if Path(source).suffix in (".onnx", ".pt2") else run.config.root.name
-    return stem or "model"
+    return run.config.title
 
 
 def bundle_places(run: Run) -> dict[str, Path]:
@@ -132,6 +129,7 @@ def write_result(run: Run) -> RunResult:
         config_text=_config_text(run.config.file),
         title=title(run),
         lineage=lineage(run),
+        earlier=earlier_runs(run, decisions),
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         bundles={name: place.name for name, place in bundle_places(run).items()},
     )

@@ -1,4 +1,4 @@
-"""The release in the field: the stage that takes the trial of its engine from its bundle."""
+"""The release in the field: the stage that takes the trial of its engine from its bundle or the history."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from edgeship.bundle.verify import opened
 from edgeship.bundle.write import EVIDENCE_OF_TRIAL
 from edgeship.decide import loaded_trial
 from edgeship.decide.loaded_trial import Measured
-from edgeship.decide.released import STAGE, released, require_pairable, require_there
-from edgeship.files import storage_errors
+from edgeship.decide.released import STAGE, Release, require_pairable, require_there
+from edgeship.files import sha256_bytes, storage_errors
 from edgeship.pipeline.stages import Run, Stage
 from edgeship.pipeline.trials import REFERENCE
 from edgeship.results import Trial, trial_folder
@@ -20,27 +19,30 @@ from edgeship.results.seal import read_seal
 
 def release_key(run: Run) -> Any:
     """The bundle, and the reference and metrics that it is checked against."""
-    path = run.config.gate.baseline
-    assert path is not None
-    require_there(path)
+    release = Release.of(run.config)
+    assert release is not None
+    if release.bundle is not None:
+        require_there(release.bundle)
+        named: Any = run.hasher.tree(release.bundle)
+    else:
+        named = {name: sha256_bytes(data) for name, data in release.kept().items()}
     return {
-        "bundle": run.hasher.tree(path),
+        "bundle": named,
         "reference": [read_seal(folder).digest for folder in run.result(REFERENCE).folders()],
         "metrics": sorted(run.config.gate.max_drop),
     }
 
 
 def take_release(run: Run, folder: Path) -> Trial:
-    """Copy the trial of the released engine out of its bundle, once it is known to be of the reference's images.
+    """Copy the trial of the released engine out of its bundle or the history, once it is known to fit the reference.
 
     Raises:
         BundleError: The bundle is not whole, or holds no evaluation.
         DataError: It was evaluated on other images, with other labels or without a metric that is limited.
     """
-    path = run.config.gate.baseline
-    assert path is not None
-    with opened(path) as verified:
-        found = released(verified, path)
+    release = Release.of(run.config)
+    assert release is not None
+    with release.opened() as found:
         require_pairable(run.config.gate, loaded_trial.load(run.result(REFERENCE).folders()[0]), found)
         assert found.folder is not None
         with storage_errors(folder):

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgeship.config import Config
 from edgeship.data.datasets import Dataset, open_dataset
 from edgeship.data.loader import digest_of
-from edgeship.decide.released import SHIP_IT_AGAIN, read_release, require_there
+from edgeship.decide.released import SHIP_IT_AGAIN, Release, read_release, require_there
 from edgeship.errors import BundleError, DataError
 
 EXAMPLES = 3
@@ -25,16 +25,12 @@ def check_release(config: Config, out: Path | None) -> None:
         BundleError: Not a bundle, without an evaluation, or the run's own.
         DataError: Its evaluation was another task, of other classes or on other images.
     """
-    path = config.gate.baseline
-    if path is None or config.evaluation.images is None:
+    named = Release.of(config)
+    if named is None or config.evaluation.images is None:
         return
-    require_there(path)
-    if out is not None and path.resolve().is_relative_to(out.resolve()):
-        raise BundleError(
-            f"gate.baseline: {path} is in this run's own folder, and ship replaces the bundle there",
-            do="copy the released bundle to a place of its own and name that",
-        )
-    release = read_release(path)
+    if named.bundle is not None:
+        _require_elsewhere(named.bundle, out)
+    release, path = read_release(named), named.named
     evaluation = release.trial.evaluation
     if evaluation is not None and evaluation.task != config.evaluation.task:
         raise DataError(
@@ -53,6 +49,16 @@ def check_release(config: Config, out: Path | None) -> None:
     _require_same_images(path, before, dataset, config.evaluation.allow_corrupt)
 
 
+def _require_elsewhere(path: Path, out: Path | None) -> None:
+    """Refuse a bundle that is not there, or that the run would replace."""
+    require_there(path)
+    if out is not None and path.resolve().is_relative_to(out.resolve()):
+        raise BundleError(
+            f"gate.baseline: {path} is in this run's own folder, and ship replaces the bundle there",
+            do="copy the released bundle to a place of its own, or name an entry of the history",
+        )
+
+
 def _first_difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
     for number, (one, other) in enumerate(zip(theirs, ours, strict=False)):
         if one != other:
@@ -60,7 +66,7 @@ def _first_difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
     return f"{len(theirs)} there and {len(ours)} here"
 
 
-def _require_same_images(path: Path, before: dict[str, str], dataset: Dataset, allow_corrupt: int) -> None:
+def _require_same_images(path: Path | str, before: dict[str, str], dataset: Dataset, allow_corrupt: int) -> None:
     """Compare the images with those of the recorded evaluation; as many as may be corrupt may be missing there."""
     changed, new, seen = [], [], set()
     for item in dataset.items:

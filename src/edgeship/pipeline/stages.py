@@ -92,6 +92,8 @@ class Run:
     """By stage: targets that are tried side by side share the stages that make graphs."""
     dry: bool = False
     """Reuse what is there; a stage that would have to work raises :class:`WouldRun`."""
+    notes: list[str] = field(default_factory=list)
+    """What went wrong beside the verdict and does not change it, in sentences."""
     machines: dict[tuple[str | None, ...], dict[str, Any]] = field(default_factory=dict)
     """By target: what its trials are bound to, as it said in this run."""
 

@@ -252,6 +252,21 @@ class Lineage(Result):
     """SHA-256 of the simplified graph, the weights, the calibration frames, the evaluation images and the config."""
 
 
+class EarlierRun(Result):
+    """An earlier run of the same model on one target, from the history: a point of the report's trend."""
+
+    number: int
+    """Of its entry in the history."""
+    finished: str
+    version: str
+    commit: str
+    target: str
+    verdict: VerdictWord
+    chosen: str | None
+    figures: dict[str, float]
+    """Of the candidate that shipped: ``top1``, ``latency_p50_ms``, ``engine_mib``; empty where nothing did."""
+
+
 class RunResult(Result):
     """result.json: the whole of a run, for people, CI systems and ``edgeship gate``."""
 
@@ -281,6 +296,8 @@ class RunResult(Result):
     """What looked wrong on a few labelled images, before anything long began."""
     search: dict[str, Searched] = {}
     """By target, where one was searched."""
+    earlier: tuple[EarlierRun, ...] = ()
+    """The same model's earlier runs on these targets, from the history, the earliest first."""
     report: str = "report.html"
     bundles: dict[str, str] = {}
     """By target: the folder of the bundle that ships, relative to result.json."""

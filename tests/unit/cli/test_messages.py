@@ -27,9 +27,12 @@ def flags() -> dict[str, set[str]]:
     """Command → its flags; the program's own under an empty name."""
     group = typer.main.get_command(app)
     commands = {"": group, **group.commands}
+    parts = {name: (item, *getattr(item, "commands", {}).values()) for name, item in commands.items() if name}
+    parts[""] = (group,)
     return {
-        name: {"--help"} | {flag for option in item.params for flag in (*option.opts, *option.secondary_opts)}
-        for name, item in commands.items()
+        name: {"--help"}
+        | {flag for part in items for option in part.params for flag in (*option.opts, *option.secondary_opts)}
+        for name, items in parts.items()
     }
 
 

@@ -17,6 +17,7 @@ from edgeship.decide.report import (
     numbers,
     pictures,
     timing,
+    trend,
     verdict,
 )
 from edgeship.decide.report.blocks import Block, Cell, Code, Column, Facts, Fold, Page, Prose, Row, Section, Table
@@ -36,6 +37,7 @@ PER_TARGET: tuple[Callable[[TargetView, str], Section | None], ...] = (
     inside_engine.inside_section,
     engine_layers.sensitivity_section,
     engine_layers.search_section,
+    trend.trend_section,
 )
 
 
