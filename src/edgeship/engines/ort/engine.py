@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeship.data.feeds import noise
+from edgeship.data.feeds import batch_size, noise
 from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, processor
 from edgeship.engines.onnx_file import read_nodes, read_weight_shapes
 from edgeship.engines.ort.cpu import CpuRunner, shapes_of
@@ -286,7 +286,7 @@ def _require_batches(session: Any, inputs: tuple[TensorInfo, ...], target: Targe
     profiles = _profiles(inputs, target)
     low, high = ({name: profile[place] for name, profile in profiles.items()} for place in (0, 2))
     advice = "edgeship slim names the node that holds the batch; or set target.batch to what the graph serves"
-    rows = [max((shape[0] for shape in shapes.values() if shape), default=1) for shapes in (low, high)]
+    rows = [batch_size(inputs, shapes) for shapes in (low, high)]
     answers = []
     for shapes, batch in zip((low, high), rows, strict=True):
         try:
