@@ -77,9 +77,8 @@ def table(model: type[BaseModel], notes: dict[tuple[str, str], str]) -> list[str
             shown = ""
         else:
             shown = f"`{str(default).lower() if isinstance(default, bool) else default}`" if default != "" else ""
-        lines.append(
-            f"| `{name}` | {type_name(field.annotation)} | {shown} | {notes.get((model.__name__, name), '')} |"
-        )
+        key, note = field.alias or name, notes.get((model.__name__, name), "")
+        lines.append(f"| `{key}` | {type_name(field.annotation)} | {shown} | {note} |")
     return lines
 
 

@@ -110,6 +110,60 @@ class Model(Section):
     """Where the graph declares a dynamic batch and Reshapes inside hold one size: let them keep the given batch."""
 
 
+class Input(Section):
+    """``[inputs.NAME]``: where an input beside the image comes from, in calibration, evaluation and the vehicle.
+
+    ==============  ==================================================================================================
+    image_size      height and width of the image as it was decoded, before preprocessing
+    input_size      height and width of the network's image input
+    constant        ``value``, a number or nested lists of the input's shape, with or without its batch axis
+    arrays          an ``.npy`` for each image, without the batch axis
+    columns         numbers in the ``columns`` of a CSV, a row for each image
+    images          another camera's image, by its own ``[preprocess.NAME]``
+    ==============  ==================================================================================================
+
+    A file belongs to the image whose path it shares, up to the suffix. Where files are called otherwise, a CSV in the
+    place of the folder names the image and, in the column of the input's name, the file.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    origin: Literal["image_size", "input_size", "constant", "arrays", "columns", "images"] = Field(alias="from")
+    value: Any = None
+    """Of a constant."""
+    order: Literal["height-width", "width-height"] = "height-width"
+    """Of a size."""
+    calibration: Path | None = None
+    """The folder, or the CSV, beside ``calibration.images``."""
+    evaluation: Path | None = None
+    """The folder, or the CSV, beside ``evaluation.images``."""
+    columns: tuple[str, ...] = ()
+    """Of the CSV, in the order of the input's values."""
+    preprocess: Preprocess | None = None
+    """Steps of a camera's own, written as ``[preprocess.NAME]``; default: those of ``[preprocess]``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _constant(cls, raw: Any) -> Any:
+        named = isinstance(raw, dict) and ("from" in raw or "origin" in raw)
+        return {**raw, "from": "constant"} if isinstance(raw, dict) and "value" in raw and not named else raw
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Input:
+        stored = self.origin in ("arrays", "columns", "images")
+        needs = {"value": self.origin == "constant", "columns": self.origin == "columns"}
+        for key, needed in needs.items():
+            given = key in self.model_fields_set and getattr(self, key) not in (None, ())
+            if given != needed:
+                raise ValueError(f'from = "{self.origin}" {"needs" if needed else "takes no"} {key}')
+        for key in ("calibration", "evaluation"):
+            if getattr(self, key) is not None and not stored:
+                raise ValueError(f'from = "{self.origin}" takes no {key}: it is known of every image')
+        if self.preprocess is not None and self.origin != "images":
+            raise ValueError(f'from = "{self.origin}" takes no preprocess; from = "images" does')
+        return self
+
+
 class Preprocess(Section):
     """From a decoded image to the model's input; the same for calibration, evaluation and the vehicle.
 
@@ -132,6 +186,8 @@ class Preprocess(Section):
     dtype: Literal["float32", "float16", "uint8"] = "float32"
     input: str | None = None
     """Which input takes the image, when the model has several."""
+    inputs: dict[str, Input] = Field(default_factory=dict)
+    """The model's other inputs, written as ``[inputs.NAME]``."""
 
     @model_validator(mode="after")
     def _channels(self) -> Preprocess:
@@ -200,7 +256,7 @@ class Evaluation(Section):
     classes: tuple[str, ...] | Path | None = None
     """Class names in the order of the model's outputs, or a text file with one name a line."""
     decoder: str | None = None
-    """yolox | ultralytics | detr | nms | logits | classmap | module:callable"""
+    """yolox | ultralytics | detr | nms | nms-image | logits | classmap | module:callable"""
     output: str | None = None
     """Which output carries the prediction, when the model has several."""
     score_threshold: Fraction = 0.001

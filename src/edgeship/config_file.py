@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edgeship.config import CPU_ENGINES, LOW_CONFIDENCE, Config, Section, Target, baselines_for
+from edgeship.config_tables import as_written, gathered
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_bytes
 from edgeship.text import nearest, other_encoding
@@ -70,10 +71,13 @@ def check(raw: dict[str, Any], path: Path) -> Config:
     if reserved:
         raise ConfigError(reserved, where=str(path))
     root = path.resolve().parent
+    stray: list[str] = []
     try:
-        config = Config.model_validate({**raw, "root": root, "file": path.resolve()})
+        config = Config.model_validate({**gathered(raw, stray), "root": root, "file": path.resolve()})
     except ValidationError as error:
-        raise ConfigError(_problems(error), where=str(path)) from None
+        raise ConfigError([*stray, *_problems(error)], where=str(path)) from None
+    if stray:
+        raise ConfigError(stray, where=str(path))
     problems = _cross_checks(config, raw)
     if problems:
         raise ConfigError(problems, where=str(path))
@@ -103,7 +107,7 @@ def _problems(error: ValidationError) -> list[str]:
     found = []
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
-        where = ".".join(location)
+        where = ".".join(as_written(location))
         if item["type"] == "extra_forbidden":
             known = _siblings(location[:-1])
             guess = nearest(location[-1], known)
@@ -137,7 +141,7 @@ def _siblings(location: list[str]) -> list[str]:
         if inner is None:
             return []
         model = inner
-    return [name for name in model.model_fields if name not in ("root", "file")]
+    return [field.alias or name for name, field in model.model_fields.items() if name not in ("root", "file")]
 
 
 def _section_type(annotation: Any) -> type[Section] | None:

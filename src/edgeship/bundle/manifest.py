@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgeship.config import Arithmetic, Evaluation, Gate, Preprocess, Target
+from edgeship.data.feeds import fixed_batch
 from edgeship.errors import BundleError
 from edgeship.files import parse_json
 from edgeship.results import Calibrated, Candidate, Identity, Quantiles, Result, TensorInfo, VerdictWord
@@ -181,13 +182,15 @@ class Manifest(Result):
 
     @property
     def batch_range(self) -> tuple[int, int]:
-        """Smallest and largest batch of the engine's first input."""
-        first = self.inputs[0]
+        """Smallest and largest batch of the engine: of its first input with a dynamic first axis, or the fixed one."""
+        fixed = fixed_batch(self.inputs)
+        if fixed is not None:
+            return (fixed, fixed)
+        first = next(info for info in self.inputs if info.shape and isinstance(info.shape[0], str))
         if first.name in self.profiles:
             low, _, high = self.profiles[first.name]
             return (low[0], high[0]) if low and high else (1, 1)
-        axis = first.shape[0] if first.shape else 1
-        return (axis, axis) if isinstance(axis, int) else (self.target.batch.min, self.target.batch.max)
+        return (self.target.batch.min, self.target.batch.max)
 
 
 def signature_name(key_id: str) -> str:

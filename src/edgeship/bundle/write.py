@@ -33,6 +33,7 @@ from edgeship.bundle.manifest import (
     signature_name,
 )
 from edgeship.bundle.verify import check_models, opened, require_ship, verify
+from edgeship.data.beside import portable
 from edgeship.errors import ArtifactError, BundleError, UserInputError
 from edgeship.files import CHUNK, finished_folder, open_outside, read_bytes, replacing, sha256_file, write_bytes
 from edgeship.results import Build, Trial, TrialSpec, trial_folder
@@ -301,7 +302,7 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
         inputs=build.inputs,
         outputs=build.outputs,
         profiles=build.profiles,
-        preprocess=spec.preprocess,
+        preprocess=portable(spec.preprocess) if spec.preprocess is not None else None,
         evaluation=_portable_evaluation(spec.evaluation),
         classes=_classes(spec, source),
         gate=_portable_gate(contents.gate),

@@ -96,14 +96,13 @@ def slim(
 
 def _real_feeds(onnx: Path, images: Path | None, npz: Path | None, preprocess: list[str]) -> list[dict[str, Any]]:
     """A batch of real frames for the graph; none when none were named."""
-    from edgeship.data.feeds import batch_of
+    from edgeship.data.feeds import batch_of, fixed_batch
     from edgeship.prepare.graph import inputs_of, load_onnx
 
     if images is None and npz is None:
         return []
     inputs = inputs_of(load_onnx(onnx))
-    axis = inputs[0].shape[0] if inputs and inputs[0].shape else PARITY_FRAMES
-    size = axis if isinstance(axis, int) else PARITY_FRAMES
+    size = fixed_batch(inputs) or PARITY_FRAMES
     return [batch_of(feeds, inputs, size) for _, feeds in given_frames(onnx, (images, npz), preprocess, size, size)]
 
 

@@ -115,6 +115,7 @@ def given_frames(
     Raises:
         DataError: None or both were given, or they cannot be used.
     """
+    from edgeship.data.feeds import fixed_batch
     from edgeship.data.frames import FrameChoice, frames
     from edgeship.prepare.graph import inputs_of, load_onnx
 
@@ -126,7 +127,7 @@ def given_frames(
             do="give --images FOLDER or --npz FILE",
         )
     inputs = inputs_of(load_onnx(model))
-    fixed = next((info.shape[0] for info in inputs if info.shape and isinstance(info.shape[0], int)), None)
+    fixed = fixed_batch(inputs)
     if fixed is not None:  # the graph takes this batch alone
         count, batch = max(count - count % fixed, fixed), fixed
     return frames(given[0], preprocess_of(settings), inputs, FrameChoice(count=count, batch=batch))

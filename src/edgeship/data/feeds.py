@@ -43,16 +43,28 @@ def known_shapes(
         shapes: Whole shapes by input name; they come first.
     """
     known: Shapes = {}
-    if preprocess is not None and preprocess.size is not None:
-        images = [info for info in inputs if len(info.shape) == 4 and preprocess.input in (None, info.name)]
+    if preprocess is not None:
+        loose = [info for info in inputs if len(info.shape) == 4 and info.name not in preprocess.inputs]
+        images = [info for info in loose if preprocess.input in (None, info.name)]
         if len(images) == 1:
-            batch, *rest = images[0].shape
-            place = 1 if preprocess.layout == "nchw" else 0
-            rest[place : place + 2] = preprocess.size
-            colors = 1 if preprocess.color == "gray" else 3
-            known[images[0].name] = (_or(batch, 1), *(_or(axis, colors) for axis in rest))
+            known |= _image_shape(images[0], preprocess)
+        for info in inputs:
+            declared = preprocess.inputs.get(info.name)
+            if declared is not None and declared.origin == "images" and len(info.shape) == 4:
+                known |= _image_shape(info, declared.preprocess or preprocess)
     known |= {name: tuple(shape) for name, shape in (shapes or {}).items()}
     return known
+
+
+def _image_shape(info: TensorInfo, steps: Preprocess) -> Shapes:
+    """The shape of one camera's input where its steps tell the size."""
+    if steps.size is None:
+        return {}
+    batch, *rest = info.shape
+    place = 1 if steps.layout == "nchw" else 0
+    rest[place : place + 2] = steps.size
+    colors = 1 if steps.color == "gray" else 3
+    return {info.name: (_or(batch, 1), *(_or(axis, colors) for axis in rest))}
 
 
 def _or(axis: int | str, size: int) -> int:
@@ -115,6 +127,24 @@ def _sizes_by_axis(inputs: Sequence[TensorInfo], batch: int, known: Mapping[str,
             sizes |= {axis: size for axis, size in zip(info.shape[1:], given[1:], strict=True) if isinstance(axis, str)}
     sizes |= {info.shape[0]: batch for info in inputs if info.shape and isinstance(info.shape[0], str)}
     return {axis: size for axis, size in sizes.items() if not _UNNAMED.fullmatch(axis)}
+
+
+def batch_size(inputs: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> int:
+    """The batch that whole shapes of inputs have: their first axis where it is declared dynamic, else that of pictures.
+
+    Where the model has neither, it is the longest first axis.
+    """
+    given = [(info, shapes[info.name]) for info in inputs if shapes.get(info.name)]
+    loose = [shape[0] for info, shape in given if isinstance(info.shape[0], str)]
+    pictures = [shape[0] for _, shape in given if len(shape) >= 4]
+    return max(loose or pictures or [shape[0] for shape in shapes.values() if shape], default=1)
+
+
+def fixed_batch(inputs: Sequence[TensorInfo]) -> int | None:
+    """The only batch that the model takes; None where a first axis is dynamic."""
+    if any(info.shape and isinstance(info.shape[0], str) for info in inputs):
+        return None
+    return batch_size(inputs, {info.name: [_or(axis, 1) for axis in info.shape] for info in inputs})
 
 
 def possible_shapes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ import numpy as np
 
 from edgeship.config import Preprocess
 from edgeship.data import rows
+from edgeship.data.beside import Which, beside, require_declared, single
 from edgeship.data.loader import Item, Loader, LoadOptions
 from edgeship.data.npz import open_npz
-from edgeship.data.preprocess import SUFFIXES, image_input, input_size
+from edgeship.data.preprocess import SUFFIXES, in_dtype, input_size
 from edgeship.data.reference import is_reference
 from edgeship.errors import DataError
 from edgeship.files import sha256_file, sha256_json
@@ -47,6 +48,8 @@ class Frames:
     """Ready arrays by input name, already restricted to the choice."""
     skipped: list[str] = field(default_factory=list)
     """Corrupt images of the last full iteration."""
+    which: Which = "calibration"
+    """The set whose values the inputs beside the image take."""
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
@@ -76,11 +79,13 @@ class Frames:
             return
         if self.preprocess is None:
             raise DataError("images need [preprocess] to become model inputs", do="add a [preprocess] table")
-        info = image_input(self.inputs, self.preprocess)
+        info = require_declared(self.inputs, self.preprocess)
         settings = in_dtype(self.preprocess, info)
-        loader = Loader(self.items, settings, input_size(info, self.preprocess), self.options)
+        others = beside(self.inputs, self.preprocess, self.which, rows.names_of(self.items))
+        options = replace(self.options, batch=1) if single(self.inputs, self.preprocess) else self.options
+        loader = Loader(self.items, settings, input_size(info, self.preprocess), options, others)
         for batch in loader:
-            yield batch.ids, {info.name: batch.array}
+            yield batch.ids, batch.feeds(self.inputs, info.name)
         self.skipped = [error.name for error in loader.skipped]
 
 
@@ -93,6 +98,8 @@ class FrameChoice:
     seed: int = 0
     allow_corrupt: int = 0
     workers: int | None = None
+    which: Which = "calibration"
+    """The set to which they belong: where the values of the inputs beside the image are read."""
 
 
 def frames(source: Path, preprocess: Preprocess | None, inputs: Sequence[TensorInfo], choice: FrameChoice) -> Frames:
@@ -131,7 +138,9 @@ def frames(source: Path, preprocess: Preprocess | None, inputs: Sequence[TensorI
         items = [Item(path.relative_to(source).as_posix(), path) for path in chosen]
     if not items:
         raise _no_frames(source)
-    return Frames(tuple(item.id for item in items), tuple(items), tuple(inputs), preprocess, options)
+    return Frames(
+        tuple(item.id for item in items), tuple(items), tuple(inputs), preprocess, options, which=choice.which
+    )
 
 
 def spread(total: int, count: int | None, seed: int = 0) -> list[int]:
@@ -173,22 +182,6 @@ def _refuse_unreadable(error: OSError) -> None:
     raise DataError(f"{error.filename} cannot be read", do="change its permissions") from None
 
 
-def in_dtype(preprocess: Preprocess, info: TensorInfo) -> Preprocess:
-    """The preprocessing in the dtype of the engine's input: a float16 engine takes float16 values.
-
-    Raises:
-        DataError: One of the two is an integer type and the other is not.
-    """
-    if preprocess.dtype == info.dtype:
-        return preprocess
-    if "uint8" in (preprocess.dtype, info.dtype) or info.dtype not in ("float32", "float16"):
-        raise DataError(
-            f"preprocess.dtype is {preprocess.dtype}, input {info.name!r} takes {info.dtype}",
-            do=f'set preprocess.dtype = "{info.dtype}"',
-        )
-    return preprocess.model_copy(update={"dtype": info.dtype})
-
-
 def _raw_images(stack: Array, inputs: Sequence[TensorInfo]) -> bool:
     """Whether ``images`` holds 8-bit pictures rather than values for an input of that name."""
     same = [
@@ -228,7 +221,8 @@ def _custom(source: str, preprocess: Preprocess | None, inputs: Sequence[TensorI
     numbers = spread(len(ids), choice.count, choice.seed)
     options = LoadOptions(choice.batch, choice.workers, choice.allow_corrupt)
     chosen = tuple(ids[number] for number in numbers)
-    return Frames(chosen, rows.Rows(source, numbers, item), tuple(inputs), preprocess, options)
+    taken = rows.Rows(source, numbers, item)
+    return Frames(chosen, taken, tuple(inputs), preprocess, options, which=choice.which)
 
 
 def _no_frames(source: str | Path) -> DataError:

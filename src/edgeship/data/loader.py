@@ -8,22 +8,27 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeship.config import Preprocess
+from edgeship.data.beside import Beside, stacked
 from edgeship.data.preprocess import CorruptImage, Geometry, apply, input_shape, open_image
 from edgeship.errors import DataError
+from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+
+NOTHING = Beside()
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Loaded:
-    """One preprocessed image. ``digest`` is the SHA-256 of its file, or of its pixels."""
+    """One preprocessed image. ``digest`` is the SHA-256 of its file, or of its pixels; ``others`` the values of the
+    inputs beside it, by name."""
 
     id: str
     digest: str
     array: Array
     geometry: Geometry
     target: Any
+    others: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,19 @@ class Batch:
     array: Array
     geometries: tuple[Geometry, ...]
     targets: tuple[Any, ...]
+    others: tuple[Mapping[str, Array], ...] = ()
+
+    def feeds(self, inputs: Sequence[TensorInfo], image: str) -> dict[str, Array]:
+        """An array for each input, the images under the name ``image``. Raises DataError as :func:`stacked` does."""
+        return feeds_of(inputs, image, self.array, self.others)
+
+
+def feeds_of(
+    inputs: Sequence[TensorInfo], image: str, array: Array, others: Sequence[Mapping[str, Array]]
+) -> dict[str, Array]:
+    """An array for each input: the images [n, …], and what stands beside them."""
+    beside = {info.name: info for info in inputs if others and info.name in others[0]}
+    return {image: array} | {name: stacked(info, [row[name] for row in others]) for name, info in beside.items()}
 
 
 @dataclass(frozen=True)
@@ -81,12 +101,18 @@ def digest_of(picture: Path | Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(picture).data).hexdigest()
 
 
-def load(item: Item, preprocess: Preprocess, size: tuple[int, int], out: Array | None = None) -> Loaded:
-    """Read, decode and preprocess one image, into ``out`` where it is given.
+def load(
+    item: Item,
+    preprocess: Preprocess,
+    size: tuple[int, int],
+    out: Array | None = None,
+    beside: Beside = NOTHING,
+) -> Loaded:
+    """Read, decode and preprocess one image, into ``out`` where it is given, and read what stands beside it.
 
     Raises:
         CorruptImage: It cannot be decoded.
-        DataError: Its target does not fit it.
+        DataError: Its target, or the value of another input, does not fit it.
     """
     picture = item.picture()
     if isinstance(picture, Path):
@@ -101,7 +127,7 @@ def load(item: Item, preprocess: Preprocess, size: tuple[int, int], out: Array |
         digest = digest_of(pixels)
         array, geometry = apply(pixels, preprocess, size, out)
     target = item.target(geometry) if callable(item.target) else item.target
-    return Loaded(item.id, digest, array, geometry, target)
+    return Loaded(item.id, digest, array, geometry, target, beside(item.id, geometry))
 
 
 class Loader:
@@ -112,11 +138,19 @@ class Loader:
     beyond the batch in use.
     """
 
-    def __init__(self, items: Iterable[Item], preprocess: Preprocess, size: tuple[int, int], options: LoadOptions):
+    def __init__(
+        self,
+        items: Iterable[Item],
+        preprocess: Preprocess,
+        size: tuple[int, int],
+        options: LoadOptions,
+        beside: Beside = NOTHING,
+    ) -> None:
         self._items = items
         self._preprocess = preprocess
         self._size = size
         self._options = options
+        self._beside = beside
         self.skipped: list[CorruptImage] = []
 
     def __iter__(self) -> Iterator[Batch]:
@@ -152,7 +186,7 @@ class Loader:
                 row = number % self._options.batch
                 if row == 0:
                     whole = np.empty(shape, dtype=self._preprocess.dtype)
-                window.append(pool.submit(load, item, self._preprocess, self._size, whole[row]))
+                window.append(pool.submit(load, item, self._preprocess, self._size, whole[row], self._beside))
                 if len(window) > ahead:
                     yield from self._next(window)
             while window:
@@ -182,6 +216,7 @@ class Loader:
             array=np.stack([item.array for item in items]) if self.skipped or whole is None else whole[: len(items)],
             geometries=tuple(item.geometry for item in items),
             targets=tuple(item.target for item in items),
+            others=tuple(item.others for item in items),
         )
 
 

@@ -344,7 +344,7 @@ def _check_bytes(preprocess: Preprocess) -> None:
 
 
 def image_input(inputs: Sequence[TensorInfo], preprocess: Preprocess) -> TensorInfo:
-    """The input that takes the image: ``preprocess.input``, or the only one there is.
+    """The input that takes the image: ``preprocess.input``, or the only one that ``[inputs]`` does not declare.
 
     Raises:
         DataError: No such input, several without a choice, or an input that is not a batch of images.
@@ -355,12 +355,14 @@ def image_input(inputs: Sequence[TensorInfo], preprocess: Preprocess) -> TensorI
         if not found:
             raise DataError(f"preprocess.input is {preprocess.input!r}; the model has {names}", do="name one of these")
         return found[0]
-    if len(inputs) != 1:
+    left = [info for info in inputs if info.name not in preprocess.inputs]
+    if len(left) != 1:
         raise DataError(
-            f"the model has {len(inputs)} inputs ({names}), and only one can take the image",
-            do="name it in preprocess.input; models that need more than the image are fed from an .npz",
+            f"the model has {len(inputs)} inputs ({names}), and {len(left) or 'none'} of them could take the image",
+            expected="one, and a declaration of every other",
+            do="name the image's input in preprocess.input, and declare the others: [inputs.NAME] with from or value",
         )
-    return inputs[0]
+    return left[0]
 
 
 def input_size(info: TensorInfo, preprocess: Preprocess) -> tuple[int, int]:
@@ -396,3 +398,19 @@ def input_size(info: TensorInfo, preprocess: Preprocess) -> tuple[int, int]:
             )
         size.append(value if isinstance(value, int) else int(asked or 0))
     return size[0], size[1]
+
+
+def in_dtype(preprocess: Preprocess, info: TensorInfo) -> Preprocess:
+    """The preprocessing in the dtype of the engine's input: a float16 engine takes float16 values.
+
+    Raises:
+        DataError: One of the two is an integer type and the other is not.
+    """
+    if preprocess.dtype == info.dtype:
+        return preprocess
+    if "uint8" in (preprocess.dtype, info.dtype) or info.dtype not in ("float32", "float16"):
+        raise DataError(
+            f"preprocess.dtype is {preprocess.dtype}, input {info.name!r} takes {info.dtype}",
+            do=f'set preprocess.dtype = "{info.dtype}"',
+        )
+    return preprocess.model_copy(update={"dtype": info.dtype})

@@ -94,6 +94,11 @@ def without_targets(items: Items) -> Items:
     return replace(items, item=lambda number, row: replace(whole(number, row), target=None))
 
 
+def names_of(items: Items) -> tuple[str, ...]:
+    """The ids, where they are known without a walk over the rows."""
+    return () if isinstance(items, Rows) else tuple(item.id for item in items)
+
+
 def name_of(reference: str, number: int, image: Any) -> str:
     """A row's id where it gives none: its path, or the reference and its number."""
     return str(image) if isinstance(image, Path) else f"{reference}[{number}]"

@@ -2,7 +2,7 @@
 
 ==============  ==============================================================================================
 classification  ``logits`` [batch, classes]: logits or probabilities
-detection       ``yolox``, ``ultralytics``, ``detr``, ``nms``: see :mod:`edgeship.decode.detectors`
+detection       ``yolox``, ``ultralytics``, ``detr``, ``nms``, ``nms-image``: see :mod:`edgeship.decode.detectors`
 segmentation    ``logits`` [batch, classes, h, w] at any stride, ``classmap`` [batch, h, w] or [batch, 1, h, w]
 any             ``module:callable``: gets the outputs of one image (a dict, without the batch axis) and its
                 Geometry; returns scores [classes], ``(boxes xyxy in image pixels, scores, labels)`` or a mask
@@ -21,7 +21,7 @@ from edgeship.data.preprocess import Geometry
 from edgeship.data.reference import is_reference, resolve
 from edgeship.decode import dense
 from edgeship.decode.boxes import nms
-from edgeship.decode.detectors import DECODERS, Head
+from edgeship.decode.detectors import ASKED_FOR, DECODERS, Head
 from edgeship.decode.predictions import Classification, Detection, Prediction, Raw, Segmentation
 from edgeship.errors import DataError, EngineError, OutputError
 from edgeship.text import did_you_mean
@@ -186,7 +186,7 @@ def _head(decoder: str | None, outputs: Outputs, geometry: Geometry, names: tupl
     asked = DECODERS[decoder](outputs, geometry, len(names)) if decoder else None
     if asked is not None and asked.classes in (None, len(names)):
         return asked
-    heads = {key: take(outputs, geometry, len(names)) for key, take in DECODERS.items()}
+    heads = {key: take(outputs, geometry, len(names)) for key, take in DECODERS.items() if key not in ASKED_FOR}
     fitting = [key for key, head in heads.items() if head and head.classes in (None, len(names))]
     only = heads[fitting[0]] if decoder is None and len(fitting) == 1 else None
     if only is not None:
@@ -215,7 +215,8 @@ def _detect(head: Head, row: int, geometry: Geometry, settings: Evaluation, name
             expected="one name for each output, the background included where the model counts it",
             do="set evaluation.classes to the list the model was trained with",
         )
-    placed = geometry.boxes_to_image(boxes[kept])
+    whole = np.tile([geometry.width, geometry.height], 2)
+    placed = np.clip(boxes[kept], 0, whole) if head.in_image else geometry.boxes_to_image(boxes[kept])
     inside = (placed[:, 2] > placed[:, 0]) & (placed[:, 3] > placed[:, 1])
     return Detection(placed[inside], scores[kept][inside], labels[inside], names)
 

@@ -9,13 +9,15 @@ detr            logits [batch, queries, classes (+ 1 for "no object")] and boxes
                 size, 0..1); softmax where the last class is "no object", sigmoid else
 nms             boxes that have been through suppression: [batch, detections, 6] (x1, y1, x2, y2, score, class), or
                 boxes [batch, n, 4], scores [batch, n] and labels [batch, n], perhaps a count [batch] of valid rows
+nms-image       the same with boxes in the pixels of the image as it was before preprocessing, as RT-DETR and D-FINE
+                give them where they are told its size (``[inputs.orig_target_sizes]``); never chosen by itself
 ==============  ====================================================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +44,8 @@ class Head:
     classes: int | None
     decode: Callable[[int, float], Candidates]
     suppress: bool
+    in_image: bool = False
+    """Boxes are in pixels of the image, not of the network's input."""
 
 
 def yolox(outputs: Outputs, geometry: Geometry, _names: int) -> Head | None:
@@ -137,6 +141,12 @@ def nms(outputs: Outputs, _geometry: Geometry, _names: int) -> Head | None:
     return Head(None, three_arrays, suppress=False)
 
 
+def nms_image(outputs: Outputs, geometry: Geometry, names: int) -> Head | None:
+    """See the module's docstring."""
+    head = nms(outputs, geometry, names)
+    return replace(head, in_image=True) if head is not None else None
+
+
 def _batched(outputs: Outputs) -> Outputs:
     """Torchvision's detectors give one image's boxes [n, 4], scores [n], labels [n]: add the batch axis."""
     boxes = [value for value in outputs.values() if value.ndim == 2 and value.shape[1] == 4]
@@ -197,5 +207,8 @@ DECODERS: dict[str, Callable[[Outputs, Geometry, int], Head | None]] = {
     "ultralytics": ultralytics,
     "detr": detr,
     "nms": nms,
+    "nms-image": nms_image,
 }
+ASKED_FOR = frozenset({"nms-image"})
+"""Decoders that take what another one takes: they are used where the config names them."""
 """By name: outputs, geometry of an image, number of class names → the head, or None where the outputs do not fit."""

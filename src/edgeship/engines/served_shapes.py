@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgeship.data.feeds import noise
+from edgeship.data.feeds import batch_size, noise
 from edgeship.errors import BuildError, EngineError, ModelError
 from edgeship.results import TensorInfo
 
@@ -77,7 +77,7 @@ def require_batches(
     profiles = profiles_of(inputs, target)
     low, high = ({name: profile[place] for name, profile in profiles.items()} for place in (0, 2))
     advice = "edgeship slim names the node that holds the batch; or set target.batch to what the graph serves"
-    rows = [max((shape[0] for shape in shapes.values() if shape), default=1) for shapes in (low, high)]
+    rows = [batch_size(inputs, shapes) for shapes in (low, high)]
     answers = []
     for shapes, batch in zip((low, high), rows, strict=True):
         try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeship.config import Benchmark, Target, baselines_for
+from edgeship.data.feeds import batch_size
 from edgeship.errors import EngineError
 from edgeship.pipeline.prepare import EXPORT, FRAMES, export_key
 from edgeship.pipeline.stages import Run, Stage, dump, execute_one, versions
@@ -94,7 +95,7 @@ def _feeds(run: Run, target: Target, inputs: Sequence[TensorInfo]) -> dict[str, 
     """The trials' own frames at their batch, by the names of the model's inputs; noise where there are none."""
     renamed = run.result(EXPORT).renamed
     shapes = {info.name: target.shapes[name].opt for info in inputs if (name := _of(info, renamed)) in target.shapes}
-    batch = run.config.benchmark.batch or max((shape[0] for shape in shapes.values()), default=target.batch.opt)
+    batch = run.config.benchmark.batch or (batch_size(inputs, shapes) if shapes else target.batch.opt)
     stored = run.result(FRAMES).arrays
     frames = None
     if stored is not None:

@@ -9,13 +9,15 @@ from typing import Any
 
 from edgeship.config import Evaluation
 from edgeship.data import datasets, rows
+from edgeship.data.beside import portable, single
+from edgeship.data.feeds import fixed_batch
 from edgeship.data.frames import FrameChoice, Frames, frames, image_files, image_hash, not_comparable, spread
 from edgeship.data.loader import Item
 from edgeship.data.rows import Items
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, storage_errors
 from edgeship.pipeline.candidates import candidates, needs_calibration, style_of
-from edgeship.pipeline.frames import data_hash, require_calibration
+from edgeship.pipeline.frames import beside_hash, data_hash, require_calibration
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.prepare import calibration_cache
@@ -40,6 +42,7 @@ def calibrate_key(run: Run) -> Any:
         "images": data_hash(run, source) if source is not None else None,
         "evaluation": data_hash(run, evaluated) if evaluated is not None else None,
         "preprocess": dump(run.config.preprocess),
+        "beside": [beside_hash(run, "calibration"), beside_hash(run, "evaluation")],
         "calibration": settings.model_dump(mode="json", exclude={"images", "npz"}),
         "cache": run.hasher.file(settings.cache) if settings.cache is not None and settings.cache.is_file() else None,
         "target": [style_of(target), target.batch.opt],
@@ -81,13 +84,14 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
 
 def preprocess_hash(run: Run) -> str:
     """What binds a cache to the preprocessing; empty when frames come ready."""
-    return sha256_json(run.config.preprocess.model_dump(mode="json")) if run.config.preprocess is not None else ""
+    return sha256_json(portable(run.config.preprocess).model_dump(mode="json")) if run.config.preprocess else ""
 
 
 def graph_batch(run: Run, wanted: int) -> int:
     """``wanted`` rows, or the number that the graph has fixed."""
-    first = run.result(SLIM).inputs[0].shape[0]
-    return first if isinstance(first, int) else wanted
+    inputs, steps = run.result(SLIM).inputs, run.config.preprocess
+    one = steps is not None and single(inputs, steps)
+    return fixed_batch(inputs) or (1 if one else wanted)
 
 
 def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> CalibrateOptions:
@@ -95,10 +99,11 @@ def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> Cal
     if run.config.evaluation.images is None:
         return options
     items = _pictures(run.config.evaluation, run.config.evaluation.images)
-    size = chosen.options.batch if isinstance(chosen.inputs[0].shape[0], int) else 1
+    size = fixed_batch(chosen.inputs) or 1
     some = rows.take(items, spread(len(items), min(EVALUATION_FRAMES, len(items)) // size * size))
     loading = replace(chosen.options, allow_corrupt=EVALUATION_FRAMES)
-    clipped = Frames(tuple(item.id for item in some), some, chosen.inputs, run.config.preprocess, loading)
+    names, steps = tuple(item.id for item in some), run.config.preprocess
+    clipped = Frames(names, some, chosen.inputs, steps, loading, which="evaluation")
     unchecked = not_comparable(chosen, replace(clipped, items=items))
     if not some:
         unchecked += (f"What clips on evaluation images was not checked: {len(items)} are not a batch of {size}.",)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from edgeship import engines
 from edgeship.data import datasets
-from edgeship.data.feeds import fill_rows
-from edgeship.data.frames import in_dtype
+from edgeship.data.beside import beside
+from edgeship.data.feeds import batch_of
 from edgeship.data.loader import Batch, Item, Loader, LoadOptions
-from edgeship.data.preprocess import decode, image_input, input_size
+from edgeship.data.preprocess import decode, image_input, in_dtype, input_size
 from edgeship.decide import loaded_trial
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decode.decoders import decode_predictions
@@ -241,12 +241,12 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
         info = image_input(runner.inputs, preprocess)
         fixed = info.shape[0]
         rows = fixed if isinstance(fixed, int) else built_batch(spec, trial.trial.build).min
-        loader = Loader(
-            items, in_dtype(preprocess, info), input_size(info, preprocess), LoadOptions(rows, None, len(items))
-        )
+        options = LoadOptions(rows, None, len(items))
+        others = beside(runner.inputs, preprocess, "evaluation")
+        loader = Loader(items, in_dtype(preprocess, info), input_size(info, preprocess), options, others)
         batch: Batch
         for batch in loader:
-            outputs = runner.infer({info.name: fill_rows(batch.array, rows)})
+            outputs = runner.infer(batch_of(batch.feeds(runner.inputs, info.name), runner.inputs, rows))
             answers = decode_predictions(settings.task, settings.decoder, outputs, batch.geometries, settings, classes)
             for name, answer, target in zip(batch.ids, answers, batch.targets, strict=True):
                 found[name] = (answer, target)

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeship import engines, metrics
-from edgeship.config import Config, Target
+from edgeship.config import Config, Preprocess, Target
 from edgeship.data import datasets
+from edgeship.data.beside import Which, beside, check_cameras, require_declared, single
 from edgeship.data.datasets import Dataset
 from edgeship.data.frames import image_files, spread
-from edgeship.data.preprocess import image_input, input_size
+from edgeship.data.preprocess import input_size
 from edgeship.data.reference import is_reference
+from edgeship.data.rows import names_of
 from edgeship.data.unreadable import require_readable
 from edgeship.decide import gate
 from edgeship.engines.onnx_file import read_inputs
@@ -156,28 +158,59 @@ def _check_inputs(config: Config) -> None:
     inputs = declared_inputs(config)
     if not inputs:
         return
-    if config.preprocess is not None and config.evaluation.images is not None:
-        info = image_input(inputs, config.preprocess)
-        input_size(info, config.preprocess)
-        others = [item.name for item in inputs if item.name != info.name]
-        if others:
-            raise DataError(
-                f"labelled images feed {info.name!r} alone, and the model also needs {', '.join(map(repr, others))}",
-                expected="a model whose only input is the image",
-                do=f"wrap the model so that {others[0]!r} is computed or constant inside, and export that",
-            )
+    if config.preprocess is not None:
+        _check_feeding(config, config.preprocess, inputs)
+    declared = config.preprocess.inputs if config.preprocess is not None else {}
+    fixed = [info for info in inputs if info.shape and isinstance(info.shape[0], int)]
+    fixed = [info for info in fixed if info.name not in declared or declared[info.name].origin == "images"]
     wrong = []
     for name, target in config.all_targets().items():
         where = "target" if not config.targets else f"targets.{name}"
-        wrong += [f"{where}.{problem}" for problem in _profile_problems(target, inputs)]
+        wrong += [f"{where}.{problem}" for problem in _profile_problems(target, inputs, fixed)]
     if wrong:
         raise ConfigError(wrong, where=str(config.file))
     for target in config.all_targets().values():
         sized(target, inputs, config.preprocess)
 
 
-def _profile_problems(target: Target, inputs: tuple[TensorInfo, ...]) -> list[str]:
-    """What a target's profiles ask of axes that the model does not have."""
+def _check_feeding(config: Config, steps: Preprocess, inputs: tuple[TensorInfo, ...]) -> None:
+    """Every input takes the image or is declared, and what is declared is there for every image."""
+    sets: tuple[tuple[Which, Path | None], ...] = (
+        ("calibration", config.calibration.images),
+        ("evaluation", config.evaluation.images),
+    )
+    if all(place is None for _, place in sets):
+        return
+    input_size(require_declared(inputs, steps), steps)
+    for which, place in sets if steps.inputs else ():
+        if place is not None:
+            check_cameras(steps, which, place)
+            beside(inputs, steps, which, _ids(config, which, place))
+    one = single(inputs, steps)
+    for name, target in config.all_targets().items() if one else ():
+        if target.batch.max > 1:
+            where = "target" if not config.targets else f"targets.{name}"
+            shape = next(list(info.shape) for info in inputs if info.name == one)
+            raise ConfigError(
+                [
+                    f"{where}.batch: max is {target.batch.max}, and input {one!r} {shape} differs from image to image "
+                    "and has no batch axis; set batch = { min = 1, opt = 1, max = 1 }, or export it with one"
+                ],
+                where=str(config.file),
+            )
+
+
+def _ids(config: Config, which: Which, place: Path) -> tuple[str, ...]:
+    """The images of a set, as far as they are known without running the user's code twice."""
+    if is_reference(place) or place.suffix == ".npz":
+        return ()
+    if which == "evaluation":
+        return names_of(datasets.open_dataset(config.evaluation).items)
+    return tuple(path.relative_to(place).as_posix() for path in image_files(place))
+
+
+def _profile_problems(target: Target, inputs: tuple[TensorInfo, ...], fixed: list[TensorInfo]) -> list[str]:
+    """What a target's profiles ask of axes that the model does not have; ``fixed``: inputs of a fixed batch."""
     names = {info.name: info for info in inputs}
     found = [
         f"shapes.{name}: the model has no such input; it has {', '.join(names)}"
@@ -187,7 +220,6 @@ def _profile_problems(target: Target, inputs: tuple[TensorInfo, ...]) -> list[st
     for name, given in target.shapes.items():
         if name in names and {len(given.min), len(given.opt), len(given.max)} != {len(names[name].shape)}:
             found.append(f"shapes.{name}: the input has {len(names[name].shape)} axes: {list(names[name].shape)}")
-    fixed = [info for info in inputs if info.shape and isinstance(info.shape[0], int)]
     for info in fixed:
         if target.batch.max > int(info.shape[0]):
             found.append(

@@ -14,12 +14,13 @@ from PIL import Image, ImageDraw
 
 from edgeship import engines
 from edgeship.config import Config, Preprocess
+from edgeship.data.beside import beside, single
 from edgeship.data.coco import Boxes
 from edgeship.data.datasets import Dataset, open_dataset
 from edgeship.data.feeds import batch_of
-from edgeship.data.frames import image_files, in_dtype
-from edgeship.data.loader import Loaded, load
-from edgeship.data.preprocess import image_input, input_size
+from edgeship.data.frames import image_files
+from edgeship.data.loader import Loaded, feeds_of, load
+from edgeship.data.preprocess import image_input, in_dtype, input_size
 from edgeship.data.reference import is_reference
 from edgeship.data.rows import take
 from edgeship.decode.decoders import decode_predictions, head_classes
@@ -77,13 +78,13 @@ def look_work(run: Run, folder: Path) -> Looked:
         run.progress(0, None, "the reference on a few images")
         judged = evaluate(runner, settings, config.preprocess, folder=Path(scratch), progress=run.progress)
         shown = _frames(config.preprocess, dataset, runner)
-        outputs = _infer(runner, shown)
+        outputs = _infer(runner, config.preprocess, shown)
         dataset = dataset.fitted(head_classes(settings.task, settings.decoder, outputs, settings))
         geometries = [frame.geometry for frame in shown]
         predictions = decode_predictions(
             settings.task, settings.decoder, outputs, geometries, settings, dataset.classes
         )
-        apart = _rows_apart(runner, shown, outputs)
+        apart = _rows_apart(runner, config.preprocess, shown, outputs)
     picture = folder / "frame.png"
     with storage_errors(picture):
         draw(shown[0], config.preprocess, dataset.classes).save(picture)
@@ -115,32 +116,39 @@ def _frames(preprocess: Preprocess, dataset: Dataset, runner: Runner) -> list[Lo
     info = image_input(runner.inputs, preprocess)
     places = sorted({int(place) for place in np.linspace(0, len(dataset.items) - 1, SHOWN)})
     settings, size = in_dtype(preprocess, info), input_size(info, preprocess)
-    return [load(item, settings, size) for item in take(dataset.items, places)]
+    others = beside(runner.inputs, preprocess, "evaluation")
+    return [load(item, settings, size, None, others) for item in take(dataset.items, places)]
 
 
-def _infer(runner: Runner, frames: Sequence[Loaded]) -> dict[str, Any]:
+def _infer(runner: Runner, preprocess: Preprocess, frames: Sequence[Loaded]) -> dict[str, Any]:
     """The outputs for frames, a row for each."""
-    name = runner.inputs[0].name
-    axis = runner.inputs[0].shape[0] if runner.inputs[0].shape else 1
-    step = axis if isinstance(axis, int) else len(frames)
-    stack = np.stack([frame.array for frame in frames])
+    step = _step(runner, preprocess) or len(frames)
+    name = image_input(runner.inputs, preprocess).name
     parts = []
     for start in range(0, len(frames), step):
-        feeds = batch_of({name: stack[start : start + step]}, runner.inputs[:1], step)
-        parts.append(runner.infer(feeds))
+        some = frames[start : start + step]
+        stack = np.stack([frame.array for frame in some])
+        feeds = feeds_of(runner.inputs, name, stack, [frame.others for frame in some])
+        parts.append(runner.infer(batch_of(feeds, runner.inputs, step)))
     return {
         key: np.concatenate([part[key] for part in parts])[: len(frames)] if parts[0][key].ndim else parts[0][key]
         for key in parts[0]
     }
 
 
-def _rows_apart(runner: Runner, frames: Sequence[Loaded], together: Mapping[str, Any]) -> float:
+def _step(runner: Runner, preprocess: Preprocess) -> int | None:
+    """The only number of images that go in at once; None: any."""
+    info = image_input(runner.inputs, preprocess)
+    axis = info.shape[0] if info.shape else 1
+    return axis if isinstance(axis, int) else 1 if single(runner.inputs, preprocess) else None
+
+
+def _rows_apart(runner: Runner, preprocess: Preprocess, frames: Sequence[Loaded], together: Mapping[str, Any]) -> float:
     """Largest difference of answers alone and in a batch, relative to the range of the output. 0: fixed batch."""
-    axis = runner.inputs[0].shape[0] if runner.inputs[0].shape else 1
-    if isinstance(axis, int) or len(frames) < 2:
+    if _step(runner, preprocess) is not None or len(frames) < 2:
         return 0.0
     worst = 0.0
-    alone = [_infer(runner, [frame]) for frame in frames]
+    alone = [_infer(runner, preprocess, [frame]) for frame in frames]
     for name, whole in together.items():
         rows = [part[name] for part in alone]
         if whole.ndim == 0 or any(row.shape[1:] != whole.shape[1:] for row in rows) or len(whole) != len(frames):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.config import Config
+from edgeship.data.beside import Which, files_of
 from edgeship.errors import ConfigError
 from edgeship.pipeline.stages import Run
 from edgeship.pipeline.user_code import code_hashes
@@ -27,10 +28,21 @@ def frame_source(config: Config) -> Path | None:
     return config.calibration.images or config.calibration.npz or config.evaluation.images
 
 
+def which_set(config: Config) -> Which:
+    """The set that :func:`frame_source` belongs to."""
+    return "evaluation" if config.calibration.images is None and config.calibration.npz is None else "calibration"
+
+
+def beside_hash(run: Run, which: Which) -> Any:
+    """What stands beside the images of a set: a hash of the files of each input that has some there."""
+    declared = run.config.preprocess.inputs if run.config.preprocess is not None else {}
+    places = {name: files_of(item, which) for name, item in declared.items()}
+    return {name: run.hasher.tree(place) for name, place in sorted(places.items()) if place is not None}
+
+
 def allow_corrupt(config: Config) -> int:
     """How many images of :func:`frame_source` may be corrupt."""
-    own = config.calibration.images is not None or config.calibration.npz is not None
-    return config.calibration.allow_corrupt if own else config.evaluation.allow_corrupt
+    return getattr(config, which_set(config)).allow_corrupt  # type: ignore[no-any-return]
 
 
 def data_hash(run: Run, source: Path) -> Any:
@@ -39,10 +51,10 @@ def data_hash(run: Run, source: Path) -> Any:
 
 
 def evaluation_hash(run: Run) -> Any:
-    """The evaluation images and what lies beside them: labels, class names."""
+    """The evaluation images and what lies beside them: labels, class names, values of other inputs."""
     settings = run.config.evaluation
     parts = [settings.images, settings.labels, settings.classes if isinstance(settings.classes, Path) else None]
-    return [data_hash(run, part) for part in parts if part is not None]
+    return [*(data_hash(run, part) for part in parts if part is not None), beside_hash(run, "evaluation")]
 
 
 def require_calibration(config: Config) -> None:

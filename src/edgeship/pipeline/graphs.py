@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeship.data.feeds import fill_rows
+from edgeship.data.feeds import batch_of
 from edgeship.data.frames import FrameChoice, Frames, frames
 from edgeship.errors import DataError
 from edgeship.pipeline.calibration import CALIBRATE, graph_batch
 from edgeship.pipeline.candidates import converted, needs_calibration, resolved_precision
-from edgeship.pipeline.frames import allow_corrupt, frame_source
+from edgeship.pipeline.frames import allow_corrupt, frame_source, which_set
 from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.pipeline.target_trials import TargetTrials
@@ -96,7 +96,7 @@ def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     rows = max(len(known.ids) - len(known.ids) % size, size)
     batches = []
     for start in range(0, rows, size):
-        feeds = {name: fill_rows(array, size, start) for name, array in arrays.items()}
+        feeds = batch_of(arrays, run.result(SLIM).inputs, size, start)
         batches.append((tuple(known.ids[start : start + size]), feeds))
     return batches
 
@@ -110,5 +110,6 @@ def frames_of(run: Run, count: int) -> Frames:
     source = frame_source(run.config)
     if source is None:
         raise DataError("no real frames", do="name calibration.images")
-    choice = FrameChoice(count, graph_batch(run, 8), allow_corrupt=allow_corrupt(run.config))
+    allowed, which = allow_corrupt(run.config), which_set(run.config)
+    choice = FrameChoice(count, graph_batch(run, 8), allow_corrupt=allowed, which=which)
     return frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)

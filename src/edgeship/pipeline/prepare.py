@@ -7,13 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from edgeship.config import CPU_ENGINES, Config, Target
+from edgeship.config import CPU_ENGINES, Config, Model, Target
+from edgeship.data import beside
+from edgeship.data.beside import single
 from edgeship.data.feeds import batch_of
 from edgeship.data.frames import FrameChoice, frames
 from edgeship.errors import DataError
 from edgeship.files import storage_errors
 from edgeship.pipeline.candidates import require_possible
-from edgeship.pipeline.frames import KNOWN_FRAMES, KnownFrames, allow_corrupt, data_hash, frame_source
+from edgeship.pipeline.frames import (
+    KNOWN_FRAMES,
+    KnownFrames,
+    allow_corrupt,
+    beside_hash,
+    data_hash,
+    frame_source,
+    which_set,
+)
 from edgeship.pipeline.stages import Run, Stage, Step, dump, versions
 from edgeship.pipeline.user_code import source_hashes
 from edgeship.prepare.export import export
@@ -53,13 +63,25 @@ def export_key(run: Run) -> Any:
 def export_work(run: Run, folder: Path) -> Exported:
     """PyTorch → ONNX."""
     config = run.config
-    return export(config.model, config.root, folder / "model.onnx", config.preprocess, _known(config))
+    return export(model_of(config), config.root, folder / "model.onnx", config.preprocess, _known(config))
 
 
 def _known(config: Config) -> Known:
     """What the config tells of the model's inputs: sizes of dynamic axes, and ranges of values."""
     shapes = {name: given.opt for target in config.all_targets().values() for name, given in target.shapes.items()}
-    return Known(shapes=shapes, bounds=bounds_of(config.model.inputs))
+    return Known(shapes=shapes, bounds=beside.bounds_of(config.preprocess) | bounds_of(config.model.inputs))
+
+
+def model_of(config: Config) -> Model:
+    """The ``[model]`` table with the ranges of inputs that ``[inputs]`` declares, where it gives none itself."""
+    known = beside.bounds_of(config.preprocess)
+    inputs = {
+        name: spec.model_copy(update={"low": known[name][0], "high": known[name][1]})
+        if name in known and spec.low is None and spec.high is None
+        else spec
+        for name, spec in config.model.inputs.items()
+    }
+    return config.model.model_copy(update={"inputs": inputs})
 
 
 def slim_key(run: Run) -> Any:
@@ -122,6 +144,7 @@ def frames_key(run: Run) -> Any:
     source = frame_source(run.config)
     return {
         "images": data_hash(run, source) if source is not None else None,
+        "beside": beside_hash(run, which_set(run.config)),
         "preprocess": dump(run.config.preprocess),
         "inputs": [item.model_dump() for item in run.result(SLIM).inputs],
         "count": KNOWN_FRAMES,
@@ -135,8 +158,10 @@ def frames_work(run: Run, folder: Path) -> KnownFrames:
     if source is None:
         return KnownFrames(arrays=None)
     allowed = allow_corrupt(run.config)
-    choice = FrameChoice(KNOWN_FRAMES, batch=KNOWN_FRAMES, allow_corrupt=allowed, workers=1)
-    chosen = frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)
+    inputs, steps = run.result(SLIM).inputs, run.config.preprocess
+    count = 1 if steps is not None and single(inputs, steps) else KNOWN_FRAMES
+    choice = FrameChoice(count, batch=count, allow_corrupt=allowed, workers=1, which=which_set(run.config))
+    chosen = frames(source, steps, inputs, choice)
     ids: list[str] = []
     parts: list[dict[str, Any]] = []
     for names, feeds in chosen:
@@ -169,14 +194,15 @@ def parity_work(run: Run, folder: Path) -> Parity:
     if known.arrays is not None and run.config.parity.images:
         with np.load(run.path(FRAMES, known.arrays.path), allow_pickle=False) as stored:
             feeds = {name: stored[name][: run.config.parity.images] for name in stored.files}
-        images.append(batch_of(feeds, run.result(SLIM).inputs, len(next(iter(feeds.values())))))
+        images.append(batch_of(feeds, run.result(SLIM).inputs, min(len(known.ids), run.config.parity.images)))
     request = Request(
-        run.config.model,
+        model_of(run.config),
         run.config.root,
         run.path(EXPORT, "model.onnx"),
         run.path(SLIM, "model.onnx"),
         run.config.parity,
         images,
+        _known(run.config),
     )
     result = parity(request)
     require_equal(result)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgeship import config, engines
 from edgeship.errors import ModelError, ParityError
 from edgeship.prepare import export, graph, model
-from edgeship.prepare.inputs import Known, accepted_feeds, parameter_inputs
+from edgeship.prepare.inputs import NOTHING, Known, accepted_feeds, parameter_inputs
 from edgeship.prepare.running import Running
 from edgeship.prepare.steady import require_rows_apart, require_steady, training_modules
 from edgeship.results import Divergence, OutputDifference, Parity
@@ -38,7 +38,8 @@ class Request:
     """What to compare.
 
     ``exported`` is the ONNX as the exporter wrote it, ``onnx`` the one that goes on (simplified). ``images`` are
-    real frames as feeds by input name, in the model's order.
+    real frames as feeds by input name, in the model's order. ``known`` tells sizes and ranges of inputs beside what
+    ``settings`` says.
     """
 
     settings: config.Model
@@ -47,6 +48,7 @@ class Request:
     onnx: Path
     tolerances: config.Parity
     images: Sequence[Feeds] = ()
+    known: Known = NOTHING
 
 
 def parity(request: Request) -> Parity:
@@ -132,7 +134,7 @@ def _seeded(request: Request, loaded: model.Loaded | None, proto: onnx.ModelProt
     if loaded is not None:
         shapes, _ = model.accepted_shapes(loaded)
         return [loaded.noise(shapes, seed) for seed in seeds]
-    known = Known(bounds=model.bounds_of(request.settings.inputs))
+    known = replace(request.known, bounds={**request.known.bounds, **model.bounds_of(request.settings.inputs)})
     if request.images and not set(parameter_inputs(proto)) <= set(known.bounds):
         return []  # noise has no meaning for a parameter: the real inputs alone are compared
     return accepted_feeds(proto, Running(proto), model.DYNAMIC_EXAMPLE, known, seeds)

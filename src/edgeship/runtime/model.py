@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from edgeship import engines
 from edgeship.bundle.manifest import GET_AGAIN
 from edgeship.bundle.trust import ANYBODY, Trust, trust_in
 from edgeship.bundle.verify import opened, require_ship
-from edgeship.data.feeds import fill_rows
 from edgeship.data.npz import Header, open_npz, read_headers
 from edgeship.engines import OpenOptions
 from edgeship.errors import BundleError, DataError, EngineError, EngineMismatch, UserInputError
@@ -32,14 +32,11 @@ from edgeship.runtime.timing import FrameTiming, Statistics, Timekeeper
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from PIL import Image
-
     from edgeship.bundle.manifest import KnownAnswer, Manifest
     from edgeship.data.preprocess import Geometry
     from edgeship.decode.predictions import Prediction
     from edgeship.engines import Array, Runner
-
-    Picture = Array | Image.Image | Path | str | bytes
+    from edgeship.runtime.frames import Picture, Preparer
 
 _now = time.perf_counter_ns
 _ARRAY = np.ndarray
@@ -279,43 +276,54 @@ class Model:
             raise _gone()
         return self._runner
 
-    def __call__(self, image: Picture) -> Prediction:
+    def __call__(self, image: Picture | None = None, /, **inputs: Any) -> Prediction:
         """The prediction for one image, in the image's own pixels. See :meth:`predict`."""
-        return self.predict(image).prediction
+        return self.predict(image, **inputs).prediction
 
-    def predict(self, image: Picture) -> Frame:
+    def predict(self, image: Picture | None = None, /, **inputs: Any) -> Frame:
         """The prediction for one image with the time of each part.
 
         Args:
             image: uint8 RGB [height, width, 3] or grey [height, width], a Pillow image, or an encoded file (its path
-                or its bytes).
+                or its bytes). With several cameras, that of ``[preprocess]``; it may be given by its input's name too.
+            inputs: By name: a picture for each other camera, an array (without the batch axis) for each input whose
+                values lay in files. Sizes and constants are known.
 
         Raises:
-            DataError: The image cannot be decoded, or the bundle has no preprocessing.
+            DataError: The image cannot be decoded, a value is missing or does not fit, or the bundle has no
+                preprocessing.
             EngineError: The engine failed, or the model is closed.
         """
-        return self.predict_batch([image])[0]
+        if image is None:
+            image = inputs.pop(self._preparer.image.name, None)
+        if image is None:
+            raise DataError("no image was given", expected=f"model(image) or model({self._preparer.image.name}=image)")
+        return self.predict_batch([image], [inputs] if inputs else ())[0]
 
-    def predict_batch(self, images: Sequence[Picture]) -> list[Frame]:
-        """Predictions for several images that go through the engine together: the cameras of one instant.
+    def predict_batch(self, images: Sequence[Picture], inputs: Sequence[Mapping[str, Any]] = ()) -> list[Frame]:
+        """Predictions for several images that go through the engine together.
+
+        Args:
+            images: As :meth:`predict` takes each.
+            inputs: For each image the values of the other inputs by name; may be left out where all are known.
 
         They share one timing. Raises as :meth:`predict` does, and DataError for more images than the largest batch.
         """
         start = _now()
-        name, batch, geometries = self._prepare(images)
+        feeds, geometries = self._prepare(images, inputs)
         ready = _now()
-        outputs, begun, done = self._run({name: batch})
+        outputs, begun, done = self._run(feeds)
         predictions = self._decode(outputs, geometries)
         timing = self._times.record(start, ready, begun, done, _now())
         return [Frame(prediction, timing) for prediction in predictions]
 
-    def warm_up(self, image: Picture) -> None:
+    def warm_up(self, image: Picture, **inputs: Any) -> None:
         """Predict one image that is not counted: the first of a process loads libraries and is slower by far.
 
         Raises as :meth:`predict` does.
         """
-        name, batch, geometries = self._prepare([image])
-        self._decode(self._run({name: batch})[0], geometries)
+        feeds, geometries = self._prepare([image], [inputs] if inputs else ())
+        self._decode(self._run(feeds)[0], geometries)
 
     def infer(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Raw outputs by name for raw inputs by name: numpy arrays, or anything with ``__dlpack__`` in host memory,
@@ -367,23 +375,25 @@ class Model:
             outputs = self._runner.infer(feeds)
             return outputs, begun, _now()
 
-    def _prepare(self, images: Sequence[Picture]) -> tuple[str, Array, list[Geometry]]:
-        from edgeship.data import preprocess as steps
-        from edgeship.data.frames import in_dtype
+    def _prepare(
+        self, images: Sequence[Picture], inputs: Sequence[Mapping[str, Any]]
+    ) -> tuple[dict[str, Array], list[Geometry]]:
+        high = self.manifest.batch_range[1]
+        if not 1 <= len(images) <= high:
+            raise DataError(f"{len(images)} images at once", expected=f"1 to {high}, the engine's largest batch")
+        if inputs and len(inputs) != len(images):
+            raise DataError(f"{len(images)} images and values for {len(inputs)}", expected="values for each image")
+        return self._preparer(images, inputs)
+
+    @cached_property
+    def _preparer(self) -> Preparer:
+        """From pictures to feeds; made when it is first needed, since it loads Pillow."""
+        from edgeship.runtime.frames import Preparer
 
         settings = self.manifest.preprocess
         if settings is None:
             raise DataError("this bundle holds no preprocessing", do="use model.infer({name: array})")
-        low, high = self.manifest.batch_range
-        if not 1 <= len(images) <= high:
-            raise DataError(f"{len(images)} images at once", expected=f"1 to {high}, the engine's largest batch")
-        info = steps.image_input(self.inputs, settings)
-        size = steps.input_size(info, settings)
-        settings = in_dtype(settings, info)
-        made = [steps.apply(_picture(image), settings, size) for image in images]
-        rows = [array for array, _ in made]
-        batch = rows[0][None] if len(rows) == 1 else np.stack(rows)
-        return info.name, fill_rows(batch, max(low, len(rows))), [geometry for _, geometry in made]
+        return Preparer(self.inputs, settings, self.manifest.batch_range)
 
     def _decode(self, outputs: dict[str, Array], geometries: list[Geometry]) -> list[Prediction]:
         from edgeship.decode.decoders import decode_predictions
@@ -434,13 +444,3 @@ def as_array(name: str, value: Any) -> Array:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError) as error:
         raise DataError(f"input {name!r} cannot be read through DLPack: {error}") from None
-
-
-def _picture(image: Picture) -> Array | Image.Image:
-    from edgeship.data.preprocess import open_image
-
-    if isinstance(image, bytes):
-        return open_image(image)
-    if isinstance(image, (str, Path)):
-        return open_image(Path(image))
-    return image

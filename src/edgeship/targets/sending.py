@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeship.data.beside import files_of
 from edgeship.data.reference import is_reference
 from edgeship.errors import DataError, StorageError, TargetError
 from edgeship.files import read_text, sha256_bytes, sha256_file, sha256_json, write_bytes, write_text
@@ -120,7 +121,14 @@ def _remote_spec(link: Link, plan: Plan, paths: dict[str, Path]) -> TrialSpec:
     if evaluation is not None:
         changed: dict[str, Any] = {name: paths[name] for name in ("images", "labels", "classes") if name in paths}
         evaluation = evaluation.model_copy(update=changed)
-    return plan.spec.model_copy(update={"target": there, "evaluation": evaluation})
+    preprocess = plan.spec.preprocess
+    if preprocess is not None:
+        placed = {
+            name: declared.model_copy(update={"calibration": None, "evaluation": paths.get(f"inputs.{name}")})
+            for name, declared in preprocess.inputs.items()
+        }
+        preprocess = preprocess.model_copy(update={"inputs": placed})
+    return plan.spec.model_copy(update={"target": there, "evaluation": evaluation, "preprocess": preprocess})
 
 
 def _patience(size_bytes: int) -> float:
@@ -150,6 +158,10 @@ def plan_of(folder: Path) -> Plan:
         label = sha256_json(tree)
         trees[label] = tree
         places[name] = (label, path.name)
+    for name, declared in (spec.preprocess.inputs if spec.preprocess is not None else {}).items():
+        whole = files_of(declared, "evaluation")
+        if whole is not None and whole != declared.evaluation and declared.evaluation is not None:
+            places[f"inputs.{name}"] = (places[f"inputs.{name}"][0], f"{whole.name}/{declared.evaluation.name}")
     return Plan(folder, _identity(folder), spec, blobs, inputs, trees, places)
 
 
@@ -174,6 +186,10 @@ def _data(spec: TrialSpec) -> dict[str, Path]:
             value = getattr(spec.evaluation, name)
             if isinstance(value, Path) and not is_reference(value):
                 found[name] = value
+        for name, declared in (spec.preprocess.inputs if spec.preprocess is not None else {}).items():
+            whole = files_of(declared, "evaluation")
+            if whole is not None:
+                found[f"inputs.{name}"] = whole
     for number, plugin in enumerate(spec.target.plugins):
         if plugin.is_file():
             found[f"plugin{number}"] = plugin

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeship.config import Benchmark as BenchmarkSettings
+from edgeship.data.feeds import batch_size
 from edgeship.engines import Runner, Timing
 from edgeship.errors import DeviceError
 from edgeship.files import peak_resident_mib, write_bytes
@@ -55,7 +56,7 @@ def benchmark(
 
     Args:
         runner: An open engine.
-        feeds: One batch of real input; its largest first axis is the batch that is reported.
+        feeds: One batch of real input; its rows (:func:`batch_size`) are the batch that is reported.
         settings: How long to warm up and to measure.
         folder: Where ``latency.npz`` with every sample is written; None: nowhere.
         progress: Told how far the measurement is, in hundredths of what was asked for.
@@ -68,7 +69,7 @@ def benchmark(
     """
     watch = watch or Watch.of(runner)
     timer = runner.timer(feeds)
-    batch = max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
+    batch = batch_size(runner.inputs, {name: array.shape for name, array in feeds.items()})
     begin = time.perf_counter()
     warmup_s = _warm_up(timer, settings.warmup_s)
     soak_s = _warm_up(timer, settings.soak_s) if settings.soak_s else 0.0

@@ -6,16 +6,16 @@ which runs them in another. So the same real frames go through an open engine in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeship.data.feeds import batch_of
+from edgeship.data.feeds import batch_of, batch_size, fixed_batch
 from edgeship.errors import InconsistentError
 from edgeship.progress import Progress, silent
-from edgeship.results import Consistency, ConsistencyCheck
+from edgeship.results import Consistency, ConsistencyCheck, TensorInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,13 +100,13 @@ def require_consistent(found: Consistency) -> None:
     )
 
 
-def several(frames: Feeds) -> dict[str, Array]:
+def several(frames: Feeds, inputs: Sequence[TensorInfo]) -> dict[str, Array]:
     """Frames with two different rows at least: a single frame is joined by itself, mirrored along its last axis."""
-    rows = max((array.shape[0] for array in frames.values() if array.ndim), default=1)
-    if rows > 1:
+    if batch_size(inputs, {name: array.shape for name, array in frames.items()}) > 1:
         return dict(frames)
     return {
-        name: np.concatenate([array, array[..., ::-1]]) if array.ndim > 1 else array for name, array in frames.items()
+        name: np.concatenate([array, array[..., ::-1]]) if array.ndim > 1 and len(array) == 1 else array
+        for name, array in frames.items()
     }
 
 
@@ -187,11 +187,7 @@ def _starts(largest: int, size: int) -> list[int]:
 
 def _rows(runner: Runner, asked: Asked) -> int:
     """The largest batch that is tried."""
-    fixed = [info.shape[0] for info in runner.inputs if info.shape and isinstance(info.shape[0], int)]
-    free = [info for info in runner.inputs if info.shape and isinstance(info.shape[0], str)]
-    if not free:
-        return int(max(fixed, default=1))
-    return max(min(asked.batch.max, MAX_ROWS), asked.timed)
+    return fixed_batch(runner.inputs) or max(min(asked.batch.max, MAX_ROWS), asked.timed)
 
 
 def _takes_rows(runner: Runner, name: str, rows: int | None) -> bool:

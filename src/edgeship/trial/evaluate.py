@@ -20,13 +20,14 @@ import numpy as np
 from edgeship import metrics
 from edgeship.config import Batch as BatchRange
 from edgeship.config import Evaluation, Preprocess
+from edgeship.data.beside import beside, require_declared, single
 from edgeship.data.copies import first_of, thumbnail
 from edgeship.data.datasets import Dataset, open_dataset
-from edgeship.data.feeds import fill_rows
-from edgeship.data.frames import in_dtype
+from edgeship.data.feeds import batch_of
 from edgeship.data.groups import group_names
 from edgeship.data.loader import Batch, Loader, LoadOptions
-from edgeship.data.preprocess import image_input, input_size
+from edgeship.data.preprocess import in_dtype, input_size
+from edgeship.data.rows import names_of
 from edgeship.decode.decoders import decode_predictions, head_classes
 from edgeship.engines import Runner
 from edgeship.errors import DataError
@@ -59,7 +60,7 @@ def evaluate(
     """Measure the task's metrics and write ``records.npz``.
 
     Args:
-        runner: An open engine with one image input.
+        runner: An open engine: one of its inputs takes the image, the config declares the others.
         settings: Task, images, labels, decoder, thresholds.
         preprocess: From image to input.
         classes: Class names that stand in for ``settings.classes``.
@@ -73,10 +74,12 @@ def evaluate(
     """
     task = metrics.get(settings.task)
     dataset = open_dataset(settings, classes)
-    info = image_input(runner.inputs, preprocess)
-    rows, padded = batch_rows(info, settings.batch, batch, gpu=device_of(runner) != "cpu")
+    info = require_declared(runner.inputs, preprocess)
+    wanted = 1 if single(runner.inputs, preprocess) else settings.batch
+    rows, padded = batch_rows(info, wanted, batch, gpu=device_of(runner) != "cpu")
     options = LoadOptions(rows, settings.workers, settings.allow_corrupt)
-    loader = Loader(dataset.items, in_dtype(preprocess, info), input_size(info, preprocess), options)
+    others = beside(runner.inputs, preprocess, "evaluation", names_of(dataset.items))
+    loader = Loader(dataset.items, in_dtype(preprocess, info), input_size(info, preprocess), options, others)
     recorder = _Recorder(task, settings, dataset, channels_last=preprocess.layout == "nhwc")
     start = time.perf_counter()
     for done in _stream(runner, info.name, loader, recorder, rows if padded else 0):
@@ -109,7 +112,8 @@ def _stream(runner: Runner, name: str, loader: Loader, recorder: _Recorder, pad:
     yield 0
     with ThreadPoolExecutor(1, thread_name_prefix="edgeship-record") as pool:
         for batch in loader:
-            outputs = runner.infer({name: fill_rows(batch.array, max(pad, len(batch.array)))})
+            feeds = batch.feeds(runner.inputs, name)
+            outputs = runner.infer(batch_of(feeds, runner.inputs, max(pad, len(batch.array))))
             waiting.append(pool.submit(recorder.take, batch, outputs))
             if len(waiting) > IN_FLIGHT:
                 waiting.popleft().result()

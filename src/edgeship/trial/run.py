@@ -19,7 +19,7 @@ import numpy as np
 
 from edgeship import __version__, engines
 from edgeship.config import Batch, Benchmark
-from edgeship.data.feeds import batch_of, full_shapes, noise
+from edgeship.data.feeds import batch_of, batch_size, fixed_batch, full_shapes, noise
 from edgeship.engines import OpenOptions, Runner, processor
 from edgeship.errors import (
     EdgeshipError,
@@ -230,7 +230,7 @@ def _measured(place: _Place, trial: Trial) -> Trial:
 def _consistency(place: _Place, runner: Runner, built: Build) -> Consistency:
     spec = place.spec
     asked = Asked(spec.candidate.precision, built_batch(spec, built), timed_batch(spec, built), spec.target.tf32)
-    frames = several(frames_of(place.folder, place.spec, built))
+    frames = several(frames_of(place.folder, place.spec, built), built.inputs)
     return place.once(
         trial_folder.CONSISTENCY, Consistency, lambda: audit_consistency(runner, frames, asked, place.progress)
     )
@@ -303,9 +303,8 @@ def _outputs(place: _Place, runner: Runner, built: Build) -> Artifact | None:
     if place.spec.frames is None:
         return None
     frames = frames_of(place.folder, place.spec, built)
-    rows = max((array.shape[0] for array in frames.values() if array.ndim), default=1)
-    fixed = [info.shape[0] for info in built.inputs if info.shape and isinstance(info.shape[0], int)]
-    step = fixed[0] if fixed and isinstance(fixed[0], int) else built_batch(place.spec, built).min
+    rows = batch_size(built.inputs, {name: array.shape for name, array in frames.items()})
+    step = fixed_batch(built.inputs) or built_batch(place.spec, built).min
     known: dict[str, Array] = {}
     collected: dict[str, list[Array]] = {}
     for start in range(0, max(rows - rows % step, step), step):

@@ -65,7 +65,7 @@ def test_a_fixed_batch_is_no_larger_profile(tmp_path: Path) -> None:
 def test_a_second_input_is_refused_before_anything_runs(tmp_path: Path) -> None:
     config = changed(project(tmp_path, extra_input=True), ("[preprocess]", '[preprocess]\ninput = "images"'))
     (problem,) = problems(load(config))
-    assert "labelled images feed 'images' alone, and the model also needs 'size'" in str(problem)
+    assert "images feed 'images' alone, and the model also needs 'size'" in str(problem)
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from edgeship import engines
 from edgeship.config import Batch
 from edgeship.engines import OpenOptions
 from edgeship.errors import InconsistentError
-from edgeship.results import Consistency
+from edgeship.results import Consistency, TensorInfo
 from edgeship.trial.consistency import CEILING_DB, Asked, audit_consistency, require_consistent, several, worst_row_db
 
 ASKED = Asked("fp32", Batch(min=1, opt=4, max=8), timed=4)
@@ -107,7 +107,7 @@ def test_a_fixed_batch_whose_mean_leaks_is_seen_by_other_neighbours(tmp_path: Pa
 
 
 def test_a_single_frame_gets_a_different_neighbour(tmp_path: Path) -> None:
-    frames = several({"x": ROWS[:1]})
+    frames = several({"x": ROWS[:1]}, [TensorInfo(name="x", shape=("batch", *ROWS.shape[1:]), dtype="float32")])
     assert len(frames["x"]) == 2 and not np.array_equal(frames["x"][0], frames["x"][1])
     nodes = [node("ReduceMean", "x zero", "m"), node("Sub", "x m", "y")]
     found = audited(open_graph(tmp_path, nodes, zero=np.array([0])), rows=frames["x"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeship.data.feeds import batch_size
 from edgeship.engines import OpenOptions, Timing, cuda
 from edgeship.engines.checked_feeds import (
     Fitted,
@@ -314,7 +315,7 @@ class CudaRunner:
 
     def _too_large(self, shapes: Shapes, error: DeviceError) -> DeviceError:
         """The error with the batch that fits, found by halving."""
-        batch = max((shape[0] for shape in shapes.values() if shape), default=1)
+        batch = batch_size(self.inputs, shapes)
         tried = batch // 2
         loose = {info.name for info in self.inputs if info.shape and isinstance(info.shape[0], str)}
         while loose and tried >= 1:

@@ -1,0 +1,68 @@
+"""Tables that stand apart in edgeship.toml and belong together in :class:`edgeship.config.Config`.
+
+``[inputs.NAME]`` is ``preprocess.inputs.NAME``, and ``[preprocess.NAME]`` holds the steps of one camera: those of
+``[preprocess]`` with its own in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgeship.config import Preprocess
+
+PARTS = ("inputs",)
+"""Tables at the top of the file that are fields of ``[preprocess]``."""
+
+
+def gathered(raw: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The tables of a file with ``[inputs]`` and ``[preprocess.NAME]`` where the models have them.
+
+    Args:
+        raw: The file as it was read.
+        problems: Receives a sentence for each table that belongs nowhere.
+    """
+    found = dict(raw)
+    steps = found.get("preprocess")
+    parts = {name: found.pop(name) for name in PARTS if name in found}
+    if not isinstance(steps, dict):
+        if parts and steps is None:
+            problems.append(f"preprocess: missing; [{next(iter(parts))}] stands beside an image and its [preprocess]")
+        return found
+    known = set(Preprocess.model_fields)
+    cameras = {name: table for name, table in steps.items() if isinstance(table, dict) and name not in known}
+    common = {name: value for name, value in steps.items() if name not in cameras}
+    common |= parts
+    if cameras:
+        common = _with_cameras(common, cameras, problems)
+    return {**found, "preprocess": common}
+
+
+def _with_cameras(common: dict[str, Any], cameras: dict[str, dict[str, Any]], problems: list[str]) -> dict[str, Any]:
+    """``[preprocess]`` with each camera's steps in its ``[inputs.NAME]``; the camera that has none takes the images."""
+    inputs = common.get("inputs")
+    inputs = dict(inputs) if isinstance(inputs, dict) else {}
+    shared = {name: value for name, value in common.items() if name not in (*PARTS, "input")}
+    alone = [name for name in cameras if name not in inputs]
+    for name, own in cameras.items():
+        if isinstance(inputs.get(name), dict):
+            inputs[name] = {**inputs[name], "preprocess": {**shared, **own, "input": name}}
+    if len(alone) > 1 or (alone and common.get("input") not in (None, alone[0])):
+        wrong = [name for name in alone if name != common.get("input")][-1]
+        problems.append(
+            f"preprocess.{wrong}: nothing says where its images are; add [inputs.{wrong}] with "
+            'from = "images" and their folders, calibration and evaluation'
+        )
+    elif alone:
+        common = {**common, **cameras[alone[0]], "input": alone[0]}
+    return {**common, "inputs": inputs} if inputs else common
+
+
+def as_written(location: Sequence[str]) -> list[str]:
+    """Where the file has what the models hold at ``location``: ``preprocess.inputs.left`` is ``inputs.left``."""
+    parts = list(location)
+    if parts[:1] == ["preprocess"] and len(parts) > 1 and parts[1] in PARTS:
+        parts = parts[1:]
+        if len(parts) > 2 and parts[2] == "preprocess":
+            parts = ["preprocess", parts[1], *parts[3:]]
+    return parts
