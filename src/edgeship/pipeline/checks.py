@@ -10,7 +10,7 @@ from pathlib import Path
 from edgeship import engines, metrics
 from edgeship.config import Config, Target
 from edgeship.data import datasets
-from edgeship.data.datasets import Dataset
+from edgeship.data.dataset import Dataset
 from edgeship.data.frames import image_files, spread
 from edgeship.data.preprocess import image_input, input_size
 from edgeship.data.reference import is_reference

@@ -14,11 +14,12 @@ from PIL import Image, ImageDraw
 
 from edgeship import engines
 from edgeship.config import Config, Preprocess
-from edgeship.data.coco import Boxes
-from edgeship.data.datasets import Dataset, open_dataset
+from edgeship.data.dataset import Dataset
+from edgeship.data.datasets import open_dataset
 from edgeship.data.feeds import batch_of
 from edgeship.data.frames import image_files, in_dtype
 from edgeship.data.loader import Loaded, load
+from edgeship.data.objects import Boxes
 from edgeship.data.preprocess import image_input, input_size
 from edgeship.data.reference import is_reference
 from edgeship.data.rows import take
@@ -91,6 +92,7 @@ def look_work(run: Run, folder: Path) -> Looked:
     examples = dict(zip(dataset.classes, dataset.labelled, strict=False))
     return Looked(
         images=len(dataset.items),
+        labels=dataset.said,
         frames=min(len(frames), config.calibration.count) if frames else 0,
         examples=examples,
         judged=judged.images,

@@ -21,7 +21,8 @@ from edgeship import metrics
 from edgeship.config import Batch as BatchRange
 from edgeship.config import Evaluation, Preprocess
 from edgeship.data.copies import first_of, thumbnail
-from edgeship.data.datasets import Dataset, open_dataset
+from edgeship.data.dataset import Dataset
+from edgeship.data.datasets import open_dataset
 from edgeship.data.feeds import fill_rows
 from edgeship.data.frames import in_dtype
 from edgeship.data.groups import group_names
@@ -99,6 +100,7 @@ def evaluate(
         seconds=seconds,
         images_per_s=recorder.images / seconds,
         skipped=tuple(f"{error.name}: {error.reason}" for error in loader.skipped),
+        labels=dataset.said,
         notes=dataset.notes,
     )
 
