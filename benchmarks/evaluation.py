@@ -27,8 +27,8 @@ from PIL import Image
 
 from edgeship import engines
 from edgeship.config import Evaluation, Preprocess
-from edgeship.data.coco import Boxes
 from edgeship.data.loader import Item, load
+from edgeship.data.objects import Boxes
 from edgeship.decode.predictions import Detection
 from edgeship.engines import OpenOptions
 from edgeship.metrics import detection

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from edgeship.config import Evaluation
-from edgeship.data.coco import Boxes
+from edgeship.data.objects import Boxes
 from edgeship.decide.finished_run import FinishedRun, open_run
 from edgeship.decode.predictions import Detection
 from edgeship.metrics import get

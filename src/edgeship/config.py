@@ -252,7 +252,11 @@ class Evaluation(Section):
     images: Path | None = None
     """A folder (of one folder per class, or of images), an ``.npz``, or ``module:callable``."""
     labels: Path | None = None
-    """CSV or JSON of labels, COCO JSON, or the folder of masks."""
+    """A file or folder of labels in any format of the page on labels, or the folder of masks. Default: what lies with
+    the images."""
+    label_classes: tuple[str, ...] | Path | None = None
+    """The names that numbers in the labels stand for, where those are not positions in ``classes``. Default: the names
+    of a YOLO ``data.yaml``, where one lies there."""
     classes: tuple[str, ...] | Path | None = None
     """Class names in the order of the model's outputs, or a text file with one name a line."""
     decoder: str | None = None
@@ -274,6 +278,10 @@ class Evaluation(Section):
     """Which images are not independent: a regular expression whose first group (or whole match) in the image's path
     names its clip, or ``field:NAME``, a column of the CSV or a field of the COCO images in ``labels``."""
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
+    allow_missing: Annotated[int, Field(ge=0)] = 0
+    """How many images that the labels name may be absent."""
+    kpt_shape: tuple[Count, Annotated[int, Field(ge=2, le=3)]] | None = None
+    """Keypoints of an object and numbers of each in YOLO labels. Default: that of ``data.yaml``."""
     workers: Annotated[int, Field(ge=1)] | None = None
 
     @field_validator("group")

@@ -6,6 +6,7 @@ have put there is opened by :func:`open_outside` and :func:`open_own` alone.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
@@ -20,7 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
-from edgeship.errors import StorageError, UnsafeFile, WorkFolderBusy
+from edgeship.errors import DataError, StorageError, UnsafeFile, WorkFolderBusy
 
 CHUNK = 1 << 20
 MAX_TEXT_BYTES = 64 << 20
@@ -76,11 +77,12 @@ def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES, *, follow: bool = True) 
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
-    """A file from outside as UTF-8 text, without a byte order mark at its start.
+    """A file from outside as text, without a byte order mark at its start: UTF-8, or UTF-16 where the mark says so.
 
     Raises as :func:`open_outside` does, and UnicodeDecodeError (a ValueError).
     """
-    return read_bytes(path, limit).decode("utf-8-sig")
+    data = read_bytes(path, limit)
+    return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
 
 
 def open_own(path: Path, *, create: bool = True, empty: bool = False) -> BinaryIO:
@@ -139,6 +141,34 @@ def _require_regular(path: Path, found: os.stat_result, do: str) -> None:
 
 def _unsafe(path: Path, what: str, do: str) -> UnsafeFile:
     return UnsafeFile(f"{path} {what}", expected="a regular file", do=do)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder in a fixed order, hidden ones left out. Links to folders are followed.
+
+    Raises:
+        DataError: A folder cannot be listed, or a link leads back into a folder above it.
+    """
+    yield from _walk(folder, (folder.resolve(),))
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as listing:
+            inside = sorted(
+                (entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name
+            )
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}", do="change its permissions") from None
+    for entry in inside:
+        path = folder / entry.name
+        if entry.is_dir():
+            real = path.resolve()
+            if real in above:
+                raise DataError(f"{path} is a link to {real}, which holds it: a loop", do="remove the link")
+            yield from _walk(path, (*above, real))
+        elif entry.is_file():
+            yield path
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -404,11 +434,7 @@ class Hasher:
             return self.file(path)
         if path in self._trees:
             return self._trees[path]
-        listing = [
-            (str(item.relative_to(path)), self.file(item))
-            for item in sorted(path.rglob("*"))
-            if item.is_file() and not any(part.startswith(".") for part in item.relative_to(path).parts)
-        ]
+        listing = [(str(item.relative_to(path)), self.file(item)) for item in walk(path)]
         self._trees[path] = sha256_json(listing)
         return self._trees[path]
 

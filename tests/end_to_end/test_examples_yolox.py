@@ -33,6 +33,33 @@ def test_scenes_are_seeded_and_hold_small_objects(example: Example) -> None:
     assert max(areas) > 96**2
 
 
+def test_yolo_text_labels_give_the_same_ap_as_coco(example: Example, edgeship: Edgeship) -> None:
+    truth = json.loads((example.folder / "scenes" / "val.json").read_text())
+    classes = (example.folder / "classes.txt").read_text().split("\n")
+    names = {item["id"]: item["name"] for item in truth["categories"]}
+    files = {item["id"]: item for item in truth["images"]}
+    labels = example.folder / "scenes" / "text"
+    labels.mkdir()
+    for item in truth["annotations"]:
+        image = files[item["image_id"]]
+        (x, y, w, h), width, height = item["bbox"], image["width"], image["height"]
+        row = [classes.index(names[item["category_id"]]), (x + w / 2) / width, (y + h / 2) / height]
+        row += [w / width, h / height]
+        with (labels / f"{image['file_name'].removesuffix('.jpg')}.txt").open("a") as stream:
+            stream.write(" ".join(map(repr, row)) + "\n")
+    found = []
+    for extra in ((), ("--labels", labels)):
+        model = example.folder / "yolox_nano.onnx"
+        done = edgeship("evaluate", model, "--config", example.config, *extra, "--limit", 60, "--json")
+        assert done.code == 0, done.err
+        found.append(done.json)
+    coco, yolo = found
+    assert yolo["labels"].startswith("YOLO text files: ")
+    for name in ("map", "map50", "map75", "ar", "recall"):
+        assert yolo["metrics"][name] == pytest.approx(coco["metrics"][name], abs=1e-6)
+    assert coco["metrics"]["map50"] > 0.5
+
+
 def test_int8_loses_what_the_gate_protects(example: Example, edgeship: Edgeship) -> None:
     example.change("count  = 32", "count  = 16")
     done = edgeship("ship", example.config, timeout=900, cwd=example.folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeship import files
-from edgeship.errors import StorageError, UnsafeFile, WorkFolderBusy
+from edgeship.errors import DataError, StorageError, UnsafeFile, WorkFolderBusy
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -74,6 +74,22 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
     assert files.Hasher(memory).file(tmp_path / "a") == first == files.sha256_bytes(b"one")
     (tmp_path / "a").write_text("other")
     assert files.Hasher(memory).file(tmp_path / "a") == files.sha256_bytes(b"other")
+
+
+def test_links_to_folders_are_followed_and_loops_are_found(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").write_bytes(b"a")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "drive").symlink_to(tmp_path / "elsewhere")
+    (folder / ".hidden").mkdir()
+    assert [path.relative_to(folder).as_posix() for path in files.walk(folder)] == ["drive/a.png"]
+    before = files.Hasher().tree(folder)
+    (tmp_path / "elsewhere" / "a.png").write_bytes(b"b")
+    assert files.Hasher().tree(folder) != before
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    with pytest.raises(DataError, match=r"back is a link to .*, which holds it: a loop"):
+        list(files.walk(folder))
 
 
 def test_a_tree_hash_depends_on_names_and_content(tmp_path: Path) -> None:

@@ -363,6 +363,8 @@ def _portable_evaluation(evaluation: Evaluation | None) -> Evaluation | None:
     gone = {"images": None, "labels": None, "workers": None}
     if isinstance(evaluation.classes, Path):
         gone["classes"] = None
+    if isinstance(evaluation.label_classes, Path):
+        gone["label_classes"] = None
     return evaluation.model_copy(update=gone)
 
 

@@ -47,6 +47,8 @@ def check(
 def _lines(found: Checked, config: Path) -> Lines:
     looked = found.looked
     yield f"labelled images      {looked.images or 'none: no accuracy is judged'}"
+    if looked.labels:
+        yield f"labels               {looked.labels}"
     counts = sorted(looked.examples.items(), key=lambda item: (item[1], item[0]))
     if counts:
         shown = ", ".join(f"{name} {count}" for name, count in counts[:MOST_CLASSES])

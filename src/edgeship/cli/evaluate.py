@@ -130,6 +130,8 @@ def _lines(result: Evaluated, out: Path | None) -> Lines:
                 values = [row.get(name) for row in result.per_class.values()]
                 table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values), str(count))
         yield table
+    if result.labels:
+        yield f"labels: {result.labels}"
     yield from (*result.notes, *(f"skipped {name}" for name in result.skipped))
     if out is not None:
         yield f"wrote {out / 'evaluation.json'}"

@@ -50,8 +50,9 @@ def ship(
     if as_json:
         write_json(finished.result.model_dump(mode="json"))
     else:
+        labels = (f"labels: {finished.result.labels}",) if finished.result.labels else ()
         notes = (f"warning: {note}" for note in (*finished.result.warnings, *finished.notes))
-        show(*notes, *terminal_summary(finished), f"done in {duration(time.perf_counter() - start)}")
+        show(*labels, *notes, *terminal_summary(finished), f"done in {duration(time.perf_counter() - start)}")
     raise typer.Exit(VERDICT_CODES[finished.result.verdict])
 
 

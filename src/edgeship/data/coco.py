@@ -1,81 +1,28 @@
-"""COCO JSON: images, boxes, categories."""
+"""COCO JSON: images, categories, boxes, masks and keypoints."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 
-from edgeship.data.preprocess import Geometry
+from edgeship.data import shapes
+from edgeship.data.objects import LARGEST, Fixed, LabelledImage, Truth, class_position, pack, relative
 from edgeship.errors import DataError
 from edgeship.files import read_text
-from edgeship.text import did_you_mean
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-
+Need = Literal["boxes", "masks", "keypoints", "corners"]
+"""What a task compares of an object."""
 
 MAX_JSON_BYTES = 2 << 30
-LARGEST = 1e9
-"""Coordinates and areas beyond this (and NaN) are not pixels."""
 
 
-@dataclass(frozen=True)
-class Boxes:
-    """The objects of one image.
-
-    ``boxes`` float64 [N, 4] (x1, y1, x2, y2) in image pixels; ``labels`` int64 [N], positions in the class names;
-    ``crowd`` bool [N]; ``area`` float64 [N]: the annotation's own area (of its mask, where it has one), by which the
-    COCO protocol tells small from large.
-    """
-
-    boxes: Array
-    labels: Array
-    crowd: Array
-    area: Array
-
-
-@dataclass(frozen=True)
-class CocoImage:
-    """One image of a COCO JSON and its objects."""
-
-    file_name: str
-    width: int
-    height: int
-    objects: Boxes
-
-    def load(self, geometry: Geometry) -> Boxes:
-        """The objects, checked against the decoded image.
-
-        Raises:
-            DataError: The image has another size than the JSON says, so its boxes would lie elsewhere.
-        """
-        if self.width and (geometry.width, geometry.height) != (self.width, self.height):
-            raise DataError(
-                f"{self.file_name} is {geometry.width}×{geometry.height}, its annotations are for "
-                f"{self.width}×{self.height}",
-                expected="the image that was annotated, upright by its EXIF orientation",
-            )
-        return self.objects
-
-
-@dataclass(frozen=True)
-class Truth:
-    """A COCO JSON, checked. ``notes`` say what was clipped or left out."""
-
-    images: tuple[CocoImage, ...]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def read(path: Path, names: Sequence[str] | None) -> Truth:
+def read(path: Path, names: Sequence[str] | None, need: Need = "boxes") -> Truth:
     """Read and check a COCO JSON.
 
     Boxes that reach outside their image are kept as they are, as the COCO protocol does; boxes without area and
@@ -83,63 +30,101 @@ def read(path: Path, names: Sequence[str] | None) -> Truth:
 
     Args:
         path: The file.
-        names: The model's class names in the order of its outputs; default: the categories, sorted by id.
+        names: The model's class names in the order of its outputs; default: the categories, sorted by id, without a
+            category that is only the root of the others (Roboflow writes one).
+        need: What an annotation must have beside its box.
 
     Raises:
         DataError: Absent, malformed, an annotation of an unknown image or category, or a category that is not a class.
     """
     content = _content(path)
     categories = _categories(path, content["categories"])
-    classes = tuple(names) if names is not None else tuple(categories[key] for key in sorted(categories, key=_order))
+    root = _root(content) if names is None else None
+    ordered_names = tuple(categories[key] for key in sorted(categories, key=_order) if key != root)
+    classes = tuple(names) if names is not None else ordered_names
     position = {name: number for number, name in enumerate(classes)}
     images = _images(path, content["images"])
-    objects: dict[Any, list[tuple[list[float], int, bool, float]]] = {key: [] for key in images}
+    found: dict[Any, list[_Object]] = {key: [] for key in images}
     left_out = {"without area": 0, "wholly outside their image": 0}
     for number, annotation in enumerate(content["annotations"]):
         _check(path, number, annotation, images, categories)
-        name_ = categories[_key(annotation["category_id"])]
-        if name_ not in position:
-            raise DataError(
-                f"{path}: category {did_you_mean(name_, classes)} has annotations and is not a class of the model",
-                expected=f"categories out of evaluation.classes ({', '.join(classes[:5])}, …)",
-                do="rename the category, remove its annotations, or fix evaluation.classes",
-            )
+        label = f"{path}: annotation {annotation.get('id', number)}"
+        place = class_position(label, categories[_key(annotation["category_id"])], position)
         x, y, w, h = (float(value) for value in annotation["bbox"])
         image_id = _key(annotation["image_id"])
-        image = images[image_id]
         if w <= 0 or h <= 0:
             left_out["without area"] += 1
-        elif _outside(image, x, y, w, h):
+        elif _outside(images[image_id], x, y, w, h):
             left_out["wholly outside their image"] += 1
         else:
-            area = float(annotation.get("area", w * h))
-            entry = ([x, y, x + w, y + h], position[name_], bool(annotation.get("iscrowd", 0)), area)
-            objects[image_id].append(entry)
-    _check_pixels(path, objects)
+            row = (
+                [x, y, x + w, y + h],
+                place,
+                bool(annotation.get("iscrowd", 0)),
+                float(annotation.get("area", w * h)),
+            )
+            shape = shapes.coco_shape(label, annotation.get("segmentation")) if need == "masks" else None
+            points = shapes.coco_points(label, annotation.get("keypoints")) if need == "keypoints" else None
+            found[image_id].append(_Object(row, shape, points))
+    _check_pixels(path, [item.row[0] for rows in found.values() for item in rows])
     notes = [f"{count} boxes {what} were left out of {path.name}" for what, count in left_out.items() if count]
-    seen = {label for rows in objects.values() for _, label, _, _ in rows}
+    if root is not None:
+        notes.append(f"category {categories[root]!r} of {path.name} is only the root of the others: it is not a class")
+    seen = {item.row[1] for rows in found.values() for item in rows}
     notes += [
         f"category {name!r} of {path.name} has no annotation"
         + ("" if names is not None else f"; it counts as output {place} of the model: evaluation.classes tells")
         for place, name in enumerate(classes)
         if place not in seen and name in categories.values()
     ]
-    ordered = sorted(images.items(), key=lambda item: str(item[1]["file_name"]))
-    found = tuple(
-        CocoImage(
-            str(image["file_name"]),
-            int(image.get("width", 0)),
-            int(image.get("height", 0)),
-            _pack(objects[key]),
-        )
-        for key, image in ordered
-    )
-    return Truth(found, classes, tuple(notes))
+    return Truth("COCO JSON", _labelled(path, images, found, need), classes, tuple(notes))
 
 
-def _check_pixels(path: Path, objects: Mapping[Any, Sequence[tuple[list[float], int, bool, float]]]) -> None:
+@dataclass(frozen=True)
+class _Object:
+    row: tuple[list[float], int, bool, float]
+    shape: Any = None
+    points: Any = None
+
+
+def _labelled(
+    path: Path, images: Mapping[Any, Mapping[str, Any]], found: Mapping[Any, Sequence[_Object]], need: Need
+) -> tuple[LabelledImage, ...]:
+    """The images by name, with their objects."""
+    made = []
+    joints = {item.points.shape for rows in found.values() for item in rows if item.points is not None}
+    if len(joints) > 1:
+        numbers = ", ".join(str(shape[0]) for shape in sorted(joints))
+        raise DataError(f"{path}: objects have {numbers} keypoints", expected="as many for every object")
+    count = next(iter(joints))[0] if joints else 0
+    for key, image in sorted(images.items(), key=lambda item: str(item[1]["file_name"])):
+        name, rows = str(image["file_name"]), found[key]
+        objects = pack([item.row for item in rows])
+        if need == "masks":
+            objects = replace(objects, shapes=tuple(item.shape for item in rows))
+        elif need == "keypoints":
+            points = np.array([item.points for item in rows], dtype=np.float64).reshape(len(rows), count, 3)
+            objects = replace(objects, keypoints=points)
+        size = int(image.get("width", 0)), int(image.get("height", 0))
+        made.append(LabelledImage(name, objects.labels, Fixed(name, *size, objects)))
+    return tuple(made)
+
+
+def _root(content: Mapping[str, Any]) -> int | str | None:
+    """The id of the category that all others name as their supercategory and that has no annotation itself."""
+    rows = content["categories"]
+    parents = {row.get("supercategory") for row in rows}
+    roots = [row for row in rows if row.get("name") in parents and row.get("supercategory") in (None, "", "none")]
+    if len(roots) != 1 or len(rows) < 2:
+        return None
+    key = _key(roots[0].get("id"))
+    others = all(row.get("supercategory") == roots[0]["name"] for row in rows if row is not roots[0])
+    used = any(_key(row.get("category_id")) == key for row in content["annotations"])
+    return key if others and not used else None
+
+
+def _check_pixels(path: Path, boxes: Sequence[list[float]]) -> None:
     """Refuse boxes that are fractions of the image: all of them lie in its first pixel."""
-    boxes = [row[0] for rows in objects.values() for row in rows]
     if boxes and all(0 <= value <= 1 for box in boxes for value in box):
         raise DataError(
             f"{path}: all {len(boxes)} boxes are smaller than one pixel, for instance {boxes[0]}",
@@ -178,12 +163,7 @@ def _images(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[
             )
         if key in found:
             raise DataError(f"{path}: two images have the id {row['id']}")
-        name = Path(str(row["file_name"]))
-        if name.is_absolute() or ".." in name.parts:
-            raise DataError(
-                f"{path}: file_name {str(name)!r} leads out of the image folder",
-                do="write file_name relative to evaluation.images",
-            )
+        relative(path, str(row["file_name"]))
         found[key] = row
     files = Counter(str(row["file_name"]) for row in found.values())
     most, count = files.most_common(1)[0] if files else ("", 0)
@@ -255,55 +235,3 @@ def _order(key: int | str) -> tuple[bool, int, str]:
 def _outside(image: Mapping[str, Any], x: float, y: float, w: float, h: float) -> bool:
     width, height = float(image.get("width") or np.inf), float(image.get("height") or np.inf)
     return x + w <= 0 or y + h <= 0 or x >= width or y >= height
-
-
-def _pack(rows: Sequence[tuple[list[float], int, bool, float]]) -> Boxes:
-    return Boxes(
-        boxes=np.array([row[0] for row in rows], dtype=np.float64).reshape(-1, 4),
-        labels=np.array([row[1] for row in rows], dtype=np.int64),
-        crowd=np.array([row[2] for row in rows], dtype=np.bool_),
-        area=np.array([row[3] for row in rows], dtype=np.float64),
-    )
-
-
-def from_dict(name: str, target: Any, classes: Sequence[str]) -> Boxes:
-    """Boxes given by a ``module:callable``: ``boxes`` xyxy, ``labels`` (names or indices), ``crowd``, ``area``.
-
-    Raises:
-        DataError: Missing keys, other shapes, boxes without area, or unknown classes.
-    """
-    if isinstance(target, Boxes):
-        return target
-    if not isinstance(target, Mapping) or not {"boxes", "labels"} <= set(target):
-        raise DataError(f"the target of {name} is {type(target).__name__}", expected="a dict with boxes and labels")
-    boxes = _corners(name, target["boxes"])
-    position = {label: number for number, label in enumerate(classes)}
-    labels = []
-    for label in target["labels"]:
-        number = position.get(label, -1) if isinstance(label, str) else int(label)
-        if not 0 <= number < len(classes):
-            raise DataError(f"{name}: label {did_you_mean(str(label), classes)} is not a class")
-        labels.append(number)
-    if len(labels) != len(boxes):
-        raise DataError(f"{name} has {len(boxes)} boxes and {len(labels)} labels")
-    crowd = np.asarray(target.get("crowd", np.zeros(len(boxes))), dtype=np.bool_)
-    area = np.asarray(target.get("area", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)), dtype=np.float64)
-    if not len(boxes) == crowd.size == area.size:
-        raise DataError(f"{name} has {len(boxes)} boxes, {crowd.size} crowd flags and {area.size} areas")
-    return Boxes(boxes=boxes, labels=np.array(labels, dtype=np.int64), crowd=crowd, area=area)
-
-
-def _corners(name: str, value: Any) -> Array:
-    boxes = np.asarray(value, dtype=np.float64)
-    if boxes.size == 0:
-        return boxes.reshape(0, 4)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise DataError(f"{name} has boxes of shape {list(boxes.shape)}", expected="[number, 4]: x1, y1, x2, y2")
-    fit = (np.abs(boxes) < LARGEST).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    if not fit.all():
-        raise DataError(
-            f"{name} has the box {boxes[~fit][0].tolist()}",
-            expected="x1, y1, x2, y2 in pixels, with x1 < x2 and y1 < y2",
-            do="convert boxes of (x, y, width, height), and leave out those without area",
-        )
-    return boxes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from edgeship.data.npz import open_npz
 from edgeship.data.preprocess import SUFFIXES, in_dtype, input_size
 from edgeship.data.reference import is_reference
 from edgeship.errors import DataError
-from edgeship.files import sha256_file, sha256_json
+from edgeship.files import sha256_file, sha256_json, walk
 from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
@@ -152,7 +151,8 @@ def spread(total: int, count: int | None, seed: int = 0) -> list[int]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files below ``folder``, sorted by relative path. Hidden files and folders are left out.
+    """The image files below ``folder``, sorted by relative path. Hidden files and folders are left out,
+    links to folders are followed.
 
     Raises:
         DataError: Absent, no folder, unreadable, or without any image.
@@ -160,12 +160,7 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
         raise DataError(f"the image folder {folder} {what}", do="name a folder of images")
-    found = []
-    for place, folders, names in os.walk(folder, onerror=_refuse_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(place, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
-    found.sort()
+    found = sorted(path for path in walk(folder) if path.suffix.lower() in SUFFIXES)
     if not found:
         inside = sorted(path.name for path in folder.iterdir())[:5]
         holds = f"it holds {', '.join(inside)}" if inside else "it is empty"
@@ -175,11 +170,6 @@ def image_files(folder: Path) -> list[Path]:
             do="fix the path, or put images there",
         )
     return found
-
-
-def _refuse_unreadable(error: OSError) -> None:
-    """A folder that cannot be listed must not quietly take its images out of the set."""
-    raise DataError(f"{error.filename} cannot be read", do="change its permissions") from None
 
 
 def _raw_images(stack: Array, inputs: Sequence[TensorInfo]) -> bool:

@@ -12,28 +12,31 @@ from edgeship.data.names import unknown_names
 from edgeship.errors import DataError
 from edgeship.files import read_text
 
-IMAGE_KEYS = ("image", "file", "file_name", "filename", "path", "name")
-LABEL_KEYS = ("label", "class", "class_name", "target", "category")
+IMAGE_KEYS = ("image", "file", "file_name", "filename", "path", "image_path", "image_id", "name")
+LABEL_KEYS = ("label", "class", "class_name", "target", "category", "class_id")
 Label = int | str
 
 
 def read(path: Path, names: Sequence[str] | None = None) -> list[tuple[str, Label]]:
     """Image name and label of each row.
 
-    CSV (separated by commas, semicolons or tabs) has a header with one of :data:`IMAGE_KEYS` and one of
-    :data:`LABEL_KEYS`; digits in it are a number, unless ``names``, the class names, hold them as they stand (``01``).
-    JSON is ``{"a.jpg": "cat"}`` or a list of objects with such keys.
+    A CSV of any delimiter has a header with one of :data:`IMAGE_KEYS` and one of :data:`LABEL_KEYS`; digits in it are
+    a number, unless ``names``, the class names, hold them as they stand (``01``). A ``.txt`` may have lines such as
+    ``a.jpg 65`` without a header. JSON is ``{"a.jpg": "cat"}``, a list of objects with such keys, or one object a line
+    (``.jsonl``). ImageNet's ``LOC_val_solution.csv`` is read too.
 
     Raises:
         DataError: Absent, malformed, without these columns, or an image stands twice.
     """
-    try:
-        text = read_text(path)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file", do="fix evaluation.labels"
-        ) from None
-    rows = _json(path, text) if path.suffix.lower() == ".json" else _csv(path, text, frozenset(names or ()))
+    known, suffix = frozenset(names or ()), path.suffix.lower()
+    if suffix == ".json":
+        rows = _json(path, _text(path))
+    elif suffix == ".jsonl":
+        rows = _jsonl(path)
+    elif suffix == ".txt" and not _has_header(path):
+        rows = _list(path, known)
+    else:
+        rows = _csv(path, known)
     seen: set[str] = set()
     for name, _ in rows:
         if name in seen:
@@ -44,25 +47,98 @@ def read(path: Path, names: Sequence[str] | None = None) -> list[tuple[str, Labe
     return rows
 
 
-def _csv(path: Path, text: str, names: frozenset[str]) -> list[tuple[str, Label]]:
-    lines = text.splitlines()
-    reader = csv.DictReader(lines, delimiter=_delimiter(lines[0] if lines else ""))
-    header = [name.strip().lower() for name in reader.fieldnames or []]
-    reader.fieldnames = header
+def _has_header(path: Path) -> bool:
+    """Whether the first line names columns."""
+    first = next(iter(_text(path).splitlines()), "").lower()
+    words = [word.strip() for word in first.split(_delimiter(first))]
+    return bool(set(words) & set(IMAGE_KEYS)) and bool(set(words) & set(LABEL_KEYS))
+
+
+def _csv(path: Path, names: frozenset[str]) -> list[tuple[str, Label]]:
+    header, found = table_rows(path)
+    if header[:2] == ["imageid", "predictionstring"]:  # ImageNet's LOC_val_solution.csv
+        return [(row["imageid"], row["predictionstring"].split()[0]) for _, row in found if row["predictionstring"]]
     image, label = _keys(path, header)
     rows = []
-    for number, row in enumerate(reader, start=2):
+    for where, row in found:
         name, value = row.get(image), row.get(label)
-        if not name or value is None or value.strip() == "":
-            raise DataError(f"{path}, line {number}: no {image if not name else label}", expected=f"{image},{label}")
-        value = value.strip()
-        rows.append((name.strip(), int(value) if value.isdecimal() and value not in names else value))
+        if not name or not value:
+            raise DataError(f"{where}: no {image if not name else label}", expected=f"{image},{label}")
+        rows.append((name, _number(value, names)))
     return rows
 
 
+def _number(value: str, names: frozenset[str]) -> Label:
+    return int(value) if value.isdecimal() and value not in names else value
+
+
+def table_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The columns of a table in lower case, and where each row stands with its values by column.
+
+    Columns are separated by commas, semicolons, tabs, vertical bars or, where the header has none of them, spaces.
+
+    Raises:
+        DataError: It cannot be read, or a row has more values than there are columns.
+    """
+    lines = _text(path).splitlines()
+    sign = _delimiter(lines[0] if lines else "")
+    reader = csv.reader(lines, delimiter=sign, skipinitialspace=True)
+    header = [name.strip().lower() for name in next(reader, [])]
+    rows = []
+    for values in reader:
+        where = f"{path}, line {reader.line_num}"
+        if not any(value.strip() for value in values):
+            continue
+        if len(values) > len(header) and any(value.strip() for value in values[len(header) :]):
+            raise DataError(
+                f"{where}: {len(values)} values, the first row names {len(header)} columns",
+                do="quote values that hold the sign between columns",
+            )
+        rows.append((where, {name: value.strip() for name, value in zip(header, values, strict=False)}))
+    return header, rows
+
+
+def _text(path: Path) -> str:
+    """Text without byte order marks, wherever they stand."""
+    try:
+        return read_text(path).replace("\ufeff", "")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file", do="fix evaluation.labels"
+        ) from None
+
+
 def _delimiter(header: str) -> str:
-    """What separates the columns: the sign out of comma, semicolon and tab that stands most often in the header."""
-    return max(",;\t", key=header.count)
+    """What separates the columns: the sign that stands most often in the header; a space where none does."""
+    best = max(",;\t|", key=header.count)
+    return best if best in header else " "
+
+
+def _list(path: Path, names: frozenset[str]) -> list[tuple[str, Label]]:
+    """Lines ``a.jpg 65`` or ``a.jpg cat`` without a header, as ImageNet's ``val.txt``."""
+    rows = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        name, _, value = line.strip().partition(" ")
+        if not name:
+            continue
+        if not value.strip():
+            raise DataError(f"{path}, line {number}: no label", expected="an image and its label, such as a.jpg 65")
+        rows.append((name, _number(value.strip(), names)))
+    return rows
+
+
+def _jsonl(path: Path) -> list[tuple[str, Label]]:
+    """JSON lines, as Hugging Face's ``metadata.jsonl``."""
+    rows = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number} is not valid JSON: {error}", do="correct the line") from None
+            image, label = _keys(path, list(row) if isinstance(row, dict) else [])
+            rows.append((str(row[image]), _label(path, row[image], row[label])))
+    return rows
 
 
 def _json(path: Path, text: str) -> list[tuple[str, Label]]:
@@ -99,28 +175,6 @@ def _keys(path: Path, header: Sequence[str]) -> tuple[str, str]:
             do="name the columns in the first row, for instance image,label",
         )
     return image, label
-
-
-def find_images(folder: Path, listing: Sequence[tuple[str, Label]], where: Path) -> list[tuple[Path, Label]]:
-    """The files that a listing names, below ``folder``.
-
-    Raises:
-        DataError: The folder or some of the files are absent, or a name leads out of the folder.
-    """
-    if not folder.is_dir():
-        raise DataError(f"the image folder {folder} does not exist", do="name the folder in evaluation.images")
-    missing = [name for name, _ in listing if not (folder / name).is_file()]
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise DataError(
-            f"{where} labels images that are not in {folder}: {', '.join(missing[:5])}{more}",
-            do="fix evaluation.images, or drop these rows",
-        )
-    root = folder.resolve()
-    outside = [name for name, _ in listing if ".." in Path(name).parts or Path(name).is_absolute()]
-    if outside:
-        raise DataError(f"{where} names {outside[0]}, which is not below {root}", expected="paths below the folder")
-    return [(folder / name, label) for name, label in listing]
 
 
 def class_names(values: Sequence[Label], given: tuple[str, ...] | None) -> tuple[tuple[str, ...], bool]:

@@ -24,6 +24,17 @@ FORMATS = ("PNG", "TIFF", "BMP")
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
 
 
+CITYSCAPES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+"""The 19 classes that Cityscapes evaluates, in the order of their train ids."""
+IGNORED = 255
+_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""The label id of each of them; every other id is ignored."""
+IMAGE_END, MASK_ENDS = "_leftImg8bit", ("_gtFine_labelTrainIds", "_gtFine_labelIds")
+
+
 @dataclass(frozen=True)
 class Reader:
     """Reads one mask when its image is loaded."""
@@ -31,7 +42,16 @@ class Reader:
     path: Path
 
     def __call__(self, geometry: Geometry) -> Array:
-        return _checked(read(self.path), str(self.path), geometry)
+        mask = _checked(read(self.path), str(self.path), geometry)
+        return _train_ids(mask) if self.path.stem.endswith(MASK_ENDS[1]) else mask
+
+
+def _train_ids(mask: Array) -> Array:
+    """Cityscapes' label ids → train ids 0 to 18, 255 where none is evaluated."""
+    table = np.full(256, IGNORED, dtype=np.uint8)
+    table[list(_IDS)] = np.arange(len(_IDS))
+    found: Array = table[mask.astype(np.uint8)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,7 @@ def pair(images: Sequence[Path], root: Path, folder: Path) -> list[tuple[str, Pa
         place = folder / name.parent
         if place not in listed:
             listed[place] = _by_stem(place)
-        mask = listed[place].get(name.stem)
+        mask = _mask_of(listed[place], name.stem)
         if mask is None:
             missing.append(name.as_posix())
         else:
@@ -124,6 +144,19 @@ def pair(images: Sequence[Path], root: Path, folder: Path) -> list[tuple[str, Pa
             do="fix evaluation.labels, or add the masks",
         )
     return found
+
+
+def _mask_of(masks: dict[str, Path], stem: str) -> Path | None:
+    """The mask with an image's name; of Cityscapes, the one for its frame."""
+    if stem in masks or not stem.endswith(IMAGE_END):
+        return masks.get(stem)
+    frame = stem.removesuffix(IMAGE_END)
+    return next((masks[frame + end] for end in MASK_ENDS if frame + end in masks), None)
+
+
+def is_cityscapes(found: Sequence[tuple[str, Path, Path]]) -> bool:
+    """Whether the masks are those of Cityscapes."""
+    return bool(found) and all(mask.stem.endswith(MASK_ENDS) for _, _, mask in found)
 
 
 def _by_stem(place: Path) -> dict[str, Path]:

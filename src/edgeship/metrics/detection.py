@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.config import Evaluation
-from edgeship.data.coco import Boxes
+from edgeship.data.objects import Boxes
 from edgeship.decode.predictions import Detection, Prediction
 from edgeship.metrics import Summary, average_precision
 from edgeship.metrics.average_precision import CLASS_METRICS, METRICS, SIZES
@@ -47,7 +47,7 @@ class DetectionCollector:
         self._objects: list[dict[str, Array]] = []
 
     def add(self, prediction: Prediction, target: Any) -> None:
-        """Record one image; ``target`` is its :class:`edgeship.data.coco.Boxes`."""
+        """Record one image; ``target`` is its :class:`edgeship.data.objects.Boxes`."""
         assert isinstance(prediction, Detection)
         assert isinstance(target, Boxes)
         detections, objects = _match_image(prediction, target)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeship.config import Config
+from edgeship.data.locate import located
 from edgeship.data.reference import importable
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.remarks import remarks
@@ -132,6 +133,7 @@ def _opened(
     config: Config, folder: Path, progress: Progress, on_stage: Callable[[str, StageRun | None], None]
 ) -> Iterator[Run]:
     """A run in a work folder that is this process's own while the block lasts."""
+    config = _located(config)
     require_apart(folder, config)
     require_own(folder)
     with lock(folder), importable(config.root):
@@ -144,6 +146,11 @@ def _opened(
             remember_times(run)
 
 
+def _located(config: Config) -> Config:
+    """The config with the places of labels that it leaves to be found: stages are bound to what lies there."""
+    return config.model_copy(update={"evaluation": located(config.evaluation)})
+
+
 def plan(config: Config, folder: Path) -> tuple[Planned, ...]:
     """What :func:`ship` would do: the stages in their order, whether each is reused, and how long it took before.
 
@@ -152,6 +159,7 @@ def plan(config: Config, folder: Path) -> tuple[Planned, ...]:
     Raises:
         EdgeshipError: What the check found.
     """
+    config = _located(config)
     require_apart(folder, config)
     require_own(folder)
     CHECK.work(Run(config, folder))

@@ -11,7 +11,7 @@ from edgeship import engines, metrics
 from edgeship.config import Config, Preprocess, Target
 from edgeship.data import datasets
 from edgeship.data.beside import Which, beside, check_cameras, require_declared, single
-from edgeship.data.datasets import Dataset
+from edgeship.data.dataset import Dataset
 from edgeship.data.frames import image_files, spread
 from edgeship.data.preprocess import input_size
 from edgeship.data.reference import is_reference

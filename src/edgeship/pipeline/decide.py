@@ -124,6 +124,7 @@ def write_result(run: Run) -> RunResult:
         search={target.name: target.search for target in run.targets if target.search is not None},
         environment=environment(),
         config=_below(run.config.model_dump(mode="json"), f"{run.config.root}/"),
+        labels=run.result(LOOK).labels,
         warnings=run.result(LOOK).warnings,
         config_file=run.config.file.name,
         config_text=_config_text(run.config.file),

@@ -15,11 +15,12 @@ from PIL import Image, ImageDraw
 from edgeship import engines
 from edgeship.config import Config, Preprocess
 from edgeship.data.beside import beside, single
-from edgeship.data.coco import Boxes
-from edgeship.data.datasets import Dataset, open_dataset
+from edgeship.data.dataset import Dataset
+from edgeship.data.datasets import open_dataset
 from edgeship.data.feeds import batch_of
 from edgeship.data.frames import image_files
 from edgeship.data.loader import Loaded, feeds_of, load
+from edgeship.data.objects import Boxes
 from edgeship.data.preprocess import image_input, in_dtype, input_size
 from edgeship.data.reference import is_reference
 from edgeship.data.rows import take
@@ -92,6 +93,7 @@ def look_work(run: Run, folder: Path) -> Looked:
     examples = dict(zip(dataset.classes, dataset.labelled, strict=False))
     return Looked(
         images=len(dataset.items),
+        labels=dataset.said,
         frames=min(len(frames), config.calibration.count) if frames else 0,
         examples=examples,
         judged=judged.images,

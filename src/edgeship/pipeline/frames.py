@@ -53,7 +53,8 @@ def data_hash(run: Run, source: Path) -> Any:
 def evaluation_hash(run: Run) -> Any:
     """The evaluation images and what lies beside them: labels, class names, values of other inputs."""
     settings = run.config.evaluation
-    parts = [settings.images, settings.labels, settings.classes if isinstance(settings.classes, Path) else None]
+    names = [value for value in (settings.classes, settings.label_classes) if isinstance(value, Path)]
+    parts = [settings.images, settings.labels, *names]
     return [*(data_hash(run, part) for part in parts if part is not None), beside_hash(run, "evaluation")]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeship.config import Config
-from edgeship.data.datasets import Dataset, open_dataset
+from edgeship.data.dataset import Dataset
+from edgeship.data.datasets import open_dataset
 from edgeship.data.loader import digest_of
 from edgeship.decide.released import SHIP_IT_AGAIN, Release, read_release, require_there
 from edgeship.errors import BundleError, DataError

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from edgeship.config import Evaluation, InputSpec, Model, Preprocess
-from edgeship.data import coco
 from edgeship.data.datasets import open_dataset
 from edgeship.data.frames import image_files, spread
+from edgeship.data.locate import located
 from edgeship.data.preprocess import SUFFIXES, open_image
 from edgeship.data.reference import importable
 from edgeship.engines import ENGINES, Runner
@@ -152,7 +152,7 @@ def _evaluation(asked: Asked, task: str, guess: Guess) -> Evaluation:
         if guess.classes == len(folders):
             settings["classes"] = tuple(folders)
     if task == "detection" and settings["labels"] is not None:
-        names = coco.read(settings["labels"], None).classes
+        names = open_dataset(Evaluation.model_validate(settings | {"decoder": None})).classes
         if guess.classes in (None, len(names)):
             settings["classes"] = names
     return Evaluation.model_validate(settings)
@@ -160,6 +160,9 @@ def _evaluation(asked: Asked, task: str, guess: Guess) -> Evaluation:
 
 def _beside(images: Path, task: str) -> Path | None:
     """The labels that lie in the folder of images or beside it, where there is one candidate."""
+    known = located(Evaluation(task=task, images=images)).labels
+    if known is not None:
+        return known
     if task == "segmentation":
         found = [images.parent / name for name in ("masks", "labels", "annotations") if (images.parent / name).is_dir()]
     else:

@@ -292,6 +292,8 @@ class RunResult(Result):
     lineage: Lineage
     finished: str
     """When the verdict was reached: ISO 8601, UTC."""
+    labels: str = ""
+    """What the labels are, how many images have them and which do not; classes without an example."""
     warnings: tuple[str, ...] = ()
     """What looked wrong on a few labelled images, before anything long began."""
     search: dict[str, Searched] = {}

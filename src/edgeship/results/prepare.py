@@ -43,6 +43,8 @@ class Looked(Result):
 
     images: int = 0
     """Labelled images of the evaluation."""
+    labels: str = ""
+    """What the labels are, how many images have them and which do not; classes without an example."""
     frames: int = 0
     """Calibration frames that the config asks for and finds."""
     examples: dict[str, int] = {}

@@ -333,6 +333,8 @@ class Evaluated(Result):
     images_per_s: float
     skipped: tuple[str, ...] = ()
     """Corrupt images that the config allowed."""
+    labels: str = ""
+    """What the labels are, how many images have them and which do not; classes without an example."""
     notes: tuple[str, ...] = ()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from edgeship.data.beside import files_of
 from edgeship.data.reference import is_reference
 from edgeship.errors import DataError, StorageError, TargetError
-from edgeship.files import read_text, sha256_bytes, sha256_file, sha256_json, write_bytes, write_text
+from edgeship.files import read_text, sha256_bytes, sha256_file, sha256_json, walk, write_bytes, write_text
 from edgeship.progress import Progress, silent
 from edgeship.results import TrialSpec, trial_folder
 from edgeship.targets import wire
@@ -25,6 +25,8 @@ PLACE = "remote.json"
 """In the trial's folder here: its name on the device."""
 HASH_BYTES = 72
 """Of a sha256 in a list of JSON."""
+PLACES = ("images", "labels", "classes", "label_classes")
+"""Settings of the evaluation that may name files here."""
 SLOWEST_DISK_BYTES_S = 5 << 20
 
 
@@ -119,7 +121,7 @@ def _remote_spec(link: Link, plan: Plan, paths: dict[str, Path]) -> TrialSpec:
     there = target.model_copy(update={"host": None, "plugins": plugins, "timing_cache": timing})
     evaluation = plan.spec.evaluation
     if evaluation is not None:
-        changed: dict[str, Any] = {name: paths[name] for name in ("images", "labels", "classes") if name in paths}
+        changed: dict[str, Any] = {name: paths[name] for name in PLACES if name in paths}
         evaluation = evaluation.model_copy(update=changed)
     preprocess = plan.spec.preprocess
     if preprocess is not None:
@@ -182,7 +184,7 @@ def _data(spec: TrialSpec) -> dict[str, Path]:
     """The files and folders of the spec that lie here, by the field that names them."""
     found: dict[str, Path] = {}
     if spec.evaluation is not None:
-        for name in ("images", "labels", "classes"):
+        for name in PLACES:
             value = getattr(spec.evaluation, name)
             if isinstance(value, Path) and not is_reference(value):
                 found[name] = value
@@ -215,10 +217,8 @@ def _tree(path: Path, blobs: dict[str, Path]) -> dict[str, str]:
     if not path.is_dir():
         raise DataError(f"{path} does not exist", do="correct the path in the config")
     tree: dict[str, str] = {}
-    for item in sorted(path.rglob("*")):
-        relative = item.relative_to(path)
-        if item.is_file() and not any(part.startswith(".") for part in relative.parts):
-            digest = _digest(item)
-            blobs[digest] = item
-            tree[f"{path.name}/{relative.as_posix()}"] = digest
+    for item in walk(path):
+        digest = _digest(item)
+        blobs[digest] = item
+        tree[f"{path.name}/{item.relative_to(path).as_posix()}"] = digest
     return tree

@@ -22,7 +22,8 @@ from edgeship.config import Batch as BatchRange
 from edgeship.config import Evaluation, Preprocess
 from edgeship.data.beside import beside, require_declared, single
 from edgeship.data.copies import first_of, thumbnail
-from edgeship.data.datasets import Dataset, open_dataset
+from edgeship.data.dataset import Dataset
+from edgeship.data.datasets import open_dataset
 from edgeship.data.feeds import batch_of
 from edgeship.data.groups import group_names
 from edgeship.data.loader import Batch, Loader, LoadOptions
@@ -102,6 +103,7 @@ def evaluate(
         seconds=seconds,
         images_per_s=recorder.images / seconds,
         skipped=tuple(f"{error.name}: {error.reason}" for error in loader.skipped),
+        labels=dataset.said,
         notes=dataset.notes,
     )
 

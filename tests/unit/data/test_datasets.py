@@ -10,9 +10,9 @@ from PIL import Image
 
 from edgeship.config import Evaluation
 from edgeship.data import labels
-from edgeship.data.coco import from_dict
 from edgeship.data.datasets import open_dataset
 from edgeship.data.names import read_classes
+from edgeship.data.objects import from_dict
 from edgeship.data.preprocess import Geometry
 from edgeship.errors import DataError
 
@@ -121,7 +121,7 @@ def test_lists_of_labels(tmp_path, name, text):
         ("l.csv", "image,label\nz.png,cat\n", "not in .*: z.png"),
         ("l.csv", "image,label\na.png,cta\n", r"'cta' \(did you mean 'cat'\?\)"),
         ("l.csv", "image,label\na.png,7\n", "a.png has label 7"),
-        ("l.csv", "image,label\n../images/a.png,cat\n", "which is not below"),
+        ("l.csv", "image,label\n../images/a.png,cat\n", "leads out of the image folder"),
         ("l.json", "{", "not valid JSON"),
         ("l.json", "[1]", "JSON of another shape"),
         ("l.json", '{"a.png": [1]}', r"label of a.png is \[1\]"),
@@ -278,7 +278,7 @@ def test_names_that_only_begin_with_numbers_stay(tmp_path):
     ("changes", "message"),
     [
         ({"images": 3}, "is no COCO JSON"),
-        ({"images": [{"id": 7, "file_name": "b.png"}]}, "names 1 images that are not in .*: b.png"),
+        ({"images": [{"id": 7, "file_name": "b.png"}]}, "labels 1 images that are not in .*: b.png"),
         ({"images": [{"id": 7, "file_name": "../a.png"}]}, "leads out of the image folder"),
         ({"images": [{"id": 7, "file_name": "a.png", "width": "wide"}]}, "another size than whole pixels"),
         ({"images": [{"file_name": "a.png"}]}, "without id or file_name"),
@@ -298,7 +298,7 @@ def test_wrong_coco_json(tmp_path, changes, message):
 
 
 def test_a_category_that_is_no_class_of_the_model(tmp_path):
-    with pytest.raises(DataError, match=r"'person' \(did you mean 'persons'\?\) has annotations"):
+    with pytest.raises(DataError, match=r"'person' \(did you mean 'persons'\?\) is labelled and is not"):
         opened("detection", **coco(tmp_path), classes=("persons", "car"))
 
 
@@ -418,3 +418,58 @@ def test_module_callable(tmp_path, monkeypatch):
         opened(images="own_data:absent")
     with pytest.raises(DataError, match="cannot be imported"):
         opened(images="no_such_module_here:thing")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.csv", "image|label\na.png|dog\nb.png|cat\n"),
+        ("l.tsv", "\ufeffimage\tlabel\na.png\tdog\nb.png\tcat\n"),
+        ("l.csv", "image label\na.png dog\nb.png cat\n"),
+        ("l.txt", "a.png dog\nb.png cat\n"),
+        ("l.jsonl", '{"file_name": "a.png", "label": "dog"}\n{"file_name": "b.png", "label": "cat"}\n'),
+        ("l.csv", "ImageId,PredictionString\na,dog 1 2 3 4 dog 1 2 3 4\nb,cat 1 2 3 4\n"),
+        ("utf16.csv", "image;label\na.png;dog\nb.png;cat\n"),
+    ],
+)
+def test_lists_of_any_delimiter(tmp_path, name, text):
+    for image in ("a.png", "b.png", "c.png"):
+        save(tmp_path / "images" / image)
+    (tmp_path / name).write_text(text, encoding="utf-16" if name == "utf16.csv" else "utf-8")
+    found = opened(images=tmp_path / "images", labels=tmp_path / name, classes=("cat", "dog"))
+    assert [(item.id, item.target) for item in found.items] == [("a.png", 1), ("b.png", 0)]
+    assert found.said == f"a list of labels, {name}: 2 labelled images; 1 unlabelled images are left out"
+
+
+def test_absent_images_of_a_list_stop_it_beyond_allow_missing(pets):
+    (pets / "l.csv").write_text("image,label\ncat/a.png,cat\nnone.png,dog\n")
+    with pytest.raises(DataError, match=r"labels 1 images that are not in .*: none\.png\nexpected: at most 0"):
+        opened(images=pets, labels=pets / "l.csv")
+    found = opened(images=pets, labels=pets / "l.csv", allow_missing=1)
+    assert "1 labelled images are not there" in found.said
+    assert found.said.endswith("classes without an example: dog")
+
+
+@pytest.mark.parametrize("classes", [("tench", "goldfish"), ("n01440764 tench", "n01443537 goldfish")])
+def test_imagenets_folders_stand_for_the_class_names(tmp_path, classes):
+    save(tmp_path / "n01443537" / "b.JPEG")
+    save(tmp_path / "n01440764" / "a.JPEG")
+    found = opened(images=tmp_path, classes=classes)
+    assert [(item.id[-6:], item.target) for item in found.items] == [("a.JPEG", 0), ("b.JPEG", 1)]
+    assert "n01440764 is" in found.notes[0]
+    with pytest.raises(DataError, match="class folders that are not classes: 'n01440764'"):
+        opened(images=tmp_path, classes=("tench", "goldfish", "shark"))
+
+
+@pytest.mark.parametrize(("end", "value", "expected"), [("labelIds", 26, 13), ("labelTrainIds", 13, 13)])
+def test_cityscapes_ids(tmp_path, end, value, expected):
+    save(tmp_path / "images" / "ulm" / "ulm_000_leftImg8bit.png")
+    mask = np.full((8, 12), value, np.uint8)
+    mask[0] = 255 if end == "labelTrainIds" else 4
+    (tmp_path / "gt" / "ulm").mkdir(parents=True)
+    Image.fromarray(mask).save(tmp_path / "gt" / "ulm" / f"ulm_000_gtFine_{end}.png")
+    found = opened("segmentation", images=tmp_path / "images", labels=tmp_path / "gt")
+    read = found.items[0].target(Geometry(8, 12, 8, 12))
+    assert (found.classes[expected], len(found.classes)) == ("car", 19)
+    assert sorted(np.unique(read).tolist()) == [expected, 255]
+    assert found.said == "Cityscapes ids: 1 labelled images"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edgeship.config import Evaluation, Preprocess
-from edgeship.data.datasets import Dataset, open_dataset
+from edgeship.data.dataset import Dataset
+from edgeship.data.datasets import open_dataset
 from edgeship.data.frames import FrameChoice, frames
 from edgeship.data.loader import Loader, LoadOptions
 from edgeship.data.preprocess import Geometry

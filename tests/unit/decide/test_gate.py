@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeship.config import Evaluation, Gate
-from edgeship.data.coco import Boxes
+from edgeship.data.objects import Boxes
 from edgeship.decide.drops import Reference
 from edgeship.decide.gate import Beside, judge
 from edgeship.decode.predictions import Detection

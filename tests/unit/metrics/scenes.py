@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from edgeship.config import Evaluation
-from edgeship.data.coco import Boxes
+from edgeship.data.objects import Boxes
 from edgeship.decode.predictions import Detection
 from edgeship.metrics import detection
 

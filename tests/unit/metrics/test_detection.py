@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeship.data.coco import Boxes
+from edgeship.data.objects import Boxes
 from edgeship.decode.predictions import Detection
 from edgeship.metrics import detection
 from unit.metrics.scenes import pycocotools_stats, records_of, scene

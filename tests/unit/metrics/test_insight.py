@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeship.config import Evaluation
-from edgeship.data.coco import Boxes
+from edgeship.data.objects import Boxes
 from edgeship.decode.predictions import Detection
 from edgeship.metrics import detection
 from edgeship.metrics.average_precision import RECALL_LEVELS, precision_recall

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeship.config import Evaluation
-from edgeship.data.coco import Boxes
+from edgeship.data.objects import Boxes
 from edgeship.decode.predictions import Classification, Detection, Segmentation
 from edgeship.errors import DataError
 from edgeship.metrics import classification, detection, paired, segmentation

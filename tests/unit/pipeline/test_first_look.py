@@ -12,9 +12,9 @@ from PIL import Image
 from edgeship import pipeline
 from edgeship.config import Preprocess
 from edgeship.config_file import load
-from edgeship.data.coco import Boxes
 from edgeship.data.loader import Item
 from edgeship.data.loader import load as load_image
+from edgeship.data.objects import Boxes
 from edgeship.pipeline.first_look import draw
 from tiny_project import NAMES, picture, project
 

@@ -59,6 +59,8 @@ def accuracy_section(view: TargetView, prefix: str) -> Section | None:
 def _lead(focus: CandidateView) -> str:
     evaluation = focus.trial.evaluation if focus.trial is not None else None
     words = [f"Paired with the reference on the same {evaluation.images:,} images."] if evaluation is not None else []
+    if evaluation is not None and evaluation.labels:
+        words.append(f"Labels: {evaluation.labels}.")
     words.append("A drop is the reference's value minus the candidate's: positive is worse.")
     judged = focus.judged
     if judged is not None and judged.agreement is not None:

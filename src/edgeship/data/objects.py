@@ -1,0 +1,184 @@
+"""Labelled objects of an image, and a whole set of labelled images, whatever format they were written in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeship.data.preprocess import Geometry
+from edgeship.errors import DataError
+from edgeship.text import did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+LARGEST = 1e9
+"""Coordinates and areas beyond this (and NaN) are not pixels."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The objects of one image.
+
+    ``boxes`` float64 [N, 4] (x1, y1, x2, y2) in image pixels; ``labels`` int64 [N], positions in the class names;
+    ``crowd`` bool [N]; ``area`` float64 [N]: the annotation's own area (of its mask, where it has one), by which the
+    COCO protocol tells small from large.
+
+    Where the labels have them: ``shapes``, for each object its polygons (a list of float64 [points, 2]), its COCO
+    run-length encoding (a dict of ``size`` and ``counts``) or None; ``keypoints`` float64 [N, K, 3] (x, y, visibility
+    0, 1 or 2); ``corners`` float64 [N, 4, 2] of rotated boxes.
+    """
+
+    boxes: Array
+    labels: Array
+    crowd: Array
+    area: Array
+    shapes: tuple[Any, ...] | None = None
+    keypoints: Array | None = None
+    corners: Array | None = None
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image that labels name: ``name`` relative to the folder of images, ``labels`` int64, one class an object.
+
+    ``read`` gives the objects in pixels, once the image's own size is known.
+    """
+
+    name: str
+    labels: Array
+    read: Callable[[Geometry], Boxes]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Labels of a whole set, checked.
+
+    Args:
+        kind: The format, as it is said.
+        images: Every image that the labels name.
+        classes: Class names in the order of the labels' positions.
+        notes: What was left out, and what is unusual.
+        numbered: The class names are only numbers.
+        background: Images without a label of their own that show no object, as the format has it.
+    """
+
+    kind: str
+    images: tuple[LabelledImage, ...]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    numbered: bool = False
+    background: int = 0
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Objects in pixels of an image of a known size. ``width`` 0: the labels do not tell it."""
+
+    name: str
+    width: int
+    height: int
+    objects: Boxes
+
+    def __call__(self, geometry: Geometry) -> Boxes:
+        """The objects, checked against the decoded image.
+
+        Raises:
+            DataError: The image has another size than its labels say, so its objects would lie elsewhere.
+        """
+        if self.width and (geometry.width, geometry.height) != (self.width, self.height):
+            raise DataError(
+                f"{self.name} is {geometry.width}×{geometry.height}, its annotations are for "
+                f"{self.width}×{self.height}",
+                expected="the image that was annotated, upright by its EXIF orientation",
+            )
+        return self.objects
+
+
+def pack(rows: Sequence[tuple[Sequence[float], int, bool, float]]) -> Boxes:
+    """Objects from rows of (x1, y1, x2, y2), class, crowd, area."""
+    return Boxes(
+        boxes=np.array([row[0] for row in rows], dtype=np.float64).reshape(-1, 4),
+        labels=np.array([row[1] for row in rows], dtype=np.int64),
+        crowd=np.array([row[2] for row in rows], dtype=np.bool_),
+        area=np.array([row[3] for row in rows], dtype=np.float64),
+    )
+
+
+def class_position(where: str, name: str, classes: Mapping[str, int]) -> int:
+    """The position of a labelled class among the model's.
+
+    Raises:
+        DataError: It is not one of them; the message names the nearest.
+    """
+    if name not in classes:
+        raise DataError(
+            f"{where}: {did_you_mean(name, classes)} is labelled and is not a class of the model",
+            expected=f"classes out of evaluation.classes ({', '.join(list(classes)[:5])}, …)",
+            do="rename the class in the labels, remove its objects, or fix evaluation.classes",
+        )
+    return classes[name]
+
+
+def from_dict(name: str, target: Any, classes: Sequence[str]) -> Boxes:
+    """Boxes given by a ``module:callable``: ``boxes`` xyxy, ``labels`` (names or indices), ``crowd``, ``area``.
+
+    Raises:
+        DataError: Missing keys, other shapes, boxes without area, or unknown classes.
+    """
+    if isinstance(target, Boxes):
+        return target
+    if not isinstance(target, Mapping) or not {"boxes", "labels"} <= set(target):
+        raise DataError(f"the target of {name} is {type(target).__name__}", expected="a dict with boxes and labels")
+    boxes = _corners(name, target["boxes"])
+    position = {label: number for number, label in enumerate(classes)}
+    labels = []
+    for label in target["labels"]:
+        number = position.get(label, -1) if isinstance(label, str) else int(label)
+        if not 0 <= number < len(classes):
+            raise DataError(f"{name}: label {did_you_mean(str(label), classes)} is not a class")
+        labels.append(number)
+    if len(labels) != len(boxes):
+        raise DataError(f"{name} has {len(boxes)} boxes and {len(labels)} labels")
+    crowd = np.asarray(target.get("crowd", np.zeros(len(boxes))), dtype=np.bool_)
+    area = np.asarray(target.get("area", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)), dtype=np.float64)
+    if not len(boxes) == crowd.size == area.size:
+        raise DataError(f"{name} has {len(boxes)} boxes, {crowd.size} crowd flags and {area.size} areas")
+    return Boxes(boxes=boxes, labels=np.array(labels, dtype=np.int64), crowd=crowd, area=area)
+
+
+def _corners(name: str, value: Any) -> Array:
+    boxes = np.asarray(value, dtype=np.float64)
+    if boxes.size == 0:
+        return boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise DataError(f"{name} has boxes of shape {list(boxes.shape)}", expected="[number, 4]: x1, y1, x2, y2")
+    fit = (np.abs(boxes) < LARGEST).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    if not fit.all():
+        raise DataError(
+            f"{name} has the box {boxes[~fit][0].tolist()}",
+            expected="x1, y1, x2, y2 in pixels, with x1 < x2 and y1 < y2",
+            do="convert boxes of (x, y, width, height), and leave out those without area",
+        )
+    return boxes
+
+
+def relative(where: object, name: str) -> str:
+    """An image's name below the folder of images.
+
+    Raises:
+        DataError: It leads out of that folder.
+    """
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise DataError(
+            f"{where}: the image name {name!r} leads out of the image folder",
+            do="write it relative to evaluation.images",
+        )
+    return path.as_posix()
