@@ -164,6 +164,22 @@ class Input(Section):
         return self
 
 
+class Memory(Section):
+    """``[state]``: ``NAME = { in = "mem_in", out = "mem_out", init = 0 }``, an output that is the next step's input.
+
+    ``evaluation.group`` says which frames are one sequence; within it they are in the order of their names.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    origin: str = Field(alias="in")
+    """The input."""
+    result: str = Field(alias="out")
+    """The output, of the same shape and type."""
+    init: float = 0.0
+    """What the memory holds before the first frame, everywhere."""
+
+
 class Preprocess(Section):
     """From a decoded image to the model's input; the same for calibration, evaluation and the vehicle.
 
@@ -188,6 +204,12 @@ class Preprocess(Section):
     """Which input takes the image, when the model has several."""
     inputs: dict[str, Input] = Field(default_factory=dict)
     """The model's other inputs, written as ``[inputs.NAME]``."""
+    state: dict[str, Memory] = Field(default_factory=dict)
+    """The model's memory, written as ``[state]``."""
+
+    def fed(self) -> frozenset[str]:
+        """The inputs that do not take the image."""
+        return frozenset([*self.inputs, *(item.origin for item in self.state.values())])
 
     @model_validator(mode="after")
     def _channels(self) -> Preprocess:

@@ -1,7 +1,7 @@
 """Tables that stand apart in edgeship.toml and belong together in :class:`edgeship.config.Config`.
 
-``[inputs.NAME]`` is ``preprocess.inputs.NAME``, and ``[preprocess.NAME]`` holds the steps of one camera: those of
-``[preprocess]`` with its own in their place.
+``[inputs.NAME]`` is ``preprocess.inputs.NAME``, ``[state]`` is ``preprocess.state``, and ``[preprocess.NAME]`` holds
+the steps of one camera: those of ``[preprocess]`` with its own in their place.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeship.config import Preprocess
 
-PARTS = ("inputs",)
+PARTS = ("inputs", "state")
 """Tables at the top of the file that are fields of ``[preprocess]``."""
 
 

@@ -86,14 +86,15 @@ def require_declared(inputs: Sequence[TensorInfo], preprocess: Preprocess) -> Te
         DataError: An input is fed by nothing, or what is declared is not an input.
     """
     names = [info.name for info in inputs]
-    for name in preprocess.inputs:
+    for name in preprocess.fed():
         if name not in names:
+            table = f"inputs.{name}" if name in preprocess.inputs else "state"
             raise DataError(
-                f"inputs.{name}: the model has no input {did_you_mean(name, names)}",
+                f"{table}: the model has no input {did_you_mean(name, names)}",
                 expected=f"one of {', '.join(names)}",
             )
     image = image_input(inputs, preprocess)
-    loose = [name for name in names if name != image.name and name not in preprocess.inputs]
+    loose = [name for name in names if name != image.name and name not in preprocess.fed()]
     if loose:
         raise DataError(
             f"images feed {image.name!r} alone, and the model also needs {', '.join(map(repr, loose))}",
@@ -153,12 +154,17 @@ def _is_picture(path: Path) -> bool:
 
 
 def single(inputs: Sequence[TensorInfo], preprocess: Preprocess) -> str:
-    """The input that lets only one image through at a time: its value differs by image, and it has no batch axis."""
-    if not preprocess.inputs:
+    """The input that lets only one image through at a time; empty: none.
+
+    Its value differs by image and it has no batch axis, or it is memory.
+    """
+    if not preprocess.fed():
         return ""
     image = image_input(inputs, preprocess)
     if not image.shape or isinstance(image.shape[0], int):
         return ""
+    for memory in preprocess.state.values():
+        return memory.origin
     for info in inputs:
         declared = preprocess.inputs.get(info.name)
         same = declared is None or declared.origin in ("constant", "input_size")

@@ -44,7 +44,7 @@ def known_shapes(
     """
     known: Shapes = {}
     if preprocess is not None:
-        loose = [info for info in inputs if len(info.shape) == 4 and info.name not in preprocess.inputs]
+        loose = [info for info in inputs if len(info.shape) == 4 and info.name not in preprocess.fed()]
         images = [info for info in loose if preprocess.input in (None, info.name)]
         if len(images) == 1:
             known |= _image_shape(images[0], preprocess)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from edgeship.config import Preprocess
 from edgeship.data import rows
 from edgeship.data.beside import Which, beside, require_declared, single
 from edgeship.data.loader import Item, Loader, LoadOptions
+from edgeship.data.memory import Memories, in_sequences, sequence_of
 from edgeship.data.npz import open_npz
 from edgeship.data.preprocess import SUFFIXES, in_dtype, input_size
 from edgeship.data.reference import is_reference
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+
+class Stepping(Protocol):
+    """An open engine, as far as memory needs one."""
+
+    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+Opened = Callable[[], AbstractContextManager[Stepping]]
 
 
 @dataclass
@@ -49,6 +60,10 @@ class Frames:
     """Corrupt images of the last full iteration."""
     which: Which = "calibration"
     """The set whose values the inputs beside the image take."""
+    group: str | None = None
+    """What ``evaluation.group`` says of sequences."""
+    opened: Opened | None = None
+    """Opens the model as it is before any conversion: memory is what it gives on the frames before."""
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
@@ -81,11 +96,31 @@ class Frames:
         info = require_declared(self.inputs, self.preprocess)
         settings = in_dtype(self.preprocess, info)
         others = beside(self.inputs, self.preprocess, self.which, rows.names_of(self.items))
-        options = replace(self.options, batch=1) if single(self.inputs, self.preprocess) else self.options
+        alone = self.preprocess.state or single(self.inputs, self.preprocess)
+        options = replace(self.options, batch=1) if alone else self.options
         loader = Loader(self.items, settings, input_size(info, self.preprocess), options, others)
-        for batch in loader:
-            yield batch.ids, batch.feeds(self.inputs, info.name)
+        if self.preprocess.state:
+            yield from self._steps(loader, info.name, self.preprocess)
+        else:
+            for batch in loader:
+                yield batch.ids, batch.feeds(self.inputs, info.name)
         self.skipped = [error.name for error in loader.skipped]
+
+    def _steps(
+        self, loader: Loader, image: str, preprocess: Preprocess
+    ) -> Iterator[tuple[tuple[str, ...], dict[str, Array]]]:
+        """Frame after frame with the memory that stands before it."""
+        memories, sequence = Memories(self.inputs, preprocess), sequence_of(self.group)
+        if self.opened is None:
+            raise DataError(
+                "memory comes from running the model over the frames before",
+                expected="edgeship ship, or ready arrays for every input",
+                do="give --npz with an array for each input",
+            )
+        with self.opened() as runner:
+            for batch in loader:
+                feeds, _ = memories.step(runner.infer, batch.feeds(self.inputs, image), sequence(batch.ids[0]))
+                yield batch.ids, feeds
 
 
 @dataclass(frozen=True)
@@ -99,6 +134,10 @@ class FrameChoice:
     workers: int | None = None
     which: Which = "calibration"
     """The set to which they belong: where the values of the inputs beside the image are read."""
+    group: str | None = None
+    """For a model with memory: what says which frames are one sequence (``evaluation.group``)."""
+    opened: Opened | None = None
+    """For a model with memory: opens it, to see what it remembers."""
 
 
 def frames(source: Path, preprocess: Preprocess | None, inputs: Sequence[TensorInfo], choice: FrameChoice) -> Frames:
@@ -133,13 +172,20 @@ def frames(source: Path, preprocess: Preprocess | None, inputs: Sequence[TensorI
         return _custom(str(source), preprocess, inputs, choice)
     else:
         paths = image_files(source)
-        chosen = [paths[row] for row in spread(len(paths), choice.count, choice.seed)]
+        chosen = [paths[row] for row in _chosen(source, paths, preprocess, choice)]
         items = [Item(path.relative_to(source).as_posix(), path) for path in chosen]
     if not items:
         raise _no_frames(source)
-    return Frames(
-        tuple(item.id for item in items), tuple(items), tuple(inputs), preprocess, options, which=choice.which
-    )
+    ids = tuple(item.id for item in items)
+    return Frames(ids, tuple(items), tuple(inputs), preprocess, options, **_roles(choice))
+
+
+def _chosen(source: Path, paths: Sequence[Path], preprocess: Preprocess | None, choice: FrameChoice) -> list[int]:
+    """Frames spread evenly; for a model with memory, whole sequences."""
+    if preprocess is None or not preprocess.state:
+        return spread(len(paths), choice.count, choice.seed)
+    names = [path.relative_to(source).as_posix() for path in paths]
+    return in_sequences(names, list(map(sequence_of(choice.group), names)), choice.count)
 
 
 def spread(total: int, count: int | None, seed: int = 0) -> list[int]:
@@ -212,7 +258,11 @@ def _custom(source: str, preprocess: Preprocess | None, inputs: Sequence[TensorI
     options = LoadOptions(choice.batch, choice.workers, choice.allow_corrupt)
     chosen = tuple(ids[number] for number in numbers)
     taken = rows.Rows(source, numbers, item)
-    return Frames(chosen, taken, tuple(inputs), preprocess, options, which=choice.which)
+    return Frames(chosen, taken, tuple(inputs), preprocess, options, **_roles(choice))
+
+
+def _roles(choice: FrameChoice) -> dict[str, Any]:
+    return {"which": choice.which, "group": choice.group, "opened": choice.opened}
 
 
 def _no_frames(source: str | Path) -> DataError:

@@ -355,7 +355,7 @@ def image_input(inputs: Sequence[TensorInfo], preprocess: Preprocess) -> TensorI
         if not found:
             raise DataError(f"preprocess.input is {preprocess.input!r}; the model has {names}", do="name one of these")
         return found[0]
-    left = [info for info in inputs if info.name not in preprocess.inputs]
+    left = [info for info in inputs if info.name not in preprocess.fed()]
     if len(left) != 1:
         raise DataError(
             f"the model has {len(inputs)} inputs ({names}), and {len(left) or 'none'} of them could take the image",

@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeship.config import Evaluation
+from edgeship.config import Config
 from edgeship.data import datasets, rows
 from edgeship.data.beside import portable, single
 from edgeship.data.feeds import fixed_batch
 from edgeship.data.frames import FrameChoice, Frames, frames, image_files, image_hash, not_comparable, spread
 from edgeship.data.loader import Item
+from edgeship.data.memory import ordered
 from edgeship.data.rows import Items
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, storage_errors
 from edgeship.pipeline.candidates import candidates, needs_calibration, style_of
-from edgeship.pipeline.frames import beside_hash, data_hash, require_calibration
+from edgeship.pipeline.frames import beside_hash, data_hash, remembering, require_calibration
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.prepare import calibration_cache
@@ -67,7 +68,8 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         raise DataError("no calibration frames", do="set calibration.images to frames from the deployment camera")
     target = next(iter(run.config.all_targets().values()))
     batch = graph_batch(run, settings.batch)
-    choice = FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt)
+    more = remembering(run.config, model)
+    choice = FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt, **more)
     chosen = frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)
     options = CalibrateOptions(
         method=settings.method,
@@ -98,12 +100,14 @@ def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> Cal
     """The options with some of the evaluation images as frames, and the hashes of all."""
     if run.config.evaluation.images is None:
         return options
-    items = _pictures(run.config.evaluation, run.config.evaluation.images)
+    items = _pictures(run.config, run.config.evaluation.images)
     size = fixed_batch(chosen.inputs) or 1
-    some = rows.take(items, spread(len(items), min(EVALUATION_FRAMES, len(items)) // size * size))
+    some = _some(run, items, min(EVALUATION_FRAMES, len(items)) // size * size)
     loading = replace(chosen.options, allow_corrupt=EVALUATION_FRAMES)
     names, steps = tuple(item.id for item in some), run.config.preprocess
-    clipped = Frames(names, some, chosen.inputs, steps, loading, which="evaluation")
+    clipped = Frames(
+        names, some, chosen.inputs, steps, loading, which="evaluation", group=chosen.group, opened=chosen.opened
+    )
     unchecked = not_comparable(chosen, replace(clipped, items=items))
     if not some:
         unchecked += (f"What clips on evaluation images was not checked: {len(items)} are not a batch of {size}.",)
@@ -111,9 +115,18 @@ def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> Cal
     return replace(options, evaluation=clipped, evaluation_hashes=frozenset(hashes), unchecked=unchecked)
 
 
-def _pictures(settings: Evaluation, source: Path) -> Items:
-    """All evaluation images, without what they should show."""
-    if not source.is_dir():
+def _some(run: Run, items: Items, count: int) -> Items:
+    """Evaluation images spread evenly; for a model with memory, whole sequences."""
+    steps = run.config.preprocess
+    if steps is not None and steps.state:
+        return ordered(items, run.config.evaluation.model_copy(update={"limit": count}))[0]
+    return rows.take(items, spread(len(items), count))
+
+
+def _pictures(config: Config, source: Path) -> Items:
+    """All evaluation images, without what they should show; where values stand beside them, those that are labelled."""
+    settings = config.evaluation
+    if not source.is_dir() or (config.preprocess is not None and config.preprocess.fed()):
         return rows.without_targets(datasets.open_dataset(settings.model_copy(update={"limit": None})).items)
     masks = settings.labels
     return tuple(

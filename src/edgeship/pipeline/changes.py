@@ -13,6 +13,7 @@ from edgeship.data import datasets
 from edgeship.data.beside import beside
 from edgeship.data.feeds import batch_of
 from edgeship.data.loader import Batch, Item, Loader, LoadOptions
+from edgeship.data.memory import Memories, ordered
 from edgeship.data.preprocess import decode, image_input, in_dtype, input_size
 from edgeship.decide import loaded_trial
 from edgeship.decide.loaded_trial import Measured
@@ -241,16 +242,33 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
         info = image_input(runner.inputs, preprocess)
         fixed = info.shape[0]
         rows = fixed if isinstance(fixed, int) else built_batch(spec, trial.trial.build).min
+        memories = Memories(runner.inputs, preprocess)
+        sequences: dict[str, str] = {}
+        if memories:
+            items, sequences = _whole_sequences(run, items)
+            rows = 1
         options = LoadOptions(rows, None, len(items))
         others = beside(runner.inputs, preprocess, "evaluation")
         loader = Loader(items, in_dtype(preprocess, info), input_size(info, preprocess), options, others)
         batch: Batch
         for batch in loader:
-            outputs = runner.infer(batch_of(batch.feeds(runner.inputs, info.name), runner.inputs, rows))
+            feeds = batch.feeds(runner.inputs, info.name)
+            if memories:
+                outputs = memories.step(runner.infer, feeds, sequences[batch.ids[0]])[1]
+            else:
+                outputs = runner.infer(batch_of(feeds, runner.inputs, rows))
             answers = decode_predictions(settings.task, settings.decoder, outputs, batch.geometries, settings, classes)
             for name, answer, target in zip(batch.ids, answers, batch.targets, strict=True):
                 found[name] = (answer, target)
     return found
+
+
+def _whole_sequences(run: Run, items: list[Item]) -> tuple[list[Item], dict[str, str]]:
+    """All frames of the sequences that some images stand in, and the sequence of each."""
+    settings = run.config.evaluation.model_copy(update={"limit": None})
+    every, sequences = ordered(datasets.open_dataset(settings).items, settings)
+    wanted = {sequences[item.id] for item in items}
+    return [item for item in every if sequences[item.id] in wanted], sequences
 
 
 def _pair(

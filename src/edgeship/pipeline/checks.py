@@ -12,7 +12,9 @@ from edgeship.config import Config, Preprocess, Target
 from edgeship.data import datasets
 from edgeship.data.beside import Which, beside, check_cameras, require_declared, single
 from edgeship.data.dataset import Dataset
+from edgeship.data.feeds import fixed_batch
 from edgeship.data.frames import image_files, spread
+from edgeship.data.memory import require_pairs
 from edgeship.data.preprocess import input_size
 from edgeship.data.reference import is_reference
 from edgeship.data.rows import names_of
@@ -154,6 +156,12 @@ def declared_inputs(config: Config) -> tuple[TensorInfo, ...]:
     )
 
 
+def declared_outputs(config: Config) -> tuple[TensorInfo, ...]:
+    """The outputs of an ONNX source; empty where the model is still to be exported."""
+    source = Path(config.model.source)
+    return read_inputs(source)[1] if source.suffix == ".onnx" and source.is_file() else ()
+
+
 def _check_inputs(config: Config) -> None:
     inputs = declared_inputs(config)
     if not inputs:
@@ -186,15 +194,26 @@ def _check_feeding(config: Config, steps: Preprocess, inputs: tuple[TensorInfo, 
         if place is not None:
             check_cameras(steps, which, place)
             beside(inputs, steps, which, _ids(config, which, place))
+    outputs = declared_outputs(config)
+    if outputs:
+        require_pairs(inputs, outputs, steps)
+    fixed = fixed_batch(inputs)
+    if steps.state and fixed is not None and fixed > 1:
+        raise DataError(
+            f"[state] is the memory of one sequence, and the model takes {fixed} images at once",
+            do="export the model with a batch of 1",
+        )
     one = single(inputs, steps)
     for name, target in config.all_targets().items() if one else ():
         if target.batch.max > 1:
             where = "target" if not config.targets else f"targets.{name}"
             shape = next(list(info.shape) for info in inputs if info.name == one)
+            memory = steps.state and "is memory, which one sequence at a time fills; set batch"
             raise ConfigError(
                 [
-                    f"{where}.batch: max is {target.batch.max}, and input {one!r} {shape} differs from image to image "
-                    "and has no batch axis; set batch = { min = 1, opt = 1, max = 1 }, or export it with one"
+                    f"{where}.batch: max is {target.batch.max}, and input {one!r} {shape} "
+                    + (memory or "differs from image to image and has no batch axis; export it with one, or set batch")
+                    + " = { min = 1, opt = 1, max = 1 }"
                 ],
                 where=str(config.file),
             )

@@ -20,6 +20,7 @@ from edgeship.data.datasets import open_dataset
 from edgeship.data.feeds import batch_of
 from edgeship.data.frames import image_files
 from edgeship.data.loader import Loaded, feeds_of, load
+from edgeship.data.memory import Memories
 from edgeship.data.objects import Boxes
 from edgeship.data.preprocess import image_input, in_dtype, input_size
 from edgeship.data.reference import is_reference
@@ -130,8 +131,9 @@ def _infer(runner: Runner, preprocess: Preprocess, frames: Sequence[Loaded]) -> 
     for start in range(0, len(frames), step):
         some = frames[start : start + step]
         stack = np.stack([frame.array for frame in some])
-        feeds = feeds_of(runner.inputs, name, stack, [frame.others for frame in some])
-        parts.append(runner.infer(batch_of(feeds, runner.inputs, step)))
+        memories = Memories(runner.inputs, preprocess)  # each as the first frame of a sequence
+        feeds = feeds_of(runner.inputs, name, stack, [frame.others for frame in some]) | memories.feeds()
+        parts.append(memories.take(runner.infer(batch_of(feeds, runner.inputs, step))))
     return {
         key: np.concatenate([part[key] for part in parts])[: len(frames)] if parts[0][key].ndim else parts[0][key]
         for key in parts[0]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgeship import engines
 from edgeship.config import Config
 from edgeship.data.beside import Which, files_of
+from edgeship.engines import OpenOptions
 from edgeship.errors import ConfigError
 from edgeship.pipeline.stages import Run
 from edgeship.pipeline.user_code import code_hashes
@@ -38,6 +40,14 @@ def beside_hash(run: Run, which: Which) -> Any:
     declared = run.config.preprocess.inputs if run.config.preprocess is not None else {}
     places = {name: files_of(item, which) for name, item in declared.items()}
     return {name: run.hasher.tree(place) for name, place in sorted(places.items()) if place is not None}
+
+
+def remembering(config: Config, model: Path) -> dict[str, Any]:
+    """What :class:`edgeship.data.frames.FrameChoice` needs for a model with memory: its sequences, and how it opens."""
+    if config.preprocess is None or not config.preprocess.state:
+        return {}
+    options = OpenOptions(device="cpu")
+    return {"group": config.evaluation.group, "opened": lambda: engines.get("onnxruntime").open(model, options)}
 
 
 def allow_corrupt(config: Config) -> int:

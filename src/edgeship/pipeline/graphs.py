@@ -13,7 +13,7 @@ from edgeship.data.frames import FrameChoice, Frames, frames
 from edgeship.errors import DataError
 from edgeship.pipeline.calibration import CALIBRATE, graph_batch
 from edgeship.pipeline.candidates import converted, needs_calibration, resolved_precision
-from edgeship.pipeline.frames import allow_corrupt, frame_source, which_set
+from edgeship.pipeline.frames import allow_corrupt, frame_source, remembering, which_set
 from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.pipeline.target_trials import TargetTrials
@@ -111,5 +111,6 @@ def frames_of(run: Run, count: int) -> Frames:
     if source is None:
         raise DataError("no real frames", do="name calibration.images")
     allowed, which = allow_corrupt(run.config), which_set(run.config)
-    choice = FrameChoice(count, graph_batch(run, 8), allow_corrupt=allowed, which=which)
+    more = remembering(run.config, run.path(SLIM, MODEL))
+    choice = FrameChoice(count, graph_batch(run, 8), allow_corrupt=allowed, which=which, **more)
     return frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)

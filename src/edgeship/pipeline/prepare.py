@@ -22,6 +22,7 @@ from edgeship.pipeline.frames import (
     beside_hash,
     data_hash,
     frame_source,
+    remembering,
     which_set,
 )
 from edgeship.pipeline.stages import Run, Stage, Step, dump, versions
@@ -147,9 +148,15 @@ def frames_key(run: Run) -> Any:
         "beside": beside_hash(run, which_set(run.config)),
         "preprocess": dump(run.config.preprocess),
         "inputs": [item.model_dump() for item in run.result(SLIM).inputs],
+        "memory": [run.result(SLIM).model.sha256, run.config.evaluation.group] if _remembers(run.config) else None,
         "count": KNOWN_FRAMES,
         "allow_corrupt": allow_corrupt(run.config),
     }
+
+
+def _remembers(config: Config) -> bool:
+    """Whether the model has memory."""
+    return config.preprocess is not None and bool(config.preprocess.state)
 
 
 def frames_work(run: Run, folder: Path) -> KnownFrames:
@@ -159,14 +166,18 @@ def frames_work(run: Run, folder: Path) -> KnownFrames:
         return KnownFrames(arrays=None)
     allowed = allow_corrupt(run.config)
     inputs, steps = run.result(SLIM).inputs, run.config.preprocess
-    count = 1 if steps is not None and single(inputs, steps) else KNOWN_FRAMES
-    choice = FrameChoice(count, batch=count, allow_corrupt=allowed, workers=1, which=which_set(run.config))
+    memory = _remembers(run.config)
+    count = 1 if steps is not None and single(inputs, steps) and not memory else KNOWN_FRAMES
+    more = remembering(run.config, run.path(SLIM, "model.onnx")) if memory else {}
+    choice = FrameChoice(count, batch=count, allow_corrupt=allowed, workers=1, which=which_set(run.config), **more)
     chosen = frames(source, steps, inputs, choice)
     ids: list[str] = []
     parts: list[dict[str, Any]] = []
     for names, feeds in chosen:
         ids += names
         parts.append(feeds)
+    if memory:  # the last step alone: what the model remembers has no batch axis that others could share
+        ids, parts = ids[-1:], parts[-1:]
     if not parts:
         raise DataError(f"none of the {len(chosen)} frames taken from {source} can be read", do="replace the images")
     path = folder / "frames.npz"

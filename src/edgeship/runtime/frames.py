@@ -56,7 +56,8 @@ class Preparer:
         geometries = [geometry for _, geometry in made]
         given = others or [{}] * len(rows)
         values = [self._beside(each, geometry) for each, geometry in zip(given, geometries, strict=True)]
-        inputs = tuple(self._inputs.values())
+        memory = {item.origin for item in self._declared.state.values()}
+        inputs = tuple(info for name, info in self._inputs.items() if name not in memory)
         feeds = feeds_of(inputs, self.image.name, batch, values)
         return batch_of(feeds, inputs, max(self._least, len(rows))), geometries
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edgeship.bundle.manifest import KnownAnswer, Manifest
+    from edgeship.data.memory import Memories
     from edgeship.data.preprocess import Geometry
     from edgeship.decode.predictions import Prediction
     from edgeship.engines import Array, Runner
@@ -318,12 +319,14 @@ class Model:
         return [Frame(prediction, timing) for prediction in predictions]
 
     def warm_up(self, image: Picture, **inputs: Any) -> None:
-        """Predict one image that is not counted: the first of a process loads libraries and is slower by far.
+        """Predict one image that is not counted: the first of a process loads libraries and is slower by far. A
+        sequence begins anew behind it.
 
         Raises as :meth:`predict` does.
         """
         feeds, geometries = self._prepare([image], [inputs] if inputs else ())
         self._decode(self._run(feeds)[0], geometries)
+        self.reset()
 
     def infer(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Raw outputs by name for raw inputs by name: numpy arrays, or anything with ``__dlpack__`` in host memory,
@@ -348,6 +351,21 @@ class Model:
         self._times.note(start, start, begun, done, done)
         return outputs
 
+    def reset(self) -> None:
+        """Begin a new sequence: a model with memory (``[state]``) forgets the frames so far."""
+        with self._lock:
+            if self._memories is not None:
+                self._memories.reset()
+
+    @cached_property
+    def _memories(self) -> Memories | None:
+        """What the model remembers from frame to frame; None where it has no memory."""
+        if self.manifest.preprocess is None or not self.manifest.preprocess.state:
+            return None
+        from edgeship.data.memory import Memories
+
+        return Memories(self.inputs, self.manifest.preprocess)
+
     def statistics(self) -> Statistics:
         """Frames so far, deadlines missed, and quantiles of the last few thousand frames."""
         return self._times.statistics()
@@ -371,9 +389,11 @@ class Model:
         with self._lock:
             if self._runner is None:
                 raise _gone()
+            memories = self._memories
             begun = _now()
-            outputs = self._runner.infer(feeds)
-            return outputs, begun, _now()
+            outputs = self._runner.infer({**feeds, **memories.feeds()} if memories else feeds)
+            done = _now()
+            return memories.take(outputs) if memories else outputs, begun, done
 
     def _prepare(
         self, images: Sequence[Picture], inputs: Sequence[Mapping[str, Any]]

@@ -10,8 +10,9 @@ import hashlib
 import io
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from edgeship.data.datasets import open_dataset
 from edgeship.data.feeds import batch_of
 from edgeship.data.groups import group_names
 from edgeship.data.loader import Batch, Loader, LoadOptions
+from edgeship.data.memory import Memories, ordered
 from edgeship.data.preprocess import in_dtype, input_size
 from edgeship.data.rows import names_of
 from edgeship.decode.decoders import decode_predictions, head_classes
@@ -74,16 +76,24 @@ def evaluate(
         EngineError: The engine failed.
     """
     task = metrics.get(settings.task)
-    dataset = open_dataset(settings, classes)
+    memories = Memories(runner.inputs, preprocess)
+    dataset = open_dataset(settings.model_copy(update={"limit": None}) if memories else settings, classes)
+    sequences: dict[str, str] = {}
+    if memories:
+        items, sequences = ordered(dataset.items, settings)
+        dataset = replace(dataset, items=items)
     info = require_declared(runner.inputs, preprocess)
     wanted = 1 if single(runner.inputs, preprocess) else settings.batch
     rows, padded = batch_rows(info, wanted, batch, gpu=device_of(runner) != "cpu")
     options = LoadOptions(rows, settings.workers, settings.allow_corrupt)
     others = beside(runner.inputs, preprocess, "evaluation", names_of(dataset.items))
     loader = Loader(dataset.items, in_dtype(preprocess, info), input_size(info, preprocess), options, others)
-    recorder = _Recorder(task, settings, dataset, channels_last=preprocess.layout == "nhwc")
+    recorder = _Recorder(
+        task, settings, dataset, channels_last=preprocess.layout == "nhwc", one_sequence=bool(memories)
+    )
     start = time.perf_counter()
-    for done in _stream(runner, info.name, loader, recorder, rows if padded else 0):
+    steps = _Steps(runner, info.name, rows if padded else 0, memories, sequences)
+    for done in _stream(steps, loader, recorder):
         progress(done, len(dataset.items), "evaluate")
     seconds = time.perf_counter() - start
     if recorder.images == 0:
@@ -108,15 +118,39 @@ def evaluate(
     )
 
 
-def _stream(runner: Runner, name: str, loader: Loader, recorder: _Recorder, pad: int) -> Iterator[int]:
+@dataclass(frozen=True)
+class _Steps:
+    """From a batch of images to the outputs that are decoded."""
+
+    runner: Runner
+    image: str
+    pad: int
+    memories: Memories
+    sequences: Mapping[str, str]
+    """Image → sequence, for a model with memory: it takes one image at a time."""
+
+    def __call__(self, batch: Batch) -> dict[str, Array]:
+        feeds = batch_of(
+            batch.feeds(self.runner.inputs, self.image), self.fed_by_images, max(self.pad, len(batch.array))
+        )
+        if not self.memories:
+            return self.runner.infer(feeds)
+        return self.memories.step(self.runner.infer, feeds, self.sequences[batch.ids[0]])[1]
+
+    @property
+    def fed_by_images(self) -> tuple[TensorInfo, ...]:
+        """The inputs without the memory."""
+        memory = self.memories.feeds()
+        return tuple(info for info in self.runner.inputs if info.name not in memory)
+
+
+def _stream(steps: _Steps, loader: Loader, recorder: _Recorder) -> Iterator[int]:
     """Infer every batch and record it behind the next one; yields how many images are done."""
     waiting: deque[Future[None]] = deque()
     yield 0
     with ThreadPoolExecutor(1, thread_name_prefix="edgeship-record") as pool:
         for batch in loader:
-            feeds = batch.feeds(runner.inputs, name)
-            outputs = runner.infer(batch_of(feeds, runner.inputs, max(pad, len(batch.array))))
-            waiting.append(pool.submit(recorder.take, batch, outputs))
+            waiting.append(pool.submit(recorder.take, batch, steps(batch)))
             if len(waiting) > IN_FLIGHT:
                 waiting.popleft().result()
             yield recorder.images + len(loader.skipped)
@@ -128,7 +162,9 @@ def _stream(runner: Runner, name: str, loader: Loader, recorder: _Recorder, pad:
 class _Recorder:
     """Decodes outputs and records them, one batch at a time."""
 
-    def __init__(self, task: Task, settings: Evaluation, dataset: Dataset, *, channels_last: bool) -> None:
+    def __init__(
+        self, task: Task, settings: Evaluation, dataset: Dataset, *, channels_last: bool, one_sequence: bool
+    ) -> None:
         self._task = task
         self._settings = settings
         self._dataset = dataset
@@ -136,6 +172,7 @@ class _Recorder:
         self._ids: list[str] = []
         self._digests: list[str] = []
         self._channels_last = channels_last
+        self._one_sequence = one_sequence
         self._thumbnails: list[Array] = []
         self._outputs: list[str] | None = []
         """A hash of each image's outputs; None: one of them holds whole numbers, which hide small differences."""
@@ -184,6 +221,8 @@ class _Recorder:
         if len(self._thumbnails) == len(self._ids):
             records["copy_of"] = first_of(self._thumbnails, self._digests)
         groups = group_names(self._settings, self._ids)
+        if groups is None and self._one_sequence:
+            groups = ["all"] * len(self._ids)
         if groups is not None:
             records["group"] = np.array(groups, dtype=np.str_)
         if self._outputs is not None:
