@@ -15,7 +15,7 @@ from edgeship.data.frames import FrameChoice, Frames, frames, image_files, image
 from edgeship.data.loader import Item
 from edgeship.data.rows import Items
 from edgeship.errors import DataError
-from edgeship.files import sha256_json, storage_errors
+from edgeship.files import storage_errors
 from edgeship.pipeline.candidates import candidates, needs_calibration, style_of
 from edgeship.pipeline.frames import beside_hash, data_hash, require_calibration
 from edgeship.pipeline.prepare import SLIM
@@ -73,7 +73,7 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         method=settings.method,
         percentile=settings.percentile,
         holdout=settings.holdout,
-        preprocess_sha256=preprocess_hash(run),
+        preprocess=preprocess_facts(run),
         frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
         device=settings.device,
         style=style_of(target),
@@ -82,9 +82,9 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
     return calibrate(model, chosen, folder / CACHE, _with_evaluation(run, options, chosen), run.progress)
 
 
-def preprocess_hash(run: Run) -> str:
-    """What binds a cache to the preprocessing; empty when frames come ready."""
-    return sha256_json(portable(run.config.preprocess).model_dump(mode="json")) if run.config.preprocess else ""
+def preprocess_facts(run: Run) -> dict[str, Any]:
+    """What a cache is bound to of the preprocessing; empty when frames come ready."""
+    return portable(run.config.preprocess).model_dump(mode="json") if run.config.preprocess else {}
 
 
 def graph_batch(run: Run, wanted: int) -> int:
@@ -128,7 +128,7 @@ def _adopt(run: Run, source: Path, folder: Path) -> Calibrated:
     settings = run.config.calibration
     expected = calibration_cache.Expected(
         graph_sha256=calibration_cache.graph_hash(_graph(run)),
-        preprocess_sha256=preprocess_hash(run) or None,
+        preprocess=preprocess_facts(run) or None,
         method=settings.method if settings.method != "auto" else None,
     )
     loaded = calibration_cache.load(source, expected, trust=settings.trust_cache)
