@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -178,6 +179,34 @@ def test_generated_pages_are_current() -> None:
         [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def messages() -> list[str]:
+    """Every text of the source that is filled in, with an ellipsis for what is filled in; and every plain one."""
+    found = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_every_how_to_says_what_to_do_when_it_fails_in_words_that_are_printed() -> None:
+    known = messages()
+    missing, unknown = [], []
+    for page in sorted((ROOT / "docs" / "how-to").glob("*.md")):
+        _, there, section = page.read_text(encoding="utf-8").partition("## When it fails\n")
+        if not there:
+            missing.append(page.name)
+        for message in re.findall(r"^\| `([^`]+)` \|", section.partition("\n## ")[0], re.MULTILINE):
+            parts = [part.strip() for part in message.split("…") if part.strip()]
+            if not any(all(part in text for part in parts) for text in known):
+                unknown.append(f"{page.name}: {message}")
+    assert missing == [] and unknown == []
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -23,12 +23,10 @@ COUNT = typer.Option(512, help="How many frames to take, spread evenly over the 
 BATCH = typer.Option(8, help="Frames in a batch.")
 
 
-def _preprocess_hash(frames: Frames) -> str:
-    """What binds a cache to the preprocessing; empty when the frames came ready."""
-    from edgeship.files import sha256_json
-
+def _preprocess_facts(frames: Frames) -> dict[str, Any]:
+    """What a cache is bound to of the preprocessing; empty when the frames came ready."""
     settings = frames.preprocess if not frames.feeds else None
-    return sha256_json(settings.model_dump(mode="json")) if settings is not None else ""
+    return settings.model_dump(mode="json") if settings is not None else {}
 
 
 @app.command()
@@ -61,7 +59,7 @@ def calibrate(
         method=method_named(method),
         style=style_named(engine),
         percentile=percentile,
-        preprocess_sha256=_preprocess_hash(chosen),
+        preprocess=_preprocess_facts(chosen),
         frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
         device=device,
     )
@@ -147,7 +145,7 @@ def quantize(
     if cache is not None:
         expected = caches.Expected(
             graph_sha256=caches.graph_hash(load_onnx(model)),
-            preprocess_sha256=(_preprocess_hash(given) or None) if given is not None else None,
+            preprocess=(_preprocess_facts(given) or None) if given is not None else None,
         )
         calibration = caches.load(cache, expected, trust=trust_cache)
     frames: Any = given

@@ -39,7 +39,7 @@ def resolve(reference: str | Path) -> Callable[..., Any]:
             found = getattr(import_own(module, [*own, str(Path.cwd())]), name, None)
         except EdgeshipError:
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # the user's code: it may raise anything, and must not end the process
             kind = "" if isinstance(error, ImportError | SyntaxError) else f"{type(error).__name__}: "
             raise DataError(
                 f"{reference}: {module} cannot be imported: {kind}{error}{_place(error)}",

@@ -18,6 +18,8 @@ from edgeship.results import Latency, Outcome, Rule
 SLACK = 1e-12
 MIB = 1 << 20
 ORDER = "order statistics"
+GOES_ON = 10
+"""A drift may go on for so many times as long as was measured, and the budget must still be kept."""
 
 
 def untrusted(latency: Latency) -> str:
@@ -34,6 +36,8 @@ def disturbed(latency: Latency) -> str:
     """
     if latency.conditions.machine.busy:
         return f"the machine was busy: {latency.conditions.machine.busy}"
+    if slower_at_first := falling(latency):
+        return slower_at_first
     if not latency.settled:
         low, high = latency.wall_ms.interval
         return latency.unsettled or (
@@ -41,6 +45,28 @@ def disturbed(latency: Latency) -> str:
             f"{high:.3g} ms after {latency.wall_ms.samples} calls); raise benchmark.max_s or quiet the machine"
         )
     return ""
+
+
+def rising(latency: Latency, room: float) -> str:
+    """That calls took ever longer, and would leave the budget if that went on; empty where it would not.
+
+    Args:
+        latency: What was measured; its drift is told only where it is surely beyond ``benchmark.precision``.
+        room: What the budget allows over what is sure, 1 or more: how often the time may grow.
+    """
+    if not latency.drift_sure or latency.drift <= 0 or 1 + GOES_ON * latency.drift <= room:
+        return ""
+    return (
+        f"the calls took longer and longer, by {latency.drift:.1%} from the first to the last, so that this is not yet "
+        "what lasts; hold the load first with benchmark.soak_s"
+    )
+
+
+def falling(latency: Latency) -> str:
+    """That calls took ever less time, so that what was measured is more than what lasts; empty where they did not."""
+    if not latency.drift_sure or latency.drift >= 0:
+        return ""
+    return f"the calls were still becoming faster, by {-latency.drift:.1%} in all; raise benchmark.warmup_s"
 
 
 def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
@@ -75,6 +101,8 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
         reason = f"{said}, but {problem}"
     elif bound > limit + SLACK:
         reason = f"{said} is within {limit:g} ms, its bound of {bound:.3g} ms is not; measure longer (benchmark.min_s)"
+    elif drift := rising(timed, limit / bound):
+        reason = f"{said} is within {limit:g} ms, but {drift}"
     else:
         outcome, reason = "pass", f"{said}{_bound_text(gate.confidence, bound, ' ms')}, within {limit:g} ms"
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=_finite(bound), method=method)
@@ -127,6 +155,7 @@ def speedup(family: Family, case: Case) -> Iterator[Rule]:
     distrust = untrusted(trial.latency) or untrusted(fp32.trial.latency)
     if paired is None and fp32.trial != trial:
         distrust = distrust or disturbed(trial.latency) or disturbed(fp32.trial.latency)
+        distrust = distrust or rising(trial.latency, 1.0) or rising(fp32.trial.latency, 1.0)
     outcome: Outcome = "inconclusive"
     if distrust:
         reason = f"{said}, but {distrust}"
@@ -167,6 +196,8 @@ def throughput(family: Family, case: Case) -> Iterator[Rule]:
             outcome, reason = "inconclusive", f"{reason}, but {spoiled}"
     elif bound < limit - SLACK:
         reason = f"{said}, but only {bound:.4g} are sure and {limit:g} are asked for; measure longer"
+    elif drift := rising(timed, bound / limit):
+        reason = f"{said}, but {drift}"
     else:
         outcome, reason = "pass", f"{said}, at least {limit:g} are asked for"
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=bound, method=method)

@@ -24,6 +24,7 @@ from edgeship.pipeline.each_target import each_target
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.planned import Planned, planned_names, remember_times, times
 from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PRECISIONS, PREFLIGHT, SLIM
+from edgeship.pipeline.readable import IMAGES
 from edgeship.pipeline.release import RELEASE
 from edgeship.pipeline.remember import REMEMBER
 from edgeship.pipeline.report import REPORT
@@ -38,6 +39,7 @@ from edgeship.results import Looked, StageRun
 WORKFLOW: Workflow = (
     CHECK,  # the data and the names in the rules, before anything long begins
     TARGETS,  # every host and device answers
+    IMAGES,  # every image opens
     EXPORT,  # PyTorch → ONNX
     SLIM,  # simplified, and checked to be the same
     PRECISIONS,  # a quantized model is neither called FP32 nor quantized twice

@@ -16,7 +16,7 @@ from edgeship.data.loader import Item
 from edgeship.data.memory import ordered
 from edgeship.data.rows import Items
 from edgeship.errors import DataError
-from edgeship.files import sha256_json, storage_errors
+from edgeship.files import storage_errors
 from edgeship.pipeline.candidates import candidates, needs_calibration, style_of
 from edgeship.pipeline.frames import beside_hash, data_hash, remembering, require_calibration
 from edgeship.pipeline.prepare import SLIM
@@ -75,7 +75,7 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         method=settings.method,
         percentile=settings.percentile,
         holdout=settings.holdout,
-        preprocess_sha256=preprocess_hash(run),
+        preprocess=preprocess_facts(run),
         frame_hashes=dict(zip(chosen.ids, chosen.hashes, strict=True)),
         device=settings.device,
         style=style_of(target),
@@ -84,9 +84,9 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
     return calibrate(model, chosen, folder / CACHE, _with_evaluation(run, options, chosen), run.progress)
 
 
-def preprocess_hash(run: Run) -> str:
-    """What binds a cache to the preprocessing; empty when frames come ready."""
-    return sha256_json(portable(run.config.preprocess).model_dump(mode="json")) if run.config.preprocess else ""
+def preprocess_facts(run: Run) -> dict[str, Any]:
+    """What a cache is bound to of the preprocessing; empty when frames come ready."""
+    return portable(run.config.preprocess).model_dump(mode="json") if run.config.preprocess else {}
 
 
 def graph_batch(run: Run, wanted: int) -> int:
@@ -141,7 +141,7 @@ def _adopt(run: Run, source: Path, folder: Path) -> Calibrated:
     settings = run.config.calibration
     expected = calibration_cache.Expected(
         graph_sha256=calibration_cache.graph_hash(_graph(run)),
-        preprocess_sha256=preprocess_hash(run) or None,
+        preprocess=preprocess_facts(run) or None,
         method=settings.method if settings.method != "auto" else None,
     )
     loaded = calibration_cache.load(source, expected, trust=settings.trust_cache)

@@ -13,12 +13,11 @@ from edgeship.data import datasets
 from edgeship.data.beside import Which, beside, check_cameras, require_declared, single
 from edgeship.data.dataset import Dataset
 from edgeship.data.feeds import fixed_batch
-from edgeship.data.frames import image_files, spread
+from edgeship.data.frames import image_files
 from edgeship.data.memory import require_pairs
 from edgeship.data.preprocess import input_size
 from edgeship.data.reference import is_reference
 from edgeship.data.rows import names_of
-from edgeship.data.unreadable import require_readable
 from edgeship.decide import gate
 from edgeship.engines.onnx_file import read_inputs
 from edgeship.errors import ConfigError, DataError, DeviceError, EdgeshipError, ModelError
@@ -109,9 +108,7 @@ def _installed(name: str) -> bool:
 def _check_calibration(config: Config) -> None:
     settings = config.calibration
     if settings.images is not None and not is_reference(settings.images):
-        files = image_files(settings.images)
-        files = [files[place] for place in spread(len(files), settings.count, settings.seed)]
-        require_readable("calibration.images", files, settings.images, settings.allow_corrupt)
+        image_files(settings.images)
     if settings.npz is not None and not settings.npz.is_file():
         raise DataError(f"no calibration frames at {settings.npz}", do="fix calibration.npz, or set calibration.images")
     if settings.cache is not None and not settings.cache.is_file():
@@ -124,11 +121,7 @@ def _check_evaluation(config: Config) -> None:
         return
     if config.preprocess is None:
         raise ConfigError(["preprocess: missing; evaluation images need it"])
-    dataset = datasets.open_dataset(config.evaluation)
-    check_gate(config, task, dataset)
-    items = dataset.items if isinstance(dataset.items, tuple) else ()
-    files = [item.source for item in items if isinstance(item.source, Path)]
-    require_readable("evaluation.images", files, config.evaluation.images, config.evaluation.allow_corrupt)
+    check_gate(config, task, datasets.open_dataset(config.evaluation))
 
 
 def check_gate(config: Config, task: Task, dataset: Dataset) -> None:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from edgeship.data.frames import image_files
 from edgeship.data.loader import Loaded, feeds_of, load
 from edgeship.data.memory import Memories
 from edgeship.data.objects import Boxes
-from edgeship.data.preprocess import image_input, in_dtype, input_size
+from edgeship.data.preprocess import CorruptImage, image_input, in_dtype, input_size
 from edgeship.data.reference import is_reference
 from edgeship.data.rows import take
 from edgeship.decode.decoders import decode_predictions, head_classes
 from edgeship.decode.predictions import Classification, Detection, Prediction, Segmentation
 from edgeship.engines import OpenOptions, Runner
+from edgeship.errors import DataError
 from edgeship.files import sha256_file, storage_errors
 from edgeship.pipeline.frames import evaluation_hash, frame_source
 from edgeship.pipeline.prepare import SLIM
@@ -115,12 +117,26 @@ def look_work(run: Run, folder: Path) -> Looked:
 
 
 def _frames(preprocess: Preprocess, dataset: Dataset, runner: Runner) -> list[Loaded]:
-    """A few images of the set, preprocessed."""
+    """A few images of the set, spread over it and preprocessed; corrupt ones that are allowed are passed over.
+
+    Raises:
+        DataError: None of the images that were tried can be read.
+    """
     info = image_input(runner.inputs, preprocess)
-    places = sorted({int(place) for place in np.linspace(0, len(dataset.items) - 1, SHOWN)})
+    last = len(dataset.items) - 1
+    places = dict.fromkeys(int(place) for count in (SHOWN, 4 * SHOWN) for place in np.linspace(0, last, count))
     settings, size = in_dtype(preprocess, info), input_size(info, preprocess)
     others = beside(runner.inputs, preprocess, "evaluation")
-    return [load(item, settings, size, None, others) for item in take(dataset.items, places)]
+    shown: dict[int, Loaded] = {}
+    for place in places:
+        if len(shown) == min(SHOWN, last + 1):
+            break
+        with suppress(CorruptImage):
+            (item,) = take(dataset.items, [place])
+            shown[place] = load(item, settings, size, None, others)
+    if not shown:
+        raise DataError(f"none of {len(places)} evaluation images can be read", do="fix evaluation.images")
+    return [shown[place] for place in sorted(shown)]
 
 
 def _infer(runner: Runner, preprocess: Preprocess, frames: Sequence[Loaded]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,8 +60,8 @@ class CalibrateOptions:
     holdout: float = 0.125
     """``method = "auto"``: share of the batches held out to compare the methods on; the method once chosen, they count
     like the others."""
-    preprocess_sha256: str = ""
-    """Hash of the preprocessing that made the frames; empty: the frames came preprocessed."""
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    """The settings that made the frames from images, as JSON values; empty: the frames came preprocessed."""
     frame_hashes: Mapping[str, str] = field(default_factory=dict)
     """Frame id → hash of its image file; other frames are hashed by their arrays."""
     evaluation: FrameSource | None = None
@@ -124,7 +124,7 @@ def calibrate(
         frames=checks.count,
         frames_sha256=checks.sha256,
         graph_sha256=graph_sha256,
-        preprocess_sha256=options.preprocess_sha256,
+        preprocess_sha256=calibration_cache.settings_hash(options.preprocess),
         placement=placement,
         placements=placements,
         tensors=len(ranges),
@@ -141,7 +141,8 @@ def _binding(checks: FrameChecks, options: CalibrateOptions) -> dict[str, object
     """What a cache is bound to beside its graph and its method."""
     return {
         "edgeship": __version__,
-        "preprocess_sha256": options.preprocess_sha256,
+        "preprocess": options.preprocess,
+        "preprocess_sha256": calibration_cache.settings_hash(options.preprocess),
         "frames_sha256": checks.sha256,
         "frames": checks.count,
     }

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from edgeship.data.npz import open_npz
 from edgeship.errors import CacheError
-from edgeship.files import sha256_bytes, sha256_file, write_bytes, write_text
+from edgeship.files import sha256_bytes, sha256_file, sha256_json, write_bytes, write_text
 from edgeship.prepare.quantized_tensors import Placement, Style
 from edgeship.results import Result, TensorRange, read
 
@@ -47,6 +47,8 @@ class Binding(Result):
     edgeship: str
     method: str
     graph_sha256: str
+    preprocess: dict[str, Any] = Field(default_factory=dict)
+    """The settings that made the frames from images; empty: they came preprocessed."""
     preprocess_sha256: str
     frames_sha256: str
     frames: int
@@ -62,7 +64,7 @@ class Expected:
     """What a cache should have come from; None: not known here, not compared."""
 
     graph_sha256: str | None = None
-    preprocess_sha256: str | None = None
+    preprocess: Mapping[str, Any] | None = None
     frames_sha256: str | None = None
     method: str | None = None
 
@@ -262,14 +264,30 @@ def differences(cache: Path, binding: Binding, expected: Expected) -> list[str]:
             found.append(f"{part}: {path.name} was changed after it was written")
     pairs = (
         ("graph", "another model or other weights", binding.graph_sha256, expected.graph_sha256),
-        ("preprocessing", "other settings", binding.preprocess_sha256, expected.preprocess_sha256),
         ("frames", "other images", binding.frames_sha256, expected.frames_sha256),
         ("method", "another method", binding.method, expected.method),
     )
     for part, meaning, has, wants in pairs:
         if wants is not None and has != wants:
             found.append(f"{part}: made from {meaning} ({has[:12]}, here {wants[:12]})")
+    if expected.preprocess is not None and binding.preprocess_sha256 != settings_hash(expected.preprocess):
+        found.append(f"preprocessing: {_other_settings(binding.preprocess, expected.preprocess)}")
     return found
+
+
+def settings_hash(preprocess: Mapping[str, Any]) -> str:
+    """What binds a cache to the preprocessing of its frames; empty where they came preprocessed."""
+    return sha256_json(preprocess) if preprocess else ""
+
+
+def _other_settings(has: Mapping[str, Any], wants: Mapping[str, Any]) -> str:
+    """Which settings differ, and how."""
+    if not has or not wants:
+        made = "from images with other settings" if wants else "from images"
+        return f"made {made}, here the frames come {'from images' if wants else 'preprocessed'}"
+    names = [name for name in dict.fromkeys((*has, *wants)) if has.get(name) != wants.get(name)]
+    told = ", ".join(f"{name} was {has.get(name)}, here {wants.get(name)}" for name in names)
+    return f"made with other settings: {told}"
 
 
 def _ranges(path: Path, method: str) -> dict[str, TensorRange]:

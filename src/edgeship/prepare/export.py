@@ -191,7 +191,7 @@ def _capture(loaded: model.Loaded, arrays: dict[str, model.Array]) -> tuple[Any,
         dynamic = _dynamic_shapes(loaded, multiple)
         try:
             program = torch.export.export(module, tensors, dynamic_shapes=dynamic, strict=False)
-        except Exception as error:
+        except Exception as error:  # tracing runs the user's forward(), and torch raises what it meets there
             traced = export_errors.Traced(model.untouched(loaded.module), tensors, dynamic, declared)
             failed = failed or export_errors.capture_error(error, traced)
             if multiple != 1 or not beside:

@@ -161,7 +161,7 @@ def _guard_place(traced: Traced) -> str:
             traced.module, traced.tensors, dynamic_shapes=traced.dynamic_shapes, strict=False
         )
         report = draft._report
-    except Exception:  # noqa: BLE001 - the draft is a courtesy: the refusal itself is already known
+    except Exception:  # noqa: BLE001 - it runs the user's forward() again; the refusal itself is already known
         return ""
     finally:
         _close_trace_files()

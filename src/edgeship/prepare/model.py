@@ -390,7 +390,7 @@ def call(module: torch.nn.Module, arrays: dict[str, Array], device: str = "cpu")
     try:
         with torch.no_grad():
             answer = module(*tensors)
-    except Exception as error:
+    except Exception as error:  # the user's forward(): it may raise anything
         shapes = ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in arrays.items())
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(

@@ -120,7 +120,7 @@ def _simplified(before: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(before)
     try:
         after: onnx.ModelProto = onnxslim.slim(copy)
-    except Exception as error:  # third-party rewriting: any exception of its patterns
+    except Exception as error:  # its patterns rewrite any graph and raise whatever they meet
         raise StageError(f"onnxslim {onnxslim.__version__}: {type(error).__name__}: {graph.one_line(error)}") from error
     _restore_interface(before, after)
     graph.copy_metadata(before, after)

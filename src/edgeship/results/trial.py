@@ -258,7 +258,8 @@ class Latency(Result):
     soak_s: float = 0.0
     """How long the load was held before the calls that count."""
     drift: float = 0.0
-    """Slope of the calls that count, as a share of their median from the first to the last (Theil-Sen over blocks)."""
+    """How the calls that count move from the first to the last, as a share of their median: a slope (Theil-Sen over
+    blocks), or a step."""
     drift_sure: bool = False
     """Whether the slope differs from zero at 99 % (Mann-Kendall over blocks) and exceeds the asked-for precision."""
     cuda_graph: bool = False

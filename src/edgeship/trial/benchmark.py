@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 _Z95, _Z99 = 1.959963984540054, 2.5758293035489004
 BLOCKS = 24
 """Blocks of successive calls, where calls that follow one another are not taken as independent."""
+SHORTEST = 3
+"""Blocks of the shortest stretch that a step may end: a burst meets fewer."""
+STEP_SIGMAS = 5.0
+"""Standard errors from which a step is real; the largest of many places is looked at."""
 TAIL_PATIENCE = 5
 """How many times ``benchmark.max_s`` a gated p90 or p99 may take where it needs more calls than the median."""
 _MEASURES = ("wall_ms", "device_ms", "upload_ms", "download_ms")
@@ -261,18 +265,21 @@ def effective_calls(values: Samples, level: float) -> float:
 
 @dataclass(frozen=True)
 class Drift:
-    """The slope of a series: from its first to its last value as a share of the median, and whether it is real."""
+    """How a series moves: from its first to its last value as a share of the median, and whether that is real."""
 
     share: float
     sure: bool
 
 
 def fit_drift(values: Samples, least: float = 0.0) -> Drift:
-    """A line through the medians of blocks (Theil and Sen), tested by Mann and Kendall at 99 %.
+    """A line through the medians of blocks (Theil and Sen), tested by Mann and Kendall at 99 %; or one step in them.
+
+    A step shows no slope where it is early or late, so it is looked for beside the line. In the first or last eighth it
+    cannot be told from a burst of other work.
 
     Args:
         values: In the order they were measured.
-        least: A slope within this share is never sure.
+        least: A movement within this share is never sure.
     """
     count = min(BLOCKS, len(values) // 3)
     if count < 8:
@@ -283,7 +290,26 @@ def fit_drift(values: Samples, least: float = 0.0) -> Drift:
     share = float(np.median(slopes)) * (count - 1) / float(np.median(medians))
     score = abs(float(np.sign(slopes).sum())) - 1
     spread = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
-    return Drift(share, sure=score / spread > _Z99 and abs(share) > least)
+    line = Drift(share, sure=score / spread > _Z99 and abs(share) > least)
+    step = _step(medians)
+    return Drift(step, sure=True) if abs(step) > max(least, abs(line.share)) else line
+
+
+def _step(medians: Samples) -> float:
+    """The largest step between two stretches of blocks, as a share of the median of all; 0: none that is sure.
+
+    Its size is compared with the noise of one block, which successive blocks tell (von Neumann, Annals of Mathematical
+    Statistics 12:367-395, 1941).
+    """
+    count = len(medians)
+    noise = 1.4826 * float(np.median(np.abs(np.diff(medians)))) / math.sqrt(2)
+    best = 0.0
+    for place in range(SHORTEST, count - SHORTEST + 1):
+        step = float(np.median(medians[place:]) - np.median(medians[:place]))
+        error = noise * math.sqrt(math.pi / 2 * (1 / place + 1 / (count - place)))
+        if abs(step) > STEP_SIGMAS * error and abs(step) > abs(best):
+            best = step
+    return best / float(np.median(medians))
 
 
 def _columns(timings: list[Timing]) -> dict[str, Samples]:

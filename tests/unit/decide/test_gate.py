@@ -261,6 +261,39 @@ def test_a_disturbed_measurement_fails_no_budget_and_keeps_one_whose_bound_holds
     assert rule(judged, "int8", "speedup_over_fp32").outcome == "inconclusive"
 
 
+@pytest.mark.parametrize(
+    ("rules", "candidate", "name"),
+    [
+        ({"latency_p50_ms": 2.5}, 2.0, "latency_p50_ms"),
+        ({"throughput_min": 400}, 2.0, "throughput_min"),
+        ({"speedup_over_fp32": 1.5}, 2.0, "speedup_over_fp32"),
+    ],
+)
+def test_times_that_rise_pass_only_where_the_budget_is_kept_if_that_goes_on(rules, candidate, name):
+    samples = np.random.default_rng(0).normal(candidate, 0.001, 1000)
+
+    def outcome(drift, sure=True):
+        item = measured(samples=samples, latency=latency(samples, drift=drift, drift_sure=sure))
+        return rule(judge(Gate(**rules), [fp32(4.0), item], reference()), "int8", name)
+
+    assert outcome(0.0).outcome == outcome(0.2, sure=False).outcome == "pass"
+    assert outcome(0.2).outcome == "inconclusive"
+    assert "the calls took longer and longer, by 20.0% from the first to the last" in outcome(0.2).reason
+    assert outcome(-0.2).outcome == ("pass" if name != "speedup_over_fp32" else "inconclusive")
+
+
+def test_a_rise_that_reaches_no_budget_decides_nothing_and_a_fall_excuses_a_miss():
+    samples = np.random.default_rng(0).normal(2.0, 0.001, 1000)
+    rises = measured(samples=samples, latency=latency(samples, drift=0.1, drift_sure=True))
+    assert only(Gate(latency_p50_ms=4.1), rises, "latency_p50_ms").outcome == "pass"  # 2 ms and ten times 10 % of it
+    assert only(Gate(latency_p50_ms=3.9), rises, "latency_p50_ms").outcome == "inconclusive"
+    assert only(Gate(latency_p50_ms=1.9), rises, "latency_p50_ms").outcome == "fail"
+    falls = measured(samples=samples, latency=latency(samples, drift=-0.1, drift_sure=True))
+    missed = only(Gate(latency_p50_ms=1.9), falls, "latency_p50_ms")
+    assert missed.outcome == "inconclusive"
+    assert "the calls were still becoming faster, by 10.0% in all; raise benchmark.warmup_s" in missed.reason
+
+
 def test_taking_turns_settles_the_speed_up_and_names_the_fastest():
     rounds = np.exp(np.random.default_rng(0).normal(0, 0.02, (40, 2))) * np.array([2.0, 1.0])
     turns = Turns(

@@ -91,7 +91,7 @@ def test_a_plan_tells_what_is_reused(tmp_path: Path) -> None:
     assert not out.exists()
     pipeline.check(config, out)
     after = {item.name: item for item in pipeline.plan(config, out)}
-    assert [name for name, item in after.items() if item.reused] == ["export", "slim", "look"]
+    assert [name for name, item in after.items() if item.reused] == ["images", "export", "slim", "look"]
     assert (after["export"].seconds or 0) > 0
     assert after["trial:default:int8"].seconds is None
 
@@ -119,15 +119,16 @@ def test_every_unreadable_image_is_named_at_once_up_to_a_cap(tmp_path: Path) -> 
     whole = (tmp_path / "val" / "blue" / "000.png").read_bytes()
     (tmp_path / "val" / "blue" / "000.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "calib" / "0.png").write_bytes(b"")
-    found = problems(load(config))
-    assert [error.found.partition(" images cannot be read: ")[0] for error in found] == [
-        "calibration.images: 1 of 8",
-        "evaluation.images: 13 of 72",
-    ]
-    assert "blue/000.png: cannot be decoded" in found[1].found
-    assert "red/000.png: not an image of a known format" in found[1].found
-    assert found[1].found.endswith("; and 3 more")
+    with pytest.raises(ConfigError) as refused:
+        pipeline.check(load(config), tmp_path / "out")
+    calibration, evaluation = refused.value.problems
+    assert calibration.startswith("calibration.images: 1 of 8 images cannot be read: 0.png: ")
+    assert evaluation.startswith("evaluation.images: 13 of 72 images cannot be read: ")
+    assert "blue/000.png: cannot be decoded" in evaluation
+    assert "red/000.png: not an image of a known format" in evaluation
+    assert evaluation.endswith("; and 3 more")
     allowed = changed(
         config, ("[evaluation]", "[evaluation]\nallow_corrupt = 13"), ("count = 8", "count = 8\nallow_corrupt = 1")
     )
-    assert problems(load(allowed)) == []
+    found = pipeline.check(load(allowed), tmp_path / "out")
+    assert found.looked.judged == 72 - 13

@@ -38,15 +38,18 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, A
         evaluation=held,
         frame_hashes=dict(zip(frames.ids, frames.hashes, strict=True)),
         evaluation_hashes=frozenset([*held.hashes, frames.hashes[3]]),
-        preprocess_sha256="p" * 64,
+        preprocess=STEPS,
     )
     return out, calibrate(model, frames, out, options)
+
+
+STEPS = {"fit": "stretch", "mean": [73.0], "color": "gray"}
 
 
 def expected(result: Any, **changes: Any) -> calibration_cache.Expected:
     facts = {
         "graph_sha256": result.graph_sha256,
-        "preprocess_sha256": result.preprocess_sha256,
+        "preprocess": STEPS,
         "frames_sha256": result.frames_sha256,
         "method": result.method,
     }
@@ -195,13 +198,15 @@ def test_the_text_is_tensorrts(made: tuple[Path, Any]) -> None:
     ("change", "part"),
     [
         ({"graph_sha256": "0" * 64}, "graph: "),
-        ({"preprocess_sha256": "0" * 64}, "preprocessing: "),
+        ({"preprocess": {"fit": "stretch", "mean": [73.0], "color": "rgb"}}, "settings: color was gray, here rgb"),
+        ({"preprocess": {"fit": "stretch", "mean": [73.0]}}, "preprocessing: made with other settings: color was gray"),
+        ({"preprocess": {}}, "preprocessing: made from images, here the frames come preprocessed"),
         ({"frames_sha256": "0" * 64}, "frames: "),
         ({"method": "other"}, "method: "),
     ],
 )
 def test_a_strangers_cache_is_refused_by_the_part_that_differs(
-    made: tuple[Path, Any], change: dict[str, str], part: str
+    made: tuple[Path, Any], change: dict[str, Any], part: str
 ) -> None:
     out, result = made
     with pytest.raises(CacheError) as refused:

@@ -231,3 +231,16 @@ def test_a_line_is_fitted_and_noise_is_not() -> None:
     step = np.where(np.arange(480) < 240, 1.0, 1.4)
     assert fit_drift(noise[1] * step, 0.05).sure
     assert not fit_drift(np.ones(10)).sure
+
+
+@pytest.mark.parametrize("place", [0.15, 0.3, 0.7, 0.85])
+def test_a_step_is_seen_wherever_it_is_and_bursts_are_none(place: float) -> None:
+    random = np.random.default_rng(4)
+    noise = np.exp(random.normal(0, 0.03, (100, 1000)))
+    later = np.arange(1000) >= 1000 * place
+    for row in noise[:20]:
+        up, down = fit_drift(row * np.where(later, 1.4, 1.0), 0.02), fit_drift(row * np.where(later, 1.0, 1.4), 0.02)
+        assert up.sure and down.sure
+        assert 0.2 < up.share < 0.45 and -0.45 < down.share < -0.2
+    burst = np.abs(np.arange(1000) - 1000 * place) < 30
+    assert np.mean([fit_drift(row * np.where(burst, 2.0, 1.0), 0.02).sure for row in noise]) <= 0.03
