@@ -426,6 +426,16 @@ class Gate(Section):
     speedup_over_fp32: Positive | None = None
     throughput_min: Positive | None = None
     """Images a second."""
+    frame_p99_ms: Positive | None = None
+    """The whole frame as the runtime does it, on real frames: decode the image, preprocess, infer, decode outputs."""
+    fps: Positive | None = None
+    """Frames come at this rate: 99 of 100 must be done before the next one comes."""
+    load_ms: Positive | None = None
+    """From a fresh process with the engine on the disk to its first answer."""
+    energy_mj_per_frame: Positive | None = None
+    """Millijoules of a frame above rest: NVML's counter, a Jetson's sensors, RAPL on x86."""
+    power_w: Positive | None = None
+    """Power under load, rest included."""
     min: dict[str, float] = Field(default_factory=dict)
     """What a metric must reach by itself, by its lower bound: ``{ top1 = 0.90 }``."""
     critical_min: dict[str, Fraction] = Field(default_factory=dict)

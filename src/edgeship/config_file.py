@@ -186,9 +186,12 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
                 if limit >= 1
             ]
     measured = config.evaluation.images is not None
-    needs = [name for name in ("max_drop", "critical", "min", "critical_min") if getattr(gate, name)]
+    rules_on_images = ("max_drop", "critical", "min", "critical_min", "frame_p99_ms", "fps")
+    needs = [name for name in rules_on_images if getattr(gate, name)]
     if needs and not measured:
         found.append(f"evaluation.images: missing, and gate.{needs[0]} needs labelled images")
+    if (gate.frame_p99_ms or gate.fps) and measured and config.preprocess is None:
+        found.append("preprocess: missing, and gate.frame_p99_ms and gate.fps time whole frames, from the image on")
     if gate.confidence < LOW_CONFIDENCE and not gate.accept_low_confidence:
         found.append(
             f"gate.confidence: {gate.confidence:g} lets one SHIP in {1 / max(1 - gate.confidence, 1e-9):.2g} be false; "
@@ -203,6 +206,8 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
                 f'gate.clock: "device" reads the device\'s own clock, and {label}.device = {target.device!r} has none; '
                 'use "wall" or "auto"'
             )
+        if (gate.energy_mj_per_frame or gate.power_w) and target.device.startswith(("gpu", "npu")):
+            found.append(f"gate.energy_mj_per_frame, power_w: nothing measures the energy of {label}.device here")
         if target.engine != "tensorrt-rtx" and target.compute_capability:
             found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
     return found

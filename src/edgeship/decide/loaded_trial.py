@@ -32,6 +32,8 @@ class Measured:
     records: Arrays = field(default_factory=dict)
     latency: Arrays = field(default_factory=dict)
     outputs: Arrays = field(default_factory=dict)
+    frames: Arrays = field(default_factory=dict)
+    """Samples of whole frames, where the gate asked for them."""
     folder: Path | None = None
 
     @property
@@ -72,6 +74,7 @@ def load(folder: Path) -> Measured:
         records=_arrays(folder, evaluation.records if evaluation else None),
         latency=_arrays(folder, latency.samples if latency else None),
         outputs=_arrays(folder, trial.outputs),
+        frames=_arrays(folder, trial.frame.samples if trial.frame else None),
         folder=folder,
     )
 

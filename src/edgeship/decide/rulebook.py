@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 from edgeship.config import Gate
-from edgeship.decide import rules
+from edgeship.decide import budget_rules, rules
 from edgeship.decide.case import Family, Kind
 from edgeship.results import Outcome, Rule
 
@@ -46,6 +46,11 @@ _FAMILIES = (
     Family(
         "throughput_min", "Throughput", "speed", unit="images/s", higher_is_better=True, judge=rules.throughput
     ),
+    Family("frame_p99_ms", "Whole frame p99", "speed", "milliseconds", "ms", judge=budget_rules.frame),
+    Family("fps", "Frame rate, p99 of a frame", "speed", "milliseconds", "ms", judge=budget_rules.rate),
+    Family("load_ms", "Cold start", "speed", "milliseconds", "ms", judge=budget_rules.start),
+    Family("energy_mj_per_frame", "Energy a frame", "speed", unit="mJ", judge=budget_rules.energy),
+    Family("power_w", "Power under load", "speed", unit="W", judge=budget_rules.power),
     Family(REFERENCE, "The reference", "state", judge=rules.reference),
     Family(MIN, "{} by itself", "accuracy", "level", higher_is_better=True, judge=rules.floors),
     Family(CRITICAL_MIN, "Critical class {} by itself", "accuracy", "level", higher_is_better=True, judge=rules.floors),

@@ -28,7 +28,7 @@ from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, Step, dump, execute_in, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.user_code import code_hashes
-from edgeship.results import Candidate, Failure, Trial, TrialSpec, trial_folder
+from edgeship.results import Budget, Candidate, Failure, Trial, TrialSpec, trial_folder
 from edgeship.results.seal import seal
 from edgeship.results.trial_folder import MODEL
 
@@ -106,9 +106,21 @@ def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) ->
         frames=run.result(FRAMES).arrays,
         benchmark=None if trials.preview else config.benchmark.model_copy(update={"baseline": ()}),
         gated=config.gate.quantiles(),
+        budget=Budget() if trials.preview or trials.name == REFERENCE_NAME else _budget(config),
         evaluation=measured,
         preprocess=config.preprocess,
         rebuild=rebuild,
+    )
+
+
+def _budget(config: Config) -> Budget:
+    """What the rules ask of a frame besides latency."""
+    gate = config.gate
+    return Budget(
+        frame=gate.frame_p99_ms is not None or gate.fps is not None,
+        fps=gate.fps,
+        starts=gate.load_ms is not None,
+        energy=gate.energy_mj_per_frame is not None or gate.power_w is not None,
     )
 
 

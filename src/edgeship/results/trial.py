@@ -19,6 +19,15 @@ class Candidate(Result):
     keep: tuple[str, ...] = ()
 
 
+class Budget(Result):
+    """What of a frame's cost is measured besides latency, because a rule asks for it."""
+
+    frame: bool = False
+    fps: float | None = None
+    starts: bool = False
+    energy: bool = False
+
+
 class TrialSpec(Result):
     """The directory that goes in: everything a target needs to try one candidate."""
 
@@ -34,6 +43,7 @@ class TrialSpec(Result):
     """None: latency is not measured."""
     gated: tuple[float, ...] = (0.5,)
     """The quantiles of latency that a rule reads: each is measured until it is known."""
+    budget: Budget = Budget()
     evaluation: EvaluationSettings | None = None
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] = ()
@@ -292,6 +302,54 @@ def common_clock(latencies: Iterable[Latency | None], setting: ClockSetting = "a
     return "device" if clocks == {"device"} else "wall"
 
 
+class FrameTimes(Result):
+    """Whole frames as the runtime does them, wall time."""
+
+    batch: int
+    """Images of a frame: the cameras of one instant."""
+    pictures: int
+    """Different images that took turns."""
+    from_files: bool
+    """Whether they were encoded files, whose decoding counts, or arrays."""
+    parts_ms: dict[str, Quantiles]
+    """``image`` (decode the file), ``preprocess``, ``infer``, ``postprocess``."""
+    total_ms: Quantiles
+    unsettled: str = ""
+    """Why the quantiles are not known to the asked-for precision; empty when they are."""
+    fps: float | None = None
+    """The rate of the paced run; None: there was none."""
+    paced: int = 0
+    missed: int = 0
+    """Frames of the paced run, and those that were not done before the next one came."""
+    machine: MachineLoad = MachineLoad()
+    samples: Artifact | None = None
+    """.npz: ``image_ms``, ``preprocess_ms``, ``infer_ms``, ``postprocess_ms``, ``total_ms``, ``paced_ms``."""
+
+
+class Starts(Result):
+    """From nothing to the first answer in fresh processes, milliseconds."""
+
+    cold_ms: tuple[float, ...]
+    warm_ms: tuple[float, ...]
+    dropped: bool = True
+    """Whether the engine's file was dropped from the system's cache before a cold start."""
+
+
+class Energy(Result):
+    """Energy and power by blocks of rest and load."""
+
+    source: str
+    """``NVML's energy counter``, ``INA3221 sensors``, ``RAPL package counters``."""
+    mj_per_frame: tuple[float, ...]
+    """Of each block, above the rest before it."""
+    power_w: tuple[float, ...]
+    """Of each block under load, rest included."""
+    rest_w: tuple[float, ...]
+    frames: int
+    batch: int
+    power_mode: str | None = None
+
+
 class Turns(Result):
     """Engines timed turn by turn; tuples are in the order of ``names``."""
 
@@ -360,6 +418,9 @@ class Trial(Result):
     audit: Audit | None = None
     consistency: Consistency | None = None
     latency: Latency | None = None
+    frame: FrameTimes | None = None
+    starts: Starts | None = None
+    energy: Energy | None = None
     evaluation: Evaluated | None = None
     outputs: Artifact | None = None
     """.npz of the outputs for ``TrialSpec.frames``: the known answer."""

@@ -26,6 +26,10 @@ CONSISTENCY = "consistency.json"
 LATENCY = "latency.json"
 EVALUATION = "evaluation.json"
 SAMPLES = "latency.npz"
+FRAME = "frame.json"
+FRAME_SAMPLES = "frame.npz"
+STARTS = "starts.json"
+ENERGY = "energy.json"
 RECORDS = "records.npz"
 OUTPUTS = "outputs.npz"
 KNOWN_ANSWER = "known.npz"
@@ -38,6 +42,10 @@ PRODUCTS = (
     AUDIT,
     CONSISTENCY,
     LATENCY,
+    FRAME,
+    FRAME_SAMPLES,
+    STARTS,
+    ENERGY,
     EVALUATION,
     SAMPLES,
     RECORDS,
@@ -145,6 +153,7 @@ def artifacts_of(trial: Trial) -> tuple[Artifact, ...]:
     named = [trial.outputs]
     named += [trial.build.engine, trial.build.log, trial.build.timing_cache] if trial.build else []
     named += [trial.latency.samples] if trial.latency else []
+    named += [trial.frame.samples] if trial.frame else []
     named += [trial.evaluation.records] if trial.evaluation else []
     return tuple(item for item in named if item is not None)
 

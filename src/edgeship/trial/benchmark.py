@@ -79,7 +79,7 @@ def benchmark(
     soak_s = _warm_up(timer, settings.soak_s) if settings.soak_s else 0.0
     before = read_counters()
     with watch:
-        timings, unsettled = _Measurement(timer, settings, tuple(gated)).run(progress, watch.sample)
+        timings, unsettled = Measurement(timer, settings, tuple(gated)).run(progress, watch.sample)
     machine = load_between(before, read_counters())
     samples = _columns(timings)
     quantiles_of = {name: quantiles(values) for name, values in samples.items()}
@@ -163,7 +163,7 @@ def _warm_up(timer: Callable[[], Timing], seconds: float) -> float:
 
 
 @dataclass(frozen=True)
-class _Measurement:
+class Measurement:
     """Calls of a timer until the gated quantiles are known, or the time is over."""
 
     timer: Callable[[], Timing]

@@ -174,15 +174,15 @@ def _jetson(root: Path) -> Watch | None:
         return None
     memory = _first(root.glob("sys/kernel/debug/bpmp/debug/clk/emc/rate"))
     thermal = _zone(root, r"gpu|GPU")
-    rails = _rails(root)
+    pairs = rails(root)
 
     def read() -> Sample:
         return Sample(
             clock_mhz=_number(clock, _HZ),
             memory_clock_mhz=_number(memory, _HZ),
             temperature_c=_number(thermal, _MILLI),
-            power_w=_power(rails),
-            power_mode=_power_mode(root),
+            power_w=rail_power(pairs),
+            power_mode=power_mode(root),
         )
 
     return Watch(read, "jetson sysfs")
@@ -198,7 +198,7 @@ def _cpu(root: Path) -> Watch | None:
     def read() -> Sample:
         found = [value for path in clocks if (value := _number(path, _KHZ)) is not None]
         governors = {text for path in clocks if (text := _text(path.with_name("scaling_governor")))}
-        modes = [mode for mode in (_power_mode(root), "+".join(sorted(governors))) if mode]
+        modes = [mode for mode in (power_mode(root), "+".join(sorted(governors))) if mode]
         return Sample(
             clock_mhz=max(found, default=None),
             temperature_c=_number(thermal, _MILLI),
@@ -216,28 +216,29 @@ def _zone(root: Path, pattern: str) -> Path | None:
     return None
 
 
-def _rails(root: Path) -> list[tuple[Path, Path]]:
+def rails(root: Path) -> list[tuple[Path, Path]]:
     """Voltage and current files (mV, mA) of the module's total input rail, else of every rail (INA3221)."""
-    rails, total = [], []
+    every, total = [], []
     for label in sorted(root.glob("sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in[1-3]_label")):
         number = label.name[2]
         pair = (label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input"))
-        rails.append(pair)
+        every.append(pair)
         if re.search(r"VDD_IN|VIN_SYS|POM_5V_IN", _text(label) or ""):
             total.append(pair)
-    return total or rails
+    return total or every
 
 
-def _power(rails: list[tuple[Path, Path]]) -> float | None:
+def rail_power(pairs: list[tuple[Path, Path]]) -> float | None:
+    """Watts of the rails together; None where none answers."""
     watts = []
-    for voltage, current in rails:
+    for voltage, current in pairs:
         volts, amperes = _number(voltage, _MILLI), _number(current, _MILLI)
         if volts is not None and amperes is not None:
             watts.append(volts * amperes)
     return sum(watts) if watts else None
 
 
-def _power_mode(root: Path) -> str | None:
+def power_mode(root: Path = Path("/")) -> str | None:
     """The nvpmodel mode by number and, where its table is there, by name: ``"0 MAXN"``."""
     status = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
     if status is None:

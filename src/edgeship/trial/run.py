@@ -36,10 +36,13 @@ from edgeship.results import (
     Audit,
     Build,
     Consistency,
+    Energy,
     Evaluated,
     Failure,
+    FrameTimes,
     Latency,
     Result,
+    Starts,
     Trial,
     TrialSpec,
     read,
@@ -47,13 +50,16 @@ from edgeship.results import (
     write,
 )
 from edgeship.trial.consistency import Asked, audit_consistency, require_consistent, several
+from edgeship.trial.energy import measure, meter_for
+from edgeship.trial.frame import FrameAsk, frame_times
+from edgeship.trial.starts import starts
 
 if TYPE_CHECKING:
     from edgeship.engines import Array
 
 R = TypeVar("R", bound=Result)
 
-STEPS = ("build", "audit", "consistency", "benchmark", "evaluate", "outputs")
+STEPS = ("build", "audit", "consistency", "benchmark", "budget", "evaluate", "outputs")
 STOPS_THE_RUN = (UserInputError, StorageError, TargetError)
 """Errors that are not the candidate's fault: they leave :func:`run_trial` instead of becoming a Failure."""
 
@@ -213,6 +219,9 @@ def _measured(place: _Place, trial: Trial) -> Trial:
                 place.say("benchmark")
                 latency = _latency(place, place.spec.benchmark, runner, built, load_s)
                 trial = trial.model_copy(update={"latency": latency})
+            stage = "budget"
+            place.say("budget")
+            trial = trial.model_copy(update=_budget(place, runner, built))
             stage = "evaluate"
             place.say("evaluate")
             trial = trial.model_copy(update={"evaluation": _evaluation(place, runner, built)})
@@ -249,6 +258,33 @@ def _latency(place: _Place, settings: Benchmark, runner: Runner, built: Build, l
         return latency.model_copy(update={"load_s": load_s})
 
     return place.once(trial_folder.LATENCY, Latency, measure)
+
+
+def _budget(place: _Place, runner: Runner, built: Build) -> dict[str, Result]:
+    """What a frame costs besides latency, as far as the spec asks for it: fields of the trial."""
+    spec, asked = place.spec, place.spec.budget
+    batch = timed_batch(spec, built)
+    found: dict[str, Result] = {}
+    if asked.energy:
+        feeds = batch_of(frames_of(place.folder, spec, built), built.inputs, batch)
+        found["energy"] = place.once(trial_folder.ENERGY, Energy, lambda: _energy(place, runner, feeds, batch))
+    if asked.starts:
+        found["starts"] = place.once(trial_folder.STARTS, Starts, lambda: starts(place.folder, place.progress))
+    if asked.frame and spec.evaluation is not None and spec.preprocess is not None:
+        settings = spec.benchmark or Benchmark()
+        ask = FrameAsk(spec.evaluation, spec.preprocess, settings, batch, spec.classes, asked.fps)
+        found["frame"] = place.once(
+            trial_folder.FRAME, FrameTimes, lambda: frame_times(runner, ask, place.folder, place.progress)
+        )
+    return found
+
+
+def _energy(place: _Place, runner: Runner, feeds: dict[str, Array], batch: int) -> Energy:
+    meter = meter_for(place.spec.target.device)
+    try:
+        return measure(runner.timer(feeds), batch, meter, progress=place.progress)
+    finally:
+        meter.close()
 
 
 def _evaluation(place: _Place, runner: Runner, built: Build) -> Evaluated | None:

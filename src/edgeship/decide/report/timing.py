@@ -12,6 +12,7 @@ from edgeship.decide import rulebook
 from edgeship.decide.finished_run import TrialFolder
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Column, Heading, Prose, Row, Section, Table
+from edgeship.decide.report.budget import budget_blocks
 from edgeship.decide.report.view import CandidateView, TargetView
 from edgeship.results import Baseline, Trial, trial_folder
 
@@ -82,7 +83,12 @@ def latency_section(view: TargetView, prefix: str) -> Section | None:
     )
     caption = f"Latency samples, {view.clock} time. Solid line: median; dotted: p99; dashed: budget"
     lead = "Steady state: every call of the measured stretch counts, none is left out."
-    blocks: list[Block] = [Table(caption, columns, tuple(rows)), *_conditions(view), *_costs(view)]
+    blocks: list[Block] = [
+        Table(caption, columns, tuple(rows)),
+        *_conditions(view),
+        *_costs(view),
+        *budget_blocks(view),
+    ]
     return Section(f"{prefix}latency", "Latency distributions", tuple(blocks), short="Latency", lead=lead)
 
 
