@@ -197,7 +197,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
             f"gate.confidence: {gate.confidence:g} lets one SHIP in {1 / max(1 - gate.confidence, 1e-9):.2g} be false; "
             "use 0.95, or say that you mean it with accept_low_confidence = true"
         )
-    found += [*_baseline_problems(config), *_release_problems(config)]
+    found += [*_baseline_problems(config), *_release_problems(config), *_qat_problems(config)]
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
         found += _engine_problems(label, target, config)
@@ -246,6 +246,24 @@ def _baseline_problems(config: Config) -> list[str]:
         for name in wanted
         if name not in known
     ]
+
+
+def _qat_problems(config: Config) -> list[str]:
+    """What training lacks."""
+    if config.qat is None:
+        return []
+    found = []
+    if Path(config.model.source).suffix in (".onnx", ".pt2"):
+        found.append(
+            f"qat: model.source is {config.model.source}, whose weights cannot be trained and exported again; "
+            'write source = "module:callable" and weights = "file.safetensors"'
+        )
+    sources = [config.calibration.images, config.calibration.npz, config.calibration.cache]
+    if not any(sources):
+        found.append("calibration.images: missing; qat starts from calibrated ranges")
+    if config.qat.images is None and config.qat.data is None and not any(sources[:2]):
+        found.append("qat.images: missing, and there are no calibration frames to distill on")
+    return found
 
 
 def _release_problems(config: Config) -> list[str]:

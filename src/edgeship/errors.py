@@ -78,6 +78,10 @@ class CacheError(UserInputError):
     """A calibration or timing cache is malformed or belongs to something else."""
 
 
+class TrainingError(UserInputError):
+    """Quantization-aware training cannot go on: the step, its loss, its batches or the model are at fault."""
+
+
 class ArtifactError(UserInputError):
     """A result, engine or bundle file is missing, changed, malformed or of another schema version."""
 

@@ -26,6 +26,7 @@ from edgeship.cli import (
     inspect,
     layers,
     prepare,
+    qat,
     quantize,
     report,
     run,
@@ -38,7 +39,7 @@ from edgeship.errors import EdgeshipError
 
 __all__ = [
     "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "history", "init",
-    "inspect", "layers", "main", "prepare", "quantize", "report", "run", "ship",
+    "inspect", "layers", "main", "prepare", "qat", "quantize", "report", "run", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from edgeship.version import __version__
 
 COMMANDS = (
-    "init", "doctor", "check", "ship",
+    "init", "doctor", "check", "ship", "qat",
     "export", "slim", "preflight", "parity", "calibrate", "quantize", "build", "bench", "evaluate", "gate", "compare",
     "report", "history", "layers", "inspect", "bundle", "verify", "run", "rebuild",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from edgeship.data.locate import located
 from edgeship.data.reference import importable
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.remarks import remarks
+from edgeship.errors import ConfigError
 from edgeship.files import Hasher, lock, storage_errors, sweep
 from edgeship.pipeline.baseline import time_baselines
 from edgeship.pipeline.bundles import BUNDLE, EVIDENCE
@@ -24,6 +25,7 @@ from edgeship.pipeline.each_target import each_target
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.planned import Planned, planned_names, remember_times, times
 from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PRECISIONS, PREFLIGHT, SLIM
+from edgeship.pipeline.qat import QAT
 from edgeship.pipeline.readable import IMAGES
 from edgeship.pipeline.release import RELEASE
 from edgeship.pipeline.remember import REMEMBER
@@ -34,7 +36,7 @@ from edgeship.pipeline.trials import REFERENCE, try_candidates
 from edgeship.pipeline.turns import take_turns
 from edgeship.pipeline.work_folder import require_apart, require_own
 from edgeship.progress import Progress, silent
-from edgeship.results import Looked, StageRun
+from edgeship.results import Looked, StageRun, Trained
 
 WORKFLOW: Workflow = (
     CHECK,  # the data and the names in the rules, before anything long begins
@@ -48,6 +50,7 @@ WORKFLOW: Workflow = (
     FRAMES,  # a few real frames, for all that follows
     PARITY,  # PyTorch against ONNX, on those frames
     CALIBRATE,  # INT8 ranges, where a candidate needs them
+    QAT,  # weights and ranges trained for INT8, where the config has a [qat] table
     REFERENCE,  # fp32, which every candidate is compared with
     RELEASE,  # the release in the field, where the config names one to be no worse than
     each_target(
@@ -69,6 +72,10 @@ WORKFLOW: Workflow = (
 
 LOOKS: Workflow = WORKFLOW[: WORKFLOW.index(LOOK) + 1]
 """The beginning of the way: what ``edgeship check`` does, and ``ship`` takes over."""
+
+
+TRAINS: Workflow = WORKFLOW[: WORKFLOW.index(QAT) + 1]
+"""The way to a trained model: what ``edgeship qat`` does, and ``ship`` takes over."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,32 @@ def check(
         picture = run.path(LOOK, looked.picture.path) if looked.picture is not None else None
         weak = remarks(config.gate, shares=":" not in config.evaluation.task)
         return Checked(looked, (*machine_warnings(config), *weak, *looked.warnings), picture)
+
+
+def train(
+    config: Config,
+    folder: Path,
+    progress: Progress = silent,
+    on_stage: Callable[[str, StageRun | None], None] = lambda _name, _run: None,
+) -> tuple[Trained, Path]:
+    """Train INT8 as ``[qat]`` says, or take over what was trained; :func:`ship` tries it as ``int8-qat``.
+
+    Args: see :func:`ship`.
+
+    Returns:
+        What the training gave, and the folder that holds it.
+
+    Raises:
+        ConfigError: The config has no ``[qat]`` table.
+        EdgeshipError: What stopped the training; the same call goes on from its last checkpoint.
+    """
+    if config.qat is None:
+        raise ConfigError(
+            ["qat: missing; an empty [qat] table distills on the calibration frames"], where=str(config.file)
+        )
+    with _opened(config, folder, progress, on_stage) as run:
+        execute(run, TRAINS)
+        return run.result(QAT), run.folders[QAT.name]
 
 
 @contextmanager

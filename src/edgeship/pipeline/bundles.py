@@ -21,6 +21,7 @@ from edgeship.pipeline.candidates import needs_calibration
 from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, title
 from edgeship.pipeline.environment import PACKAGES
 from edgeship.pipeline.prepare import EXPORT
+from edgeship.pipeline.qat import ranges_stage
 from edgeship.pipeline.release import release_folder
 from edgeship.pipeline.stages import Run, Stage, Step, versions
 from edgeship.pipeline.target_trials import TargetTrials
@@ -51,7 +52,7 @@ def contents(run: Run, trials: TargetTrials) -> Contents:
         gate=run.config.gate,
         released=release_folder(run),
         calibration=CalibrationProvenance.of(calibrated) if calibrated is not None else None,
-        cache=run.path(CALIBRATE, calibrated.cache.path) if calibrated is not None else None,
+        cache=run.path(ranges_stage(candidate), calibrated.cache.path) if calibrated is not None else None,
         prepared={**versions(*PACKAGES), "exporter": run.result(EXPORT).exporter},
         evidence={name: run.path(EVIDENCE, name) for name in EVIDENCE_FILES},
         licences=_licences(run),

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeship.config import Config
 from edgeship.data import datasets, rows
 from edgeship.data.beside import portable, single
-from edgeship.data.feeds import fixed_batch
+from edgeship.data.feeds import batch_of, fixed_batch
 from edgeship.data.frames import FrameChoice, Frames, frames, image_files, image_hash, not_comparable, spread
 from edgeship.data.loader import Item
 from edgeship.data.memory import ordered
@@ -19,7 +21,7 @@ from edgeship.errors import DataError
 from edgeship.files import storage_errors
 from edgeship.pipeline.candidates import candidates, needs_calibration, style_of
 from edgeship.pipeline.frames import beside_hash, data_hash, remembering, require_calibration
-from edgeship.pipeline.prepare import SLIM
+from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
@@ -94,6 +96,26 @@ def graph_batch(run: Run, wanted: int) -> int:
     inputs, steps = run.result(SLIM).inputs, run.config.preprocess
     one = steps is not None and single(inputs, steps)
     return fixed_batch(inputs) or (1 if one else wanted)
+
+
+def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+    """The known real frames as batches that the graph takes.
+
+    Raises:
+        DataError: The config names no images at all.
+    """
+    known = run.result(FRAMES)
+    if known.arrays is None:
+        raise DataError("no real frames", do="name calibration.images: converting precision is checked on real frames")
+    with np.load(run.path(FRAMES, known.arrays.path), allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    size = graph_batch(run, len(known.ids))
+    rows = max(len(known.ids) - len(known.ids) % size, size)
+    batches = []
+    for start in range(0, rows, size):
+        feeds = batch_of(arrays, run.result(SLIM).inputs, size, start)
+        batches.append((tuple(known.ids[start : start + size]), feeds))
+    return batches
 
 
 def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> CalibrateOptions:
@@ -175,7 +197,11 @@ def _graph(run: Run) -> Any:
 
 def has_int8(run: Run) -> bool:
     """Whether a candidate, or the search, rests on INT8 ranges."""
-    return run.config.candidates.search or any(needs_calibration(item) for item in candidates(run.config))
+    return (
+        run.config.qat is not None
+        or run.config.candidates.search
+        or any(needs_calibration(item) for item in candidates(run.config))
+    )
 
 
 CALIBRATE = Stage("calibrate", Calibrated, calibrate_key, calibrate_from_config, needed=has_int8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeship.config import CPU_ENGINES, Config, Precision, Preprocess, ShapeRange, Target
+from edgeship.config import CPU_ENGINES, Config, Precision, Preprocess, Qat, ShapeRange, Target
 from edgeship.data.feeds import full_shapes, known_shapes
 from edgeship.errors import ConfigError
 from edgeship.prepare.inferred_graph import QUANTIZED
@@ -24,7 +24,14 @@ def candidates(config: Config) -> tuple[Candidate, ...]:
     ]
     if config.candidates.keep:
         named.append(Candidate(name="int8-keep", precision="int8", keep=(*keep, *config.candidates.keep)))
+    if config.qat is not None:
+        named.append(trained_candidate(config.qat, keep))
     return tuple(named)
+
+
+def trained_candidate(qat: Qat, keep: tuple[str, ...]) -> Candidate:
+    """INT8 with the weights and ranges that training leaves; ``keep`` is that of all INT8 candidates."""
+    return Candidate(name="int8-qat", precision="int8", keep=(*keep, *qat.keep), trained=True)
 
 
 def needs_calibration(candidate: Candidate) -> bool:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgeship.data.feeds import batch_of
 from edgeship.data.frames import FrameChoice, Frames, frames
 from edgeship.errors import DataError
-from edgeship.pipeline.calibration import CALIBRATE, graph_batch
+from edgeship.pipeline.calibration import CALIBRATE, graph_batch, known_batches
 from edgeship.pipeline.candidates import converted, needs_calibration, resolved_precision
 from edgeship.pipeline.frames import allow_corrupt, frame_source, remembering, which_set
 from edgeship.pipeline.prepare import FRAMES, SLIM
+from edgeship.pipeline.qat import graph_of, quantize_options, ranges_stage, require_improved
 from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.fp16 import to_half
-from edgeship.prepare.quantize import QuantizeOptions, quantize
+from edgeship.prepare.quantize import quantize
 from edgeship.results import Candidate, Quantized, Slimmed
 from edgeship.results.trial_folder import MODEL
 
@@ -38,7 +37,7 @@ def quantize_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Quantize
 
     def key(run: Run) -> Any:
         depends: dict[str, Any] = {
-            "model": run.result(SLIM).model.sha256,
+            "model": graph_of(run, candidate)[1],
             "precision": resolved_precision(candidate.precision, trials.target),
             "keep": candidate.keep,
             "style": trials.style,
@@ -48,8 +47,9 @@ def quantize_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Quantize
             "versions": versions("onnxruntime", "nvidia-modelopt", "onnx"),
         }
         if needs_calibration(candidate):
-            calibrated = run.result(CALIBRATE)
-            depends["ranges"] = [calibrated.ranges.sha256, calibrated.cache.sha256, calibrated.method]
+            stage = ranges_stage(candidate)
+            ranges = run.result(stage)
+            depends["ranges"] = [ranges.ranges.sha256, ranges.cache.sha256, run.result(CALIBRATE).method]
         return depends
 
     place = PREVIEW if trials.preview else trials.style
@@ -59,46 +59,21 @@ def quantize_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Quantize
 
 def make_graph(run: Run, folder: Path, candidate: Candidate, trials: TargetTrials) -> Quantized:
     """A candidate's ONNX in ``folder/model.onnx``, checked on the known real frames."""
-    model, out = run.path(SLIM, MODEL), folder / MODEL
+    require_improved(run, candidate)
+    model, out = graph_of(run, candidate)[0], folder / MODEL
     precision = resolved_precision(candidate.precision, trials.target)
     known = known_batches(run)
     settings = run.config.quantization
     if precision == "fp16":
         return to_half(model, known, out, candidate.keep, settings.allow_noise)
-    calibrated = run.result(CALIBRATE)
+    stage = ranges_stage(candidate)
     loaded = calibration_cache.load(
-        run.path(CALIBRATE, calibrated.cache.path), calibration_cache.Expected(), trust=True
+        run.path(stage, run.result(stage).cache.path), calibration_cache.Expected(), trust=True
     )
-    options = QuantizeOptions(
-        trials.style,
-        precision,
-        candidate.keep,
-        settings.per_channel,
-        placement=settings.placement,
-        rows=trials.target.batch.opt,
-        allow_noise=settings.allow_noise,
-    )
-    return quantize(model, loaded, out, known, options)
-
-
-def known_batches(run: Run) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
-    """The known real frames as batches that the graph takes.
-
-    Raises:
-        DataError: The config names no images at all.
-    """
-    known = run.result(FRAMES)
-    if known.arrays is None:
-        raise DataError("no real frames", do="name calibration.images: converting precision is checked on real frames")
-    with np.load(run.path(FRAMES, known.arrays.path), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    size = graph_batch(run, len(known.ids))
-    rows = max(len(known.ids) - len(known.ids) % size, size)
-    batches = []
-    for start in range(0, rows, size):
-        feeds = batch_of(arrays, run.result(SLIM).inputs, size, start)
-        batches.append((tuple(known.ids[start : start + size]), feeds))
-    return batches
+    options = quantize_options(run.config, candidate, trials.target, precision)
+    if candidate.trained:  # what it is compared with here is its own weights unrounded, which training left behind
+        options = replace(options, allow_noise=tuple(info.name for info in run.result(SLIM).outputs))
+    return quantize(model, loaded, out, known, replace(options, style=trials.style))
 
 
 def frames_of(run: Run, count: int) -> Frames:

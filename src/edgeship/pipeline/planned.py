@@ -10,6 +10,7 @@ from edgeship.config import Config
 from edgeship.files import read_text, write_json
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import candidates
+from edgeship.pipeline.qat import QAT
 from edgeship.pipeline.release import RELEASE
 from edgeship.pipeline.stages import Run
 from edgeship.pipeline.trials import reference_target
@@ -31,7 +32,7 @@ class Planned:
 def planned_names(config: Config, before_trials: tuple[str, ...]) -> tuple[str, ...]:
     """The stages of a run in order, as far as the config tells them; a search adds trials of its own."""
     run = Run(config, Path())
-    left_out = {stage.name for stage in (CALIBRATE, RELEASE) if not stage.needed(run)}
+    left_out = {stage.name for stage in (CALIBRATE, QAT, RELEASE) if not stage.needed(run)}
     names = [name for name in before_trials if name not in left_out]
     where, _ = reference_target(config)
     names.append(f"trial:{where}:fp32")

@@ -41,7 +41,7 @@ from edgeship.results import Artifact, Exported, Parity, Preflight, Slimmed
 
 def export_key(run: Run) -> Any:
     """The model settings, input sizes, source files and what they import, weights, the exporter's version."""
-    settings, size, known = run.config.model, run.config.preprocess, _known(run.config)
+    settings, size, known = run.config.model, run.config.preprocess, known_inputs(run.config)
     files: dict[str, Any] = {}
     source = Path(settings.source)
     if source.suffix in (".onnx", ".pt2"):
@@ -64,10 +64,10 @@ def export_key(run: Run) -> Any:
 def export_work(run: Run, folder: Path) -> Exported:
     """PyTorch → ONNX."""
     config = run.config
-    return export(model_of(config), config.root, folder / "model.onnx", config.preprocess, _known(config))
+    return export(model_of(config), config.root, folder / "model.onnx", config.preprocess, known_inputs(config))
 
 
-def _known(config: Config) -> Known:
+def known_inputs(config: Config) -> Known:
     """What the config tells of the model's inputs: sizes of dynamic axes, and ranges of values."""
     shapes = {name: given.opt for target in config.all_targets().values() for name, given in target.shapes.items()}
     return Known(shapes=shapes, bounds=beside.bounds_of(config.preprocess) | bounds_of(config.model.inputs))
@@ -87,7 +87,7 @@ def model_of(config: Config) -> Model:
 
 def slim_key(run: Run) -> Any:
     """The exported graph and the simplifier's version."""
-    known = _known(run.config)
+    known = known_inputs(run.config)
     return {
         "model": run.result(EXPORT).model.sha256,
         "known": [known.shapes, known.bounds, run.config.model.free_batch],
@@ -98,7 +98,9 @@ def slim_key(run: Run) -> Any:
 def slim_work(run: Run, folder: Path) -> Slimmed:
     """Simplify and check."""
     return slim(
-        run.path(EXPORT, "model.onnx"), folder / "model.onnx", Options(_known(run.config), run.config.model.free_batch)
+        run.path(EXPORT, "model.onnx"),
+        folder / "model.onnx",
+        Options(known_inputs(run.config), run.config.model.free_batch),
     )
 
 
@@ -213,7 +215,7 @@ def parity_work(run: Run, folder: Path) -> Parity:
         run.path(SLIM, "model.onnx"),
         run.config.parity,
         images,
-        _known(run.config),
+        known_inputs(run.config),
     )
     result = parity(request)
     require_equal(result)

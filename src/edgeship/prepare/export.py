@@ -56,8 +56,7 @@ def export(
     """
     if model.is_onnx(settings):
         return _adopt(settings, target, preprocess, known)
-    loaded = model.load(settings, root)
-    loaded, notes = _fix_size(loaded, preprocess)
+    loaded, notes = load_sized(settings, root, preprocess)
     shapes, outputs = model.accepted_shapes(loaded, known.shapes)
     if not outputs:
         raise ModelError("the model returns no tensor", expected="a tensor, or a tuple, list or dict of tensors")
@@ -82,6 +81,13 @@ def export(
         renamed={ours: theirs for ours, theirs in zip(wanted, given, strict=False) if ours != theirs},
         notes=(*notes, *said),
     )
+
+
+def load_sized(
+    settings: config.Model, root: Path, preprocess: config.Preprocess | None
+) -> tuple[model.Loaded, list[str]]:
+    """The user's model with the sizes that it is exported with, and notes about them. Raises ModelError."""
+    return _fix_size(model.load(settings, root), preprocess)
 
 
 def _fix_size(loaded: model.Loaded, preprocess: config.Preprocess | None) -> tuple[model.Loaded, list[str]]:

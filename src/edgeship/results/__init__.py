@@ -55,6 +55,8 @@ from edgeship.results.prepare import (
     Sensitivity,
     Slimmed,
     TensorRange,
+    Trained,
+    TrainedPoint,
 )
 from edgeship.results.trial import (
     Audit,
@@ -146,6 +148,8 @@ __all__ = [
     "TensorInfo",
     "TensorRange",
     "Timed",
+    "Trained",
+    "TrainedPoint",
     "Trial",
     "TrialSpec",
     "TrialSummary",

@@ -188,6 +188,60 @@ class Calibrated(Result):
     trusted_cache: bool = False
 
 
+class TrainedPoint(Result):
+    """The state of a training after ``step`` steps."""
+
+    step: int
+    loss: float | None
+    """Mean training loss since the point before; None: nothing was trained yet."""
+    held_out: float
+    """Mean loss on the held-out batches, quantized."""
+
+
+class Trained(Result):
+    """What quantization-aware training made of the model."""
+
+    model: Artifact
+    """The trained weights, exported and simplified by the normal path."""
+    weights: Artifact
+    """The state dict as safetensors: ``model.weights`` takes it."""
+    cache: Artifact
+    """The learned ranges beside those of calibration."""
+    ranges: Artifact
+    how: str
+    """What was trained on which data, in a few words."""
+    style: Literal["tensorrt", "onnxruntime"]
+    """The kind of engine whose rounding was trained for."""
+    steps: int
+    best_step: int
+    """0: no trained state was better than calibration alone."""
+    judged_on: str
+    """What ``held_out`` is measured on."""
+    held_out_before: float
+    """Of calibrated INT8, before the first step."""
+    held_out_after: float
+    """Of the best state."""
+    curve: tuple[TrainedPoint, ...] = ()
+    rounded: int
+    """Activations that the deployed graph rounds and that were rounded in training too."""
+    weighted: int
+    """Convolutions and matrix products whose weights were rounded in training."""
+    not_rounded: tuple[str, ...] = ()
+    """What the deployed graph rounds and the training did not."""
+    deployed_snr_db: float
+    """Signal-to-noise of the worst output of the deployed graph against the model as it was trained, on real frames."""
+    device: str
+    seconds: float
+    resumed_at: int | None = None
+    """The step from which a killed training went on."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def improved(self) -> bool:
+        """Whether training made the quantized model better than calibration alone."""
+        return self.best_step > 0
+
+
 class LayerNoise(Result):
     """Signal-to-noise of one layer's output against the reference, on real frames."""
 

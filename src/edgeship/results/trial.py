@@ -17,6 +17,8 @@ class Candidate(Result):
     name: str
     precision: Precision
     keep: tuple[str, ...] = ()
+    trained: bool = False
+    """Its weights and ranges come from quantization-aware training."""
 
 
 class Budget(Result):

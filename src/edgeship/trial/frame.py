@@ -18,7 +18,8 @@ import numpy as np
 
 from edgeship.config import Benchmark, Evaluation, Preprocess
 from edgeship.data.beside import Beside, beside, require_declared
-from edgeship.data.datasets import Dataset, open_dataset
+from edgeship.data.dataset import Dataset
+from edgeship.data.datasets import open_dataset
 from edgeship.data.feeds import batch_of
 from edgeship.data.frames import spread
 from edgeship.data.loader import feeds_of

@@ -1,0 +1,146 @@
+"""The training stage, and where the graph and the ranges of a candidate come from: calibration or training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeship.config import Config, Precision, Qat, Target
+from edgeship.data.frames import FrameChoice, Frames, frames
+from edgeship.errors import ConfigError, QuantizeError
+from edgeship.pipeline.calibration import CALIBRATE, graph_batch, known_batches
+from edgeship.pipeline.candidates import style_of, trained_candidate
+from edgeship.pipeline.frames import beside_hash, data_hash
+from edgeship.pipeline.prepare import FRAMES, SLIM, export_key, known_inputs, model_of
+from edgeship.pipeline.stages import Run, Stage, dump, versions
+from edgeship.pipeline.user_code import code_hashes
+from edgeship.prepare import calibration_cache
+from edgeship.prepare.quantize import QuantizeOptions
+from edgeship.results import Artifact, Calibrated, Candidate, Trained, write
+from edgeship.results.trial_folder import MODEL
+
+
+def qat_key(run: Run) -> Any:
+    """The model of before, its ranges, the settings, the data, the user's code and how the graph is deployed."""
+    settings, config = _settings(run.config), run.config
+    source = _source(config)
+    target = next(iter(config.all_targets().values()))
+    calibrated = run.result(CALIBRATE)
+    return {
+        "export": export_key(run),
+        "model": run.result(SLIM).model.sha256,
+        "ranges": [calibrated.ranges.sha256, calibrated.cache.sha256],
+        "qat": settings.model_dump(mode="json", exclude={"images"}),
+        "images": data_hash(run, source) if source is not None else None,
+        "preprocess": dump(config.preprocess),
+        "beside": beside_hash(run, "calibration"),
+        "quantization": dump(config.quantization),
+        "holdout": config.calibration.holdout,
+        "target": [style_of(target), target.batch.opt],
+        "frames": dump(run.result(FRAMES)),
+        "code": code_hashes(run, settings.step, settings.data, settings.validation),
+        "versions": versions("torch", "onnxruntime", "nvidia-modelopt", "onnx"),
+    }
+
+
+def qat_work(run: Run, folder: Path) -> Trained:
+    """Train. A killed training goes on; one of another state of code, data or settings stays as it is."""
+    from edgeship.qat.qat import Request, qat  # loads torch
+
+    config, settings = run.config, _settings(run.config)
+    target = next(iter(config.all_targets().values()))
+    calibrated = run.result(CALIBRATE)
+    candidate = trained_candidate(settings, config.quantization.keep)
+    request = Request(
+        settings=settings,
+        model=model_of(config),
+        root=config.root,
+        preprocess=config.preprocess,
+        known=known_inputs(config),
+        slim=run.path(SLIM, MODEL),
+        calibration=calibration_cache.load(
+            run.path(CALIBRATE, calibrated.cache.path), calibration_cache.Expected(), trust=True
+        ),
+        quantization=quantize_options(config, candidate, target, "int8"),
+        few=known_batches(run),
+        frames=_frames(run),
+        holdout=config.calibration.holdout,
+    )
+    result = qat(request, folder, run.progress)
+    others = [place.name for place in sorted(folder.parent.glob("qat-*")) if place != folder and _unfinished(place)]
+    if others:
+        note = f"An unfinished training of another state of code, data or settings stays in stages/{others[0]}."
+        result = result.model_copy(update={"notes": (*result.notes, note)})
+    write(result, folder / QAT.file)
+    return result
+
+
+def _unfinished(folder: Path) -> bool:
+    return any(folder.glob("checkpoint-*"))
+
+
+def _settings(config: Config) -> Qat:
+    if config.qat is None:
+        raise ConfigError(["qat: missing"], where=str(config.file))
+    return config.qat
+
+
+def _source(config: Config) -> Path | None:
+    """Where frames to distill on, or to compare with FP32 on, come from."""
+    return _settings(config).images or config.calibration.images or config.calibration.npz
+
+
+def _frames(run: Run) -> Frames | None:
+    """All frames of the source; None where there are none, or where loaders of the user's train and judge."""
+    settings, source = _settings(run.config), _source(run.config)
+    if source is None or (settings.validation is not None and settings.data is not None):
+        return None
+    choice = FrameChoice(None, graph_batch(run, settings.batch), allow_corrupt=run.config.calibration.allow_corrupt)
+    return frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)
+
+
+def quantize_options(config: Config, candidate: Candidate, target: Target, precision: Precision) -> QuantizeOptions:
+    """How a candidate's INT8 graph for a target is made."""
+    settings = config.quantization
+    return QuantizeOptions(
+        style_of(target),
+        precision,
+        candidate.keep,
+        settings.per_channel,
+        placement=settings.placement,
+        rows=target.batch.opt,
+        allow_noise=settings.allow_noise,
+    )
+
+
+QAT = Stage("qat", Trained, qat_key, qat_work, needed=lambda run: run.config.qat is not None, in_place=True)
+
+
+def ranges_stage(candidate: Candidate) -> Stage[Trained] | Stage[Calibrated]:
+    """The stage whose cache holds a candidate's ranges."""
+    return QAT if candidate.trained else CALIBRATE
+
+
+def graph_of(run: Run, candidate: Candidate) -> tuple[Path, str]:
+    """The FP32 graph that a candidate is made from, and its hash."""
+    artifact: Artifact = run.result(QAT).model if candidate.trained else run.result(SLIM).model
+    return run.path(QAT if candidate.trained else SLIM, MODEL), artifact.sha256
+
+
+def require_improved(run: Run, candidate: Candidate) -> None:
+    """Refuse a trained candidate that training did not make better than calibration alone.
+
+    Raises:
+        QuantizeError: With the held-out losses.
+    """
+    if not candidate.trained:
+        return
+    trained = run.result(QAT)
+    if not trained.improved:
+        after = min((point.held_out for point in trained.curve[1:]), default=trained.held_out_before)
+        raise QuantizeError(
+            f"training did not make INT8 better: {trained.judged_on} was {trained.held_out_before:.4g} with "
+            f"calibration alone and {after:.4g} at best in {trained.steps} steps; the trained weights are "
+            "kept and not shipped",
+            do="try a smaller qat.lr, more qat.steps, or more data",
+        )

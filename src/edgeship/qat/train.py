@@ -1,0 +1,269 @@
+"""The training loop: steps, a held-out look now and then, the best state kept, a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgeship.config import Qat
+from edgeship.errors import TrainingError
+from edgeship.progress import Progress, silent
+from edgeship.qat import checkpoint
+from edgeship.qat.batches import Batch, Batches, FrameBatches, inputs_of, on_device, require_shapes
+from edgeship.qat.losses import Distill, Loss, mean_loss
+from edgeship.qat.student import QUANTIZERS, Student
+from edgeship.results import TrainedPoint
+
+EPOCHS = 3
+LOOKS = 20
+"""Looks at the held-out batches in a training, at most."""
+CHECKPOINT_S = 30.0
+WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
+RANGE_FACTOR = 10.0
+"""A range learns its logarithm, a weight its value, which is much smaller than 1: the rate of ranges is larger."""
+LONGEST = 1.0
+"""Norm to which gradients are cut."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is trained on what."""
+
+    settings: Qat
+    batches: Batches
+    loss: Loss
+    held_out: Sequence[Batch]
+    held_out_loss: Loss
+    specs: Sequence[tuple[str, Sequence[int | str]]]
+    """Name and shape of every input, in call order."""
+
+
+@dataclass
+class State:
+    """Where a training is."""
+
+    step: int = 0
+    total: int = 0
+    best_step: int = 0
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    curve: list[TrainedPoint] = field(default_factory=list)
+    resumed_at: int | None = None
+    seconds: float = 0.0
+
+
+def train(student: Student, course: Course, folder: Path, progress: Progress = silent) -> State:
+    """Train ``student`` in place and leave it in its best state.
+
+    Args:
+        folder: Where checkpoints are written; a training that was killed goes on from the newest.
+
+    Raises:
+        TrainingError: The step, its loss or its batches cannot be trained on, or nothing changed.
+    """
+    return _Training(student, course, folder, progress).run()
+
+
+class _Training:
+    def __init__(self, student: Student, course: Course, folder: Path, progress: Progress) -> None:
+        self._student, self._course, self._folder, self._progress = student, course, folder, progress
+        self._settings = course.settings
+        self._device = self._settings.device
+        self._model = student.module.to(self._device)
+        self._trained = [item for item in self._model.parameters() if item.requires_grad]
+        if not self._trained:
+            raise TrainingError("the model has no parameter that requires a gradient", do="freeze only some of them")
+        self._optimizer = _optimizer(self._settings, self._model)
+        self._scaler = torch.amp.GradScaler(self._device.partition(":")[0], enabled=self._settings.amp)
+        self._state = State()
+        self._sum, self._count = 0.0, 0
+        self._saved = time.monotonic()
+
+    def run(self) -> State:
+        """The whole course."""
+        begun = time.monotonic()
+        torch.manual_seed(self._settings.seed)
+        self._resume()
+        state = self._state
+        before = state.seconds
+        if not state.curve:
+            self._first_look()
+        for batch in self._upcoming():
+            if state.step >= state.total:
+                break
+            self._one_step(batch)
+            if state.step % max(1, state.total // LOOKS) == 0 or state.step == state.total:
+                self._look()
+            if time.monotonic() - self._saved > CHECKPOINT_S:
+                state.seconds = before + time.monotonic() - begun
+                self._save()
+        state.seconds = before + time.monotonic() - begun
+        self._load(state.best)
+        self._model.to("cpu")
+        checkpoint.remove(self._folder)
+        return state
+
+    # --- steps ---------------------------------------------------------------------------------------------------
+
+    def _upcoming(self) -> Iterator[Batch]:
+        """The batches from where the training is; sets how many steps there are."""
+        steps, epochs = self._settings.steps, self._settings.epochs or EPOCHS
+        state, number, seen = self._state, 0, 0
+        batches = self._course.batches
+        if steps is not None:
+            state.total = steps
+        elif isinstance(batches, FrameBatches):
+            state.total = epochs * len(batches)
+        elif state.total == 0:
+            state.total = epochs * sum(1 for _ in batches.epoch(0))
+        while state.step < state.total:
+            before = seen
+            for batch in batches.epoch(number):
+                seen += 1
+                if seen > state.step:
+                    yield batch
+            number += 1
+            if seen == before:
+                raise TrainingError(
+                    "the data gives no batch to train on",
+                    expected=f"at least one batch of {self._settings.batch}",
+                    do="give more images, or a smaller qat.batch",
+                )
+
+    def _one_step(self, batch: Batch) -> None:
+        state, course = self._state, self._course
+        if isinstance(course.loss, Distill):
+            require_shapes(inputs_of(batch, [name for name, _ in course.specs]), course.specs)
+        rate = learning_rate(self._settings, state.step, state.total)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        with _autocast(self._settings):
+            loss = course.loss(self._model, on_device(batch, self._device))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {state.step + 1}",
+                expected="a finite loss",
+                do=f"use a smaller qat.lr than {self._settings.lr:g}, or look at the data of that step; what was "
+                "trained until the last checkpoint is kept",
+            )
+        if not loss.requires_grad:
+            raise TrainingError(
+                "the loss does not depend on the model's weights",
+                expected="a loss computed from what model(...) returns, without detach() or no_grad()",
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._trained, LONGEST)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        state.step += 1
+        self._sum, self._count = self._sum + value, self._count + 1
+        self._progress(state.step, state.total, f"training, loss {value:.3g}, held out {state.curve[-1].held_out:.3g}")
+
+    # --- looks and checkpoints -----------------------------------------------------------------------------------
+
+    def _first_look(self) -> None:
+        state = self._state
+        state.best = self._snapshot()
+        state.curve.append(TrainedPoint(step=0, loss=None, held_out=self._held_out()))
+
+    def _held_out(self) -> float:
+        batches = [on_device(batch, self._device) for batch in self._course.held_out]
+        value = mean_loss(self._course.held_out_loss, self._model, batches)
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the held-out loss is {value} at step {self._state.step}",
+                do="use a smaller qat.lr, or look at the held-out data; what was trained before is kept",
+            )
+        return value
+
+    def _look(self) -> None:
+        """Measure on the held-out batches, keep the best state, and write a checkpoint."""
+        state = self._state
+        value = self._held_out()
+        if value < min(point.held_out for point in state.curve):
+            state.best_step, state.best = state.step, self._snapshot()
+        loss = self._sum / self._count if self._count else None
+        state.curve.append(TrainedPoint(step=state.step, loss=loss, held_out=value))
+        self._sum, self._count = 0.0, 0
+        self._save()
+
+    def _snapshot(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}
+
+    def _load(self, tensors: dict[str, torch.Tensor]) -> None:
+        self._model.load_state_dict(tensors)
+
+    def _save(self) -> None:
+        state = self._state
+        numbers = {
+            "total": state.total,
+            "best_step": state.best_step,
+            "curve": [point.model_dump() for point in state.curve],
+            "seconds": state.seconds,
+            "sum": [self._sum, self._count],
+            "scaler": self._scaler.state_dict() if self._settings.amp else {},
+        }
+        tensors, optimizer = self._snapshot(), checkpoint.flat_optimizer(self._optimizer)
+        random = torch.get_rng_state()
+        checkpoint.save(
+            checkpoint.Checkpoint(state.step, tensors, state.best, optimizer, random, numbers), self._folder
+        )
+        self._saved = time.monotonic()
+
+    def _resume(self) -> None:
+        found = checkpoint.newest(self._folder)
+        if found is None:
+            return
+        self._load(found.tensors)
+        checkpoint.restore_optimizer(self._optimizer, found.optimizer)
+        torch.set_rng_state(found.random)
+        numbers: dict[str, Any] = found.numbers
+        curve = [TrainedPoint.model_validate(point) for point in numbers["curve"]]
+        self._sum, self._count = numbers["sum"]
+        self._state = State(
+            found.step, numbers["total"], numbers["best_step"], found.best, curve, found.step, numbers["seconds"]
+        )
+        if numbers["scaler"]:
+            self._scaler.load_state_dict(numbers["scaler"])
+
+
+def learning_rate(settings: Qat, step: int, total: int) -> float:
+    """The learning rate of a step: a linear warm-up, then constant, or half a cosine down to a hundredth."""
+    warm = max(1, round(total * WARM_UP))
+    if step < warm:
+        return settings.lr * (step + 1) / warm
+    if settings.schedule == "constant":
+        return settings.lr
+    done = (step - warm) / max(1, total - warm)
+    return settings.lr * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def _optimizer(settings: Qat, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer; learned ranges have a rate of their own and no weight decay."""
+    named = [(name, item) for name, item in model.named_parameters() if item.requires_grad]
+    ranges = [item for name, item in named if name.startswith(QUANTIZERS)]
+    weights = [item for name, item in named if not name.startswith(QUANTIZERS)]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "factor": 1.0},
+        {"params": ranges, "factor": RANGE_FACTOR, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr)
+    return torch.optim.Adam(groups, lr=settings.lr)
+
+
+def _autocast(settings: Qat) -> Any:
+    return torch.autocast("cuda", torch.float16) if settings.amp else nullcontext()

@@ -1,0 +1,88 @@
+"""The trained candidate: beside the others where there is a [qat] table, and refused where training did not help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeship.config_file import load
+from edgeship.errors import ConfigError, QuantizeError
+from edgeship.pipeline import train
+from edgeship.pipeline.candidates import candidates
+from edgeship.pipeline.qat import QAT, graph_of, ranges_stage, require_improved
+from edgeship.pipeline.stages import Run
+from edgeship.results import Artifact, Candidate, Trained, TrainedPoint
+
+CONFIG = """
+[model]
+source = "model:build"
+[preprocess]
+fit = "stretch"
+[calibration]
+images = "calib/"
+[quantization]
+keep = ["first"]
+"""
+FILE = Artifact(path="model.onnx", sha256="t", size_bytes=1)
+TRAINED = Candidate(name="int8-qat", precision="int8", trained=True)
+
+
+def run_with(folder: Path, best_step: int) -> Run:
+    """A run whose training ended with 0.3 from 0.2, or with 0.1."""
+    (folder / "edgeship.toml").write_text(CONFIG + '[qat]\nkeep = ["op:Softmax"]\n')
+    run = Run(load(folder / "edgeship.toml"), folder / "out")
+    after = 0.1 if best_step else 0.3
+    curve = (TrainedPoint(step=0, loss=None, held_out=0.2), TrainedPoint(step=9, loss=0.5, held_out=after))
+    run.results[QAT.name] = Trained(
+        model=FILE, weights=FILE, cache=FILE, ranges=FILE, how="distill", style="onnxruntime", steps=9,
+        best_step=best_step, judged_on="the loss", held_out_before=0.2, held_out_after=min(0.2, after), curve=curve,
+        rounded=1, weighted=1, deployed_snr_db=50.0, device="cpu", seconds=1.0,
+    )  # fmt: skip
+    run.folders[QAT.name] = folder / "out" / "stages" / "qat-1"
+    return run
+
+
+def test_the_candidate_keeps_what_all_int8_keeps_and_what_training_kept(tmp_path: Path) -> None:
+    run = run_with(tmp_path, 9)
+    last = candidates(run.config)[-1]
+    assert (last.name, last.precision, last.keep, last.trained) == ("int8-qat", "int8", ("first", "op:Softmax"), True)
+    assert graph_of(run, last) == (tmp_path / "out/stages/qat-1/model.onnx", "t")
+    assert ranges_stage(last) is QAT
+
+
+def test_training_that_did_not_help_is_refused_with_its_numbers(tmp_path: Path) -> None:
+    with pytest.raises(QuantizeError, match=r"was 0\.2 with calibration alone and 0\.3 at best in 9 steps"):
+        require_improved(run_with(tmp_path, 0), TRAINED)
+    require_improved(run_with(tmp_path, 9), TRAINED)
+
+
+def test_a_config_without_the_table_is_not_trained(tmp_path: Path) -> None:
+    (tmp_path / "edgeship.toml").write_text(CONFIG)
+    config = load(tmp_path / "edgeship.toml")
+    assert not QAT.needed(Run(config, tmp_path))
+    assert all(not candidate.trained for candidate in candidates(config))
+    with pytest.raises(ConfigError, match="qat: missing"):
+        train(config, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('source = "m.onnx"\n[qat]', "m.onnx, whose weights cannot be trained"),
+        ('source = "m.pt2"\n[qat]', "m.pt2, whose weights cannot be trained"),
+        ('source = "m:build"\n[qat]\nepochs = 1\nsteps = 5', "set epochs or steps, not both"),
+        ('source = "m:build"\n[qat]\namp = true', 'amp = true needs device = "cuda:0"'),
+        ('source = "m:build"\n[qat]\nimages = "a"\ndata = "m:loader"', "set images or data, not both"),
+        ('source = "m:build"\n[qat]\nstep = "train:step"', "with data ="),
+        ('source = "m:build"\n[qat]\nstep = "distil"', 'step is "distill"'),
+        ('source = "m:build"\n[qat]\noptimizer = "adan"', "did you mean 'adam'"),
+        ('source = "m:build"\n[qat]\nsceduler = 3', "did you mean 'schedule'"),
+    ],
+)
+def test_settings_that_contradict_are_named(tmp_path: Path, text: str, words: str) -> None:
+    rest = '\n[preprocess]\nfit = "stretch"\n[calibration]\nimages = "calib/"\n'
+    (tmp_path / "edgeship.toml").write_text(f"[model]\n{text}{rest}")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "edgeship.toml")
+    assert words in str(caught.value)
