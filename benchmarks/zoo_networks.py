@@ -285,7 +285,7 @@ ZOO: dict[str, Entry] = {
     },
     **{f"timm/{name}": Entry("timm", "classification", _of_timm(name), _sized(side)) for name, side in TIMM.items()},
     **{
-        f"smp/{name}": Entry("smp", "segmentation", _of_smp(name), _sized(64))
+        f"smp/{name}": Entry("smp", "segmentation", _of_smp(name), _sized(128))
         for name in ("Unet", "FPN", "Linknet", "DeepLabV3Plus", "MAnet", "PAN", "PSPNet", "UPerNet", "UnetPlusPlus")
     },
     **{

@@ -35,6 +35,8 @@ FAMILIES = (
     ("transformers", "the model keeps tensors of its first call: build them in forward(), or give the axis a number"),
 )  # fmt: skip
 """(package, what makes its models exportable), for models whose classes come from there."""
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""Terminal colours, which the exporter writes into its messages."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,10 @@ def capture_error(error: Exception, traced: Traced) -> ExportError:
 
 def translation_error(error: Exception) -> ExportError:
     """The ONNX exporter's refusal as one sentence: the operator without a translation, and its place."""
-    words = str(error)
-    cause: BaseException | None = error
-    while cause is not None:
-        words += "\n" + str(cause)
-        cause = cause.__cause__
+    words, root = str(error), error
+    while isinstance(root.__cause__, Exception):
+        root = root.__cause__
+        words += "\n" + str(root)
     match = re.search(r"No (?:ONNX function|decompositions?)[^<\n]*<?(?:OpOverload\(op=)?'?([\w:.]+)'?", words)
     match = match or re.search(r"target=torch\.ops\.([\w.]+)", words)
     remedies = "; ".join(f"{number}. {text}" for number, text in enumerate(REMEDIES, 1))
@@ -108,7 +109,8 @@ def translation_error(error: Exception) -> ExportError:
             do=remedies,
         )
     return ExportError(
-        f"the ONNX exporter refuses the model: {_plain(words)}{code_place(words)}{log(error)}", do=remedies
+        f"the ONNX exporter refuses the model: {type(root).__name__}: {_plain(str(root))}{code_place(words)}{log(error)}",
+        do=remedies,
     )
 
 
@@ -187,7 +189,7 @@ def _close_trace_files() -> None:
 
 def _plain(words: str) -> str:
     """The first line that says something, without symbolic sizes: ``s77``, ``4*Min(300, u0)``."""
-    lines = [line.strip(" -") for line in words.splitlines() if line.strip()]
+    lines = [line.strip(" -") for line in COLOURS.sub("", words).splitlines() if line.strip()]
     plain = next((line for line in lines if not re.search(r"\b[su]\d+\b|Min\(|Max\(|//|L\['", line)), "")
     return one_line(RuntimeError(plain or "a size that depends on other sizes cannot be expressed"), 200)
 

@@ -15,7 +15,7 @@ from edgeship.config import Model, Preprocess
 from edgeship.errors import ExportError, ModelError
 from edgeship.prepare import graph
 from edgeship.prepare.export import export
-from edgeship.prepare.export_errors import require_opset
+from edgeship.prepare.export_errors import require_opset, translation_error
 
 HERE = Path(__file__).parent
 IMAGES = {"images": {"shape": ["batch", 3, 16, 16]}}
@@ -306,3 +306,18 @@ def test_an_operator_of_a_later_opset_is_named_by_its_schema() -> None:
 def test_a_checkpoint_as_source_is_never_opened() -> None:
     with pytest.raises(ModelError, match="may run code and is not opened"):
         export(Model(source="best.pt"), HERE, HERE / "never.onnx")
+
+
+def test_a_refusal_of_the_exporter_is_told_by_its_root_and_without_colours() -> None:
+    try:
+        try:
+            raise ValueError("the loop over levels does not decompose")
+        except ValueError as root:
+            raise RuntimeError(
+                "Failed to decompose the FX graph. \x1b[96mThis is step 2/3\x1b[0m of exporting"
+            ) from root
+    except RuntimeError as error:
+        told = str(translation_error(error).found)
+    assert told.startswith("the ONNX exporter refuses the model: ValueError: the loop over levels does not decompose")
+    assert "step 2/3" not in told
+    assert "\x1b" not in told and "[96m" not in told
