@@ -108,10 +108,8 @@ def translation_error(error: Exception) -> ExportError:
             expected="operators that the ONNX exporter knows",
             do=remedies,
         )
-    return ExportError(
-        f"the ONNX exporter refuses the model: {type(root).__name__}: {_plain(str(root))}{code_place(words)}{log(error)}",
-        do=remedies,
-    )
+    said = f"{type(root).__name__}: {_plain(str(root))}"
+    return ExportError(f"the ONNX exporter refuses the model: {said}{code_place(words)}{log(error)}", do=remedies)
 
 
 def require_opset(model: onnx.ModelProto, opset: int) -> None:
