@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := host,openvino,rtx,coco,sign,nvml,history,dev
+EXTRAS := host,openvino,rtx,coco,sign,nvml,history,fleet,dev
 
 .PHONY: help demo test test-all lint format bench docs notebook site gpu-wheels gpu-test gpu-bench cpp clean
 

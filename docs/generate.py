@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from edgeship import config, results
 from edgeship.bundle import manifest
 from edgeship.cli import COMMANDS, app
+from edgeship.fleet import config as fleet_config
 
 HERE = Path(__file__).parent
 RESULTS = (results.base, results.prepare, results.trial, results.decide)
@@ -125,8 +126,10 @@ def pages() -> dict[str, str]:
         "```console\n$ python -c 'from importlib.resources import files; "
         'print(files("edgeship.bundle") / "manifest.schema.json")\'\n```'
     )
+    fleet = "The tables of fleet.toml, which `edgeship fleet` reads: `Fleet` is the whole of it."
     texts = {
         "config.md": ["# edgeship.toml", "", head, *sections(config, config.Section)],
+        "fleet.md": ["# fleet.toml", "", fleet, *sections(fleet_config, config.Section)],
         "commands.md": ["# Commands", "", codes, *commands()],
         "result.md": [
             "# Results",

@@ -150,7 +150,7 @@ def ship(
     settings = load(Path(config), changes)
     with display(quiet=quiet) as shown:
         found = pipeline.ship(settings, _folder(settings, out), shown.progress, shown.stage, fresh)
-    return ShippedRun(found.result, found.folder, notes=found.notes)
+    return ShippedRun(found.result, found.folder, notes=found.notes, earlier=found.earlier)
 
 
 def check(
@@ -173,7 +173,7 @@ def open_run(folder: str | Path) -> ShippedRun:
         ArtifactError: Absent, malformed, or of another schema version.
     """
     found = finished_run.open_run(Path(folder))
-    return ShippedRun(found.result, found.folder)
+    return ShippedRun(found.result, found.folder, earlier=found.earlier)
 
 
 def _folder(settings: Config, out: str | Path | None) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Edgeship
 
+from edgeship.decide.finished_run import open_run
 from tiny_project import project
 
 
@@ -34,8 +35,7 @@ def test_runs_are_remembered_and_the_last_release_is_the_baseline(tmp_path: Path
     ]
     rules = {rule["name"]: rule["outcome"] for rule in entries[1]["rules"]}
     assert rules["baseline.top1"] == "pass"
-    result = json.loads((tmp_path / "second" / "result.json").read_text())
-    assert [item["version"] for item in result["earlier"]] == ["1"]
+    assert [item.version for item in open_run(tmp_path / "second").earlier] == ["1"]
     assert "Over the last 2 runs" in (tmp_path / "second" / "report.html").read_text()
 
     shown = edgeship("history", "show", "last", "--file", history)

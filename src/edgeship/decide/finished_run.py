@@ -16,6 +16,8 @@ from edgeship.results import (
     Baselines,
     Calibrated,
     Changes,
+    EarlierRun,
+    EarlierRuns,
     Exported,
     Parity,
     Preflight,
@@ -31,6 +33,8 @@ from edgeship.results import (
 from edgeship.results.seal import require_sealed
 
 R = TypeVar("R", bound=Result)
+EARLIER = "earlier.json"
+"""What the history knew before this run; sealed with result.json where there is any."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class FinishedRun:
     Args:
         result: What ``result.json`` holds.
         folder: The work folder.
+        earlier: The same model's earlier runs on these targets, from the history, the earliest first.
         notes: What went wrong beside the verdict and does not change it.
         sealed: The seals were checked by whoever made this; else each folder's is, when it is read.
     """
@@ -58,6 +63,7 @@ class FinishedRun:
     folder: Path
     sealed: bool = False
     notes: tuple[str, ...] = ()
+    earlier: tuple[EarlierRun, ...] = ()
 
     @cached_property
     def gate(self) -> Gate:
@@ -162,5 +168,6 @@ def open_run(path: Path) -> FinishedRun:
             expected=f"schema version {SCHEMA_VERSION}",
             do="run edgeship ship again with this version",
         )
-    require_sealed(file.parent, listed_only=True)
-    return FinishedRun(result, file.parent)
+    sealed = require_sealed(file.parent, listed_only=True)
+    earlier = read(EarlierRuns, file.parent / EARLIER).runs if EARLIER in sealed.files else ()
+    return FinishedRun(result, file.parent, earlier=earlier)

@@ -33,6 +33,14 @@ def write(decisions: Sequence[Decision], path: Path) -> None:
     write_bytes(path, render(decisions))
 
 
+def broken(name: str, why: str) -> ElementTree.Element:
+    """The suite of something that came to no verdict."""
+    suite = _element("testsuite", name=name, tests="1", failures="0", errors="1", skipped="0")
+    case = ElementTree.SubElement(suite, "testcase", classname=f"edgeship.{name}", name="verdict")
+    case.append(_element("error", message=why, type="ERROR"))
+    return suite
+
+
 def _verdict(decision: Decision) -> ElementTree.Element:
     shipped = decision.verdict == "SHIP"
     name = f"{decision.target_name}: verdict"

@@ -86,14 +86,14 @@ class Evidence(Result):
 def evidence_key(run: Run) -> Any:
     """All that the verdict rests on; not when the run was, nor how long it took or what it reused."""
     return {
-        "result": run.result(RESULT).model_dump(mode="json", exclude={"stages", "finished", "earlier"}),
+        "result": run.result(RESULT).model_dump(mode="json", exclude={"stages", "finished"}),
         "trials": [read_seal(folder).digest for trials in run.targets for folder in trials.folders()],
     }
 
 
 def keep_evidence(run: Run, folder: Path) -> Evidence:
     """Write result and report as they may leave: equal runs then give equal bundles, with the times of the first."""
-    told = portable(run.result(RESULT), run.config).model_copy(update={"earlier": ()})
+    told = portable(run.result(RESULT), run.config)
     finished = FinishedRun(told, run.folder, sealed=True)
     write(told, folder / RESULT_FILE)
     write_report(finished, folder / "report.html")

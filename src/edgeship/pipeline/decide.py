@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.decide import gate, loaded_trial
+from edgeship.decide.finished_run import EARLIER
 from edgeship.decide.gate import Beside
 from edgeship.decide.sequence import Spending
 from edgeship.files import storage_errors
@@ -16,7 +17,6 @@ from edgeship.pipeline.environment import environment
 from edgeship.pipeline.first_look import LOOK
 from edgeship.pipeline.graphs import graph_stage
 from edgeship.pipeline.lineage import lineage
-from edgeship.pipeline.past import earlier_runs
 from edgeship.pipeline.release import release_folder, release_of
 from edgeship.pipeline.stages import Run, Stage, Step, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
@@ -130,7 +130,6 @@ def write_result(run: Run) -> RunResult:
         config_text=_config_text(run.config.file),
         title=title(run),
         lineage=lineage(run),
-        earlier=earlier_runs(run, decisions),
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         bundles={name: place.name for name, place in bundle_places(run).items()},
     )
@@ -190,7 +189,7 @@ def summarize(run: Run, trials: TargetTrials, name: str, trial: Trial, folder: P
 def forget(folder: Path) -> None:
     """Remove an earlier run's verdict: a run that fails must not leave it for this one's."""
     with storage_errors(folder):
-        for name in (SEAL, RESULT_FILE, *REPORTS):
+        for name in (SEAL, RESULT_FILE, EARLIER, *REPORTS):
             (folder / name).unlink(missing_ok=True)
 
 
@@ -198,7 +197,8 @@ def publish(run: Run) -> None:
     """Give result.json its name, and seal it."""
     with storage_errors(draft(run)):
         draft(run).replace(run.folder / RESULT_FILE)
-    seal(run.folder, "run", sum(stage.seconds for stage in run.stages), (RESULT_FILE,))
+    files = (RESULT_FILE, EARLIER) if (run.folder / EARLIER).is_file() else (RESULT_FILE,)
+    seal(run.folder, "run", sum(stage.seconds for stage in run.stages), files)
 
 
 RESULT = Step("result", write_result)

@@ -267,6 +267,13 @@ class EarlierRun(Result):
     """Of the candidate that shipped: ``top1``, ``latency_p50_ms``, ``engine_mib``; empty where nothing did."""
 
 
+class EarlierRuns(Result):
+    """earlier.json: the same model's earlier runs on a run's targets, from the history, the earliest first."""
+
+    schema_version: int = SCHEMA_VERSION
+    runs: tuple[EarlierRun, ...]
+
+
 class RunResult(Result):
     """result.json: the whole of a run, for people, CI systems and ``edgeship gate``."""
 
@@ -298,8 +305,6 @@ class RunResult(Result):
     """What looked wrong on a few labelled images, before anything long began."""
     search: dict[str, Searched] = {}
     """By target, where one was searched."""
-    earlier: tuple[EarlierRun, ...] = ()
-    """The same model's earlier runs on these targets, from the history, the earliest first."""
     report: str = "report.html"
     bundles: dict[str, str] = {}
     """By target: the folder of the bundle that ships, relative to result.json."""

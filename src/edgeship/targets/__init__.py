@@ -1,4 +1,4 @@
-"""Where trials run: this machine, or another one over SSH."""
+"""Where trials run: this machine, another one over SSH, or a worker of a fleet."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from edgeship.config import Target
 from edgeship.progress import Progress, silent
 from edgeship.results import Trial
-from edgeship.targets import local, probe, ssh
+from edgeship.targets import cluster, local, probe, ssh
 from edgeship.targets.link import start_all, stop_all
 
 __all__ = ["machine", "run", "start_all", "stop_all"]
 
 
 def run(target: Target, folder: Path, progress: Progress = silent, *, timeout_s: float | None = None) -> Trial:
-    """Run the trial in ``folder`` on ``target``: in a process here, or on ``target.host`` over SSH.
+    """Run the trial in ``folder`` on ``target``: in a process here, over SSH, or on a fleet's worker.
 
     Safe to call from several threads for different folders. Ctrl-C ends the trial's processes, there as here.
 
@@ -31,6 +31,8 @@ def run(target: Target, folder: Path, progress: Progress = silent, *, timeout_s:
     """
     if target.host is None:
         return local.run(folder, progress, timeout_s=timeout_s)
+    if target.host.startswith(cluster.PREFIX):
+        return cluster.run(target, folder, progress, timeout_s=timeout_s)
     return ssh.run(target, folder, progress, timeout_s=timeout_s)
 
 
@@ -42,4 +44,6 @@ def machine(target: Target, progress: Progress = silent) -> dict[str, Any]:
     """
     if target.host is None:
         return probe.machine(target.engine, target.device, target.via)
+    if target.host.startswith(cluster.PREFIX):
+        return cluster.machine(target, progress)
     return ssh.machine(target, progress)

@@ -14,9 +14,9 @@ from edgeship.files import MAX_TEXT_BYTES, open_own, sha256_file, storage_errors
 from edgeship.progress import Progress
 from edgeship.results import Trial, TrialSpec, read, trial_folder
 from edgeship.targets.channel import MAX_REPLY_BYTES, Closed
-from edgeship.targets.link import Link
 from edgeship.targets.replies import DISTRUST, Done, Head, Listing
 from edgeship.targets.sending import PLACE, Plan
+from edgeship.targets.talk import Talk
 
 MAX_RESULT_BYTES = 16 << 30
 MAX_RESULTS_BYTES = 32 << 30
@@ -26,7 +26,7 @@ DAMAGED_MOST = 3
 """How often a file may arrive damaged before the device is not asked again."""
 
 
-def collect(link: Link, plan: Plan, damaged: Counter[str], progress: Progress) -> Trial:
+def collect(link: Talk, plan: Plan, damaged: Counter[str], progress: Progress) -> Trial:
     """Fetch the results, the finished trial last, then clear the trial's folder on the device.
 
     Args:
@@ -62,7 +62,7 @@ def collect(link: Link, plan: Plan, damaged: Counter[str], progress: Progress) -
 class _Told:
     """What the device says that it has: name → size, sha256."""
 
-    def __init__(self, link: Link, plan: Plan, files: dict[str, tuple[int, str]], damaged: Counter[str]) -> None:
+    def __init__(self, link: Talk, plan: Plan, files: dict[str, tuple[int, str]], damaged: Counter[str]) -> None:
         self._link = link
         self._plan = plan
         self._files = files

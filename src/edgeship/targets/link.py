@@ -52,6 +52,11 @@ def start_all() -> None:
     _stopping.clear()
 
 
+def is_stopping() -> bool:
+    """Whether :func:`stop_all` was called."""
+    return _stopping.is_set()
+
+
 def _check() -> None:
     if _stopping.is_set():
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from edgeship.errors import EdgeshipError, EngineError, StageError
+from edgeship.errors import EdgeshipError, EngineError, StageError, TargetError
 from edgeship.files import storage_errors, write_text
 from edgeship.progress import Progress, silent
 from edgeship.results import Audit, Build, Consistency, Failure, Latency, Trial, Turns, read, trial_folder
@@ -43,22 +43,32 @@ class _Ended:
     overdue: bool
 
 
-def run(folder: Path, progress: Progress = silent, *, timeout_s: float | None = None) -> Trial:
+def run(
+    folder: Path,
+    progress: Progress = silent,
+    *,
+    timeout_s: float | None = None,
+    stopped: threading.Event | None = None,
+) -> Trial:
     """Run the trial in ``folder`` in a process of its own and wait for it.
 
     Args:
         folder: The trial's directory, with ``spec.json``.
         progress: Told what the trial process reports.
         timeout_s: Longest time for one attempt; None: no limit.
+        stopped: Ends the trial when another thread sets it; what is done stays.
 
     Raises:
+        TargetError: It was stopped.
         EdgeshipError: What stopped the trial process and is not the candidate's fault: wrong input, no space.
     """
     finished = trial_folder.finished_for_spec(folder)
     if finished is not None:
         return finished
     for attempt in range(RESTARTS + 1):
-        ended = _attempt(folder, progress, timeout_s)
+        ended = _attempt(folder, progress, timeout_s, stopped)
+        if stopped is not None and stopped.is_set():
+            raise TargetError("the trial was stopped", do="run the same command again: what is done is kept")
         if ended.error is not None:
             raise ended.error
         trial = trial_folder.finished_trial(folder)
@@ -71,7 +81,9 @@ def run(folder: Path, progress: Progress = silent, *, timeout_s: float | None = 
     raise AssertionError("unreachable")
 
 
-def _attempt(folder: Path, progress: Progress, timeout_s: float | None) -> _Ended:
+def _attempt(
+    folder: Path, progress: Progress, timeout_s: float | None, stopped: threading.Event | None = None
+) -> _Ended:
     """One process. It ends when this one does: its standard input is a pipe that we hold.
 
     It imports from wherever this one does (a config's folder, for ``module:callable``), and a fault leaves a traceback.
@@ -94,6 +106,8 @@ def _attempt(folder: Path, progress: Progress, timeout_s: float | None) -> _Ende
     drain = threading.Thread(target=_drain, args=(process.stderr, tail), daemon=True)
     drain.start()
     timer = _deadline(process, timeout_s, overdue)
+    if stopped is not None:
+        threading.Thread(target=_end_when, args=(stopped, process), daemon=True).start()
     try:
         error, last = _listen(process.stdout, progress)
         code = process.wait()
@@ -147,6 +161,13 @@ def _drain(stream: IO[str], tail: list[str]) -> None:
     for text in stream:
         tail.append(text)
         del tail[:-200]
+
+
+def _end_when(stopped: threading.Event, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None:
+        if stopped.wait(0.1):
+            stop(process)
+            return
 
 
 def _deadline(

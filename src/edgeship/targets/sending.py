@@ -18,8 +18,9 @@ from edgeship.progress import Progress, silent
 from edgeship.results import TrialSpec, trial_folder
 from edgeship.targets import wire
 from edgeship.targets.channel import MAX_REPLY_BYTES
-from edgeship.targets.link import REPLY_S, Link
+from edgeship.targets.link import REPLY_S
 from edgeship.targets.replies import Done, Made, Missing, Modules
+from edgeship.targets.talk import Talk
 
 PLACE = "remote.json"
 """In the trial's folder here: its name on the device."""
@@ -44,7 +45,7 @@ class Plan:
     """Config field → (tree, path in it)."""
 
 
-def prepare(link: Link, plan: Plan, progress: Progress) -> None:
+def prepare(link: Talk, plan: Plan, progress: Progress) -> None:
     """Send what the device lacks and lay out the trial's folder."""
     _require_modules(link, plan.spec)
     _send_blobs(link, plan.blobs, progress)
@@ -66,7 +67,7 @@ def prepare(link: Link, plan: Plan, progress: Progress) -> None:
     )
 
 
-def _require_modules(link: Link, spec: TrialSpec) -> None:
+def _require_modules(link: Talk, spec: TrialSpec) -> None:
     """Refuse before anything runs when the device lacks the code that a ``module:callable`` names.
 
     Raises:
@@ -91,7 +92,7 @@ def _require_modules(link: Link, spec: TrialSpec) -> None:
             )
 
 
-def _send_blobs(link: Link, blobs: dict[str, Path], progress: Progress) -> None:
+def _send_blobs(link: Talk, blobs: dict[str, Path], progress: Progress) -> None:
     sizes = {digest: path.stat().st_size for digest, path in blobs.items()}
     limit = MAX_REPLY_BYTES + HASH_BYTES * len(sizes)
     said = link.ask({"do": "have", "blobs": sizes}, Missing, limit=limit, wait_s=_patience(len(sizes) << 12))
@@ -113,7 +114,7 @@ def _send_blobs(link: Link, blobs: dict[str, Path], progress: Progress) -> None:
         link.useful = True
 
 
-def _remote_spec(link: Link, plan: Plan, paths: dict[str, Path]) -> TrialSpec:
+def _remote_spec(link: Talk, plan: Plan, paths: dict[str, Path]) -> TrialSpec:
     """The spec in the device's own paths."""
     target = plan.spec.target
     plugins = tuple(paths.get(f"plugin{number}", plugin) for number, plugin in enumerate(target.plugins))

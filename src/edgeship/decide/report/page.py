@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import numbers, sections
+from edgeship.decide.report.blocks import Page
 from edgeship.decide.report.view import OUTCOME_WORDS, RULE_WORDS, VERDICT_OUTCOME
 from edgeship.errors import MissingExtra
 from edgeship.files import write_text
@@ -38,7 +39,12 @@ def write_report(run: FinishedRun, path: Path) -> None:
 
 
 def render(run: FinishedRun) -> str:
-    """The page as text."""
+    """The page of a run as text."""
+    return render_page(sections.assemble(run))
+
+
+def render_page(page: Page) -> str:
+    """A page as text."""
     style, script = _part("report.css"), _part("report.js")
     policy = "; ".join(
         [
@@ -51,7 +57,7 @@ def render(run: FinishedRun) -> str:
         ]
     )
     template = _environment().get_template("page.html")
-    return template.render(policy=policy, style=Markup(style), script=Markup(script), page=sections.assemble(run))
+    return template.render(policy=policy, style=Markup(style), script=Markup(script), page=page)
 
 
 def _part(name: str) -> str:

@@ -17,7 +17,7 @@ LEGEND = (("pass", "shipped"), ("fail", "did not"), ("inconclusive", "undecided"
 
 def trend_section(view: TargetView, prefix: str) -> Section | None:
     """The figures of what shipped, run by run; None where the history has no earlier run of this model here."""
-    earlier = [item for item in view.run.result.earlier if item.target == view.name]
+    earlier = [item for item in view.run.earlier if item.target == view.name]
     if not earlier:
         return None
     runs = [*earlier, _this(view)]

@@ -1,0 +1,81 @@
+"""One model of a fleet, in a process of its own: ``python -m edgeship.fleet.member JOB``.
+
+A model's code is imported under its own names here, and a crash ends no other model. What happens is told on standard
+output, a JSON object a line; the last one is the outcome.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from edgeship import pipeline
+from edgeship.errors import EdgeshipError
+from edgeship.fleet.config import load_fleet, member
+from edgeship.results import Result, StageRun, read
+from edgeship.targets import link, wire
+from edgeship.targets.cluster import Cluster, connected
+
+
+class Job(Result):
+    """What one model is shipped with."""
+
+    fleet: Path
+    run: str
+    """The fleet run, as the history notes it."""
+    model: str
+    labels: tuple[str, ...]
+    assigned: dict[str, tuple[str, ...]]
+    """Label → workers, the preferred one first."""
+    scheduler: dict[str, Any]
+    """address, ca, cert, key, patience_s."""
+    out: Path
+
+
+def main(arguments: list[str]) -> int:
+    """Ship one model; exit code 0 where it came to a verdict, else the error's."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as writing:
+        os.dup2(2, 1)
+        signal.signal(signal.SIGTERM, _interrupted)
+        try:
+            wire.say(writing, {"verdict": _ship(read(Job, Path(arguments[0])), writing)})
+        except EdgeshipError as error:
+            wire.say(writing, wire.describe(error) | {"stage": error.stage or "check"})
+            return error.exit_code
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+def _interrupted(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    link.stop_all()
+    raise KeyboardInterrupt
+
+
+def _ship(job: Job, writing: TextIO) -> str:
+    fleet = load_fleet(job.fleet, job.scheduler)
+    config = member(fleet, job.model, job.labels)
+    history = config.history.model_copy(update={"fleet": job.run})
+    access = fleet.access()
+    assert access is not None
+    cluster = Cluster(access, job.assigned, fleet.scheduler.patience_s)
+
+    def progress(done: int, total: int | None, what: str) -> None:
+        wire.say(writing, {"what": what, "done": done, "total": total})
+
+    def stage(name: str, run: StageRun | None) -> None:
+        wire.say(writing, {"began" if run is None else "ended": name})
+
+    with connected(cluster):
+        finished = pipeline.ship(config.model_copy(update={"history": history}), job.out, progress, stage)
+    for note in (*finished.notes, *cluster.quarantined):
+        wire.say(writing, {"note": note})
+    return finished.result.verdict
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,465 @@
+"""Trials on the workers of a Dask cluster, by the agent and the messages of the SSH targets.
+
+A target whose host is ``worker:LABEL`` runs on one worker with that label: the first of those named for it that is
+there. Files go there once, by content; one thing at a time happens on a device, so that nothing disturbs a clock.
+A worker that dies loses nothing that was done: the trial goes on when it is back, or begins on the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from edgeship.config import Target
+from edgeship.errors import MissingExtra, TargetError, UserInputError
+from edgeship.progress import Progress, silent
+from edgeship.results import Failure, Trial, trial_folder
+from edgeship.targets import on_worker, replies, wire
+from edgeship.targets.channel import Closed
+from edgeship.targets.collecting import collect
+from edgeship.targets.link import REPLY_S, is_stopping
+from edgeship.targets.sending import Plan, plan_of, prepare
+from edgeship.version import __version__
+
+PREFIX = "worker:"
+CONNECT_S = 30.0
+POLL_S = 0.25
+DEATHS = 3
+"""A trial that was running when so many workers died is not tried again."""
+MOST_BYTES = 32 << 20
+"""Of files in one message."""
+R = TypeVar("R", bound=replies.Reply)
+
+
+class Lost(Exception):
+    """The worker, or the scheduler, is gone."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a cluster is reached.
+
+    Args:
+        address: ``tls://host:port``; ``tcp://`` on this machine alone.
+        ca: PEM of the authority that signed every certificate of the cluster.
+        cert: PEM of this side's certificate.
+        key: PEM of its key.
+    """
+
+    address: str
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def require_safe(self) -> None:
+        """Refuse an address over which others could run code here.
+
+        Raises:
+            UserInputError: Not encrypted and not this machine's own, or a certificate is not named or not there.
+        """
+        parts = urlsplit(self.address)
+        if parts.scheme not in ("tls", "tcp") or not parts.hostname or parts.port is None:
+            raise UserInputError(
+                f"{self.address!r} is no address of a scheduler", expected="tls://host:8786", do="fix --scheduler"
+            )
+        if parts.scheme == "tcp" and not _is_loopback(parts.hostname):
+            raise UserInputError(
+                f"{self.address} is not encrypted: whoever reaches that port runs code on every worker",
+                expected="tls://, with a certificate for each side",
+                do="start the scheduler with TLS and name --ca, --cert and --key",
+            )
+        if parts.scheme == "tls":
+            files = {"--ca": self.ca, "--cert": self.cert, "--key": self.key}
+            wrong = [f"{name} {path or 'is not given'}" for name, path in files.items() if not _there(path)]
+            if wrong:
+                raise UserInputError(
+                    f"{self.address} needs three PEM files, and these are not there: {', '.join(wrong)}",
+                    expected="the authority's certificate, one's own certificate and its key",
+                    do="name them with --ca, --cert and --key, or in [scheduler]",
+                )
+
+    def security(self) -> Any:
+        """Dask's own form of it. Raises MissingExtra without distributed."""
+        distributed = library()
+        if self.ca is None:
+            return None
+        sides = ("client", "worker", "scheduler")
+        named = {f"tls_{side}_{kind}": str(getattr(self, kind)) for side in sides for kind in ("cert", "key")}
+        return distributed.Security(tls_ca_file=str(self.ca), require_encryption=True, **named)
+
+
+def library() -> Any:
+    """The package ``distributed``. Raises MissingExtra."""
+    try:
+        import distributed
+    except ImportError:
+        raise MissingExtra("a fleet", "distributed", "fleet") from None
+    return distributed
+
+
+def _there(path: Path | None) -> bool:
+    return path is not None and path.is_file()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A worker as the scheduler knows it."""
+
+    name: str
+    address: str
+    labels: frozenset[str]
+
+
+@dataclass
+class Cluster:
+    """A connection to a scheduler. Safe to use from several threads.
+
+    Args:
+        access: How it is reached.
+        assigned: Label → the names of the workers that may serve it, the preferred one first; absent: any with it.
+        patience_s: How long a worker that went away is waited for.
+    """
+
+    access: Access
+    assigned: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    patience_s: float = 600.0
+    quarantined: list[str] = field(default_factory=list)
+    """Trials that ended their workers, in sentences."""
+    _client: Any = None
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def client(self) -> Any:
+        """A client that is connected; a new one where the last one lost its scheduler.
+
+        Raises:
+            TargetError: There is no scheduler, or it refuses our certificate.
+        """
+        with self._guard:
+            if self._client is not None and self._client.status == "running":
+                return self._client
+            self._drop()
+            distributed = library()
+            try:
+                self._client = distributed.Client(
+                    self.access.address, security=self.access.security(), timeout=CONNECT_S, set_as_default=False
+                )
+            except (OSError, TimeoutError, ValueError) as error:
+                raise TargetError(
+                    f"the scheduler {self.access.address} cannot be reached: {str(error).splitlines()[0][:300]}",
+                    expected="a running scheduler whose certificates come from the same authority as ours",
+                    do="look whether it runs, and compare --ca, --cert and --key on both sides",
+                ) from None
+            return self._client
+
+    def is_running(self) -> bool:
+        """Whether the scheduler is there: then a worker that is gone died by itself."""
+        return self._client is not None and self._client.status == "running"
+
+    def close(self) -> None:
+        """Leave the cluster; what runs there is not waited for."""
+        with self._guard:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._client is not None:
+            with contextlib.suppress(Exception):
+                self._client.close(timeout=2)
+        self._client = None
+
+    def workers(self) -> dict[str, Seen]:
+        """The workers that are there now, by name."""
+        try:
+            told = self.client().scheduler_info(n_workers=-1)["workers"]
+        except (OSError, KeyError, AttributeError) as error:
+            raise Lost(str(error)) from None
+        found = {}
+        for address, item in told.items():
+            labels = (name.partition(":")[2] for name in item.get("resources", {}) if name.startswith("label:"))
+            found[str(item["name"])] = Seen(str(item["name"]), address, frozenset(labels))
+        return found
+
+    def choose(self, label: str) -> Seen | None:
+        """The worker that serves a label now; None where none of them is there."""
+        there = self.workers()
+        names = self.assigned.get(label) or sorted(name for name, item in there.items() if label in item.labels)
+        return next((there[name] for name in names if name in there), None)
+
+    def wait_for(self, label: str, progress: Progress) -> Seen:
+        """The worker that serves a label, as soon as one is there.
+
+        Raises:
+            TargetError: None came within the patience.
+        """
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            require_going_on()
+            with contextlib.suppress(Lost):
+                found = self.choose(label)
+                if found is not None:
+                    return found
+            if time.monotonic() > deadline:
+                names = ", ".join(self.assigned.get(label, ())) or "nobody"
+                raise TargetError(
+                    f"no worker with the label {label!r} for {self.patience_s:g} s ({names} had it)",
+                    do="bring it back and run the same command again: finished trials are kept",
+                )
+            progress(0, None, f"{label}: waiting for its worker")
+            time.sleep(POLL_S)
+
+    def call(self, seen: Seen, function: Callable[..., Any], *arguments: Any, alone: bool = True) -> Any:
+        """Run a function on a worker and wait for it.
+
+        Args:
+            seen: The worker.
+            function: One of :mod:`edgeship.targets.on_worker`.
+            arguments: Its arguments.
+            alone: Nothing else that is alone runs on that device meanwhile.
+
+        Raises:
+            Lost: The worker or the scheduler went away.
+        """
+        resources = {f"device:{seen.name}": 1} if alone else None
+        try:
+            future = self.client().submit(
+                function, *arguments, workers=[seen.address], resources=resources, pure=False,
+                allow_other_workers=False,
+            )  # fmt: skip
+            return self._wait(seen, future)
+        except (OSError, AttributeError) as error:
+            raise Lost(str(error)) from None
+
+    def _wait(self, seen: Seen, future: Any) -> Any:
+        import concurrent.futures
+
+        distributed = library()
+        gone = 0
+        while True:
+            try:
+                require_going_on()
+                return future.result(timeout=POLL_S)
+            except (distributed.TimeoutError, TimeoutError):
+                here = self.workers().get(seen.name)
+                gone = 0 if here is not None and here.address == seen.address else gone + 1
+                if gone > 4:  # the client's list is a second or two old
+                    future.cancel()
+                    raise Lost(f"{seen.name} went away") from None
+            except (distributed.scheduler.KilledWorker, concurrent.futures.CancelledError) as error:
+                raise Lost(f"{seen.name} went away: {type(error).__name__}") from None
+            except KeyboardInterrupt:
+                future.cancel()
+                raise
+
+    def stop(self, seen: Seen, trial: str) -> None:
+        """End a trial on a worker; silently where it is not there."""
+        with contextlib.suppress(Exception):
+            self.client().run(on_worker.stop, trial, workers=[seen.address])
+
+    @contextmanager
+    def told(self, trial: str, progress: Progress, name: str) -> Iterator[threading.Event]:
+        """Pass on what a trial tells while the block lasts; the event is set when it has begun."""
+        begun = threading.Event()
+
+        def hear(event: tuple[float, Any]) -> None:
+            begun.set()
+            step = replies.Step.model_validate(event[1])
+            progress(step.done, step.total, f"{name}: {step.what}")
+
+        client = self.client()
+        client.subscribe_topic(on_worker.topic(trial), hear)
+        try:
+            yield begun
+        finally:
+            with contextlib.suppress(Exception):
+                client.unsubscribe_topic(on_worker.topic(trial))
+
+
+_open: list[Cluster] = []
+
+
+@contextmanager
+def connected(cluster: Cluster) -> Iterator[Cluster]:
+    """Let targets whose host is ``worker:LABEL`` run on a cluster while the block lasts."""
+    _open.append(cluster)
+    try:
+        yield cluster
+    finally:
+        _open.remove(cluster)
+        cluster.close()
+
+
+def _cluster(target: Target) -> Cluster:
+    if not _open:
+        raise UserInputError(
+            f"target.host = {target.host!r} names a worker of a fleet, and this is no fleet",
+            expected="user@name, or no host",
+            do="edgeship fleet fleet.toml",
+        )
+    return _open[-1]
+
+
+def require_going_on() -> None:
+    """Raise KeyboardInterrupt where the run was told to stop."""
+    if is_stopping():
+        raise KeyboardInterrupt
+
+
+def label_of(target: Target) -> str:
+    """The label that a target's host names."""
+    return (target.host or "").removeprefix(PREFIX)
+
+
+class WorkerLink:
+    """A connection to the agent on a worker; the same requests as over SSH."""
+
+    def __init__(self, cluster: Cluster, seen: Seen) -> None:
+        self._cluster, self._seen = cluster, seen
+        self.host = seen.name
+        told = cluster.call(seen, on_worker.hello, alone=False)
+        if told["edgeship"] != __version__ or told["protocol"] != wire.PROTOCOL:
+            raise TargetError(
+                f"the worker {seen.name} has edgeship {str(told['edgeship'])[:40]}, this is {__version__}",
+                expected="the same version on both",
+                do=f"pip install edgeship=={__version__} there, and start the worker again",
+            )
+        self.base, self.free = str(told["base"]), int(told["free"])
+        self.useful = False
+        self._pending: list[on_worker.Message] = []
+        self._data = b""
+
+    @property
+    def channel(self) -> WorkerLink:
+        """Where messages go: here."""
+        return self
+
+    def send(self, message: dict[str, Any], payload: Path | None = None) -> None:
+        """Keep a message and a file's content until the next request, or until they are many."""
+        self._pending.append((message, payload.read_bytes() if payload is not None else None))
+        if sum(len(data or b"") for _, data in self._pending) > MOST_BYTES:
+            self._exchange({"do": "sync"})
+
+    def payload(self, size: int, sink: Callable[[bytes], Any]) -> None:
+        """Pass what came with the last reply to ``sink``. Raises Closed where it is not as long."""
+        if len(self._data) != size:
+            raise Closed(f"{len(self._data)} of {size} bytes came")
+        sink(self._data)
+        self._data = b""
+
+    def ask(
+        self,
+        request: dict[str, Any],
+        kind: type[R],
+        *,
+        limit: int = 0,  # noqa: ARG002
+        wait_s: float = REPLY_S,  # noqa: ARG002
+    ) -> R:
+        """The reply to a request; how long that takes is the cluster's affair. Raises what the worker reports."""
+        return replies.check(kind, self._exchange(request), self.host)
+
+    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        requests, self._pending = [*self._pending, (request, None)], []
+        told = self._cluster.call(self._seen, on_worker.answer, requests)
+        target = Target(host=self.host)
+        for message, _ in told:
+            error = replies.error_of(message, target)
+            if error is not None:
+                raise error
+        if not told:
+            raise Closed(f"{self.host} gave no answer")
+        message, data = told[-1]
+        self._data = data or b""
+        return dict(message)
+
+
+def machine(target: Target, progress: Progress = silent) -> dict[str, Any]:
+    """What trials on a target's worker are bound to. Raises TargetError."""
+    cluster, label = _cluster(target), label_of(target)
+    request = {"do": "machine", "engine": target.engine, "device": target.device, "via": target.via}
+    while True:
+        seen = cluster.wait_for(label, progress)
+        try:
+            told = WorkerLink(cluster, seen).ask(request, replies.MachineTold).machine
+        except (Lost, Closed):
+            time.sleep(POLL_S)
+            continue
+        return told.model_dump(exclude_none=True) if told.reason is not None else told.model_dump(exclude={"reason"})
+
+
+def run(target: Target, folder: Path, progress: Progress = silent, *, timeout_s: float | None = None) -> Trial:
+    """Run the trial in ``folder`` on the worker that serves the target's label.
+
+    Raises:
+        TargetError: No such worker, one with another edgeship, or one that answers what it should not.
+        StorageError: No space left, here or there. Run again: it continues.
+        EdgeshipError: What stopped the trial there and is not the candidate's fault.
+    """
+    finished = trial_folder.finished_for_spec(folder)
+    if finished is not None:
+        return finished
+    cluster, label, plan = _cluster(target), label_of(target), plan_of(folder)
+    damaged: Counter[str] = Counter()
+    died: list[str] = []
+    while True:
+        seen = cluster.wait_for(label, progress)
+        try:
+            link = WorkerLink(cluster, seen)
+            prepare(link, plan, progress)
+            _try(cluster, seen, plan, progress, timeout_s, died)
+            return collect(link, plan, damaged, progress)
+        except (Lost, Closed) as error:
+            if len(died) >= DEATHS:
+                return _quarantine(cluster, plan, died)
+            progress(0, None, f"{seen.name}: {error}; trying again")
+            time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            cluster.stop(seen, plan.trial)
+            raise
+
+
+def _try(
+    cluster: Cluster, seen: Seen, plan: Plan, progress: Progress, timeout_s: float | None, died: list[str]
+) -> None:
+    with cluster.told(plan.trial, progress, seen.name) as begun:
+        try:
+            message = cluster.call(seen, on_worker.run_trial, plan.trial, timeout_s)
+        except Lost:
+            if begun.is_set() and cluster.is_running():
+                died.append(seen.name)
+            raise
+    error = replies.error_of(message, Target(host=seen.name))
+    if error is not None:
+        raise error
+
+
+def _quarantine(cluster: Cluster, plan: Plan, died: list[str]) -> Trial:
+    """The trial that ended its workers, as one that failed: the fleet goes on without it."""
+    spec = plan.spec
+    names = ", ".join(dict.fromkeys(died))
+    said = f"quarantined: a worker died {len(died)} times while it ran ({names}); it is not tried again"
+    cluster.quarantined.append(f"{spec.target_name} {spec.candidate.name}: {said}")
+    trial = Trial(
+        candidate=spec.candidate,
+        target_name=spec.target_name,
+        engine=spec.target.engine,
+        device=spec.target.device,
+        rebuild=spec.rebuild,
+        failure=Failure(stage="start", kind="Crash", message=said),
+    )
+    trial_folder.mark_spec(plan.folder)
+    trial_folder.write_trial(trial, plan.folder)
+    return trial

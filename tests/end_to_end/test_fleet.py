@@ -1,0 +1,68 @@
+"""A fleet through the command line: verdicts as single runs have them, one page for all, the worst one's exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from conftest import Edgeship
+
+from tiny_project import project, save
+
+FLEET = """
+[models]
+good = "good"
+slow = "slow"
+[devices.one]
+labels = ["cpu"]
+[devices.two]
+[matrix]
+good = ["cpu", "two"]
+slow = ["cpu"]
+"""
+
+
+@pytest.mark.slow
+def test_two_models_on_two_workers(tmp_path: Path, edgeship: Edgeship) -> None:
+    for name in ("good", "slow"):
+        config = project(tmp_path / name, each=8)
+        config.write_text(config.read_text().replace('["fp32", "int8"]', '["fp32"]'))
+    config.write_text(config.read_text().replace("latency_p99_ms = 5000.0", "latency_p99_ms = 0.0001"))
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    done = edgeship("fleet", tmp_path / "fleet.toml", "--json")
+    assert done.code == 1, done.err
+    cells = {(cell["model"], cell["label"]): cell for cell in done.json["cells"]}
+    assert {place: cell["verdict"] for place, cell in cells.items()} == {
+        ("good", "cpu"): "SHIP", ("good", "two"): "SHIP", ("slow", "cpu"): "NO-SHIP",
+    }  # fmt: skip
+    assert cells["good", "two"]["workers"] == ["two"]
+    out = tmp_path / "fleet-out"
+    assert edgeship("verify", out / "good" / "bundle-two").code == 0
+    page = (out / "fleet.html").read_text()
+    assert "Models by targets" in page and "2 of 3 ship" in page
+    root = ElementTree.parse(out / "junit.xml").getroot()
+    assert {suite.get("name") for suite in root if suite.get("name", "").endswith("verdict")} == {
+        "good.cpu: verdict", "good.two: verdict", "slow.cpu: verdict",
+    }  # fmt: skip
+    entries = edgeship("history", "show", "--file", tmp_path / "good" / "edgeship-history.sqlite", "--json").json
+    assert entries["entries"][0]["fleet"] == done.json["run"]
+
+    save(tmp_path / "slow" / "model.onnx", leak=True)
+    again = edgeship("fleet", tmp_path / "fleet.toml", "--json")
+    assert again.code == 4
+    cells = {(cell["model"], cell["label"]): cell for cell in again.json["cells"]}
+    assert cells["good", "cpu"]["verdict"] == "SHIP", "the rest of the fleet goes on"
+    assert cells["slow", "cpu"]["verdict"] == "ERROR" and "depends on the rest of its batch" in cells["slow", "cpu"]["sentence"]
+
+
+def test_faults_are_told_before_anything_starts(tmp_path: Path, edgeship: Edgeship) -> None:
+    project(tmp_path / "good", each=1)
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    done = edgeship("fleet", tmp_path / "fleet.toml")
+    assert (done.code, "slow (" in done.err) == (2, True)
+    assert not (tmp_path / "fleet-out").exists()
+    text = FLEET.replace("[matrix]", '[scheduler]\naddress = "tcp://10.0.0.1:8786"\n[matrix]').replace("slow", "good2")
+    (tmp_path / "fleet.toml").write_text(text.replace('good2 = "good2"', 'good2 = "good"'))
+    refused = edgeship("fleet", tmp_path / "fleet.toml")
+    assert (refused.code, "is not encrypted" in refused.err) == (2, True)

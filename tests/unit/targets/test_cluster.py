@@ -1,0 +1,157 @@
+"""Trials on a cluster's workers, over TLS: run once, continued after a death, quarantined; unsafe addresses refused."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeship.config import Benchmark, Target
+from edgeship.errors import TargetError, UserInputError
+from edgeship.fleet.config import Device, Fleet
+from edgeship.fleet.started import Workers, facts, scheduler, wait_until_there
+from edgeship.fleet.worker import Joining, work
+from edgeship.results import Artifact, Candidate, TrialSpec, trial_folder
+from edgeship.targets import cluster, on_worker
+from edgeship.targets.cluster import Access, Cluster, connected
+from tiny_project import save
+
+FLEET = Fleet(models={"m": Path("m")}, matrix={"m": ("a",)}, devices={"a": Device(labels=("x",)), "b": Device()})
+TARGET = Target(host="worker:x")
+
+
+@pytest.fixture(scope="module")
+def access() -> Iterator[Access]:
+    with scheduler(FLEET) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def workers(access: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    made = Workers(access, tmp_path_factory.mktemp("workers"))
+    made.start(FLEET.devices)
+    opened = Cluster(access)
+    wait_until_there(opened, made, {"a", "b"})
+    opened.close()
+    yield made
+    made.end()
+
+
+def trial(folder: Path, max_s: float = 0.2) -> Path:
+    """A trial of the tiny model: built and timed, for at least that long."""
+    folder.mkdir(parents=True)
+    save(folder / "model.onnx")
+    np.savez(folder / "frames.npz", images=np.zeros((1, 3, 16, 16), np.float32))
+    spec = TrialSpec(
+        candidate=Candidate(name="fp32", precision="fp32"), target_name="x", target=TARGET,
+        model=Artifact.of(folder / "model.onnx", folder), frames=Artifact.of(folder / "frames.npz", folder),
+        benchmark=Benchmark(warmup_s=0.05, min_s=max_s, max_s=max_s + 0.1, min_samples=10),
+    )  # fmt: skip
+    trial_folder.write_spec(spec, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("tcp://10.1.2.3:8786", "is not encrypted: whoever reaches that port runs code on every worker"),
+        ("tcp://scheduler:8786", "is not encrypted"),
+        ("tls://scheduler:8786", "needs three PEM files, and these are not there: --ca is not given"),
+        ("scheduler:8786", "is no address of a scheduler"),
+        ("tls://scheduler", "is no address of a scheduler"),
+    ],
+)
+def test_an_address_over_which_others_could_run_code_is_refused(address, what):
+    with pytest.raises(UserInputError, match=what):
+        Access(address).require_safe()
+    Access("tcp://127.0.0.1:8786").require_safe()
+
+
+def test_a_worker_of_a_fleet_needs_a_fleet(tmp_path):
+    with pytest.raises(UserInputError, match="this is no fleet"):
+        cluster.run(TARGET, trial(tmp_path / "t"))
+
+
+def test_the_agents_answers_are_the_same_in_memory(tmp_path):
+    on_worker.configure(tmp_path / "base", "here", ("x",))
+    model = save(tmp_path / "model.onnx").read_bytes()
+    digest = Artifact.of(tmp_path / "model.onnx", tmp_path).sha256
+    asked = [
+        ({"do": "blob", "sha256": digest}, model),
+        ({"do": "sync"}, None),
+        ({"do": "have", "blobs": {digest: 1}}, None),
+    ]
+    told = on_worker.answer(asked)
+    assert [message for message, _ in told] == [{"ok": True}, {"missing": [digest]}]
+    assert (tmp_path / "base" / "blobs" / digest).read_bytes() == model
+    wrong = on_worker.answer([({"do": "blob", "sha256": "0" * 64}, model), ({"do": "sync"}, None)])
+    assert "damaged on its way" in wrong[0][0]["error"]["found"]
+    assert on_worker.run_trial("../escape", None)["error"]["kind"] == "ArtifactError"
+
+
+@pytest.mark.slow
+def test_a_trial_runs_on_the_worker_of_its_label_once(access, workers, tmp_path):
+    with connected(Cluster(access)) as opened:
+        told: list[str] = []
+        made = cluster.run(TARGET, trial(tmp_path / "t"), lambda _done, _total, what: told.append(what))
+        assert made.failure is None and made.latency is not None
+        trial_folder.verify_artifacts(tmp_path / "t", *trial_folder.artifacts_of(made))
+        assert any(what.startswith("a: ") for what in told)
+        assert cluster.run(TARGET, tmp_path / "t") == made, "what is finished is not run again"
+        assert list((workers.folder / "a" / "trials").iterdir()) == [], "cleared when it was fetched"
+        assert cluster.machine(TARGET)["installed"]["available"] is True
+        assert {name: told["labels"] for name, told in facts(opened).items()} == {"a": ["a", "x"], "b": ["b"]}
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_started_again_and_the_trial_ends(access, workers, tmp_path):
+    with connected(Cluster(access)) as opened:
+        killed = threading.Timer(1.5, lambda: workers._running["a"].kill())
+        killed.start()
+        made = cluster.run(TARGET, trial(tmp_path / "t", 4.0))
+        assert made.failure is None and opened.quarantined == []
+        assert workers._starts["a"] == 2
+        assert not _processes(str(workers.folder)), "nothing of it is left running"
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_its_workers_is_quarantined(access, workers, tmp_path):
+    def kill_when_it_measures(_done: int, _total: int | None, what: str) -> None:
+        if what.startswith("a: ") and "begins" in what:
+            workers._running["a"].kill()
+
+    with connected(Cluster(access)) as opened:
+        made = cluster.run(TARGET, trial(tmp_path / "t", 30.0), kill_when_it_measures)
+    assert made.failure is not None and made.failure.kind == "Crash"
+    assert made.failure.message.startswith("quarantined: a worker died 3 times while it ran (a)")
+    assert len(opened.quarantined) == 1
+
+
+@pytest.mark.slow
+def test_who_has_another_authority_or_a_taken_name_does_not_join(access, workers, tmp_path):
+    from edgeship.fleet import certificates
+
+    cert, key = certificates.make(tmp_path)
+    stranger = Access(access.address, cert, cert, key)
+    with pytest.raises(TargetError, match="cannot be reached"):
+        Cluster(stranger).client()
+    with pytest.raises(TargetError, match="b cannot join"):
+        work(Joining(access, "b", base=tmp_path / "base"))
+
+
+def _processes(text: str) -> list[int]:
+    """Trial processes whose command names a folder."""
+    time.sleep(0.5)
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = place.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if text in command and "\0trial\0" in command:
+            found.append(int(place.parent.name))
+    return found
