@@ -16,7 +16,7 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from edgeship import config, results
+from edgeship import config, config_inputs, results
 from edgeship.bundle import manifest
 from edgeship.cli import COMMANDS, app
 from edgeship.fleet import config as fleet_config
@@ -48,7 +48,8 @@ def type_name(annotation: Any) -> str:
     """A type as a reader of TOML or JSON would say it."""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     for old, new in (
-        ("typing.", ""), ("edgeship.config.", ""), *((f"{module.__name__}.", "") for module in RESULTS),
+        ("typing.", ""), ("edgeship.config_inputs.", ""), ("edgeship.config.", ""),
+        *((f"{module.__name__}.", "") for module in RESULTS),
         ("edgeship.bundle.manifest.", ""), ("pathlib._local.", ""),
         ("pathlib.", ""), ("NoneType", "None"), ("Annotated[", ""), ("Literal", "one of "),
     ):  # fmt: skip
@@ -128,7 +129,13 @@ def pages() -> dict[str, str]:
     )
     fleet = "The tables of fleet.toml, which `edgeship fleet` reads: `Fleet` is the whole of it."
     texts = {
-        "config.md": ["# edgeship.toml", "", head, *sections(config, config.Section)],
+        "config.md": [
+            "# edgeship.toml",
+            "",
+            head,
+            *sections(config, config.Section),
+            *sections(config_inputs, config.Section),
+        ],
         "fleet.md": ["# fleet.toml", "", fleet, *sections(fleet_config, config.Section)],
         "commands.md": ["# Commands", "", codes, *commands()],
         "result.md": [

@@ -39,6 +39,7 @@ min_samples = 20
 precision = 0.9
 [gate]
 latency_p99_ms = 5000.0
+frame_p99_ms = 5000.0
 max_drop = { top1 = 0.5 }
 confidence = 0
 accept_low_confidence = true

@@ -9,7 +9,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from edgeship.config_inputs import Count as Count
+from edgeship.config_inputs import Fraction as Fraction
+from edgeship.config_inputs import Input as Input
+from edgeship.config_inputs import Memory as Memory
+from edgeship.config_inputs import Positive as Positive
+from edgeship.config_inputs import Preprocess as Preprocess
+from edgeship.config_inputs import Section as Section
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit", "as-given"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
@@ -56,24 +64,18 @@ Released = Annotated[
     Literal["last"] | Annotated[str, Field(pattern=r"^history:[0-9]+(/.+)?$")] | Path, Field(union_mode="left_to_right")
 ]
 """A bundle's path; ``last`` or ``history:12`` (or ``history:12/orin``, its target) names an entry of the history."""
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 LOW_CONFIDENCE = 0.8
 """A confidence below this must be accepted explicitly."""
-
-
-class Section(BaseModel):
-    """A table of the config: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputSpec(Section):
     """One input of the model as the user declares it."""
 
     shape: tuple[Dim, ...]
-    dtype: Literal["float32", "float16", "uint8", "int8", "int32", "int64", "bool"] = "float32"
+    dtype: Literal[
+        "float32", "float16", "float64", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",
+        "bool",
+    ] = "float32"  # fmt: skip
     low: float | None = None
     """Lower bound of the seeded random values of the parity stage (default: a normal distribution)."""
     high: float | None = None
@@ -108,118 +110,6 @@ class Model(Section):
     opset: Annotated[int, Field(ge=18)] = 18
     free_batch: bool = False
     """Where the graph declares a dynamic batch and Reshapes inside hold one size: let them keep the given batch."""
-
-
-class Input(Section):
-    """``[inputs.NAME]``: where an input beside the image comes from, in calibration, evaluation and the vehicle.
-
-    ==============  ==================================================================================================
-    image_size      height and width of the image as it was decoded, before preprocessing
-    input_size      height and width of the network's image input
-    constant        ``value``, a number or nested lists of the input's shape, with or without its batch axis
-    arrays          an ``.npy`` for each image, without the batch axis
-    columns         numbers in the ``columns`` of a CSV, a row for each image
-    images          another camera's image, by its own ``[preprocess.NAME]``
-    ==============  ==================================================================================================
-
-    A file belongs to the image whose path it shares, up to the suffix. Where files are called otherwise, a CSV in the
-    place of the folder names the image and, in the column of the input's name, the file.
-    """
-
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-
-    origin: Literal["image_size", "input_size", "constant", "arrays", "columns", "images"] = Field(alias="from")
-    value: Any = None
-    """Of a constant."""
-    order: Literal["height-width", "width-height"] = "height-width"
-    """Of a size."""
-    calibration: Path | None = None
-    """The folder, or the CSV, beside ``calibration.images``."""
-    evaluation: Path | None = None
-    """The folder, or the CSV, beside ``evaluation.images``."""
-    columns: tuple[str, ...] = ()
-    """Of the CSV, in the order of the input's values."""
-    preprocess: Preprocess | None = None
-    """Steps of a camera's own, written as ``[preprocess.NAME]``; default: those of ``[preprocess]``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _constant(cls, raw: Any) -> Any:
-        named = isinstance(raw, dict) and ("from" in raw or "origin" in raw)
-        return {**raw, "from": "constant"} if isinstance(raw, dict) and "value" in raw and not named else raw
-
-    @model_validator(mode="after")
-    def _fitting(self) -> Input:
-        stored = self.origin in ("arrays", "columns", "images")
-        needs = {"value": self.origin == "constant", "columns": self.origin == "columns"}
-        for key, needed in needs.items():
-            given = key in self.model_fields_set and getattr(self, key) not in (None, ())
-            if given != needed:
-                raise ValueError(f'from = "{self.origin}" {"needs" if needed else "takes no"} {key}')
-        for key in ("calibration", "evaluation"):
-            if getattr(self, key) is not None and not stored:
-                raise ValueError(f'from = "{self.origin}" takes no {key}: it is known of every image')
-        if self.preprocess is not None and self.origin != "images":
-            raise ValueError(f'from = "{self.origin}" takes no preprocess; from = "images" does')
-        return self
-
-
-class Memory(Section):
-    """``[state]``: ``NAME = { in = "mem_in", out = "mem_out", init = 0 }``, an output that is the next step's input.
-
-    ``evaluation.group`` says which frames are one sequence; within it they are in the order of their names.
-    """
-
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-
-    origin: str = Field(alias="in")
-    """The input."""
-    result: str = Field(alias="out")
-    """The output, of the same shape and type."""
-    init: float = 0.0
-    """What the memory holds before the first frame, everywhere."""
-
-
-class Preprocess(Section):
-    """From a decoded image to the model's input; the same for calibration, evaluation and the vehicle.
-
-    ``value = (pixel * scale - mean) / std`` on 0..255 pixels, per channel in the order of ``color``.
-    """
-
-    fit: Literal["center-crop", "letterbox", "stretch"] = "center-crop"
-    size: tuple[Count, Count] | None = None
-    """(height, width); default: the model input's own."""
-    crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.875
-    """center-crop: the short side is resized to size / crop_fraction before the crop."""
-    pad_value: Annotated[float, Field(ge=0, le=255)] = 114.0
-    pad_align: Literal["center", "top-left"] = "center"
-    interpolation: Literal["bilinear", "bicubic", "nearest", "box", "lanczos"] = "bilinear"
-    color: Literal["rgb", "bgr", "gray"] = "rgb"
-    scale: Positive = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[Positive, ...] = (1.0,)
-    layout: Literal["nchw", "nhwc"] = "nchw"
-    dtype: Literal["float32", "float16", "uint8"] = "float32"
-    input: str | None = None
-    """Which input takes the image, when the model has several."""
-    inputs: dict[str, Input] = Field(default_factory=dict)
-    """The model's other inputs, written as ``[inputs.NAME]``."""
-    state: dict[str, Memory] = Field(default_factory=dict)
-    """The model's memory, written as ``[state]``."""
-
-    def fed(self) -> frozenset[str]:
-        """The inputs that do not take the image."""
-        return frozenset([*self.inputs, *(item.origin for item in self.state.values())])
-
-    @model_validator(mode="after")
-    def _channels(self) -> Preprocess:
-        channels = 1 if self.color == "gray" else 3
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, channels):
-                raise ValueError(f"{name} has {len(values)} values; color = {self.color!r} needs 1 or {channels}")
-            if len(set(values)) == 1:  # equal settings are equal, however they are written
-                object.__setattr__(self, name, values[:1])
-        return self
 
 
 class Parity(Section):
@@ -285,6 +175,11 @@ class Evaluation(Section):
     """yolox | ultralytics | detr | nms | nms-image | logits | classmap | module:callable"""
     output: str | None = None
     """Which output carries the prediction, when the model has several."""
+    outputs: tuple[str, ...] = ()
+    """Which outputs do, where a prediction needs more than one of them."""
+    tasks: dict[str, Evaluation] = Field(default_factory=dict)
+    """Several tasks of one model, each written as ``[evaluation.NAME]``: what it does not set is that of
+    ``[evaluation]``."""
     score_threshold: Fraction = 0.001
     nms_iou: Fraction = 0.65
     max_detections: Count = 100
@@ -305,6 +200,19 @@ class Evaluation(Section):
     kpt_shape: tuple[Count, Annotated[int, Field(ge=2, le=3)]] | None = None
     """Keypoints of an object and numbers of each in YOLO labels. Default: that of ``data.yaml``."""
     workers: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_set_of_images(self) -> Evaluation:
+        for name, item in self.tasks.items():
+            if item.tasks or not name.isidentifier():
+                raise ValueError(f"[evaluation.{name}] must be one task with a plain name, such as boxes")
+            for key in ("images", "batch", "limit", "group", "allow_corrupt", "workers"):
+                if getattr(item, key) != getattr(self, key):
+                    raise ValueError(f"{name}.{key}: all tasks see the same images; set it in [evaluation]")
+        if self.tasks:
+            told = "+".join(f"{name}={item.task}" for name, item in self.tasks.items())
+            object.__setattr__(self, "task", told)
+        return self
 
     @field_validator("group")
     @classmethod

@@ -1,7 +1,8 @@
 """Tables that stand apart in edgeship.toml and belong together in :class:`edgeship.config.Config`.
 
 ``[inputs.NAME]`` is ``preprocess.inputs.NAME``, ``[state]`` is ``preprocess.state``, and ``[preprocess.NAME]`` holds
-the steps of one camera: those of ``[preprocess]`` with its own in their place.
+the steps of one camera: those of ``[preprocess]`` with its own in their place. ``[evaluation.NAME]`` is one of several
+tasks, ``evaluation.tasks.NAME``.
 """
 
 from __future__ import annotations
@@ -9,20 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgeship.config import Preprocess
+from edgeship.config import Evaluation, Preprocess
 
 PARTS = ("inputs", "state")
 """Tables at the top of the file that are fields of ``[preprocess]``."""
+LIMITS = ("max_drop", "min", "critical", "critical_min")
+"""Tables of ``[gate]`` whose names may have parts: ``boxes.map``."""
 
 
 def gathered(raw: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """The tables of a file with ``[inputs]`` and ``[preprocess.NAME]`` where the models have them.
+    """The tables of a file with those that stand apart where the models have them.
 
     Args:
         raw: The file as it was read.
         problems: Receives a sentence for each table that belongs nowhere.
     """
     found = dict(raw)
+    if isinstance(found.get("evaluation"), dict):
+        found["evaluation"] = _with_tasks(found["evaluation"])
+    if isinstance(found.get("gate"), dict):
+        found["gate"] = {key: _dotted(value) if key in LIMITS else value for key, value in found["gate"].items()}
     steps = found.get("preprocess")
     parts = {name: found.pop(name) for name in PARTS if name in found}
     if not isinstance(steps, dict):
@@ -36,6 +43,27 @@ def gathered(raw: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     if cameras:
         common = _with_cameras(common, cameras, problems)
     return {**found, "preprocess": common}
+
+
+def _with_tasks(table: dict[str, Any]) -> dict[str, Any]:
+    """``[evaluation]`` with each ``[evaluation.NAME]`` among its tasks, the common settings in it."""
+    known = set(Evaluation.model_fields)
+    tasks = {name: own for name, own in table.items() if isinstance(own, dict) and name not in known}
+    if not tasks:
+        return table
+    common = {name: value for name, value in table.items() if name not in tasks}
+    return {**common, "tasks": {name: {**common, **own} for name, own in tasks.items()}}
+
+
+def _dotted(limits: Any) -> Any:
+    """Limits by dotted names: TOML reads ``{ boxes.map = 0.01 }`` as a table in a table."""
+    if not isinstance(limits, dict):
+        return limits
+    found: dict[str, Any] = {}
+    for name, value in limits.items():
+        inner = _dotted(value)
+        found |= {f"{name}.{key}": item for key, item in inner.items()} if isinstance(inner, dict) else {name: value}
+    return found
 
 
 def _with_cameras(common: dict[str, Any], cameras: dict[str, dict[str, Any]], problems: list[str]) -> dict[str, Any]:
@@ -65,4 +93,6 @@ def as_written(location: Sequence[str]) -> list[str]:
         parts = parts[1:]
         if len(parts) > 2 and parts[2] == "preprocess":
             parts = ["preprocess", parts[1], *parts[3:]]
+    if parts[:2] == ["evaluation", "tasks"]:
+        parts = ["evaluation", *parts[2:]]
     return parts

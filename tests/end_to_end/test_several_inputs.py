@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 import edgeship
-from edgeship import pipeline
+from chaos_support import remote_target
+from edgeship import pipeline, targets
 from edgeship.config_file import load
 from edgeship.data.npz import open_npz
 from edgeship.decide.finished_run import FinishedRun
@@ -17,7 +19,8 @@ from edgeship.errors import DataError
 from edgeship.pipeline.checks import problems
 from edgeship.results import trial_folder
 from edgeship.targets.sending import plan_of
-from several_inputs import NAMES, project
+from several_inputs import project
+from sshd_support import Device
 
 pytestmark = pytest.mark.slow
 
@@ -99,10 +102,23 @@ def test_what_is_missing_is_said_before_any_stage(tmp_path: Path, broken: str, w
     (tmp_path / broken).unlink()
     (problem,) = problems(load(config))
     assert words.format(root=tmp_path) in str(problem)
-    assert NAMES
 
 
 def test_a_value_without_a_batch_axis_allows_a_batch_of_one(tmp_path: Path) -> None:
     config = project(tmp_path, rows=1)
     (problem,) = problems(load(config))
     assert "input 'pose' [1, 3] differs from image to image and has no batch axis" in str(problem)
+
+
+def test_a_trial_over_ssh_gives_the_same_figures(shipped: FinishedRun, host: Device, tmp_path: Path) -> None:
+    local = shipped.folder / next(item.folder for item in shipped.result.trials if item.candidate == "fp32")
+    spec = trial_folder.read_spec(local)
+    for name in (spec.model.path, spec.frames.path if spec.frames else ""):
+        shutil.copyfile(local / name, tmp_path / name)
+    there = remote_target(host).model_copy(update={"batch": spec.target.batch, "shapes": spec.target.shapes})
+    trial_folder.write_spec(spec.model_copy(update={"target": there}), tmp_path)
+    trial, ours = targets.run(there, tmp_path), trial_folder.read_trial(local)
+    assert trial.failure is None, trial.failure
+    assert trial.evaluation is not None
+    assert ours.evaluation is not None
+    assert trial.evaluation.metrics == ours.evaluation.metrics == {**ours.evaluation.metrics, "top1": 1.0}

@@ -14,6 +14,8 @@ from conftest import Edgeship
 from examples_support import EXAMPLES, install_requirements
 from PIL import Image
 
+from edgeship import load
+
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent / "transformers_models"
@@ -130,6 +132,43 @@ def test_exported_quantized_tried_and_built_for_rtx(
         assert built["latency"] is None
     assert seen["onnxruntime", "int8"]["audit"]["achieved"] > 0.5
     assert seen["tensorrt-rtx", "int8"]["audit"]["achieved"] > 0.5
+
+
+SIZES = """
+[inputs.orig_target_sizes]
+from = "image_size"
+[model.inputs.orig_target_sizes]
+shape = ["batch", 2]
+dtype = "int64"
+[model.inputs.pixel_values]"""
+
+
+def test_a_detector_that_is_told_the_size_of_the_image(tmp_path: Path, packages: Path, edgeship: Edgeship) -> None:
+    config = project(tmp_path / "project", Case("deployed", "detection", "val.json", "nms-image"))
+    text = config.read_text().replace("\n[model.inputs.pixel_values]", SIZES)
+    before, _, after = text.partition("[targets.card]")
+    text = (before + after[after.index("[candidates]") :]).replace('["fp32", "int8"]', '["fp32"]')
+    config.write_text(text)
+    done = edgeship("ship", config, timeout=600, PYTHONPATH=str(packages))
+    assert done.code == 0, done.err
+    picture = Image.open(PICTURES / "val" / sorted(path.name for path in (PICTURES / "val").glob("*.png"))[0])
+    wide = np.asarray(picture.convert("RGB").resize((300, 160)))
+    with load(config.parent / "edgeship-out" / "bundle") as model:
+        found = model(wide)
+        types = {info.name: info.dtype for info in model.inputs}
+        seen = np.asarray(Image.fromarray(wide).resize((96, 96), Image.Resampling.BILINEAR))
+        values = (seen - MEAN) / STD
+        pixels = values.transpose(2, 0, 1)[None].astype(np.float32)
+        raw = model.infer({"pixel_values": pixels, "orig_target_sizes": np.array([[1, 1]])})
+    assert types == {"pixel_values": "float32", "orig_target_sizes": "int64"}
+    whole = next(value for value in raw.values() if value.ndim == 3)[0] * np.tile([300, 160], 2)
+    assert len(found.boxes) > 0
+    for box in np.clip(whole, 0, np.tile([300, 160], 2)):
+        apart = np.abs(found.boxes - box).max(axis=1)
+        assert apart.min() < 0.05 or box[0] >= box[2] or box[1] >= box[3]
+
+
+MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 
 
 def test_rt_detr_is_quantized_and_built_for_rtx(tmp_path: Path, packages: Path, edgeship: Edgeship) -> None:

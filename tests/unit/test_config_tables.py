@@ -59,3 +59,31 @@ def test_inputs_stand_beside_an_image(tmp_path: Path) -> None:
     path.write_text('[model]\nsource = "m.onnx"\n[inputs.k]\nvalue = 3\n')
     with pytest.raises(ConfigError, match=r"preprocess: missing; \[inputs\] stands beside an image"):
         load(path)
+
+
+TASKS = '[evaluation]\nimages = "val"\nlimit = 5\n[evaluation.boxes]\ntask = "detection"\nlabels = "b.json"\n'
+
+
+def test_each_task_has_the_common_settings_and_its_own(tmp_path: Path) -> None:
+    text = '[evaluation.lanes]\ntask = "segmentation"\n[gate]\nmax_drop = { boxes.map = 0.1 }\n'
+    found = config(tmp_path, TASKS + text)
+    assert found.evaluation.task == "boxes=detection+lanes=segmentation"
+    boxes = found.evaluation.tasks["boxes"]
+    assert (boxes.task, boxes.labels, boxes.images, boxes.limit) == (
+        "detection", tmp_path / "b.json", tmp_path / "val", 5,
+    )  # fmt: skip
+    assert found.gate.max_drop == {"boxes.map": 0.1}
+    assert type(found.evaluation).model_validate_json(found.evaluation.model_dump_json()) == found.evaluation
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("limit = 3\n", "boxes.limit: all tasks see the same images"),
+        ('decodr = "nms"\n', "evaluation.boxes.decodr: unknown key; did you mean 'decoder'"),
+    ],
+)
+def test_a_wrong_task_is_named_as_the_file_names_it(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config(tmp_path, TASKS + text)
+    assert words in str(refused.value)

@@ -365,7 +365,8 @@ def _portable_evaluation(evaluation: Evaluation | None) -> Evaluation | None:
         gone["classes"] = None
     if isinstance(evaluation.label_classes, Path):
         gone["label_classes"] = None
-    return evaluation.model_copy(update=gone)
+    tasks = {name: _portable_evaluation(item) for name, item in evaluation.tasks.items()}
+    return evaluation.model_copy(update={**gone, "tasks": tasks})
 
 
 def _classes(spec: TrialSpec, folder: Path) -> tuple[str, ...]:

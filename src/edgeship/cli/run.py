@@ -92,8 +92,10 @@ def frame_json(image: Path, frame: Frame, confidence: float) -> dict[str, Any]:
 def _prediction(prediction: Any, confidence: float) -> dict[str, Any]:
     import numpy as np
 
-    from edgeship.decode.predictions import Classification, Detection, Segmentation
+    from edgeship.decode.predictions import Classification, Detection, Segmentation, Several
 
+    if isinstance(prediction, Several):
+        return {"tasks": {name: _prediction(item, confidence) for name, item in prediction.parts.items()}}
     if isinstance(prediction, Classification):
         return {"top": [[name, round(score, 6)] for name, score in prediction.top(5)]}
     if isinstance(prediction, Detection):
@@ -125,7 +127,9 @@ def show_frames(told: dict[str, Any]) -> Lines:
 
 
 def _words(frame: dict[str, Any]) -> str:
-    if "top" in frame:
+    if "tasks" in frame:
+        words = [f"{name}: {_words(item)}" for name, item in frame["tasks"].items()]
+    elif "top" in frame:
         words = [f"{name} {score:.3f}" for name, score in frame["top"][:3]]
     elif "boxes" in frame:
         words = [f"{row['class']} {row['score']:.2f}" for row in frame["boxes"][:8]] or ["no box"]

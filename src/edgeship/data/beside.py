@@ -215,7 +215,9 @@ def _source(info: TensorInfo, declared: Input, image: TensorInfo, steps: Preproc
             do=f"add {images.which} to [inputs.{info.name}]",
         )
     if origin == "columns":
-        return Columns(info, table_in(info.name, place, declared.columns), place)
+        rows = Columns(info, table_in(info.name, place, declared.columns), place)
+        rows.require(images.names)
+        return rows
     suffixes = frozenset({".npy"}) if origin == "arrays" else SUFFIXES
     files = indexed(info.name, place) if place.suffix.lower() == ".csv" else files_in(info.name, place, suffixes)
     found = Files(info.name, place, files)

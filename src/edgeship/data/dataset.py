@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -57,10 +57,14 @@ class Dataset:
     labelled: tuple[int, ...] = ()
     """Labelled examples of each class, where they are known without opening an image."""
     counts: Counts | None = None
+    parts: Mapping[str, Dataset] = field(default_factory=dict)
+    """Of several tasks, each one's own labels; ``classes`` then carry the task's name: ``boxes.person``."""
 
     @property
     def said(self) -> str:
         """What the labels are, how many images have them, and which classes have none; empty where nobody counted."""
+        if self.parts:
+            return "; ".join(f"{name}: {part.said}" for name, part in self.parts.items() if part.said)
         if self.counts is None:
             return ""
         none = [name for name, count in zip(self.classes, self.labelled, strict=False) if count == 0]

@@ -27,6 +27,7 @@ from edgeship.data.npz import open_npz
 from edgeship.data.object_sets import open_objects
 from edgeship.data.objects import from_dict
 from edgeship.data.reference import is_reference
+from edgeship.data.task_sets import open_several
 from edgeship.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def open_dataset(settings: Evaluation, classes: Sequence[str] = ()) -> Dataset:
         DataError: Absent, empty, unreadable, mislabelled, or no format that fits the task.
     """
     settings = located(settings)
+    if settings.tasks:
+        return open_several(settings, classes, open_dataset)
     names = tuple(classes) or read_classes(settings.classes)
     if settings.images is None:
         raise DataError("evaluation.images is missing", do="name a folder of labelled images")

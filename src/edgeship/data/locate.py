@@ -32,6 +32,9 @@ def located(settings: Evaluation) -> Evaluation:
         DataError: A ``data.yaml`` without usable names, or no folder of labels where it says.
         MissingExtra: A ``data.yaml`` and no PyYAML.
     """
+    if settings.tasks:
+        tasks = {name: located(item) for name, item in settings.tasks.items()}
+        return settings.model_copy(update={"tasks": tasks})
     if settings.images is not None and (is_reference(settings.images) or settings.images.suffix == ".npz"):
         return settings
     if settings.labels is not None and is_reference(settings.labels):

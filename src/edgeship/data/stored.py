@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -65,10 +66,12 @@ class Files:
         raise self._missing([image])
 
     def require(self, images: Sequence[str]) -> None:
-        """Refuse a set of which an image has no file, or, for folders, a file no image."""
+        """Refuse a set of which an image has no file, or, in a folder, two images have one. Raises DataError."""
         missing = [image for image in images if not any(key in self.files for key in keys_of(image))]
         if missing:
             raise self._missing(missing, len(images))
+        if self.place.is_dir():
+            refuse_shared(self.name, {image: self.of(image).name for image in images}, {i: self.of(i) for i in images})
 
     def _missing(self, images: Sequence[str], total: int = 0) -> DataError:
         many = f" for {len(images)} of {total} images, for instance {images[0]}" if total else f" for {images[0]}"
@@ -79,8 +82,26 @@ class Files:
         )
 
 
+def refuse_shared(name: str, words: Mapping[str, str], places: Mapping[str, Any]) -> None:
+    """Refuse that two images, found by the last part of their paths, take one value. Raises DataError."""
+    seen: dict[Any, str] = {}
+    for image, place in places.items():
+        other = seen.setdefault(place, image)
+        if other != image:
+            raise DataError(
+                f"inputs.{name}: {other} and {image} would both take {words[image]}",
+                expected="a value for each image, by its whole path below the folder",
+                do="lay the files out as the images are, or name the images by their paths",
+            )
+
+
 def keys_of(image: str) -> tuple[str, ...]:
-    """Under which keys the values of an image may stand: its path, that without suffix, the last part of both."""
+    """Under which keys the values of an image may stand: its path, that without suffix, the last part of both.
+
+    A row of an array (``frames.npz[3]``) has its own name, or its number.
+    """
+    if match := re.fullmatch(r".*\[(\d+)\]", image):
+        return (image, match[1])
     path = PurePosixPath(image)
     return tuple(dict.fromkeys([image, path.with_suffix("").as_posix(), path.name, path.stem]))
 
@@ -193,6 +214,18 @@ class Columns:
     info: TensorInfo
     table: Mapping[str, list[float]]
     place: Path
+
+    def require(self, images: Sequence[str]) -> None:
+        """Refuse a table in which an image has no row, or two images have one. Raises DataError."""
+        rows = {image: next((key for key in keys_of(image) if key in self.table), None) for image in images}
+        missing = [image for image, row in rows.items() if row is None]
+        if missing:
+            raise DataError(
+                f"inputs.{self.info.name}: {self.place} has no row for {len(missing)} of {len(images)} images, for "
+                f"instance {missing[0]}",
+                do="add the row",
+            )
+        refuse_shared(self.info.name, {image: f"the row {row}" for image, row in rows.items()}, rows)
 
     def __call__(self, name: str, _geometry: Geometry) -> Array:
         values = next((self.table[key] for key in keys_of(name) if key in self.table), None)

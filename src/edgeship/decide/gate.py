@@ -7,15 +7,16 @@ or whose bound does not reach, is inconclusive and never a pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgeship import metrics
 from edgeship.config import LOW_CONFIDENCE, Gate
-from edgeship.decide import rulebook
+from edgeship.decide import rulebook, several
 from edgeship.decide.agreement import compare_answers, same_answers
+from edgeship.decide.builds import medians_of, output_spread, slowest
 from edgeship.decide.case import Case, Wanted
 from edgeship.decide.doubts import EXAMPLES, doubts, unlike
 from edgeship.decide.drops import IDENTICAL_TO_RELEASE, Drop, Reference, check_paired, measure, unchanged
@@ -82,13 +83,21 @@ def judge(
             do="judge one target at a time",
         )
     spending = spending or Spending()
-    context = replace(_Context.of(gate, candidates, reference, spending), turns=beside.turns)
-    if gate.baseline is not None and beside.release is not None:
-        context = context.with_release(beside.release)
+    tasks = several.tasks_of(reference)
+    if tasks != ("",) and (wrong := several.unnamed(gate, tasks)):
+        raise UserInputError("\n".join(wrong), do="correct the names in the config's gate")
+    contexts = {task: _context(gate, candidates, reference, (spending, beside), task) for task in tasks}
+    context = _over_all(gate, reference, contexts)
     groups: dict[str, list[Measured]] = {}
     for item in candidates:
         groups.setdefault(item.name, []).append(item)
-    judged = [judge_one(context, builds) for builds in groups.values()]
+    judged = [
+        several.joined(
+            gate,
+            {task: judge_one(own, [several.part_of(item, task) for item in builds]) for task, own in contexts.items()},
+        )
+        for builds in groups.values()
+    ]
     if gate.confidence > 0:
         judged = list(in_sequence(judged, groups, spending))
     return _decide(context, judged, groups, targets[0])
@@ -159,6 +168,31 @@ class _Context:
         shown = dict.fromkeys([*evaluation.metrics, *per_class, *(item.what for item in wanted)])
         absent = frozenset(possible) - evaluation.metrics.keys()
         return cls(gate, reference, clock, fp32, spending, references, tuple(shown), wanted, absent=absent)
+
+
+def _context(
+    gate: Gate, candidates: Sequence[Measured], reference: Measured, beside: tuple[Spending, Beside], task: str
+) -> _Context:
+    """What candidates are judged against in one task."""
+    spending, others = beside
+    builds = [several.part_of(item, task) for item in candidates]
+    own = _Context.of(several.gate_of(gate, task), builds, several.part_of(reference, task), spending)
+    context = replace(own, turns=others.turns)
+    if gate.baseline is not None and others.release is not None:
+        context = context.with_release(several.part_of(others.release, task))
+    return context
+
+
+def _over_all(gate: Gate, reference: Measured, contexts: Mapping[str, _Context]) -> _Context:
+    """What is told of all tasks together."""
+    if "" in contexts:
+        return contexts[""]
+    wanted = tuple(
+        replace(item, subject=f"{task}.{item.subject}", what=f"{task}.{item.what}")
+        for task, own in contexts.items()
+        for item in own.wanted
+    )
+    return replace(next(iter(contexts.values())), gate=gate, base=reference, wanted=wanted)
 
 
 def _runs_fp32(item: Measured) -> bool:
@@ -348,7 +382,7 @@ def _rebuild_rule(context: _Context, builds: Sequence[Measured]) -> Rule:
     family, asked = rulebook.of(rulebook.REBUILDS), context.gate.rebuilds
     if len(builds) < asked:
         return family.unmeasured(float(asked), f"{len(builds)} of {asked} builds were tried")
-    medians = _medians(context.clock, builds)
+    medians = medians_of(context.clock, builds)
     parts = []
     if medians:
         parts.append(f"medians {min(medians):.3g} to {max(medians):.3g} ms")
@@ -357,21 +391,6 @@ def _rebuild_rule(context: _Context, builds: Sequence[Measured]) -> Rule:
         parts.append(f"outputs differ by at most {spread:.3g}")
     reason = f"{len(builds)} builds, the worst counts: {', '.join(parts) or 'nothing was run'}"
     return family.rule("pass", reason, limit=float(asked), measured=float(len(builds)))
-
-
-def output_spread(builds: Sequence[Measured]) -> float | None:
-    """Largest absolute difference between the outputs of several builds for the known frames; None: not recorded."""
-    with_outputs = [item.outputs for item in builds if item.outputs]
-    if len(with_outputs) < 2:
-        return None
-    first = with_outputs[0]
-    gaps = [
-        float(np.abs(np.asarray(other[name], np.float64) - np.asarray(first[name], np.float64)).max(initial=0.0))
-        for other in with_outputs[1:]
-        for name in first
-        if name in other and other[name].shape == first[name].shape
-    ]
-    return max(gaps, default=None)
 
 
 def _shown(drops: dict[str, Drop]) -> dict[str, dict[str, object]]:
@@ -398,18 +417,6 @@ def _shown(drops: dict[str, Drop]) -> dict[str, dict[str, object]]:
         "class_drop": dict(class_drop),
         "class_drop_interval": dict(class_interval),
     }
-
-
-def _medians(clock: Clock, builds: Sequence[Measured]) -> list[float]:
-    """Medians of the builds whose latency was measured, in milliseconds."""
-    latencies = [item.trial.latency for item in builds]
-    timed = [latency.timed(clock) for latency in latencies if latency is not None]
-    return [found.quantiles.p50 for found in timed if found is not None]
-
-
-def slowest(clock: Clock, builds: Sequence[Measured]) -> float:
-    """Median of the slowest build in milliseconds; infinite where none was measured."""
-    return max(_medians(clock, builds), default=math.inf)
 
 
 def _speedup(context: _Context, builds: Sequence[Measured]) -> dict[str, object]:

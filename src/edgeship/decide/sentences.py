@@ -59,7 +59,7 @@ def _undecided(item: Judged) -> str:
 
 
 def _foremost(rule: Rule) -> bool:
-    return rule.name != rulebook.REFERENCE
+    return rulebook.of(rule.name).name != rulebook.REFERENCE
 
 
 def _failing(item: Judged) -> str:

@@ -22,7 +22,7 @@ from edgeship.data.reference import is_reference, resolve
 from edgeship.decode import dense
 from edgeship.decode.boxes import nms
 from edgeship.decode.detectors import ASKED_FOR, DECODERS, Head
-from edgeship.decode.predictions import Classification, Detection, Prediction, Raw, Segmentation
+from edgeship.decode.predictions import Classification, Detection, Prediction, Raw, Segmentation, Several
 from edgeship.errors import DataError, EngineError, OutputError
 from edgeship.text import did_you_mean
 
@@ -83,6 +83,27 @@ def decode_predictions(
     return _detections(decoder, chosen, geometries, settings, names)
 
 
+def decode_all(
+    outputs: Outputs, geometries: Sequence[Geometry], settings: Evaluation, classes: Sequence[str]
+) -> list[Prediction]:
+    """As :func:`decode_predictions`, by the settings' own task, or by each of its tasks: :class:`Several` then.
+
+    ``classes`` of several tasks carry their task's name: ``boxes.person``.
+    """
+    if not settings.tasks:
+        return decode_predictions(settings.task, settings.decoder, outputs, geometries, settings, classes)
+    parts = {
+        name: decode_all(
+            outputs, geometries, item, [each.partition(".")[2] for each in classes if each.startswith(f"{name}.")]
+        )
+        for name, item in settings.tasks.items()
+    }
+    return [
+        Several({name: rows[place] for name, rows in parts.items()})  # type: ignore[misc]
+        for place in range(len(geometries))
+    ]
+
+
 def head_classes(task: str, decoder: str | None, outputs: Outputs, settings: Evaluation) -> int | None:
     """How many classes the outputs have; None where their shape does not tell."""
     if decoder is not None and is_reference(decoder):
@@ -100,11 +121,11 @@ def head_classes(task: str, decoder: str | None, outputs: Outputs, settings: Eva
 
 
 def _chosen(outputs: Outputs, settings: Evaluation) -> Outputs:
-    if settings.output is None:
-        return outputs
-    if settings.output not in outputs:
-        raise OutputError(f"evaluation.output is {settings.output!r}", expected=f"one of {dense.describe(outputs)}")
-    return {settings.output: outputs[settings.output]}
+    names = settings.outputs or (() if settings.output is None else (settings.output,))
+    for name in names:
+        if name not in outputs:
+            raise OutputError(f"evaluation.output is {name!r}", expected=f"one of {dense.describe(outputs)}")
+    return {name: outputs[name] for name in names} or outputs
 
 
 def _row(outputs: Outputs, row: int) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,4 +66,14 @@ class Raw:
     outputs: dict[str, Array]
 
 
-Prediction = Classification | Detection | Segmentation | Raw
+@dataclass(frozen=True)
+class Several:
+    """The predictions of several tasks for one image: ``prediction["boxes"]``."""
+
+    parts: Mapping[str, Classification | Detection | Segmentation | Raw]
+
+    def __getitem__(self, name: str) -> Classification | Detection | Segmentation | Raw:
+        return self.parts[name]
+
+
+Prediction = Classification | Detection | Segmentation | Raw | Several

@@ -112,7 +112,10 @@ def get(task: str) -> Task:
     if task in TASKS:
         return cast(Task, importlib.import_module(TASKS[task]))
     from edgeship.data.reference import is_reference
+    from edgeship.metrics.several import SeveralTasks, tasks_in
 
+    if tasks_in(task):
+        return SeveralTasks({name: get(item) for name, item in tasks_in(task).items()})
     if is_reference(task):
         from edgeship.metrics.custom import CustomTask
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeship import engines, metrics
-from edgeship.config import Config, Preprocess, Target
+from edgeship.config import Config, Gate, Preprocess, Target
 from edgeship.data import datasets
 from edgeship.data.beside import Which, beside, check_cameras, require_declared, single
 from edgeship.data.dataset import Dataset
@@ -18,7 +18,7 @@ from edgeship.data.memory import require_pairs
 from edgeship.data.preprocess import input_size
 from edgeship.data.reference import is_reference
 from edgeship.data.rows import names_of
-from edgeship.decide import gate
+from edgeship.decide import gate, several
 from edgeship.engines.onnx_file import read_inputs
 from edgeship.errors import ConfigError, DataError, DeviceError, EdgeshipError, ModelError
 from edgeship.metrics import Task
@@ -132,11 +132,22 @@ def check_gate(config: Config, task: Task, dataset: Dataset) -> None:
     Raises:
         ConfigError: Every such name, with the nearest one that is there.
     """
-    classes = None if dataset.numbered or not dataset.classes else dataset.classes
-    wrong = gate.unknown_class_metric(config.gate, task)
-    wrong += gate.unknown_names(config.gate, task.metric_names(classes), classes)
+    if config.evaluation.tasks:
+        wrong = several.unnamed(config.gate, config.evaluation.tasks)
+        for name, settings in config.evaluation.tasks.items():
+            own, part = several.gate_of(config.gate, name), dataset.parts[name]
+            wrong += [f"{name}: {problem}" for problem in _unknown(own, metrics.get(settings.task), part)]
+    else:
+        wrong = _unknown(config.gate, task, dataset)
     if wrong:
         raise ConfigError(wrong, where=str(config.file))
+
+
+def _unknown(rules: Gate, task: Task, dataset: Dataset) -> list[str]:
+    """What the rules name that this task's evaluation will not give."""
+    classes = None if dataset.numbered or not dataset.classes else dataset.classes
+    wrong = gate.unknown_class_metric(rules, task)
+    return [*wrong, *gate.unknown_names(rules, task.metric_names(classes), classes)]
 
 
 def declared_inputs(config: Config) -> tuple[TensorInfo, ...]:

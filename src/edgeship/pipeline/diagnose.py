@@ -20,7 +20,9 @@ IMAGES = 200
 
 def explained(run: Run, decision: Decision, base: Measured) -> Decision:
     """The decision, with what would make a doubted reference better behind its sentence."""
-    doubted = any(rule.name == rulebook.REFERENCE for judged in decision.judged for rule in judged.rules)
+    doubted = any(
+        rulebook.of(rule.name).name == rulebook.REFERENCE for judged in decision.judged for rule in judged.rules
+    )
     evaluation, preprocess = run.config.evaluation, run.config.preprocess
     if not doubted or base.trial.evaluation is None or evaluation.images is None or preprocess is None:
         return decision

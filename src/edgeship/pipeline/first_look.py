@@ -26,15 +26,15 @@ from edgeship.data.objects import Boxes
 from edgeship.data.preprocess import CorruptImage, image_input, in_dtype, input_size
 from edgeship.data.reference import is_reference
 from edgeship.data.rows import take
-from edgeship.decode.decoders import decode_predictions, head_classes
-from edgeship.decode.predictions import Classification, Detection, Prediction, Segmentation
+from edgeship.decode.decoders import decode_all
+from edgeship.decode.fitting import fitted
+from edgeship.decode.predictions import Classification, Detection, Prediction, Segmentation, Several
 from edgeship.engines import OpenOptions, Runner
 from edgeship.errors import DataError
 from edgeship.files import sha256_file, storage_errors
-from edgeship.pipeline.frames import evaluation_hash, frame_source
+from edgeship.pipeline.frames import evaluation_code, evaluation_hash, frame_source
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Stage, dump, versions
-from edgeship.pipeline.user_code import code_hashes
 from edgeship.results import Artifact, Looked
 from edgeship.trial.evaluate import evaluate
 
@@ -60,7 +60,7 @@ def look_key(run: Run) -> Any:
     return {
         "model": run.result(SLIM).model.sha256,
         "evaluation": [evaluation_hash(run), config.evaluation.model_dump(mode="json")],
-        "code": code_hashes(run, config.evaluation.task, config.evaluation.decoder),
+        "code": evaluation_code(run),
         "calibration": [str(frame_source(config)), config.calibration.count],
         "preprocess": dump(config.preprocess),
         "gate": sorted(config.gate.critical),
@@ -83,11 +83,8 @@ def look_work(run: Run, folder: Path) -> Looked:
         judged = evaluate(runner, settings, config.preprocess, folder=Path(scratch), progress=run.progress)
         shown = _frames(config.preprocess, dataset, runner)
         outputs = _infer(runner, config.preprocess, shown)
-        dataset = dataset.fitted(head_classes(settings.task, settings.decoder, outputs, settings))
-        geometries = [frame.geometry for frame in shown]
-        predictions = decode_predictions(
-            settings.task, settings.decoder, outputs, geometries, settings, dataset.classes
-        )
+        dataset = fitted(dataset, settings, outputs)
+        predictions = decode_all(outputs, [frame.geometry for frame in shown], settings, dataset.classes)
         apart = _rows_apart(runner, config.preprocess, shown, outputs)
     picture = folder / "frame.png"
     with storage_errors(picture):
@@ -187,6 +184,8 @@ def words(prediction: Prediction) -> str:
         kept = prediction.above(0.3)
         boxes = [f"{name} {score:.2f}" for name, score in zip(kept.names, kept.scores, strict=True)]
         return ", ".join(boxes[:5]) + (f" and {len(boxes) - 5} more" if len(boxes) > 5 else "") or "nothing above 0.3"
+    if isinstance(prediction, Several):
+        return "; ".join(f"{name}: {words(item)}" for name, item in prediction.parts.items())
     if isinstance(prediction, Segmentation):
         shares = Counter(prediction.mask[prediction.mask >= 0].ravel().tolist()).most_common(3)
         return ", ".join(f"{prediction.classes[index]} {count / prediction.mask.size:.0%}" for index, count in shares)

@@ -63,9 +63,19 @@ def data_hash(run: Run, source: Path) -> Any:
 def evaluation_hash(run: Run) -> Any:
     """The evaluation images and what lies beside them: labels, class names, values of other inputs."""
     settings = run.config.evaluation
-    names = [value for value in (settings.classes, settings.label_classes) if isinstance(value, Path)]
-    parts = [settings.images, settings.labels, *names]
+    parts = [settings.images]
+    for item in (settings, *settings.tasks.values()):
+        names = [value for value in (item.classes, item.label_classes) if isinstance(value, Path)]
+        parts += [item.labels, *names]
     return [*(data_hash(run, part) for part in parts if part is not None), beside_hash(run, "evaluation")]
+
+
+def evaluation_code(run: Run) -> Any:
+    """The user's code that the evaluation may run."""
+    settings = run.config.evaluation
+    return code_hashes(
+        run, *(value for item in (settings, *settings.tasks.values()) for value in (item.task, item.decoder))
+    )
 
 
 def require_calibration(config: Config) -> None:

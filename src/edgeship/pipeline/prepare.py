@@ -206,7 +206,7 @@ def parity_work(run: Run, folder: Path) -> Parity:
     images = []
     if known.arrays is not None and run.config.parity.images:
         with np.load(run.path(FRAMES, known.arrays.path), allow_pickle=False) as stored:
-            feeds = {name: stored[name][: run.config.parity.images] for name in stored.files}
+            feeds = {name: stored[name] for name in stored.files}
         images.append(batch_of(feeds, run.result(SLIM).inputs, min(len(known.ids), run.config.parity.images)))
     request = Request(
         model_of(run.config),

@@ -193,6 +193,11 @@ def _evaluation(manifest: Manifest, options: RebuildOptions) -> Evaluation | Non
     if manifest.evaluation is None:
         raise UserInputError("the bundle says nothing about evaluation", do="leave out --images")
     settings = manifest.evaluation
+    if settings.tasks:
+        raise UserInputError(
+            "the bundle was judged on several tasks, and --labels names the labels of one",
+            do="run ship with the config on this machine; without --images the engine is rebuilt and timed",
+        )
     for value in (settings.task, settings.decoder):
         if value is not None and ":" in value:
             raise BundleError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeship.config import Target
 from edgeship.decide import gate, loaded_trial, rulebook
+from edgeship.decide.builds import slowest
 from edgeship.decide.gate import Beside
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.search import SearchOptions, Tried, search
@@ -89,7 +90,7 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
         others = [item for item in context if item.name != builds[0].name]
         decision = gate.judge(run.config.gate, [*others, *builds], base, spending(builds[0].name), beside)
         judged = next(item for item in decision.judged if item.candidate == builds[0].name)
-        trial, median = builds[0].trial, gate.slowest(clock, builds)
+        trial, median = builds[0].trial, slowest(clock, builds)
         return Tried(
             judged,
             median if math.isfinite(median) else None,

@@ -115,6 +115,8 @@ def start(asked: Asked) -> Started:
         evaluation = _evaluation(asked, task, guess)
         measured = _measured(task, guess, evaluation, runner)
         preprocess = measured[0].preprocess if measured else _ways(task, guess, None)[0]
+        if len(guess.inputs) > 1:
+            preprocess = preprocess.model_copy(update={"input": guess.image[0]})
         if measured and measured[0].classes is not None:
             evaluation = evaluation.model_copy(update={"classes": measured[0].classes})
     return Started(
@@ -243,6 +245,8 @@ def _measured(task: str, guess: Guess, evaluation: Evaluation, runner: Runner) -
     """The common ways, the best first; none where there are no labelled images."""
     if evaluation.images is None or (task != "classification" and evaluation.labels is None):
         return []
+    if len(guess.inputs) > 1:  # the other inputs are still to be declared
+        return []
     found: list[Measured] = []
     settings = evaluation.model_copy(update={"limit": TRIED})
     open_dataset(settings)  # its own errors first
@@ -323,6 +327,9 @@ def _open(asked: Asked, guess: Guess, evaluation: Evaluation, measured: list[Mea
             f"preprocess: {tied} common ways do equally well on these images, and the first was written: {ways}; only "
             "the training code tells which is right"
         )
+    others = [name for name in guess.inputs if name != guess.image[0]]
+    if others:
+        left.append(f"inputs: say where the values of {', '.join(others)} come from")
     if guess.tried_size:
         left.append("model.inputs: height and width are the first that the model took: put in those of training")
     if evaluation.images is None:

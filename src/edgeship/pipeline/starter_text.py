@@ -46,6 +46,7 @@ def config_text(content: Content) -> str:
         "# Commented keys show their defaults; docs/reference/config.md explains each.",
         *_model(content),
         *_table("preprocess", content.preprocess, "calibration, evaluation and the vehicle use the same"),
+        *_inputs(content),
         *_calibration(content),
         *_evaluation(content),
         *_target(content),
@@ -70,6 +71,26 @@ def _model(content: Content) -> list[str]:
             f"shape = {toml(list(spec.shape))}{guessed}",
             f"dtype = {toml(spec.dtype)}",
         ]
+    return lines
+
+
+def _inputs(content: Content) -> list[str]:
+    """A table to fill in for each input beside the image."""
+    lines: list[str] = []
+    for name, spec in content.guess.inputs.items():
+        if name == content.guess.image[0]:
+            continue
+        lines += ["", f"[inputs.{name}]    # {spec.dtype} {toml(list(spec.shape))}: where its values come from"]
+        folders = [f'calibration = "calib/{name}"', f'evaluation = "val/{name}"']
+        if len(spec.shape) == 4:
+            lines += ['from = "images"    # another camera', *folders]
+        elif spec.shape[-1:] == (2,) and "size" in name.lower():
+            lines += ['from = "image_size"', '# order = "height-width"    # or "width-height"']
+        else:
+            lines += [
+                'from = "arrays"    # an .npy for each image; or value = a constant, or "columns" of a CSV',
+                *folders,
+            ]
     return lines
 
 

@@ -21,13 +21,12 @@ from edgeship.errors import (
 from edgeship.files import storage_errors
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import FP32, candidates, converted, resolved_precision, sized
-from edgeship.pipeline.frames import evaluation_hash
+from edgeship.pipeline.frames import evaluation_code, evaluation_hash
 from edgeship.pipeline.graphs import graph_stage, quantize_stage
 from edgeship.pipeline.machines import machine_of
 from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, Step, dump, execute_in, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
-from edgeship.pipeline.user_code import code_hashes
 from edgeship.results import Budget, Candidate, Failure, Trial, TrialSpec, trial_folder
 from edgeship.results.seal import seal
 from edgeship.results.trial_folder import MODEL
@@ -60,7 +59,7 @@ def trial_stage(candidate: Candidate, trials: TargetTrials, rebuild: int = 0) ->
             "spec": dump(_spec(run, candidate, trials, rebuild)),
             "images": evaluation_hash(run),
             "plugins": [run.hasher.file(path) for path in target.plugins if path.is_file()],
-            "code": code_hashes(run, run.config.evaluation.task, run.config.evaluation.decoder),
+            "code": evaluation_code(run),
             "machine": machine_of(run, target),
         }
 

@@ -416,7 +416,7 @@ class Model:
         return Preparer(self.inputs, settings, self.manifest.batch_range)
 
     def _decode(self, outputs: dict[str, Array], geometries: list[Geometry]) -> list[Prediction]:
-        from edgeship.decode.decoders import decode_predictions
+        from edgeship.decode.decoders import decode_all
         from edgeship.decode.predictions import Raw
 
         settings = self.manifest.evaluation
@@ -425,12 +425,13 @@ class Model:
                 Raw({name: value[row] if value.ndim else value for name, value in outputs.items()})
                 for row in range(len(geometries))
             ]
-        if settings.decoder is not None and ":" in settings.decoder:
+        asked = [item.decoder or "" for item in (settings, *settings.tasks.values())]
+        if any(":" in decoder for decoder in asked):
             raise BundleError(
-                f"the bundle asks for Python code of its own to decode outputs: {settings.decoder}",
+                f"the bundle asks for Python code of its own to decode outputs: {', '.join(filter(None, asked))}",
                 do="use model.infer and call that code yourself; edgeship runs no code that a bundle names",
             )
-        return decode_predictions(settings.task, settings.decoder, outputs, geometries, settings, self.manifest.classes)
+        return decode_all(outputs, geometries, settings, self.manifest.classes)
 
 
 def _gone() -> EngineError:

@@ -74,10 +74,13 @@ def _require_modules(link: Talk, spec: TrialSpec) -> None:
         TargetError: Says which module, and how to bring it there.
     """
     named: dict[str, str] = {}
-    for field in ("task", "decoder", "images", "labels") if spec.evaluation is not None else ():
-        value = getattr(spec.evaluation, field)
-        if value is not None and is_reference(value):
-            named.setdefault(str(value).partition(":")[0].partition(".")[0], f'evaluation.{field} = "{value}"')
+    every = {"": spec.evaluation, **spec.evaluation.tasks} if spec.evaluation is not None else {}
+    for task, settings in every.items():
+        for field in ("task", "decoder", "images", "labels"):
+            value = getattr(settings, field)
+            if value is not None and is_reference(value):
+                where = ".".join(filter(None, ("evaluation", task, field)))
+                named.setdefault(str(value).partition(":")[0].partition(".")[0], f'{where} = "{value}"')
     if not named:
         return
     found = link.ask({"do": "modules", "names": sorted(named)}, Modules)
@@ -123,7 +126,13 @@ def _remote_spec(link: Talk, plan: Plan, paths: dict[str, Path]) -> TrialSpec:
     evaluation = plan.spec.evaluation
     if evaluation is not None:
         changed: dict[str, Any] = {name: paths[name] for name in PLACES if name in paths}
-        evaluation = evaluation.model_copy(update=changed)
+        tasks = {
+            name: item.model_copy(
+                update={field: paths[f"{name}.{field}"] for field in PLACES if f"{name}.{field}" in paths}
+            )
+            for name, item in evaluation.tasks.items()
+        }
+        evaluation = evaluation.model_copy(update={**changed, "tasks": tasks})
     preprocess = plan.spec.preprocess
     if preprocess is not None:
         placed = {
@@ -185,10 +194,11 @@ def _data(spec: TrialSpec) -> dict[str, Path]:
     """The files and folders of the spec that lie here, by the field that names them."""
     found: dict[str, Path] = {}
     if spec.evaluation is not None:
-        for name in PLACES:
-            value = getattr(spec.evaluation, name)
-            if isinstance(value, Path) and not is_reference(value):
-                found[name] = value
+        for task, settings in (("", spec.evaluation), *spec.evaluation.tasks.items()):
+            for name in PLACES:
+                value = getattr(settings, name)
+                if isinstance(value, Path) and not is_reference(value):
+                    found[f"{task}.{name}" if task else name] = value
         for name, declared in (spec.preprocess.inputs if spec.preprocess is not None else {}).items():
             whole = files_of(declared, "evaluation")
             if whole is not None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from edgeship.decode.decoders import decode_predictions, head_classes
 from edgeship.engines import Runner
 from edgeship.errors import DataError
 from edgeship.files import sha256_json, write_bytes
+from edgeship.metrics.several import joined
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Evaluated, TensorInfo
 from edgeship.results.trial_folder import RECORDS
@@ -42,7 +43,7 @@ from edgeship.trial.conditions import device_of
 
 if TYPE_CHECKING:
     from edgeship.engines import Array
-    from edgeship.metrics import Collector, Records, Task
+    from edgeship.metrics import Collector, Records
 
 BATCH = 8
 """Images inferred at once where nothing else is said."""
@@ -75,22 +76,16 @@ def evaluate(
         DataError: Images, labels or outputs that do not fit; more corrupt images than allowed.
         EngineError: The engine failed.
     """
-    task = metrics.get(settings.task)
+    metrics.get(settings.task)  # a wrong name is said before the data is looked at
     memories = Memories(runner.inputs, preprocess)
-    dataset = open_dataset(settings.model_copy(update={"limit": None}) if memories else settings, classes)
-    sequences: dict[str, str] = {}
-    if memories:
-        items, sequences = ordered(dataset.items, settings)
-        dataset = replace(dataset, items=items)
+    dataset, sequences = _in_order(settings, classes, memories)
     info = require_declared(runner.inputs, preprocess)
     wanted = 1 if single(runner.inputs, preprocess) else settings.batch
     rows, padded = batch_rows(info, wanted, batch, gpu=device_of(runner) != "cpu")
     options = LoadOptions(rows, settings.workers, settings.allow_corrupt)
     others = beside(runner.inputs, preprocess, "evaluation", names_of(dataset.items))
     loader = Loader(dataset.items, in_dtype(preprocess, info), input_size(info, preprocess), options, others)
-    recorder = _Recorder(
-        task, settings, dataset, channels_last=preprocess.layout == "nhwc", one_sequence=bool(memories)
-    )
+    recorder = _Recorder(settings, dataset, channels_last=preprocess.layout == "nhwc", one_sequence=bool(memories))
     start = time.perf_counter()
     steps = _Steps(runner, info.name, rows if padded else 0, memories, sequences)
     for done in _stream(steps, loader, recorder):
@@ -101,7 +96,7 @@ def evaluate(
     records = recorder.finish()
     path = folder / RECORDS
     save_records(path, records)
-    summary = task.summarize(records)
+    summary = metrics.task_of(records).summarize(records)
     return Evaluated(
         task=settings.task,
         images=recorder.images,
@@ -116,6 +111,15 @@ def evaluate(
         labels=dataset.said,
         notes=dataset.notes,
     )
+
+
+def _in_order(settings: Evaluation, classes: Sequence[str], memories: Memories) -> tuple[Dataset, Mapping[str, str]]:
+    """The labelled images; for a model with memory sequence after sequence, and the sequence of each by its id."""
+    if not memories:
+        return open_dataset(settings, classes), {}
+    dataset = open_dataset(settings.model_copy(update={"limit": None}), classes)
+    items, sequences = ordered(dataset.items, settings)
+    return replace(dataset, items=items), sequences
 
 
 @dataclass(frozen=True)
@@ -159,16 +163,43 @@ def _stream(steps: _Steps, loader: Loader, recorder: _Recorder) -> Iterator[int]
     yield recorder.images + len(loader.skipped)
 
 
-class _Recorder:
-    """Decodes outputs and records them, one batch at a time."""
+class _Recorded:
+    """What one task records of the outputs."""
 
-    def __init__(
-        self, task: Task, settings: Evaluation, dataset: Dataset, *, channels_last: bool, one_sequence: bool
-    ) -> None:
-        self._task = task
+    def __init__(self, settings: Evaluation, dataset: Dataset) -> None:
         self._settings = settings
         self._dataset = dataset
         self._collector: Collector | None = None
+
+    def take(self, batch: Batch, outputs: dict[str, Array], targets: Sequence[Any]) -> None:
+        """Record one batch."""
+        settings = self._settings
+        if self._collector is None:
+            head = head_classes(settings.task, settings.decoder, outputs, settings)
+            self._dataset = self._dataset.fitted(head)
+            self._collector = metrics.get(settings.task).collector(self._dataset.classes, settings)
+        predictions = decode_predictions(
+            settings.task, settings.decoder, outputs, batch.geometries, settings, self._dataset.classes
+        )
+        for name, prediction, target in zip(batch.ids, predictions, targets, strict=True):
+            try:
+                self._collector.add(prediction, target)
+            except DataError as error:
+                raise DataError(f"{name}: {error.found}", expected=error.expected, do=error.do) from None
+
+    def records(self) -> Records:
+        """All that was recorded."""
+        assert self._collector is not None
+        return self._collector.records()
+
+
+class _Recorder:
+    """Decodes outputs and records them, one batch at a time."""
+
+    def __init__(self, settings: Evaluation, dataset: Dataset, *, channels_last: bool, one_sequence: bool) -> None:
+        self._settings = settings
+        self._tasks = {name: _Recorded(item, dataset.parts[name]) for name, item in settings.tasks.items()}
+        self._only = _Recorded(settings, dataset)
         self._ids: list[str] = []
         self._digests: list[str] = []
         self._channels_last = channels_last
@@ -180,19 +211,13 @@ class _Recorder:
 
     def take(self, batch: Batch, outputs: dict[str, Array]) -> None:
         """Record one batch."""
-        settings = self._settings
-        if self._collector is None:
-            head = head_classes(settings.task, settings.decoder, outputs, settings)
-            self._dataset = self._dataset.fitted(head)
-            self._collector = self._task.collector(self._dataset.classes, settings)
-        predictions = decode_predictions(
-            settings.task, settings.decoder, outputs, batch.geometries, settings, self._dataset.classes
-        )
-        for name, prediction, target in zip(batch.ids, predictions, batch.targets, strict=True):
+        if not self._tasks:
+            self._only.take(batch, outputs, batch.targets)
+        for name, task in self._tasks.items():
             try:
-                self._collector.add(prediction, target)
+                task.take(batch, outputs, [target[name] for target in batch.targets])
             except DataError as error:
-                raise DataError(f"{name}: {error.found}", expected=error.expected, do=error.do) from None
+                raise type(error)(f"{name}: {error.found}", expected=error.expected, do=error.do) from None
         self._hash(outputs, len(batch.ids))
         if batch.array.ndim == 4:
             last = self._channels_last
@@ -214,8 +239,10 @@ class _Recorder:
 
     def finish(self) -> Records:
         """The task's records with the identities of the images."""
-        assert self._collector is not None
-        records = self._collector.records()
+        if self._tasks:
+            records = joined({name: task.records() for name, task in self._tasks.items()})
+        else:
+            records = self._only.records()
         records["ids"] = np.array(self._ids, dtype=np.str_)
         records["digests"] = np.array(self._digests, dtype=np.str_)
         if len(self._thumbnails) == len(self._ids):

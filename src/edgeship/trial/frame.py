@@ -23,8 +23,10 @@ from edgeship.data.datasets import open_dataset
 from edgeship.data.feeds import batch_of
 from edgeship.data.frames import spread
 from edgeship.data.loader import feeds_of
+from edgeship.data.memory import Memories
 from edgeship.data.preprocess import apply, in_dtype, input_size, open_image
-from edgeship.decode.decoders import decode_predictions, head_classes
+from edgeship.decode.decoders import decode_all
+from edgeship.decode.fitting import fitted
 from edgeship.engines import Runner, Timing
 from edgeship.files import write_bytes
 from edgeship.progress import Progress, silent
@@ -116,6 +118,7 @@ class _Frame:
     size: tuple[int, int]
     steps: Preprocess
     others: Beside
+    memories: Memories
     names: tuple[str, ...] = ()
     parts: list[tuple[float, float, float, float]] = field(default_factory=list)
     place: int = 0
@@ -127,14 +130,17 @@ class _Frame:
         size, steps = input_size(info, ask.preprocess), in_dtype(ask.preprocess, info)
         pictures = _pictures(dataset)
         others = beside(runner.inputs, ask.preprocess, "evaluation", [name for name, _ in pictures])
-        frame = cls(runner, ask, pictures, info.name, size, steps, others)
-        outputs = runner.infer(frame.feeds()[0])
-        head = head_classes(ask.evaluation.task, ask.evaluation.decoder, outputs, ask.evaluation)
-        frame.names = dataset.fitted(head).classes
+        memories = Memories(runner.inputs, ask.preprocess)
+        frame = cls(runner, ask, pictures, info.name, size, steps, others, memories)
+        outputs = frame.memories.take(runner.infer(frame.feeds()[0]))
+        frame.names = fitted(dataset, ask.evaluation, outputs).classes
+        frame.memories.reset()
         return frame
 
     def next(self) -> list[tuple[str, bytes | Array]]:
-        """The images of the next frame."""
+        """The images of the next frame; a model with memory begins anew with the first of them."""
+        if self.place == 0:
+            self.memories.reset()
         chosen = [self.pictures[(self.place + row) % len(self.pictures)] for row in range(self.ask.batch)]
         self.place = (self.place + self.ask.batch) % len(self.pictures)
         return chosen
@@ -148,7 +154,7 @@ class _Frame:
         rows = made[0][0][None] if len(made) == 1 else np.stack([array for array, _ in made])
         geometries = [geometry for _, geometry in made]
         values = [self.others(name, geometry) for (name, _), geometry in zip(images, geometries, strict=True)]
-        feeds = feeds_of(self.runner.inputs, self.name, rows, values)
+        feeds = feeds_of(self.runner.inputs, self.name, rows, values) | self.memories.feeds()
         return batch_of(feeds, self.runner.inputs, self.ask.batch), geometries, start, opened
 
     def __call__(self) -> Timing:
@@ -156,8 +162,7 @@ class _Frame:
         ready = time.perf_counter_ns()
         outputs = self.runner.infer(feeds)
         done = time.perf_counter_ns()
-        settings = self.ask.evaluation
-        decode_predictions(settings.task, settings.decoder, outputs, geometries, settings, self.names)
+        decode_all(self.memories.take(outputs), geometries, self.ask.evaluation, self.names)
         end = time.perf_counter_ns()
         moments = (start, opened, ready, done, end)
         one, two, three, four = ((b - a) / 1e6 for a, b in itertools.pairwise(moments))

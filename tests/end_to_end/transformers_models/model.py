@@ -31,6 +31,24 @@ class Detector(nn.Module):
         return outputs.logits, outputs.pred_boxes
 
 
+class Deployed(nn.Module):
+    """As RT-DETR and D-FINE are deployed: beside the image the size (height, width) of the original, int64 (batch, 2);
+    labels (batch, queries), boxes (batch, queries, 4) in the original's pixels and scores (batch, queries) out."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(
+        self, pixel_values: torch.Tensor, orig_target_sizes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        logits, boxes = self.inner(pixel_values)
+        scores, labels = logits.softmax(-1)[..., :-1].max(-1)
+        centre, half = boxes[..., :2], boxes[..., 2:] / 2
+        size = orig_target_sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
+        return labels, torch.cat([centre - half, centre + half], -1) * size[:, None], scores
+
+
 class Segmenter(nn.Module):
     """(batch, 3, height, width) float32 in, logits (batch, classes, height / 4, width / 4) out."""
 
@@ -54,6 +72,11 @@ def detr() -> nn.Module:
         decoder_attention_heads=4, num_queries=10, num_labels=CLASSES,
     )  # fmt: skip
     return Detector(DetrForObjectDetection._from_config(config, **EAGER))
+
+
+def deployed() -> nn.Module:
+    """DETR with its post-processing inside."""
+    return Deployed(detr())
 
 
 def rt_detr() -> nn.Module:

@@ -94,6 +94,23 @@ def test_an_array_is_found_by_the_path_or_by_its_last_part(tmp_path: Path) -> No
         value(info, ("a/1.png", "c/1.png"), **told)
 
 
+def test_two_images_never_take_one_value(tmp_path: Path) -> None:
+    info, images = tensor(("batch", 2)), ("a/1.png", "b/1.png")
+    told = {"from": "arrays", "evaluation": saved(tmp_path / "k", a__1=[1.0, 2.0])}
+    with pytest.raises(DataError, match=r"a/1\.png and b/1\.png would both take 1\.npy"):
+        value(info, images, **told)
+    rows = {"from": "columns", "columns": ["p", "q"], "evaluation": table(tmp_path / "t.csv", "image,p,q\n1,0,0\n")}
+    with pytest.raises(DataError, match=r"a/1\.png and b/1\.png would both take the row 1"):
+        value(info, images, **rows)
+
+
+def test_a_row_of_an_array_is_found_by_its_number(tmp_path: Path) -> None:
+    told = {"from": "arrays", "evaluation": saved(tmp_path, **{"3": [1.0, 2.0], "frames": [0.0, 0.0]})}
+    assert value(tensor(("batch", 2)), ("frames.npz[3]",), **told).tolist() == [1.0, 2.0]
+    with pytest.raises(DataError, match="holds nothing for 1 of 1 images"):
+        value(tensor(("batch", 2)), ("frames.npz[4]",), **told)
+
+
 @pytest.mark.parametrize(
     ("array", "words"),
     [
@@ -135,7 +152,7 @@ def test_columns_fill_a_vector_or_a_matrix(tmp_path: Path) -> None:
         ("image,a\n1.png,1\n1,2\n", "line 3: 1 stands there twice"),
         ("image,b\n1.png,1\n", "no column 'a'"),
         ("time,a\n1,1\n", "expected: one that names the image"),
-        ("image,a\n2.png,1\n", "has no row for 1.png"),
+        ("image,a\n2.png,1\n", "has no row for 1 of 1 images, for instance 1.png"),
         ("image,a\n1.png,nan\n", "line 2: a value is not finite"),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tomllib
 
+import several_inputs
 from edgeship import pipeline
 from edgeship.config_file import load
 from edgeship.errors import UserInputError
@@ -114,3 +115,16 @@ def test_tasks_by_the_shapes_of_outputs(shapes, told) -> None:
     found = recognise(outputs, (640, 640))
     assert found[:2] == told[:2]
     assert found[2] == told[2] or told[2] is None
+
+
+def test_every_input_beside_the_image_gets_a_table(tmp_path: Path) -> None:
+    several_inputs.save(tmp_path / "several.onnx")
+    made = start(Asked(str(tmp_path / "several.onnx"), tmp_path))
+    (tmp_path / "edgeship.toml").write_text(made.text)
+    steps = load(tmp_path / "edgeship.toml").preprocess
+    assert steps is not None
+    assert steps.input == "front"
+    assert {name: item.origin for name, item in steps.inputs.items()} == {
+        "left": "images", "size": "image_size", "matrix": "arrays", "prior": "arrays", "pose": "arrays",
+    }  # fmt: skip
+    assert "inputs: say where the values of left, size, matrix, prior, pose come from" in made.open

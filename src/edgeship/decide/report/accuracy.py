@@ -86,8 +86,20 @@ def _short(view: TargetView, candidate: CandidateView) -> str:
 
 
 def _blocks(view: TargetView, candidate: CandidateView, first: int, *, with_rest: bool) -> list[Block]:
+    if not view.tasks:
+        return _task_blocks(view, candidate, "", first, with_rest=with_rest)
     blocks: list[Block] = []
-    lines = _metric_lines(view, candidate)
+    for task in view.tasks:
+        blocks += [Heading(task), *_task_blocks(view, candidate, f"{task}.", first, with_rest=with_rest)]
+    return blocks
+
+
+def _task_blocks(
+    view: TargetView, candidate: CandidateView, prefix: str, first: int, *, with_rest: bool
+) -> list[Block]:
+    """What one task lost; ``prefix`` begins the names of its metrics and classes where there are several."""
+    blocks: list[Block] = []
+    lines = [line for line in _metric_lines(view, candidate) if line.name.startswith(prefix)]
     plain = [line for line in lines if not line.name.endswith(SIZES)]
     sized = [line for line in lines if line.name.endswith(SIZES)]
     if plain:
@@ -96,6 +108,8 @@ def _blocks(view: TargetView, candidate: CandidateView, first: int, *, with_rest
         caption = "By object size, with the areas of the COCO protocol: small < 32² ≤ medium < 96² ≤ large pixels"
         blocks += [Heading("By object size"), _table(view, sized, "Metric", caption)]
     for metric, classes in (candidate.judged.class_drop if candidate.judged is not None else {}).items():
+        if not metric.startswith(prefix):
+            continue
         blocks += _class_blocks(view, candidate, metric, classes, first, with_rest=with_rest)
     return blocks
 

@@ -14,6 +14,7 @@ from edgeship.decide.report.blocks import Block, Cell, Chart, Column, Heading, P
 from edgeship.decide.report.view import CandidateView, TargetView
 from edgeship.metrics import insight
 from edgeship.metrics.average_precision import RECALL_LEVELS, precision_recall
+from edgeship.metrics.several import part, tasks_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,14 +37,24 @@ def answers_section(view: TargetView, prefix: str) -> Section | None:
         return None
     base = loaded_trial.load(view.run.reference.folder).records
     own = loaded_trial.load(focus.builds[0].folder).records
-    if not base or not own or str(base["task"]) not in ("classification", "detection"):
+    if not base or not own:
         return None
-    blocks = [*_shared(focus, base, own), *_confusions(focus, base, own), *_precision_recall(focus, base, own)]
-    blocks += _reliability(focus, base, own)
+    blocks = _told(focus, base, own)
+    for task in tasks_of(base):
+        found = _told(focus, part(base, task), part(own, task))
+        blocks += [Heading(task), *found] if found else []
     if not blocks:
         return None
     title = f"How {focus.name} answers beside the reference"
     return Section(f"{prefix}answers", title, tuple(blocks), short="Answers")
+
+
+def _told(focus: CandidateView, base: Records, own: Records) -> list[Block]:
+    """What the records of one task tell; nothing of a task without single answers."""
+    if str(base["task"]) not in ("classification", "detection"):
+        return []
+    blocks = [*_shared(focus, base, own), *_confusions(focus, base, own), *_precision_recall(focus, base, own)]
+    return [*blocks, *_reliability(focus, base, own)]
 
 
 def _evaluated(view: TargetView) -> CandidateView | None:

@@ -110,7 +110,8 @@ def times(value: float | None) -> str:
 
 def metric_title(name: str) -> str:
     """How the field writes a metric: ``top1`` → ``top-1``."""
-    return TITLES.get(name, name.replace("_", " "))
+    task, dot, own = name.rpartition(".")
+    return f"{task}{dot}" + TITLES.get(own, own.replace("_", " "))
 
 
 def is_share(values: list[float]) -> bool:

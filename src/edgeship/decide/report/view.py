@@ -8,6 +8,7 @@ from functools import cached_property
 from edgeship.decide import rulebook
 from edgeship.decide.finished_run import FinishedRun, TrialFolder
 from edgeship.decide.report import numbers
+from edgeship.metrics.several import tasks_in
 from edgeship.results import Clock, Decision, Judged, Quantiles, Rule, Searched, Trial, TrialSummary, common_clock
 
 PRIMARY = ("top1", "map", "map50", "miou")
@@ -114,7 +115,12 @@ class TargetView:
     @cached_property
     def doubts(self) -> tuple[str, ...]:
         """Why the reference may mean nothing: what the gate found, and a reference that failed."""
-        found = [rule.reason for item in self.decision.judged for rule in item.rules if rule.name == "reference"]
+        found = [
+            rule.reason
+            for item in self.decision.judged
+            for rule in item.rules
+            if rulebook.of(rule.name).name == rulebook.REFERENCE
+        ]
         failure = self.run.reference.trial.failure
         if failure is not None:
             found.append(f"It failed in {failure.stage}: {failure.message}")
@@ -182,6 +188,12 @@ class TargetView:
             if item.trial.evaluation is not None:
                 names.update(dict.fromkeys(item.trial.evaluation.metrics))
         return list(names)
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of several tasks that were evaluated at once; empty where it was one."""
+        evaluation = self.run.reference.trial.evaluation
+        return tuple(tasks_in(evaluation.task)) if evaluation is not None else ()
 
     def share(self, metric: str | None) -> bool:
         """Whether a metric is a share, so that it is written as a percentage."""

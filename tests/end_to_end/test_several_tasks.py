@@ -1,0 +1,74 @@
+"""A network of two heads, boxes and lanes: one pass, one verdict, one report; and the vehicle's prediction of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgeship
+from edgeship import pipeline
+from edgeship.config_file import load
+from edgeship.decide.finished_run import FinishedRun
+from edgeship.decode.predictions import Detection, Segmentation, Several
+from edgeship.results import trial_folder
+from edgeship.targets.sending import plan_of
+from two_heads import project
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    folder = tmp_path_factory.mktemp("heads")
+    return pipeline.ship(load(project(folder)), folder / "run")
+
+
+def test_each_task_has_rules_by_its_name(shipped: FinishedRun) -> None:
+    assert shipped.result.verdict == "SHIP"
+    metrics = shipped.result.reference.metrics
+    assert (metrics["boxes.map50"], metrics["lanes.miou"]) == (1.0, 1.0)
+    for judged in shipped.result.decisions[0].judged:
+        names = [rule.name for rule in judged.rules]
+        assert len(names) == len(set(names))
+        assert {"max_drop.boxes.map50", "max_drop.lanes.miou"} <= set(names)
+        assert {"critical.boxes.cone", "critical.lanes.lane"} <= set(names)
+        assert names.count("latency_p99_ms") == 1
+        assert judged.drop["boxes.map50"] <= 0.5
+        assert "lanes.lane" in judged.class_drop["lanes.iou"]
+
+
+def test_the_images_are_evaluated_once(shipped: FinishedRun) -> None:
+    folder = shipped.folder / shipped.result.reference.folder
+    evaluation = trial_folder.read_trial(folder).evaluation
+    assert evaluation is not None
+    assert evaluation.images == 12
+    with np.load(folder / "records.npz") as records:
+        assert str(records["task"]) == "boxes=detection+lanes=segmentation"
+        assert len(records["ids"]) == 12
+
+
+def test_the_report_has_a_section_for_each_task(shipped: FinishedRun) -> None:
+    page = (shipped.folder / "report.html").read_text()
+    for words in ("boxes.map50", "lanes.miou", "boxes.cone", "lanes.lane"):
+        assert words in page
+
+
+def test_the_vehicle_gets_both_predictions(shipped: FinishedRun) -> None:
+    image = shipped.folder.parent / "val" / "03.png"
+    with edgeship.load(shipped.folder / "bundle") as model:
+        found = model(image)
+    assert isinstance(found, Several)
+    boxes, lanes = found["boxes"], found["lanes"]
+    assert isinstance(boxes, Detection)
+    assert isinstance(lanes, Segmentation)
+    assert boxes.names == ["cone"]
+    assert lanes.classes == ("road", "lane")
+    assert 0 < (lanes.mask == 1).mean() < 0.5
+
+
+def test_a_device_gets_the_labels_of_every_task(shipped: FinishedRun) -> None:
+    plan = plan_of(shipped.folder / shipped.result.reference.folder)
+    assert {"images", "boxes.labels", "lanes.labels"} <= set(plan.places)
+    assert str(Path(shipped.folder).parent) not in (shipped.folder / "bundle" / "manifest.json").read_text()
