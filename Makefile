@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := host,openvino,rtx,coco,sign,nvml,history,fleet,dev
+EXTRAS := host,openvino,rtx,coco,sign,model-signing,nvml,history,fleet,dev
 
-.PHONY: help demo test test-all lint format bench docs notebook site gpu-wheels gpu-test gpu-bench cpp clean
+.PHONY: help demo test test-all lint format bench hashes docs notebook site gpu-wheels gpu-test gpu-bench cpp clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,12 @@ format: $(STAMP)  ## Format and fix what can be fixed
 
 bench: $(STAMP)  ## Every benchmark that runs on a CPU, both sides in one run
 	$(BIN)/python benchmarks/run.py
+
+hashes: $(STAMP)  ## What `make` installs here, pinned by hash, in build/requirements.txt
+	@mkdir -p build
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed \
+		--report build/report.json -c constraints.txt '.[$(EXTRAS)]'
+	$(BIN)/python .ci/hashes.py build/report.json > build/requirements.txt
 
 docs: $(STAMP)  ## Generate docs/reference from the code
 	$(BIN)/python docs/generate.py

@@ -49,7 +49,16 @@ def test_a_run_writes_everything_that_the_verdict_rests_on(shipped: Project) -> 
     for name in ("report.html", "summary.md", "junit.xml", "bundle/manifest.json"):
         assert (shipped.out / name).stat().st_size > 0
     manifest = json.loads((shipped.out / "bundle" / "manifest.json").read_text())
-    assert {f"evidence/{name}" for name in ("report.html", "result.json", "summary.md")} <= set(manifest["files"])
+    written = ("report.html", "result.json", "summary.md", "bom.cdx.json", "provenance.intoto.json")
+    assert {f"evidence/{name}" for name in written} <= set(manifest["files"])
+    for name, place in (
+        ("bom.cdx.json", ("components", 0, "hashes", 0, "content")),
+        (written[-1], ("subject", 0, "digest", "sha256")),
+    ):
+        found = json.loads((shipped.out / "bundle" / "evidence" / name).read_text())
+        for step in place:
+            found = found[step]
+        assert found == manifest["files"][manifest["engine"]]["sha256"]
     assert {"torch", "onnx", "exporter"} <= set(manifest["prepared"])
     calibrated = result["chosen"] == "int8"
     assert (manifest["cache"] is not None) == (manifest["calibration"] is not None) == calibrated
@@ -69,6 +78,7 @@ def test_a_bundle_is_made_again_elsewhere_and_names_nothing_of_the_workstation(
     made, again = (json.loads((place / "manifest.json").read_text()) for place in (one, two))
     chosen = made["candidate"]["name"] == again["candidate"]["name"]
     timed = ("/trial.json", "/latency.npz", "evidence/report.html", "evidence/result.json", "evidence/summary.md")
+    timed += ("evidence/bom.cdx.json", "evidence/provenance.intoto.json")
     differ = {
         name
         for name in made["files"].keys() & again["files"].keys()

@@ -17,6 +17,9 @@ from edgeship.text import line
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
+MODEL_SIGNATURE = "model.sig"
+"""A signature over all files as OpenSSF Model Signing has it; optional, and read by nothing but its own check."""
+MODEL_SIGNATURE_BYTES = 4 << 20
 MAX_SIGNATURES = 16
 SIGNATURE_BYTES = 64
 BUNDLE_SCHEMA_VERSION = 1
@@ -140,11 +143,11 @@ class Manifest(Result):
             raise ValueError(f"{len(files)} files; at most {MAX_FILES} are allowed")
         for path in files:
             check_path(path)
-            if path == MANIFEST or is_signature(path):
+            if path == MANIFEST or is_unlisted(path):
                 raise ValueError(f"{path} cannot list itself")
         parents = {str(parent) for path in files for parent in PurePosixPath(path).parents}
         spelled: dict[str, str] = {}
-        for name in (MANIFEST, SIGNATURE, *sorted(parents | set(files))):
+        for name in (MANIFEST, SIGNATURE, MODEL_SIGNATURE, *sorted(parents | set(files))):
             before = spelled.setdefault(name.casefold(), name)
             if before != name:
                 raise ValueError(f"{before!r} and {name!r} differ only in upper and lower case")
@@ -201,6 +204,11 @@ def signature_name(key_id: str) -> str:
 def is_signature(name: str) -> bool:
     """Whether a file of the bundle is a signature, which the manifest cannot list."""
     return name == SIGNATURE or _SIGNED_BY.fullmatch(name) is not None
+
+
+def is_unlisted(name: str) -> bool:
+    """Whether a file of the bundle is one that the manifest cannot list: a signature of either kind."""
+    return name == MODEL_SIGNATURE or is_signature(name)
 
 
 def check_path(path: str) -> None:

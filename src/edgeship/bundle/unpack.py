@@ -16,10 +16,13 @@ from edgeship.bundle.manifest import (
     MAX_FILES,
     MAX_MANIFEST_BYTES,
     MAX_SIGNATURES,
+    MODEL_SIGNATURE,
+    MODEL_SIGNATURE_BYTES,
     SIGNATURE_BYTES,
     Manifest,
     check_path,
     is_signature,
+    is_unlisted,
     parse,
 )
 from edgeship.bundle.trust import Trust, check_signatures
@@ -53,6 +56,9 @@ def unpack(path: Path, into: Path, trust: Trust) -> Manifest:
             check_signatures(data, signatures, trust, str(path))
             for name, signature in signatures.items():
                 (into / name).write_bytes(signature)
+            if MODEL_SIGNATURE in entries:
+                data = _read(archive, entries, MODEL_SIGNATURE, MODEL_SIGNATURE_BYTES, path)
+                (into / MODEL_SIGNATURE).write_bytes(data)
             _sizes(path, entries, manifest, into)
             for name in manifest.files:
                 _extract(archive, entries[name], into / name, path)
@@ -111,7 +117,7 @@ def _read(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: s
 
 
 def _sizes(path: Path, entries: dict[str, zipfile.ZipInfo], manifest: Manifest, into: Path) -> None:
-    extra = sorted(name for name in set(entries) - {MANIFEST, *manifest.files} if not is_signature(name))
+    extra = sorted(name for name in set(entries) - {MANIFEST, *manifest.files} if not is_unlisted(name))
     missing = sorted(set(manifest.files) - set(entries))
     if extra or missing:
         found = [f"{name} is missing" for name in missing[:5]] + [

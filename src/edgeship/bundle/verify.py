@@ -27,6 +27,7 @@ from edgeship.bundle.manifest import (
     SIGNATURE_BYTES,
     Manifest,
     is_signature,
+    is_unlisted,
     parse,
 )
 from edgeship.bundle.trust import Trust, check_release, check_signatures, trust_in
@@ -202,7 +203,7 @@ def _bytes(folder: Path, name: str, limit: int) -> bytes:
 
 
 def _compare(folder: Path, sizes: dict[str, int], manifest: Manifest) -> None:
-    extra = sorted(name for name in set(sizes) - {MANIFEST, *manifest.files} if not is_signature(name))
+    extra = sorted(name for name in set(sizes) - {MANIFEST, *manifest.files} if not is_unlisted(name))
     missing = sorted(set(manifest.files) - set(sizes))
     found = [f"{name!r} is missing" for name in missing] + [f"{name!r} is not in the manifest" for name in extra]
     found += [

@@ -20,15 +20,15 @@ from edgeship.bundle import sign as signing
 from edgeship.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
+    MODEL_SIGNATURE_BYTES,
     SIGNATURE,
-    SIGNATURE_BYTES,
     BundledFile,
     CalibrationProvenance,
     KnownAnswer,
     Manifest,
     Role,
     check_path,
-    is_signature,
+    is_unlisted,
     parse,
     signature_name,
 )
@@ -171,7 +171,7 @@ def release_bundle(folder: Path, release: Release, *, allow_no_ship: bool = Fals
                 expected="a whole number, a plain id, and a moment such as 2027-01-31T00:00:00Z",
             ) from None
     for path in folder.iterdir():
-        if is_signature(path.name):
+        if is_unlisted(path.name):
             path.unlink()
     write_bytes(folder / MANIFEST, _as_bytes(made))
     return made
@@ -198,7 +198,7 @@ def zip_bundle(folder: Path, place: Path) -> Path:
         StorageError: No space left, or not writable.
     """
     manifest = verify(folder)
-    signatures = sorted(path.name for path in folder.iterdir() if is_signature(path.name))
+    signatures = sorted(path.name for path in folder.iterdir() if is_unlisted(path.name))
     names = [MANIFEST, *signatures, *sorted(manifest.files)]
     with replacing(place) as stream:
         _fill_zip(folder, names, stream)
@@ -229,8 +229,8 @@ def _kept(place: Path, made: Manifest) -> tuple[Manifest, dict[str, bytes]]:
     given = {name: getattr(before, name) for name in ("created", "release", "model_id", "expires")}
     if before != made.model_copy(update=given):
         return made, {}
-    names = [path.name for path in place.iterdir() if is_signature(path.name)]
-    return before, {name: read_bytes(place / name, SIGNATURE_BYTES, follow=False) for name in names}
+    names = [path.name for path in place.iterdir() if is_unlisted(path.name)]
+    return before, {name: read_bytes(place / name, MODEL_SIGNATURE_BYTES, follow=False) for name in names}
 
 
 class _Files:

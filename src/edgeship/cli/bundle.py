@@ -31,6 +31,7 @@ UNSIGNED = (
     "none: nothing covers the manifest, so whoever can write the bundle can change it and every hash in it; sign it "
     "with edgeship bundle --sign"
 )
+COVERED = "not asked for: the OpenSSF signature covers the manifest and every file"
 UNCHECKED = "there, but not checked: nothing covers the manifest until a key is given with --key"
 """What ``verify`` says of a bundle's signature where no key was given."""
 
@@ -82,6 +83,9 @@ def _end_with_parent() -> None:
 def bundle(
     source: Path = typer.Argument(..., help="A bundle, or the work folder of a run that ended in SHIP."),
     sign: list[Path] = typer.Option([], "--sign", help="Ed25519 private key (PEM or OpenSSH) to sign with; repeat."),
+    model_key: Path | None = typer.Option(
+        None, "--model-signing", help="Private elliptic key (PEM) for an OpenSSF model signature over all files."
+    ),
     release: int | None = typer.Option(None, "--release", min=0, help="Release number to write into it."),
     model_id: str | None = typer.Option(None, "--model-id", help="Id of the model, the same in all its releases."),
     expires: str | None = typer.Option(None, "--expires", help="When it expires (UTC), such as 2027-01-31T00:00:00Z."),
@@ -100,9 +104,21 @@ def bundle(
         manifest = release_bundle(folder, given, allow_no_ship=allow_no_ship) if named else verify(folder)
         for key in sign:
             sign_bundle(folder, key, password=_password(), allow_no_ship=allow_no_ship)
+        if model_key is not None:
+            from edgeship.bundle.model_signing import sign_model
+            from edgeship.bundle.verify import require_ship
+
+            require_ship(manifest, str(folder), allow=allow_no_ship)
+            password = _password()
+            sign_model(folder, model_key, password=password.decode() if password else None)
         if pack is not None:
             zip_bundle(folder, pack)
-    told = {"bundle": str(folder), "signed": bool(sign), "zip": str(pack) if pack else None}
+    told = {
+        "bundle": str(folder),
+        "signed": bool(sign),
+        "model_signed": model_key is not None,
+        "zip": str(pack) if pack else None,
+    }
     emit({**told, **_facts(manifest)}, as_json=as_json, lines=lambda: _tell(manifest, told))
 
 
@@ -113,6 +129,9 @@ def verify(
     threshold: int | None = THRESHOLD_OPTION,
     min_release: int | None = MIN_RELEASE_OPTION,
     model_id: str | None = MODEL_ID_OPTION,
+    model_key: Path | None = typer.Option(
+        None, "--model-key", help="Public elliptic key (PEM); the bundle's OpenSSF model signature must be by it."
+    ),
     device: str | None = typer.Option(None, "--device", help="Device to check the fit with: cpu, cuda:0."),
     fit: bool = typer.Option(True, "--fit/--no-fit", help="Also check whether it fits this machine."),
     as_json: bool = JSON_OPTION,
@@ -125,12 +144,22 @@ def verify(
     trust = Trust(tuple(key), threshold, min_release, model_id)
     with working("verifying", quiet=as_json), opened(path, trust) as verified:
         manifest = verified.manifest
+        if model_key is not None:
+            from edgeship.bundle.model_signing import check_model
+
+            check_model(verified.folder, model_key)
         if fit:
             from edgeship.runtime.model import check_fit
 
             check_fit(manifest, device or manifest.target.device, path)
-    signature = "matches" if key else UNCHECKED if verified.signatures else UNSIGNED
-    told = {"bundle": str(path), "signature": signature, "signed": bool(verified.signatures), "fits": fit or None}
+    signature = "matches" if key else COVERED if model_key else UNCHECKED if verified.signatures else UNSIGNED
+    told = {
+        "bundle": str(path),
+        "signature": signature,
+        "signed": bool(verified.signatures),
+        "model_signature": "matches" if model_key else None,
+        "fits": fit or None,
+    }
     emit({**told, **_facts(manifest)}, as_json=as_json, lines=lambda: _tell(manifest, told))
 
 
@@ -206,6 +235,7 @@ def _tell(manifest: Manifest, told: dict[str, Any]) -> Lines:
         ("built by", f"{identity.engine} {identity.version} for {identity.device}"),
         ("files", f"{len(manifest.files)}, every hash matches the manifest"),
         ("signature", told.get("signature") or ("written" if told.get("signed") else "none written")),
+        ("openssf", told.get("model_signature") or ("written" if told.get("model_signed") else None)),
         ("fit", "fits this machine" if told.get("fits") else "not checked"),
         ("zip", told.get("zip")),
     ]

@@ -15,12 +15,13 @@ from edgeship.bundle.write import write as write_bundle
 from edgeship.config import Config
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import write_report, write_summary
-from edgeship.files import storage_errors
+from edgeship.files import storage_errors, write_json
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import needs_calibration
-from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, title
+from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, summarize, title
 from edgeship.pipeline.environment import PACKAGES
 from edgeship.pipeline.prepare import EXPORT
+from edgeship.pipeline.provenance import Shipped, bill_of_materials, statement
 from edgeship.pipeline.qat import ranges_stage
 from edgeship.pipeline.release import release_folder
 from edgeship.pipeline.stages import Run, Stage, Step, versions
@@ -74,7 +75,8 @@ def _licences(run: Run) -> dict[str, Path]:
 
 HOST = "HOST"
 """Stands for the name of a target's machine."""
-EVIDENCE_FILES = (RESULT_FILE, "report.html", "summary.md")
+BOM, PROVENANCE = "bom.cdx.json", "provenance.intoto.json"
+EVIDENCE_FILES = (RESULT_FILE, "report.html", "summary.md", BOM, PROVENANCE)
 
 
 class Evidence(Result):
@@ -98,7 +100,24 @@ def keep_evidence(run: Run, folder: Path) -> Evidence:
     write(told, folder / RESULT_FILE)
     write_report(finished, folder / "report.html")
     write_summary(finished, folder / "summary.md")
+    shipped = shipped_engines(run)
+    write_json(folder / BOM, bill_of_materials(told, shipped))
+    write_json(folder / PROVENANCE, statement(told, shipped))
     return Evidence(files=tuple(Artifact.of(folder / name, folder) for name in EVIDENCE_FILES))
+
+
+def shipped_engines(run: Run) -> tuple[Shipped, ...]:
+    """The engines of the targets that ship."""
+    found = []
+    for trials in run.targets:
+        decision = decision_of(run, trials)
+        if decision.verdict != "SHIP":
+            continue
+        candidate, trial, folder = next(item for item in trials.trials if item[0].name == decision.chosen)
+        judged = next(item for item in decision.judged if item.candidate == candidate.name)
+        summary = summarize(run, trials, candidate.name, trial, folder, judged)
+        found.append(Shipped(trials.name, summary, trial))
+    return tuple(found)
 
 
 def portable(result: RunResult, config: Config) -> RunResult:
