@@ -407,7 +407,7 @@ def test_the_commands(model: Path, tmp_path: Path) -> None:
     mean = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=0", "-p", "std=90"]
     wrong = run("quantize", str(model), "--cache", str(out), "--images", images, *mean, "-o", str(tmp_path / "w.onnx"))
     assert wrong.returncode == 2
-    assert "preprocessing: made from other settings" in wrong.stderr
+    assert "preprocessing: made with other settings: mean was [73.0], here [0.0]" in wrong.stderr
     onnx.save(tiny("residual"), tmp_path / "other.onnx")
     third = run("quantize", str(tmp_path / "other.onnx"), "--cache", str(out), "-o", str(tmp_path / "o.onnx"), "--json")
     assert third.returncode == 2

@@ -266,7 +266,7 @@ def _optimized(model: Path, options: OpenOptions, target: Target, scratch: Path)
         plain = make_session(model, options, SessionRequest(write_optimized=written)).session
     except DeviceError:
         raise
-    except EngineError as error:
+    except (EngineError, ModelError) as error:
         raise BuildError(error.found, do="run `edgeship inspect` on the model") from error
     inputs, outputs = _described(plain)
     feeds = example_feeds(inputs, target)
