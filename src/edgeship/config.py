@@ -180,6 +180,8 @@ class Evaluation(Section):
     tasks: dict[str, Evaluation] = Field(default_factory=dict)
     """Several tasks of one model, each written as ``[evaluation.NAME]``: what it does not set is that of
     ``[evaluation]``."""
+    scores: Literal["auto", "logits", "probabilities"] = "auto"
+    """What the outputs of a classifier or a segmentation network hold. ``auto``: read once from the graph's end."""
     score_threshold: Fraction = 0.001
     nms_iou: Fraction = 0.65
     max_detections: Count = 100
@@ -390,11 +392,14 @@ class Gate(Section):
     """Power under load, rest included."""
     min: dict[str, float] = Field(default_factory=dict)
     """What a metric must reach by itself, by its lower bound: ``{ top1 = 0.90 }``."""
+    max: dict[str, float] = Field(default_factory=dict)
+    """The same where less is better, by the upper bound: ``{ abs_rel = 0.1 }``."""
     critical_min: dict[str, Fraction] = Field(default_factory=dict)
     """The same for the metric of a critical class."""
     max_drop: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     critical: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    critical_metric: Literal["auto", "recall", "ap", "iou"] = "auto"
+    critical_metric: str = "auto"
+    """The metric of the critical classes: recall, ap, iou or another that the task measures of a class."""
     baseline: Released | None = None
     """The release in the field: its bundle (a folder or a zip), an entry of the history that shipped (``history:12``,
     or ``history:12/orin`` for its target ``orin``), or ``last``, the last one of this model that shipped. ``max_drop``

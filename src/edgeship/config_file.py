@@ -186,7 +186,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
                 if limit >= 1
             ]
     measured = config.evaluation.images is not None
-    rules_on_images = ("max_drop", "critical", "min", "critical_min", "frame_p99_ms", "fps")
+    rules_on_images = ("max_drop", "critical", "min", "max", "critical_min", "frame_p99_ms", "fps")
     needs = [name for name in rules_on_images if getattr(gate, name)]
     if needs and not measured:
         found.append(f"evaluation.images: missing, and gate.{needs[0]} needs labelled images")

@@ -60,6 +60,7 @@ def evaluate(
     from edgeship import engines
     from edgeship.data.reference import importable
     from edgeship.engines import OpenOptions
+    from edgeship.pipeline.head import with_scores
     from edgeship.results import write
     from edgeship.trial.evaluate import BATCH
     from edgeship.trial.evaluate import evaluate as run
@@ -67,6 +68,8 @@ def evaluate(
     name = _engine(model, engine)
     given = {"task": task, "images": images, "labels": labels, "classes": classes, "decoder": decoder}
     chosen, steps = _settings(config, given | {"batch": batch, "limit": limit}, settings, preprocess)
+    if model.suffix == ".onnx":
+        chosen = with_scores(chosen, model)
     with ExitStack() as stack:
         if config is not None:
             stack.enter_context(importable(config.parent.resolve()))

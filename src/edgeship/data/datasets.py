@@ -26,6 +26,7 @@ from edgeship.data.names import read_classes
 from edgeship.data.npz import open_npz
 from edgeship.data.object_sets import open_objects
 from edgeship.data.objects import from_dict
+from edgeship.data.own_labels import open_own
 from edgeship.data.reference import is_reference
 from edgeship.data.task_sets import open_several
 from edgeship.errors import DataError
@@ -67,8 +68,7 @@ def open_dataset(settings: Evaluation, classes: Sequence[str] = ()) -> Dataset:
     elif settings.task == "segmentation":
         dataset = _segmentation(settings, names)
     else:
-        items = [Item(path.name, path) for path in image_files(settings.images)]
-        dataset = Dataset(settings.task, tuple(items), names or ())
+        dataset = open_own(settings, names)
     if not dataset.items:
         raise DataError(f"{settings.images} gives no labelled images", do="name a set with at least one")
     if settings.limit is not None:

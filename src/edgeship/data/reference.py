@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import sysconfig
@@ -48,6 +49,7 @@ def resolve(reference: str | Path) -> Callable[..., Any]:
     if not callable(found):
         raise DataError(f"{reference}: {module} has no callable {name!r}", do="name a function of that module")
 
+    @functools.wraps(found, updated=())
     def guarded(*arguments: Any) -> Any:
         with user_code(reference):
             return found(*arguments)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgeship import metrics
 from edgeship.decide.agreement import Answers
 from edgeship.decide.case import Wanted
 from edgeship.decide.distributions import binomial_cdf, clopper_pearson
@@ -34,7 +35,9 @@ def doubts(reference: Reference, wanted: Sequence[Wanted], floors: bool, never: 
     found = [
         f"the reference never finds {item.subject!r} ({item.what} is 0): nothing can be lost"
         for item in wanted
-        if "/" in item.what and _value(reference, item.what) == 0
+        if "/" in item.what
+        and not metrics.lower_is_better(reference.records, item.what)
+        and _value(reference, item.what) == 0
     ]
     critical = {item.subject for item in wanted if "/" in item.what}
     unfound = [name for name in never if name not in critical]

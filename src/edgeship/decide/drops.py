@@ -43,7 +43,9 @@ UNTESTED = (IDENTICAL, IDENTICAL_TO_RELEASE)
 
 @dataclass(frozen=True)
 class Drop:
-    """A metric's drop. ``examples`` counts what it was measured on; ``discordant`` is (lost, gained) where exact.
+    """A metric's drop: how much worse the candidate is, whether less or more is better.
+
+    ``examples`` counts what it was measured on; ``discordant`` is (lost, gained) where exact.
 
     ``support`` is the class or metric whose unseen failures leave most possible; None where the bound is exact.
     """
@@ -268,7 +270,8 @@ def _proportion(counts: tuple[int, int, int], confidence: float, *, exact: bool)
 def _resampled(reference: Reference, candidate: Arrays, names: Sequence[str], decisive: bool) -> dict[str, Drop]:
     task = metrics.task_of(reference.records)
     before_all, after_all = reference.once(names), task.resample(candidate, reference.units.once, names)
-    estimates = {name: float(before_all[name][0] - after_all[name][0]) for name in names}
+    sign = {name: -1.0 if metrics.lower_is_better(reference.records, name) else 1.0 for name in names}
+    estimates = {name: sign[name] * float(before_all[name][0] - after_all[name][0]) for name in names}
     known = [name for name in names if math.isfinite(estimates[name])]
     if reference.confidence == 0:
         return {
@@ -279,7 +282,7 @@ def _resampled(reference: Reference, candidate: Arrays, names: Sequence[str], de
     after = reference.resample(candidate, known, decisive)
     found = {}
     for name in known:
-        drops = before[name] - after[name]
+        drops = sign[name] * (before[name] - after[name])
         if decisive:
             found[name] = _decided(reference, candidate, name, estimates[name], drops)
         else:

@@ -163,6 +163,9 @@ class _Context:
         if problems:
             raise UserInputError("\n".join(problems), do="correct the names in the config's gate")
         _refuse_percents(gate, reference.records)
+        _refuse_direction(gate, reference.records)
+        if gate.critical_min and metrics.lower_is_better(reference.records, class_metric):
+            raise UserInputError(f"gate.critical_min: less is better of {class_metric}", do="use gate.critical")
         wanted = _wanted(gate, class_metric)
         per_class = [f"{class_metric}/{name}" for name in evaluation.per_class.get(class_metric, {})]
         shown = dict.fromkeys([*evaluation.metrics, *per_class, *(item.what for item in wanted)])
@@ -206,6 +209,7 @@ def _wanted(gate: Gate, class_metric: str) -> tuple[Wanted, ...]:
         Wanted(rulebook.CRITICAL, name, f"{class_metric}/{name}", limit) for name, limit in gate.critical.items()
     ]
     floors = [Wanted(rulebook.MIN, name, name, limit) for name, limit in gate.min.items()]
+    floors += [Wanted(rulebook.MAX, name, name, limit) for name, limit in gate.max.items()]
     floors += [
         Wanted(rulebook.CRITICAL_MIN, name, f"{class_metric}/{name}", limit)
         for name, limit in gate.critical_min.items()
@@ -218,7 +222,7 @@ def unknown_names(gate: Gate, metric_names: Sequence[str] | None, classes: Seque
     """What the gate names that is not there, one sentence each with the nearest name; None: not known yet."""
     problems = []
     if metric_names is not None:
-        for table, named in (("max_drop", gate.max_drop), ("min", gate.min)):
+        for table, named in (("max_drop", gate.max_drop), ("min", gate.min), ("max", gate.max)):
             for name in named:
                 if name not in metric_names:
                     problems.append(f"gate.{table}.{name}: no such metric; {_nearest(name, metric_names)}")
@@ -234,13 +238,28 @@ def unknown_class_metric(gate: Gate, task: metrics.Task) -> list[str]:
     """Why the critical classes cannot be judged: their metric is none that the task measures of a class."""
     if not gate.critical and not gate.critical_min:
         return []
-    known = [metric for metric in task.CLASS_METRICS if metric in ("recall", "ap", "iou")]
+    if task.CLASS_METRICS is None:
+        return []
+    known = task.CLASS_METRICS
     if not known:
-        return ["gate.critical: a task of one's own measures nothing of a class; use gate.max_drop"]
+        return ["gate.critical: this task measures nothing of a class; use gate.max_drop"]
     named = gate.critical_metric
     if named in ("auto", *known):
         return []
     return [f"gate.critical_metric: {named!r} is not a metric of this task's classes; use {' or '.join(known)}"]
+
+
+def _refuse_direction(gate: Gate, records: Arrays) -> None:
+    """Refuse a floor of a metric of which less is better, and a ceiling of one of which more is."""
+    for table, named, less in (("min", gate.min, True), ("max", gate.max, False)):
+        for name in named:
+            if metrics.lower_is_better(records, name) == less:
+                other = "max" if less else "min"
+                raise UserInputError(
+                    f"gate.{table}.{name}: {'less' if less else 'more'} is better of {name}",
+                    expected=f"gate.{other}.{name}, or gate.max_drop.{name} against the reference",
+                    do=f"move it to gate.{other}",
+                )
 
 
 def _refuse_percents(gate: Gate, records: Arrays) -> None:
@@ -351,7 +370,7 @@ def _doubts(context: _Context, case: Case) -> tuple[str, ...]:
     if gate.confidence == 0 or reference is None or not (context.wanted or gate.min_agreement):
         return ()
     compared = [wanted for wanted in context.wanted if wanted.family != rulebook.BASELINE]
-    found = doubts(reference, compared, bool(gate.min), _never_found(context))
+    found = doubts(reference, compared, bool(gate.min or gate.max), _never_found(context))
     if not found and case.answers is not None and (apart := unlike(reference, case.item.records, case.answers)):
         return (f"{case.item.name} {apart}",)
     return found
@@ -362,7 +381,10 @@ def _never_found(context: _Context) -> tuple[str, ...]:
     evaluation = context.base.trial.evaluation
     if evaluation is None:
         return ()
-    values = evaluation.per_class.get(metrics.task_of(context.base.records).CLASS_METRIC, {})
+    metric = metrics.task_of(context.base.records).CLASS_METRIC
+    if metrics.lower_is_better(context.base.records, metric):
+        return ()
+    values = evaluation.per_class.get(metric, {})
     return tuple(name for name, value in values.items() if value == 0 and evaluation.examples.get(name, 0) >= EXAMPLES)
 
 

@@ -19,7 +19,7 @@ def remarks(gate: Gate, *, shares: bool = True) -> tuple[str, ...]:
         gate: The rules.
         shares: Whether the metrics are shares of 1; limits of other numbers are not judged.
     """
-    asked = (gate.max_drop, gate.critical, gate.min, gate.critical_min, gate.min_agreement)
+    asked = (gate.max_drop, gate.critical, gate.min, gate.max, gate.critical_min, gate.min_agreement)
     found = [] if any(asked) else [NO_ACCURACY]
     for table, limits in (("max_drop", gate.max_drop), ("critical", gate.critical)) if shares else ():
         found += [

@@ -25,6 +25,7 @@ AGREEMENT = "min_agreement"
 TRIAL = "trial"
 REFERENCE = "reference"
 MIN = "min"
+MAX = "max"
 CRITICAL_MIN = "critical_min"
 EMPTY = "gate"
 REBUILDS = "rebuilds"
@@ -53,6 +54,7 @@ _FAMILIES = (
     Family("power_w", "Power under load", "speed", unit="W", judge=budget_rules.power),
     Family(REFERENCE, "The reference", "state", judge=rules.reference),
     Family(MIN, "{} by itself", "accuracy", "level", higher_is_better=True, judge=rules.floors),
+    Family(MAX, "{} by itself", "accuracy", "level", judge=rules.floors),
     Family(CRITICAL_MIN, "Critical class {} by itself", "accuracy", "level", higher_is_better=True, judge=rules.floors),
     Family(MAX_DROP, "Drop of {}", "accuracy", "drop", judge=rules.drops),
     Family(CRITICAL, "Critical class {}", "accuracy", "drop", judge=rules.drops),

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from edgeship import metrics
 from edgeship.decide.case import Case, Family, Wanted
 from edgeship.decide.drops import POINT, UNTESTED, Drop
 from edgeship.decide.paired_times import METHOD, paired_speedup
@@ -224,18 +225,20 @@ def floors(family: Family, case: Case) -> Iterator[Rule]:
             broken = f"{family.named(subject)}: the metric is not a number for this candidate; its outputs are broken"
             yield family.rule("fail", broken, subject=subject, limit=limit)
             continue
+        more = family.higher_is_better
+        bound, sign = (found.lower, 1) if more else (found.upper, -1)
         said = f"{subject} is {found.value:.4f} on {found.examples} examples"
+        asked = f"{limit:g} must be reached" if more else f"{limit:g} is allowed"
         outcome: Outcome = "pass"
-        if found.value < limit - SLACK:
-            outcome, reason = "fail", f"{said}; {limit:g} is asked for"
-        elif found.lower < limit - SLACK:
+        if sign * found.value < sign * limit - SLACK:
+            outcome, reason = "fail", f"{said}; {limit:g} is {'asked for' if more else 'allowed'}"
+        elif sign * bound < sign * limit - SLACK:
             outcome = "inconclusive"
-            reason = (
-                f"{said}, of which {found.lower:.4f} is sure at {percent(case.confidence)}; {limit:g} must be reached"
-            )
+            sure = f"of which {bound:.4f} is sure" if more else f"which could be {bound:.4f}"
+            reason = f"{said}, {sure} at {percent(case.confidence)}; {asked}"
         else:
-            reason = f"{said}, at least {found.lower:.4f} at {percent(case.confidence)}; {limit:g} must be reached"
-        facts = {"measured": found.value, "bound": _finite(found.lower), "method": found.method}
+            reason = f"{said}, at {'least' if more else 'most'} {bound:.4f} at {percent(case.confidence)}; {asked}"
+        facts = {"measured": found.value, "bound": _finite(bound), "method": found.method}
         yield family.rule(outcome, reason, subject=subject, limit=limit, **facts)
 
 
@@ -274,7 +277,8 @@ def _drop(family: Family, case: Case, wanted: Wanted) -> Rule:
         reason = f"{subject} is the {case.base}'s own: this is the same engine or gives the same outputs"
         return family.rule("pass", reason, **facts)
     against = "" if case.base == "reference" else f" against the {case.base}"
-    said = f"{subject} {_moved(estimate)}{against} on {drop.examples} {'examples' if drop.discordant else 'images'}"
+    moved, units = _moved(case, wanted.what, estimate), "examples" if drop.discordant else "images"
+    said = f"{subject} {moved}{against} on {drop.examples} {units}"
     if estimate > limit + SLACK:
         return family.rule("fail", f"{said}; at most {limit:g} may be lost", **facts)
     if bound <= limit + SLACK:
@@ -314,10 +318,12 @@ def _noted(case: Case, what: str) -> str:
     return f" ({'; '.join(notes)})" if notes else ""
 
 
-def _moved(estimate: float) -> str:
-    if estimate == 0:
+def _moved(case: Case, what: str, drop: float) -> str:
+    """How the metric moved; a drop above 0 is worse, whether less or more is better."""
+    if drop == 0:
         return "is unchanged"
-    return f"fell by {estimate:.4f}" if estimate > 0 else f"rose by {-estimate:.4f}"
+    less = case.reference is not None and metrics.lower_is_better(case.reference.records, what)
+    return f"{'fell' if (drop > 0) != less else 'rose'} by {abs(drop):.4f}"
 
 
 def agreement(family: Family, case: Case) -> Iterator[Rule]:

@@ -64,7 +64,7 @@ def decode_predictions(
     names = tuple(classes)
     chosen = _chosen(outputs, settings)
     if is_reference(task):
-        return [Raw(_row(chosen, row)) for row in range(len(geometries))]
+        return [Raw(_row(chosen, row), geometry) for row, geometry in enumerate(geometries)]
     if decoder is not None and is_reference(decoder):
         own = resolve(decoder)
         return [
@@ -74,12 +74,12 @@ def decode_predictions(
     _check_name(task, decoder)
     _check_finite(chosen)
     if task == "classification":
-        scores = classification_scores(chosen)
+        scores = classification_scores(chosen, settings.scores)
         if scores.shape[1] != len(names):
             raise _head_error(scores.shape[1], names)
         return [Classification(row, names) for row in scores[: len(geometries)]]
     if task == "segmentation":
-        return _segmentations(decoder, chosen, geometries, names)
+        return _segmentations(decoder, chosen, geometries, names, settings.scores)
     return _detections(decoder, chosen, geometries, settings, names)
 
 
@@ -152,8 +152,11 @@ def _check_finite(outputs: Outputs) -> None:
             )
 
 
-def classification_scores(outputs: Outputs) -> Array:
-    """Probabilities float32 [n, C] from logits or probabilities; trailing axes of length 1 are dropped."""
+def classification_scores(outputs: Outputs, scores: str = "auto") -> Array:
+    """Probabilities float32 [n, C] from logits or probabilities, as ``scores`` or else the values say.
+
+    Trailing axes of length 1 are dropped.
+    """
     squeezed = {name: _drop_tail(value) for name, value in outputs.items()}
     fitting = [value for value in squeezed.values() if value.ndim == 2]
     if len(fitting) != 1:
@@ -163,7 +166,8 @@ def classification_scores(outputs: Outputs) -> Array:
             do="name it in evaluation.output" if fitting else "check evaluation.task",
         )
     values = fitting[0].astype(np.float32)
-    return values if dense.is_probability(values) else dense.softmax(values)
+    whole = dense.is_probability(values) if scores == "auto" else scores == "probabilities"
+    return values if whole else dense.softmax(values)
 
 
 def _drop_tail(value: Array) -> Array:
@@ -173,7 +177,7 @@ def _drop_tail(value: Array) -> Array:
 
 
 def _segmentations(
-    decoder: str | None, outputs: Outputs, geometries: Sequence[Geometry], names: tuple[str, ...]
+    decoder: str | None, outputs: Outputs, geometries: Sequence[Geometry], names: tuple[str, ...], scores: str
 ) -> list[Prediction]:
     name, kind = dense.recognise(decoder, outputs)
     values = outputs[name]
@@ -182,7 +186,7 @@ def _segmentations(
     found: list[Prediction] = []
     for row, geometry in enumerate(geometries):
         if kind == "logits":
-            chart = dense.class_map(values[row], (geometry.input_height, geometry.input_width))
+            chart = dense.class_map(values[row], (geometry.input_height, geometry.input_width), scores)
         else:
             chart = np.rint(values[row].reshape(values.shape[-2:])).astype(np.int32)
             _check_chart(f"output {name!r}", chart, names)

@@ -73,17 +73,24 @@ def _whole(value: Array) -> bool:
     return bool(np.issubdtype(value.dtype, np.integer)) or bool((value == np.rint(value)).all())
 
 
-def class_map(logits: Array, size: tuple[int, int]) -> Array:
+def class_map(logits: Array, size: tuple[int, int], scores: str = "auto") -> Array:
     """The best class of each pixel: int16 [H, W].
 
     Logits of a coarser stride are resized to ``size`` first, bilinearly with pixel centres at half integers
     (``align_corners=False``). One channel alone is foreground against background: a logit above 0, or a
-    probability above 0.5.
+    probability above 0.5, as ``scores`` (of ``Evaluation.scores``) says.
+
+    Raises:
+        OutputError: One channel alone, and nothing says which of the two it holds: values of one image do not.
     """
     if logits.shape[0] == 1:
-        values = _resized(logits[0], size)
-        middle = 0.5 if logits.min() >= 0 and logits.max() <= 1 else 0.0
-        return (values > middle).astype(np.int16)
+        if scores == "auto":
+            raise OutputError(
+                "the output has one channel, and nothing says whether it holds logits or probabilities",
+                expected="the model's ONNX file, whose end tells, or the setting",
+                do='set evaluation.scores = "probabilities" where the model ends in a sigmoid, else "logits"',
+            )
+        return (_resized(logits[0], size) > (0.5 if scores == "probabilities" else 0.0)).astype(np.int16)
     best = _resized(logits[0], size)
     chart = np.zeros(best.shape, dtype=np.int16)
     for channel in range(1, logits.shape[0]):

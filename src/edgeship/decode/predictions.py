@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeship.data.preprocess import Geometry
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -61,9 +63,10 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Raw:
-    """The outputs of one image as they are, for a task of one's own."""
+    """The outputs of one image as they are, for a task of one's own, and how the image was placed in the input."""
 
     outputs: dict[str, Array]
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True)

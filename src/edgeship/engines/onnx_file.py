@@ -62,6 +62,29 @@ def read_nodes(path: Path) -> tuple[Node, ...]:
         return tuple(_node(node) for graph in model.all(MODEL_GRAPH) for node in graph.all(GRAPH_NODE))
 
 
+MOVES = frozenset(
+    ("Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize", "QuantizeLinear")
+) | {"DequantizeLinear"}
+"""Operators after which values lie where they lay before."""
+BOUNDED = frozenset(("Sigmoid", "HardSigmoid", "Softmax"))
+
+
+def last_activations(path: Path) -> dict[str, str]:
+    """Output → the operator of :data:`BOUNDED` that its values come from; empty where they come from another.
+
+    Raises:
+        ModelError: The file is absent, empty, cut short, or not an ONNX model.
+    """
+    made = {name: node for node in read_nodes(path) for name in node.outputs}
+    found = {}
+    for info in read_inputs(path)[1]:
+        node = made.get(info.name)
+        while node is not None and node.operator in MOVES:
+            node = made.get(node.inputs[0])
+        found[info.name] = node.operator if node is not None and node.operator in BOUNDED else ""
+    return found
+
+
 def read_inputs(path: Path) -> tuple[Tensors, Tensors]:
     """Inputs (without initializers) and outputs, by their own names.
 

@@ -2,7 +2,7 @@
 
 A task is a module with the functions of :class:`Task`, listed in one literal dict. Records are a dict of plain
 numpy arrays (saved as ``.npz`` without pickle) that always holds ``task``, ``classes``, ``ids`` and ``digests``.
-Higher is better for every metric.
+Higher is better, except for the metrics that the records name under ``lower``.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Task(Protocol):
 
     CLASS_METRIC: str
     """The metric of a critical class when the gate says ``auto``: recall, ap or iou."""
-    CLASS_METRICS: tuple[str, ...]
-    """The metrics that are measured of each class; empty: none."""
+    CLASS_METRICS: tuple[str, ...] | None
+    """The metrics that are measured of each class; empty: none; None: only the records can tell."""
 
     def metric_names(self, classes: Sequence[str] | None) -> tuple[str, ...] | None:
         """The metrics of a set with these classes (None: not known yet), measured or not.
@@ -127,6 +127,16 @@ def get(task: str) -> Task:
     )
 
 
+def lower_is_better(records: RecordsLike, name: str) -> bool:
+    """Whether less is better of a metric (``cer``) or of its part for a class (``cer/digits``)."""
+    return "lower" in records and name.partition("/")[0] in records["lower"].tolist()
+
+
 def task_of(records: RecordsLike) -> Task:
     """The task that wrote these records."""
-    return get(str(records["task"]))
+    name = str(records["task"])
+    if name in TASKS:
+        return get(name)
+    from edgeship.metrics.custom import CustomTask
+
+    return CustomTask(name, records)

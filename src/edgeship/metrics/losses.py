@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeship.metrics import values
 from edgeship.metrics.matching import AREAS
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def held(records: RecordsLike, name: str) -> Array:
         mask = _objects(records, metric, class_name)
         count = int(records["count"])
         return np.bincount(records["gt_image"][mask], minlength=count).astype(np.float64)
-    return np.isfinite(records[f"value/{name}"]).astype(np.float64)
+    return values.weight_of(records, name)
 
 
 def lost(reference: RecordsLike, candidate: RecordsLike, name: str) -> Array:
@@ -67,27 +68,14 @@ def lost(reference: RecordsLike, candidate: RecordsLike, name: str) -> Array:
         least = float(reference["operating_confidence"]) if metric.startswith("recall") else 0.0
         away = mask & (reference["gt_score"] >= least) & (candidate["gt_score"] < least)
         return np.bincount(reference["gt_image"][away], minlength=len(holds)).astype(np.float64)
-    before, after = reference[f"value/{name}"], candidate[f"value/{name}"]
-    zero = scale_of(reference, candidate, name)[0]
-    share = np.divide(before - after, before - zero, out=np.zeros(len(before)), where=(holds > 0) & (before > zero))
-    return np.clip(np.where(holds > 0, share, 0.0), 0.0, 1.0)
+    return values.lost(reference, candidate, name)
 
 
 def scale_of(reference: RecordsLike, candidate: RecordsLike, name: str) -> tuple[float, float]:
-    """The value that an image which fails altogether has, and what that costs at most.
-
-    A share falls to 0 and costs 1. A number of one's own beyond 0 to 1 falls to the lowest that either model gave,
-    and costs the way down from the reference's mean.
-    """
+    """The value that an image which fails altogether has, and what that costs at most: see :func:`values.worst`."""
     if f"value/{name}" not in reference:
         return 0.0, 1.0
-    before, after = reference[f"value/{name}"], candidate[f"value/{name}"]
-    known = np.isfinite(before)
-    values = np.concatenate([before[known], after[known & np.isfinite(after)]])
-    if values.size == 0 or (values.min() >= 0 and values.max() <= 1):
-        return 0.0, 1.0
-    low = float(values.min())
-    return low, float(before[known].mean()) - low
+    return values.worst(reference, candidate, name)
 
 
 def _pixels_lost(reference: RecordsLike, candidate: RecordsLike, metric: str, class_name: str) -> Array:

@@ -23,6 +23,7 @@ from edgeship.pipeline.checks import CHECK, TARGETS, machine_warnings
 from edgeship.pipeline.decide import PUBLISH, RESULT, decide, forget
 from edgeship.pipeline.each_target import each_target
 from edgeship.pipeline.first_look import LOOK
+from edgeship.pipeline.head import HEAD
 from edgeship.pipeline.planned import Planned, planned_names, remember_times, times
 from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PRECISIONS, PREFLIGHT, SLIM
 from edgeship.pipeline.qat import QAT
@@ -44,6 +45,7 @@ WORKFLOW: Workflow = (
     IMAGES,  # every image opens
     EXPORT,  # PyTorch → ONNX
     SLIM,  # simplified, and checked to be the same
+    HEAD,  # whether outputs are logits or probabilities: read from the graph, once
     PRECISIONS,  # a quantized model is neither called FP32 nor quantized twice
     LOOK,  # what the reference answers on a few labelled images, and what looks wrong
     PREFLIGHT,  # what TensorRT's parser says about every node

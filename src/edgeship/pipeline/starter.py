@@ -20,6 +20,7 @@ from edgeship.data.preprocess import SUFFIXES, open_image
 from edgeship.data.reference import importable
 from edgeship.engines import ENGINES, Runner
 from edgeship.errors import DataError, EdgeshipError, UserInputError
+from edgeship.pipeline.head import with_scores
 from edgeship.pipeline.model_guess import Guess, Size, opened
 from edgeship.pipeline.starter_text import Content, config_text, in_short
 from edgeship.results.trial_folder import RECORDS
@@ -113,6 +114,8 @@ def start(asked: Asked) -> Started:
                 do='say which with --task, and write a decoder: evaluation.decoder = "module:callable"',
             )
         evaluation = _evaluation(asked, task, guess)
+        if Path(asked.source).suffix == ".onnx":
+            evaluation = with_scores(evaluation, Path(asked.source))
         measured = _measured(task, guess, evaluation, runner)
         preprocess = measured[0].preprocess if measured else _ways(task, guess, None)[0]
         if len(guess.inputs) > 1:

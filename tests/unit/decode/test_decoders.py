@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgeship.config import Evaluation, Preprocess
 from edgeship.data.preprocess import Geometry, apply
+from edgeship.decode import dense
 from edgeship.decode.boxes import nms, yolox_grid
 from edgeship.decode.decoders import decode_predictions, head_classes
 from edgeship.errors import DataError, EngineError, OutputError
@@ -235,7 +236,9 @@ def test_coarse_logits_are_resized_as_torch_does():
 def test_one_channel_is_foreground_against_background():
     mask = np.zeros((1, 1, 8, 8), np.float32)
     mask[0, 0, 2:4] = 3.0
-    found = segmented({"out": mask - 1}, None, Geometry(8, 8, 8, 8), ("road", "lane"))
+    settings = Evaluation(task="segmentation", scores="logits")
+    names = ("road", "lane")
+    found = decode_predictions("segmentation", None, {"out": mask - 1}, [Geometry(8, 8, 8, 8)], settings, names)[0]
     assert found.mask[:, 0].tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
 
 
@@ -258,6 +261,15 @@ def test_scores_without_a_class_axis_are_no_class_map(decoder):
     assert segmented(beside, None, Geometry(2, 2, 2, 2)).mask.tolist() == [[0, 1], [1, 2]]
     with pytest.raises(OutputError, match=r'(?s)does not fit.*do: set evaluation.decoder = "logits"'):
         segmented(beside, "classmap", Geometry(2, 2, 2, 2))
+
+
+@pytest.mark.parametrize(("scores", "expected"), [("logits", [[1, 1], [0, 1]]), ("probabilities", [[0, 1], [0, 1]])])
+def test_one_channel_is_read_as_it_is_said_whatever_its_values(scores, expected):
+    for top in (0.9, 1.0000001, 7.0):
+        values = np.array([[[0.4, 0.6], [-0.2, top]]], np.float32)
+        assert dense.class_map(values, (2, 2), scores).tolist() == expected
+    with pytest.raises(OutputError, match="nothing says whether it holds logits or probabilities"):
+        dense.class_map(values, (2, 2))
 
 
 def test_the_head_of_a_dense_output_is_finite_and_its_decoder_known():

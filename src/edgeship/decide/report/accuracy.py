@@ -61,7 +61,7 @@ def _lead(focus: CandidateView) -> str:
     words = [f"Paired with the reference on the same {evaluation.images:,} images."] if evaluation is not None else []
     if evaluation is not None and evaluation.labels:
         words.append(f"Labels: {evaluation.labels}.")
-    words.append("A drop is the reference's value minus the candidate's: positive is worse.")
+    words.append("A drop is how much worse the candidate is than the reference.")
     judged = focus.judged
     if judged is not None and judged.agreement is not None:
         words.append(f"Both give the same answer on {numbers.percent(judged.agreement)} of them.")

@@ -1,0 +1,36 @@
+"""What the outputs hold, read once from the graph: nothing later may decide it image by image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeship.config import Evaluation
+from edgeship.engines.onnx_file import last_activations
+from edgeship.pipeline.prepare import SLIM
+from edgeship.pipeline.stages import Run, Step
+
+
+def with_scores(settings: Evaluation, model: Path) -> Evaluation:
+    """The settings with ``scores`` as the end of an ONNX file tells it; as they are where it does not.
+
+    A softmax ends in probabilities. A segmentation network with one output, or with ``output`` set, ends in
+    probabilities after a sigmoid too, and otherwise in logits. Raises ModelError.
+    """
+    if settings.scores != "auto" or settings.task not in ("classification", "segmentation"):
+        return settings
+    ends = last_activations(model)
+    name = settings.output or (next(iter(ends)) if len(ends) == 1 else None)
+    if name not in ends:
+        return settings
+    if ends[name] == "Softmax" or (settings.task == "segmentation" and ends[name]):
+        return settings.model_copy(update={"scores": "probabilities"})
+    return settings.model_copy(update={"scores": "logits"}) if settings.task == "segmentation" else settings
+
+
+def read_head(run: Run) -> None:
+    """Write into the run's config what the graph's end tells."""
+    evaluation = with_scores(run.config.evaluation, run.path(SLIM, "model.onnx"))
+    run.config = run.config.model_copy(update={"evaluation": evaluation})
+
+
+HEAD = Step("head", read_head)
