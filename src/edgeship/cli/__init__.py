@@ -21,6 +21,7 @@ from edgeship.cli import (
     check,
     decide,
     evaluate,
+    hand_over,
     history,
     init,
     inspect,
@@ -38,8 +39,8 @@ from edgeship.cli.streams import close_streams, prepare_streams
 from edgeship.errors import EdgeshipError
 
 __all__ = [
-    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "history", "init",
-    "inspect", "layers", "main", "prepare", "qat", "quantize", "report", "run", "ship",
+    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "hand_over", "history",
+    "init", "inspect", "layers", "main", "prepare", "qat", "quantize", "report", "run", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""
