@@ -22,6 +22,7 @@ from edgeship.cli import (
     decide,
     evaluate,
     fleet,
+    hand_over,
     history,
     init,
     inspect,
@@ -39,7 +40,8 @@ from edgeship.cli.streams import close_streams, prepare_streams
 from edgeship.errors import EdgeshipError
 
 __all__ = [
-    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "fleet", "history",
+    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "fleet",
+    "hand_over", "history",
     "init", "inspect", "layers", "main", "prepare", "qat", "quantize", "report", "run", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130

@@ -10,8 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from edgeship import metrics
 from edgeship.config import LOW_CONFIDENCE, Gate
 from edgeship.decide import rulebook, several
@@ -21,7 +19,8 @@ from edgeship.decide.case import Case, Wanted
 from edgeship.decide.doubts import EXAMPLES, doubts, unlike
 from edgeship.decide.drops import IDENTICAL_TO_RELEASE, Drop, Reference, check_paired, measure, unchanged
 from edgeship.decide.floors import level
-from edgeship.decide.loaded_trial import Arrays, Measured
+from edgeship.decide.limits import refuse_direction, refuse_percents, unknown_class_metric, unknown_names
+from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.neighbours import by_neighbours
 from edgeship.decide.paired_times import paired_speedup
 from edgeship.decide.released import require_pairable
@@ -30,7 +29,6 @@ from edgeship.decide.sentences import Told, sentence
 from edgeship.decide.sequence import Spending, in_sequence, tested
 from edgeship.errors import UserInputError
 from edgeship.results import Clock, Decision, Judged, Rule, Turns, VerdictWord, common_clock
-from edgeship.text import nearest
 
 
 @dataclass(frozen=True)
@@ -162,8 +160,8 @@ class _Context:
         problems = unknown_names(gate, list(dict.fromkeys([*sorted(evaluation.metrics), *possible])), classes)
         if problems:
             raise UserInputError("\n".join(problems), do="correct the names in the config's gate")
-        _refuse_percents(gate, reference.records)
-        _refuse_direction(gate, reference.records)
+        refuse_percents(gate, reference.records)
+        refuse_direction(gate, reference.records)
         if gate.critical_min and metrics.lower_is_better(reference.records, class_metric):
             raise UserInputError(f"gate.critical_min: less is better of {class_metric}", do="use gate.critical")
         wanted = _wanted(gate, class_metric)
@@ -216,71 +214,6 @@ def _wanted(gate: Gate, class_metric: str) -> tuple[Wanted, ...]:
     ]
     released = [Wanted(rulebook.BASELINE, item.what.strip("/"), item.what, item.limit) for item in (*drops, *critical)]
     return (*floors, *drops, *critical, *(released if gate.baseline is not None else ()))
-
-
-def unknown_names(gate: Gate, metric_names: Sequence[str] | None, classes: Sequence[str] | None) -> list[str]:
-    """What the gate names that is not there, one sentence each with the nearest name; None: not known yet."""
-    problems = []
-    if metric_names is not None:
-        for table, named in (("max_drop", gate.max_drop), ("min", gate.min), ("max", gate.max)):
-            for name in named:
-                if name not in metric_names:
-                    problems.append(f"gate.{table}.{name}: no such metric; {_nearest(name, metric_names)}")
-    if classes is not None:
-        for table, limits in (("critical", gate.critical), ("critical_min", gate.critical_min)):
-            for name in limits:
-                if name not in classes:
-                    problems.append(f"gate.{table}.{name}: no such class; {_nearest(name, classes)}")
-    return problems
-
-
-def unknown_class_metric(gate: Gate, task: metrics.Task) -> list[str]:
-    """Why the critical classes cannot be judged: their metric is none that the task measures of a class."""
-    if not gate.critical and not gate.critical_min:
-        return []
-    if task.CLASS_METRICS is None:
-        return []
-    known = task.CLASS_METRICS
-    if not known:
-        return ["gate.critical: this task measures nothing of a class; use gate.max_drop"]
-    named = gate.critical_metric
-    if named in ("auto", *known):
-        return []
-    return [f"gate.critical_metric: {named!r} is not a metric of this task's classes; use {' or '.join(known)}"]
-
-
-def _refuse_direction(gate: Gate, records: Arrays) -> None:
-    """Refuse a floor of a metric of which less is better, and a ceiling of one of which more is."""
-    for table, named, less in (("min", gate.min, True), ("max", gate.max, False)):
-        for name in named:
-            if metrics.lower_is_better(records, name) == less:
-                other = "max" if less else "min"
-                raise UserInputError(
-                    f"gate.{table}.{name}: {'less' if less else 'more'} is better of {name}",
-                    expected=f"gate.{other}.{name}, or gate.max_drop.{name} against the reference",
-                    do=f"move it to gate.{other}",
-                )
-
-
-def _refuse_percents(gate: Gate, records: Arrays) -> None:
-    """Refuse a limit of 1 and more for a number of one's own that never leaves 0 to 1."""
-    for name, limit in gate.max_drop.items():
-        values = records.get(f"value/{name}")
-        if limit < 1 or values is None or not np.isfinite(values).any():
-            continue
-        if np.nanmin(values) >= 0 and np.nanmax(values) <= 1:
-            raise UserInputError(
-                f"gate.max_drop.{name} = {limit:g} allows everything: all values lie between 0 and 1",
-                expected="a share below 1",
-                do=f"write {limit / 100:g} for {limit:g} %",
-            )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = nearest(name, known)
-    if close:
-        return f"did you mean {close!r}?"
-    return f"known here: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}" if known else "none is known here"
 
 
 def judge_one(context: _Context, builds: Sequence[Measured]) -> Judged:

@@ -56,7 +56,7 @@ class SeveralTasks:
     """:class:`edgeship.metrics.Task` for several at once; the gate judges each of them by itself."""
 
     CLASS_METRIC = ""
-    CLASS_METRICS: tuple[str, ...] = ()
+    CLASS_METRICS: tuple[str, ...] | None = ()
 
     def __init__(self, tasks: Mapping[str, Task]) -> None:
         self._tasks = dict(tasks)

@@ -18,7 +18,8 @@ from edgeship.data.memory import require_pairs
 from edgeship.data.preprocess import input_size
 from edgeship.data.reference import is_reference
 from edgeship.data.rows import names_of
-from edgeship.decide import gate, several
+from edgeship.decide import several
+from edgeship.decide.limits import unknown_class_metric, unknown_names
 from edgeship.engines.onnx_file import read_inputs
 from edgeship.errors import ConfigError, DataError, DeviceError, EdgeshipError, ModelError
 from edgeship.metrics import Task
@@ -146,8 +147,8 @@ def check_gate(config: Config, task: Task, dataset: Dataset) -> None:
 def _unknown(rules: Gate, task: Task, dataset: Dataset) -> list[str]:
     """What the rules name that this task's evaluation will not give."""
     classes = None if dataset.numbered or not dataset.classes else dataset.classes
-    wrong = gate.unknown_class_metric(rules, task)
-    return [*wrong, *gate.unknown_names(rules, task.metric_names(classes), classes)]
+    wrong = unknown_class_metric(rules, task)
+    return [*wrong, *unknown_names(rules, task.metric_names(classes), classes)]
 
 
 def declared_inputs(config: Config) -> tuple[TensorInfo, ...]:

@@ -9,7 +9,7 @@ from edgeship import metrics
 from edgeship.config import Evaluation, Gate
 from edgeship.data.preprocess import Geometry
 from edgeship.decide.drops import Reference, measure
-from edgeship.decide.gate import unknown_class_metric
+from edgeship.decide.limits import unknown_class_metric
 from edgeship.decode.predictions import Raw
 from edgeship.errors import DataError
 from edgeship.metrics import losses, values
