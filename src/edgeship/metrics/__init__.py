@@ -138,5 +138,8 @@ def task_of(records: RecordsLike) -> Task:
     if name in TASKS:
         return get(name)
     from edgeship.metrics.custom import CustomTask
+    from edgeship.metrics.several import SeveralTasks, part, tasks_in
 
+    if tasks_in(name):
+        return SeveralTasks({each: task_of(part(records, each)) for each in tasks_in(name)})
     return CustomTask(name, records)
