@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := host,openvino,rtx,coco,sign,model-signing,nvml,history,fleet,dev
 
-.PHONY: help demo test test-all lint format bench hashes docs notebook site gpu-wheels gpu-test gpu-bench cpp clean
+.PHONY: help demo test test-all test-python lint format bench hashes docs notebook site gpu-wheels gpu-test gpu-bench cpp clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,15 @@ test: $(STAMP)  ## Fast tests, two at a time
 test-all: $(STAMP)  ## Fast and slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m 'slow and not gpu'  # one at a time: they measure
+
+OTHER := tests/unit/decide/test_statistics.py tests/unit/decide/test_remarks.py tests/unit/decide/test_units.py \
+	tests/unit/test_text.py tests/unit/test_files.py
+
+test-python:  ## A few fast tests on the base install with another interpreter: make test-python PYTHON=python3.12
+	@$(PYTHON) -m venv build/$(notdir $(PYTHON))
+	@build/$(notdir $(PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e . pytest hypothesis scipy
+	build/$(notdir $(PYTHON))/bin/python -m pytest -q -p no:cacheprovider $(OTHER)
 
 lint: $(STAMP)  ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check .

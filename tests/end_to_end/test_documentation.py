@@ -197,6 +197,9 @@ def messages() -> list[str]:
 
 def test_every_how_to_says_what_to_do_when_it_fails_in_words_that_are_printed() -> None:
     known = messages()
+    words = [text.split("…") for text in known if len(text) < 400]
+    long = [parts for parts in words if sum(len(part.strip()) for part in parts) >= 12]
+    filled = [re.compile(".*".join(map(re.escape, parts))) for parts in long]
     missing, unknown = [], []
     for page in sorted((ROOT / "docs" / "how-to").glob("*.md")):
         _, there, section = page.read_text(encoding="utf-8").partition("## When it fails\n")
@@ -204,7 +207,8 @@ def test_every_how_to_says_what_to_do_when_it_fails_in_words_that_are_printed() 
             missing.append(page.name)
         for message in re.findall(r"^\| `([^`]+)` \|", section.partition("\n## ")[0], re.MULTILINE):
             parts = [part.strip() for part in message.split("…") if part.strip()]
-            if not any(all(part in text for part in parts) for text in known):
+            quoted = any(all(part in text for part in parts) for text in known)
+            if not quoted and not any(pattern.search(message) for pattern in filled):
                 unknown.append(f"{page.name}: {message}")
     assert missing == [] and unknown == []
 

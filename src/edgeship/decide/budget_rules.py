@@ -64,8 +64,8 @@ def _tail(family: Family, case: Case, key: str, said: str, times: FrameTimes, li
             outcome, reason = "inconclusive", f"{reason}, but the machine was busy: {times.machine.busy}"
     elif not math.isfinite(bound):
         reason = (
-            f"{said}, but {len(samples)} frames do not bound p99 at {percent(confidence)}: at least "
-            f"{samples_needed(LEVEL, confidence)} independent ones are needed; raise benchmark.max_s"
+            f"{said}, but {len(samples)} frames are too few to be {percent(confidence)} sure of p99: it takes at least "
+            f"{samples_needed(LEVEL, confidence)} that are not slow together; raise benchmark.max_s"
         )
     elif bound > limit + SLACK:
         reason = f"{said}, within {limit:.3g} ms, but p99 could be {bound:.3g} ms at {percent(confidence)}"

@@ -16,7 +16,9 @@ from edgeship.cli import COMMANDS, app
 SOURCE = Path(__file__).parents[3] / "src" / "edgeship"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 COMMAND = re.compile(r"\bedgeship ([a-z][a-z-]*)((?: [^,;:()\n]*)?)")
-OTHERS = re.compile(r"\b(?:pip|apt|trtexec|ssh|scp|openssl|dpkg-query|nvidia-smi|nvpmodel|docker|uv|rsync)\b")
+OTHERS = re.compile(
+    r"\b(?:pip|apt|model_signing|trtexec|ssh|scp|openssl|dpkg-query|nvidia-smi|nvpmodel|docker|uv|rsync)\b"
+)
 """Programs whose flags are their own."""
 NOT_OURS = {"engines/trt/trtexec.py", "doctor.py", "pipeline/lineage.py", "bundle/model_signing.py"}
 """Files that write the command lines of other programs: only what follows ``edgeship`` is checked there."""
