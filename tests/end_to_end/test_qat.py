@@ -32,3 +32,5 @@ def test_what_qat_trained_is_a_candidate_of_ship(project: Project, edgeship: Edg
     assert trials["int8-qat"]["outcome"] == "pass"
     assert trials["int8-qat"]["audit"]["achieved"] == trials["int8"]["audit"]["achieved"]
     assert trials["int8-qat"]["engine_mib"] == pytest.approx(trials["int8"]["engine_mib"], rel=0.02)
+    page = (project.out / "report.html").read_text()
+    assert "Trained beside calibrated INT8" in page

@@ -25,6 +25,7 @@ from edgeship.results import (
     Result,
     RunResult,
     Slimmed,
+    Trained,
     Trial,
     TrialSummary,
     read,
@@ -112,6 +113,11 @@ class FinishedRun:
     def calibrated(self) -> Calibrated | None:
         """The calibration; None where no candidate needed one."""
         return self.stage("calibrate", Calibrated)
+
+    @cached_property
+    def trained(self) -> Trained | None:
+        """What quantization-aware training gave; None where the config has no ``[qat]`` table."""
+        return self.stage("qat", Trained)
 
     def graph(self, summary: TrialSummary) -> Quantized | None:
         """The graph that a candidate was built from; None where that is the simplified one."""

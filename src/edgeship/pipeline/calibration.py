@@ -122,7 +122,7 @@ def _with_evaluation(run: Run, options: CalibrateOptions, chosen: Frames) -> Cal
     """The options with some of the evaluation images as frames, and the hashes of all."""
     if run.config.evaluation.images is None:
         return options
-    items = _pictures(run.config, run.config.evaluation.images)
+    items = pictures(run.config, run.config.evaluation.images)
     size = fixed_batch(chosen.inputs) or 1
     some = _some(run, items, min(EVALUATION_FRAMES, len(items)) // size * size)
     loading = replace(chosen.options, allow_corrupt=EVALUATION_FRAMES)
@@ -145,7 +145,7 @@ def _some(run: Run, items: Items, count: int) -> Items:
     return rows.take(items, spread(len(items), count))
 
 
-def _pictures(config: Config, source: Path) -> Items:
+def pictures(config: Config, source: Path) -> Items:
     """All evaluation images, without what they should show; where values stand beside them, those that are labelled."""
     settings = config.evaluation
     if not source.is_dir() or (config.preprocess is not None and config.preprocess.fed()):

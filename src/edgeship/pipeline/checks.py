@@ -52,7 +52,7 @@ def _raise(found: list[EdgeshipError], config: Config) -> None:
 def problems(config: Config, out: Path | None = None) -> list[EdgeshipError]:
     """What would stop a run: paths, labels, names in the rules, shapes, profiles, the release to compare with."""
     found: list[EdgeshipError] = []
-    for check in (_check_model, _check_calibration, _check_evaluation, _check_inputs, _check_files):
+    for check in (_check_model, _check_calibration, _check_evaluation, _check_inputs, _check_files, _check_qat):
         with _noted(found):
             check(config)
     if not found:  # a wrong path or label would be told twice
@@ -86,17 +86,21 @@ def _check_model(config: Config) -> None:
         if source.suffix == ".onnx":
             read_onnx(source)
     elif is_reference(config.model.source):
-        module = config.model.source.partition(":")[0]
-        top = module.partition(".")[0]
-        if not any((config.root / name).exists() for name in (f"{top}.py", top)) and not _installed(top):
-            raise ModelError(
-                f"model.source: there is no module {top!r}",
-                expected=f"{top}.py beside {config.file.name}, or an installed package",
-                do="fix model.source, or put its folder on PYTHONPATH",
-            )
+        _require_module(config, "model.source", config.model.source)
     weights = config.model.weights
     if weights is not None and not weights.is_file():
         raise ModelError(f"model.weights: no file at {weights}", do="fix model.weights")
+
+
+def _require_module(config: Config, key: str, reference: str) -> None:
+    """Refuse a ``module:callable`` whose module is neither beside the config nor installed."""
+    top = reference.partition(":")[0].partition(".")[0]
+    if not any((config.root / name).exists() for name in (f"{top}.py", top)) and not _installed(top):
+        raise ModelError(
+            f"{key}: there is no module {top!r}",
+            expected=f"{top}.py beside {config.file.name}, or an installed package",
+            do=f"fix {key}, or put its folder on PYTHONPATH",
+        )
 
 
 def _installed(name: str) -> bool:
@@ -251,6 +255,23 @@ def _profile_problems(target: Target, inputs: tuple[TensorInfo, ...], fixed: lis
                 "export the model with a dynamic batch, or set that batch"
             )
     return found
+
+
+def _check_qat(config: Config) -> None:
+    """Refuse frames, loaders and steps that are not there before anything is exported."""
+    settings = config.qat
+    if settings is None:
+        return
+    if settings.images is not None and not is_reference(settings.images):
+        if settings.images.suffix != ".npz":
+            image_files(settings.images)
+        elif not settings.images.is_file():
+            raise DataError(f"no frames to train on at {settings.images}", do="fix qat.images")
+    step = settings.step if settings.step != "distill" else None
+    named = {"qat.step": step, "qat.data": settings.data, "qat.validation": settings.validation}
+    for key, reference in named.items():
+        if reference is not None:
+            _require_module(config, key, reference)
 
 
 def _check_files(config: Config) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.config import Config, Precision, Qat, Target
-from edgeship.data.frames import FrameChoice, Frames, frames
-from edgeship.errors import ConfigError, QuantizeError
-from edgeship.pipeline.calibration import CALIBRATE, graph_batch, known_batches
+from edgeship.data.frames import FrameChoice, Frames, frames, image_hash, not_comparable
+from edgeship.errors import ConfigError, DataError, QuantizeError
+from edgeship.pipeline.calibration import CALIBRATE, graph_batch, known_batches, pictures
 from edgeship.pipeline.candidates import style_of, trained_candidate
 from edgeship.pipeline.frames import beside_hash, data_hash
 from edgeship.pipeline.prepare import FRAMES, SLIM, export_key, known_inputs, model_of
@@ -66,13 +66,45 @@ def qat_work(run: Run, folder: Path) -> Trained:
         frames=_frames(run),
         holdout=config.calibration.holdout,
     )
+    notes = _require_apart(run, request.frames)
     result = qat(request, folder, run.progress)
+    result = result.model_copy(update={"notes": (*result.notes, *notes)})
     others = [place.name for place in sorted(folder.parent.glob("qat-*")) if place != folder and _unfinished(place)]
     if others:
         note = f"An unfinished training of another state of code, data or settings stays in stages/{others[0]}."
         result = result.model_copy(update={"notes": (*result.notes, note)})
     write(result, folder / QAT.file)
     return result
+
+
+def _require_apart(run: Run, chosen: Frames | None) -> tuple[str, ...]:
+    """Refuse evaluation images among the frames to train on; what could not be compared is told.
+
+    Raises:
+        DataError: Names one of them.
+    """
+    config = run.config
+    evaluated = config.evaluation.images
+    if evaluated is None:
+        return ()
+    notes = []
+    if _settings(config).data is not None:
+        notes.append("Whether qat.data gives evaluation images was not checked: it is a loader of your own.")
+    if chosen is None:
+        return tuple(notes)
+    items = pictures(config, evaluated)
+    other = Frames(tuple(item.id for item in items), items, chosen.inputs, chosen.preprocess, chosen.options)
+    if not_comparable(chosen, other):
+        return (*notes, "Whether frames to train on are evaluation images was not checked: one set is arrays.")
+    known = {run.hasher.file(item.source) if isinstance(item.source, Path) else image_hash(item) for item in items}
+    found = [name for name, digest in zip(chosen.ids, chosen.hashes, strict=True) if digest in known]
+    if found:
+        raise DataError(
+            f"{len(found)} of {len(chosen)} frames to train on are evaluation images, for instance {found[0]}",
+            expected="frames that the evaluation does not use: training on them makes every figure too good",
+            do="remove them from qat.images (default: calibration.images)",
+        )
+    return tuple(notes)
 
 
 def _unfinished(folder: Path) -> bool:
@@ -95,6 +127,13 @@ def _frames(run: Run) -> Frames | None:
     settings, source = _settings(run.config), _source(run.config)
     if source is None or (settings.validation is not None and settings.data is not None):
         return None
+    steps = run.config.preprocess
+    if steps is not None and steps.state:
+        raise DataError(
+            "the model remembers earlier frames, and training takes frames in any order",
+            expected="a model without [preprocess.state]",
+            do='remove [qat], or train in your own code and give the Q/DQ ONNX as precisions = ["as-given"]',
+        )
     choice = FrameChoice(None, graph_batch(run, settings.batch), allow_corrupt=run.config.calibration.allow_corrupt)
     return frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)
 

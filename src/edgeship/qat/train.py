@@ -85,6 +85,7 @@ class _Training:
         self._state = State()
         self._sum, self._count = 0.0, 0
         self._saved = time.monotonic()
+        self._random: torch.Tensor | None = None
 
     def run(self) -> State:
         """The whole course."""
@@ -105,6 +106,7 @@ class _Training:
                 state.seconds = before + time.monotonic() - begun
                 self._save()
         state.seconds = before + time.monotonic() - begun
+        self._require_change()
         self._load(state.best)
         self._model.to("cpu")
         checkpoint.remove(self._folder)
@@ -125,7 +127,15 @@ class _Training:
             state.total = epochs * sum(1 for _ in batches.epoch(0))
         while state.step < state.total:
             before = seen
-            for batch in batches.epoch(number):
+            torch.manual_seed(self._settings.seed + number)  # a loader that shuffles does it again after a kill
+            given = iter(batches.epoch(number))
+            while True:
+                if seen == state.step and self._random is not None:
+                    torch.set_rng_state(self._random)
+                    self._random = None
+                batch = next(given, None)
+                if batch is None:
+                    break
                 seen += 1
                 if seen > state.step:
                     yield batch
@@ -168,6 +178,18 @@ class _Training:
         state.step += 1
         self._sum, self._count = self._sum + value, self._count + 1
         self._progress(state.step, state.total, f"training, loss {value:.3g}, held out {state.curve[-1].held_out:.3g}")
+
+    def _require_change(self) -> None:
+        """Refuse a training after which every parameter is what it was: a step that trains something else."""
+        if self._state.best_step == 0 and self._state.resumed_at is None:
+            now, before = self._model.state_dict(), self._state.best
+            names = [name for name, item in self._model.named_parameters() if item.requires_grad]
+            if all(torch.equal(now[name].cpu(), before[name]) for name in names):
+                raise TrainingError(
+                    f"no weight changed in {self._state.total} steps",
+                    expected="a loss whose gradient reaches the weights of the model that the step is given",
+                    do="compute the loss from model(...), and look whether it is constant",
+                )
 
     # --- looks and checkpoints -----------------------------------------------------------------------------------
 
@@ -226,7 +248,7 @@ class _Training:
             return
         self._load(found.tensors)
         checkpoint.restore_optimizer(self._optimizer, found.optimizer)
-        torch.set_rng_state(found.random)
+        self._random = found.random
         numbers: dict[str, Any] = found.numbers
         curve = [TrainedPoint.model_validate(point) for point in numbers["curve"]]
         self._sum, self._count = numbers["sum"]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from edgeship.config_file import load
-from edgeship.errors import ConfigError, QuantizeError
+from edgeship.errors import ConfigError, DataError, QuantizeError
 from edgeship.pipeline import train
 from edgeship.pipeline.candidates import candidates
-from edgeship.pipeline.qat import QAT, graph_of, ranges_stage, require_improved
+from edgeship.pipeline.checks import problems
+from edgeship.pipeline.qat import QAT, _frames, _require_apart, graph_of, ranges_stage, require_improved
 from edgeship.pipeline.stages import Run
-from edgeship.results import Artifact, Candidate, Trained, TrainedPoint
+from edgeship.results import Artifact, Candidate, Slimmed, TensorInfo, Trained, TrainedPoint
 
 CONFIG = """
 [model]
@@ -55,6 +57,39 @@ def test_training_that_did_not_help_is_refused_with_its_numbers(tmp_path: Path) 
     with pytest.raises(QuantizeError, match=r"was 0\.2 with calibration alone and 0\.3 at best in 9 steps"):
         require_improved(run_with(tmp_path, 0), TRAINED)
     require_improved(run_with(tmp_path, 9), TRAINED)
+
+
+def test_evaluation_images_are_not_trained_on(tmp_path: Path) -> None:
+    for name, shade in (("calib/a.png", 10), ("calib/b.png", 20), ("val/x/c.png", 30), ("val/y/b.png", 20)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (shade, shade, shade)).save(tmp_path / name)
+    (tmp_path / "edgeship.toml").write_text(CONFIG + '[evaluation]\nimages = "val/"\n[qat]\n')
+    run = Run(load(tmp_path / "edgeship.toml"), tmp_path / "out")
+    images = TensorInfo(name="images", shape=("batch", 3, 8, 8), dtype="float32")
+    run.results["slim"] = Slimmed(model=FILE, inputs=(images,), outputs=(), nodes_before=1, nodes_after=1)
+    chosen = _frames(run)
+    with pytest.raises(DataError, match=r"1 of 2 frames to train on are evaluation images, for instance b\.png"):
+        _require_apart(run, chosen)
+    (tmp_path / "val/y/b.png").unlink()
+    Image.new("RGB", (8, 8)).save(tmp_path / "val/y/b.png")
+    assert _require_apart(run, chosen) == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ('images = "train.npz"', "no frames to train on at"),
+        ('images = "train/"', "train does not exist"),
+        ('step = "tune:step"\ndata = "nowhere:loader"', "qat.step: there is no module 'tune'"),
+        ('data = "nowhere:loader"', "qat.data: there is no module 'nowhere'"),
+    ],
+)
+def test_what_training_lacks_is_told_before_anything_runs(tmp_path: Path, table: str, words: str) -> None:
+    (tmp_path / "model.py").write_text("")
+    (tmp_path / "calib").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "calib" / "a.png")
+    (tmp_path / "edgeship.toml").write_text(f"{CONFIG}[qat]\n{table}\n")
+    assert [words for error in problems(load(tmp_path / "edgeship.toml")) if words in str(error)] == [words]
 
 
 def test_a_config_without_the_table_is_not_trained(tmp_path: Path) -> None:

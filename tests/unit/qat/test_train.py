@@ -33,6 +33,13 @@ def batches() -> list[torch.Tensor]:
     return [torch.randn(6, 4, generator=generator) for _ in range(5)]
 
 
+def shuffled() -> Iterator[torch.Tensor]:
+    """The batches in an order of torch's own random numbers, drawn as a loader does."""
+    made = batches()
+    for row in torch.randperm(len(made)).tolist():
+        yield made[row] + 0.01 * torch.randn(6, 4)
+
+
 def course(settings: Qat, step: Callable[..., Any] | None = None, data: Callable[[], Any] = batches) -> Course:
     teacher = Distill(fx.symbolic_trace(nn.Linear(4, 3)), ("x",))
     loss = teacher if step is None else UserStep("own:step", step)
@@ -71,10 +78,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_train import batches, run
+from test_train import run, shuffled
 
 def data():
-    for number, batch in enumerate(batches()):
+    for number, batch in enumerate(shuffled()):
         if number == 3 and list(Path(sys.argv[2]).glob("checkpoint-*8")):
             os.kill(os.getpid(), signal.SIGKILL)
         yield batch
@@ -88,8 +95,8 @@ def test_a_killed_training_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> 
         (tmp_path / name).mkdir()
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "killed")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
-    again, continued = run(tmp_path / "killed", steps=20)
-    whole, uninterrupted = run(tmp_path / "whole", steps=20)
+    again, continued = run(tmp_path / "killed", steps=20, data=shuffled)
+    whole, uninterrupted = run(tmp_path / "whole", steps=20, data=shuffled)
     assert (whole.resumed_at, again.resumed_at) == (None, 8)
     assert again.curve == whole.curve
     torch.testing.assert_close(continued.module.state_dict(), uninterrupted.module.state_dict(), rtol=0, atol=0)
@@ -106,6 +113,7 @@ def nothing() -> Iterator[torch.Tensor]:
         (lambda model, batch: 3.0, batches, "returned float"),
         (lambda model, batch: model(batch).sum() * float("nan"), batches, "the loss is nan at step 1"),
         (lambda model, batch: model(batch).detach().sum(), batches, "does not depend on the model's weights"),
+        (lambda model, batch: (0.0 * model(batch)).sum(), batches, "no weight changed in 3 steps"),
         (None, nothing, "gives no batch"),
         (None, lambda: 7, "returned int"),
         (None, lambda: [torch.zeros(6, 5)], r"a batch holds \[6, 5\] for 'x'"),

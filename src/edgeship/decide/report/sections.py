@@ -17,6 +17,7 @@ from edgeship.decide.report import (
     numbers,
     pictures,
     timing,
+    training,
     trend,
     verdict,
 )
@@ -52,6 +53,7 @@ def assemble(run: FinishedRun) -> Page:
             section = build(view, prefix)
             sections.append(_named(section, view.name) if several else section)
     shared = [
+        training.training_section(run),
         export_and_calibration.calibration_section(run),
         export_and_calibration.export_section(run),
         _stages(run.result.stages),
