@@ -435,6 +435,25 @@ class History(Section):
     """The fleet run that this run is part of."""
 
 
+class Track(Section):
+    """Experiment trackers that finished runs are told to. One that is down fails no run."""
+
+    mlflow: str | None = None
+    """MLflow's tracking URI: ``sqlite:///mlflow.db``, or a server, ``http://host:5000``."""
+    plugins: dict[str, str] = Field(default_factory=dict)
+    """Trackers of installed packages: the name of an entry point in ``edgeship.trackers``, and where it tells."""
+    experiment: str = ""
+    """Default: the model's name."""
+    register_as: str = ""
+    """A run that ships becomes a version of this registered model; empty: of none."""
+    alias: str = "shipped"
+    """The registry's name for the version that ships."""
+
+    def places(self) -> dict[str, str]:
+        """Tracker → where it tells."""
+        return ({"mlflow": self.mlflow} if self.mlflow is not None else {}) | self.plugins
+
+
 class Config(Section):
     """The whole of edgeship.toml. Paths are absolute after loading."""
 
@@ -453,6 +472,7 @@ class Config(Section):
     benchmark: Benchmark = Benchmark()
     gate: Gate = Gate()
     history: History = History()
+    track: Track = Track()
     root: Path = Field(default=Path(), exclude=True)
     """The folder of the file: module sources are imported from here."""
     file: Path = Field(default=Path("edgeship.toml"), exclude=True)

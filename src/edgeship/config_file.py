@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - Python 3.10
     import tomli as tomllib
 
+PLUGINS = {"task": "edgeship.tasks", "decoder": "edgeship.decoders"}
+"""Setting of ``[evaluation]`` → the group of entry points whose names it takes."""
 FILE = "edgeship.toml"
 """The name of a config file."""
 
@@ -81,7 +84,18 @@ def check(raw: dict[str, Any], path: Path) -> Config:
     problems = _cross_checks(config, raw)
     if problems:
         raise ConfigError(problems, where=str(path))
-    return _absolute(config, root)
+    return _absolute(_with_plugins(config), root)
+
+
+def _with_plugins(config: Config) -> Config:
+    """The config with a task and a decoder that installed packages offer by name as ``module:callable``."""
+    found: dict[str, str] = {}
+    for field, group in PLUGINS.items():
+        name = getattr(config.evaluation, field)
+        if name is not None and not _is_reference(name):
+            offered = next((item.value for item in entry_points(group=group) if item.name == name), None)
+            found |= {field: offered} if offered is not None else {}
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=found)}) if found else config
 
 
 def _change(raw: dict[str, Any], change: str) -> None:

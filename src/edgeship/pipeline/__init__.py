@@ -29,7 +29,7 @@ from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PRECISIONS, PREFLI
 from edgeship.pipeline.qat import QAT
 from edgeship.pipeline.readable import IMAGES
 from edgeship.pipeline.release import RELEASE
-from edgeship.pipeline.remember import REMEMBER
+from edgeship.pipeline.remember import REMEMBER, TRACK
 from edgeship.pipeline.report import REPORT
 from edgeship.pipeline.search import search_if_needed
 from edgeship.pipeline.stages import Run, Stage, Workflow, WouldRun, execute
@@ -69,6 +69,7 @@ WORKFLOW: Workflow = (
     BUNDLE,  # what ships, with that evidence
     PUBLISH,  # result.json gets its name: the run is finished
     REMEMBER,  # the history gets an entry
+    TRACK,  # and the trackers are told
 )
 
 

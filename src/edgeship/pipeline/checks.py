@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeship import engines, metrics
+from edgeship import engines, metrics, tracking
 from edgeship.config import Config, Gate, Preprocess, Target
 from edgeship.data import datasets
 from edgeship.data.beside import Which, beside, check_cameras, require_declared, single
@@ -58,6 +58,8 @@ def problems(config: Config, out: Path | None = None) -> list[EdgeshipError]:
     if not found:  # a wrong path or label would be told twice
         with _noted(found):
             check_history(config)
+        with _noted(found):
+            tracking.check(config.track)
         with _noted(found):
             check_release(config, out)
     return found

@@ -1,10 +1,11 @@
-"""The last step: the finished run becomes an entry of the history."""
+"""The last steps: the finished run becomes an entry of the history, and trackers are told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeship import tracking
 from edgeship.bundle.write import EVIDENCE_OF_TRIAL
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.errors import EdgeshipError
@@ -15,6 +16,7 @@ from edgeship.pipeline.past import seals_of
 from edgeship.pipeline.report import REPORT
 from edgeship.pipeline.stages import Run, Step
 from edgeship.results import Decision, RunResult
+from edgeship.tracking.told import told_of
 
 
 def remember(run: Run) -> None:
@@ -57,4 +59,13 @@ def _chosen(result: RunResult, decision: Decision) -> str:
     return next(item.folder for item in result.trials if (item.target_name, item.candidate) == place)
 
 
+def track(run: Run) -> None:
+    """Tell the trackers of the config; one that fails is noted."""
+    finished, settings = run.result(REPORT), run.config.track
+    if settings.places():
+        told = told_of(finished.result, run.folder, settings.experiment, settings.register_as, settings.alias)
+        run.notes += tracking.tell(settings, told, run.config.root)
+
+
 REMEMBER = Step("history", remember)
+TRACK = Step("track", track)
