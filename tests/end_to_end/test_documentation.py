@@ -150,7 +150,7 @@ def test_the_readmes_config_is_valid(tmp_path: Path) -> None:
 def test_every_command_is_in_the_readme_and_in_the_order(edgeship_help: str) -> None:
     for command in COMMANDS:
         assert re.search(rf"^  {command} ", edgeship_help, re.MULTILINE), command
-    shown = set(re.findall(r"edgeship ([a-z]+)", README))
+    shown = set(re.findall(r"edgeship ([a-z-]+)", README))
     assert set(COMMANDS) - shown <= {"rebuild"}
 
 

@@ -10,9 +10,9 @@ from typer.core import TyperGroup
 from edgeship.version import __version__
 
 COMMANDS = (
-    "init", "doctor", "check", "ship", "qat",
+    "init", "doctor", "selftest", "check", "ship", "qat",
     "export", "slim", "preflight", "parity", "calibrate", "quantize", "build", "bench", "evaluate", "gate", "compare",
-    "report", "history", "layers", "inspect", "bundle", "verify", "run", "rebuild",
+    "report", "history", "layers", "inspect", "bundle", "verify", "run", "hand-over", "rebuild",
     "fleet", "worker",
 )  # fmt: skip
 """Every command, in the order of the path; ``--help`` shows them so."""
