@@ -32,6 +32,7 @@ from edgeship.cli import (
     quantize,
     report,
     run,
+    selftest,
     ship,
 )
 from edgeship.cli.app import COMMANDS, USAGE_ERROR, app
@@ -40,9 +41,8 @@ from edgeship.cli.streams import close_streams, prepare_streams
 from edgeship.errors import EdgeshipError
 
 __all__ = [
-    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "fleet",
-    "hand_over", "history",
-    "init", "inspect", "layers", "main", "prepare", "qat", "quantize", "report", "run", "ship",
+    "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "fleet", "hand_over",
+    "history", "init", "inspect", "layers", "main", "prepare", "qat", "quantize", "report", "run", "selftest", "ship",
 ]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""

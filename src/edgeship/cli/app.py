@@ -10,10 +10,10 @@ from typer.core import TyperGroup
 from edgeship.version import __version__
 
 COMMANDS = (
-    "init", "doctor", "check", "ship", "qat",
+    "init", "doctor", "selftest", "check", "ship", "qat",
     "export", "slim", "preflight", "parity", "calibrate", "quantize", "build", "bench", "evaluate", "gate", "compare",
-    "report", "history", "layers", "inspect", "bundle", "verify", "run",
-    "hand-over", "rebuild", "fleet", "worker",
+    "report", "history", "layers", "inspect", "bundle", "verify", "run", "hand-over", "rebuild",
+    "fleet", "worker",
 )  # fmt: skip
 """Every command, in the order of the path; ``--help`` shows them so."""
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

@@ -100,5 +100,6 @@ def doctor(as_json: bool = JSON_OPTION) -> None:
             yield f"{'misfit':<18} {misfit}"
         if not found.misfits:
             yield "nothing here contradicts anything else"
+        yield "edgeship selftest --engine NAME proves on this device what is assumed of an engine"
 
     emit(found, as_json=as_json, lines=lines)

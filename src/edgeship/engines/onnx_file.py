@@ -122,16 +122,16 @@ def read_metadata(model: Message) -> dict[str, str]:
 
 def with_metadata(data: bytes, key: str, value: str) -> bytes:
     """An ONNX file's bytes with one more entry of metadata: a field of the wire format may follow all others."""
-    entry = _field(ENTRY_KEY, key.encode()) + _field(ENTRY_VALUE, value.encode())
-    return data + _field(MODEL_METADATA, entry)
+    entry = field(ENTRY_KEY, key.encode()) + field(ENTRY_VALUE, value.encode())
+    return data + field(MODEL_METADATA, entry)
 
 
-def _field(number: int, content: bytes) -> bytes:
+def field(place: int, content: bytes) -> bytes:
     """A length-delimited field."""
-    return _encoded(number << 3 | _BYTES) + _encoded(len(content)) + content
+    return number(place << 3 | _BYTES) + number(len(content)) + content
 
 
-def _encoded(value: int) -> bytes:
+def number(value: int) -> bytes:
     """A number as a varint."""
     out = bytearray()
     while value > 0x7F:

@@ -65,7 +65,7 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
         manifest.engine: source.content(manifest.engine),
     }
     notes = [
-        "cmake -B build && cmake --build build makes `frame`, which does what stands before and after the engine",
+        "cmake -B build, then make -C build, makes `frame`: what stands before and after the engine",
         f"run the engine with {manifest.identity.engine} {manifest.identity.version} (docs/how-to/cpp.md)",
     ]
     return made, notes

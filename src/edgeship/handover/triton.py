@@ -69,7 +69,7 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
     warm, raw = _warm_up(source)
     made |= {f"{name}/warmup/{key}.raw": data for key, data in raw.items()}
     made[f"{name}/config.pbtxt"] = _text(_engine(source, name, platform, file), warm)
-    notes = [f"start it with: tritonserver --model-repository=FOLDER (built by {_built(source)}: use that version)"]
+    notes = [f"give tritonserver this folder as its model repository; the engine is for {_built(source)}"]
     if manifest.preprocess is not None and len(manifest.inputs) == 1 and _dynamic_first(manifest.inputs[0]):
         made |= _ensemble(source, name)
         notes.append(f"{name}_from_image takes an encoded image; its preprocessing needs edgeship in Triton's Python")

@@ -399,6 +399,28 @@ class Evaluated(Result):
     notes: tuple[str, ...] = ()
 
 
+class CheckResult(Result):
+    """One assumption about an engine, tried on a device."""
+
+    name: str
+    outcome: Literal["passed", "failed", "not here"]
+    said: str
+    seconds: float
+    distrust: str = ""
+    """What not to rely on; empty where it did not fail."""
+
+
+class SelfTest(Result):
+    """What ``edgeship selftest`` found. Holds no host, path or user."""
+
+    schema_version: int = SCHEMA_VERSION
+    engine: EngineName
+    version: str
+    device: str
+    edgeship: str
+    checks: tuple[CheckResult, ...]
+
+
 class Failure(Result):
     """Why a stage or a trial ended early. It fails the candidate, not the run."""
 

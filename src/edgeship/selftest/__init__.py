@@ -1,0 +1,55 @@
+"""Every assumption about an engine, proven on the device at hand: tiny networks, one named check for each.
+
+edgeship selftest --engine tensorrt -o selftest.json
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from edgeship import __version__, engines
+from edgeship.config import CPU_ENGINES, EngineName
+from edgeship.engines import cuda
+from edgeship.errors import EdgeshipError
+from edgeship.progress import Progress, silent
+from edgeship.results import CheckResult, SelfTest
+from edgeship.selftest.checks import CHECKS, Bench, Failed, NotHere
+
+
+def selftest(engine: EngineName, device: str = "", progress: Progress = silent) -> SelfTest:
+    """Run every check of an engine on a device; a check that fails says which feature not to trust.
+
+    Args:
+        engine: Its name.
+        device: Default: ``cpu`` where the engine has it, else ``cuda:0``.
+        progress: Told which check runs.
+    """
+    module = engines.get(engine)
+    probe = module.probe()
+    place = device or ("cpu" if engine in CPU_ENGINES else "cuda:0")
+    found: list[CheckResult] = []
+    with tempfile.TemporaryDirectory(prefix="edgeship-selftest-") as folder:
+        bench = Bench(engine, module, place, Path(folder), runs=place == "cpu" or bool(cuda.cuda().gpus))
+        for count, check in enumerate(CHECKS):
+            progress(count, len(CHECKS), check.name)
+            start = time.perf_counter()
+            try:
+                outcome, said = "passed", check.run(bench)
+            except NotHere as reason:
+                outcome, said = "not here", str(reason)
+            except (Failed, EdgeshipError) as error:
+                outcome, said = "failed", str(error)
+            found.append(
+                CheckResult(
+                    name=check.name,
+                    outcome=outcome,
+                    said=" ".join(said.replace(folder, "…").split())[:400],
+                    seconds=round(time.perf_counter() - start, 3),
+                    distrust=check.distrust if outcome == "failed" else "",
+                )
+            )
+    return SelfTest(
+        engine=engine, version=probe.version, device=bench.device_name(), edgeship=__version__, checks=tuple(found)
+    )
