@@ -160,7 +160,7 @@ class Evaluation(Section):
     """What is measured, on which labelled images."""
 
     task: str = "classification"
-    """classification | detection | segmentation | module:callable"""
+    """classification | detection | segmentation | depth | module:callable"""
     images: Path | None = None
     """A folder (of one folder per class, or of images), an ``.npz``, or ``module:callable``."""
     labels: Path | None = None
@@ -175,13 +175,15 @@ class Evaluation(Section):
     """yolox | ultralytics | detr | nms | nms-image | logits | classmap | module:callable"""
     output: str | None = None
     """Which output carries the prediction, when the model has several."""
+    depth_scale: Positive = 256.0
+    """Steps of a metre in depth maps of whole numbers: KITTI's 16-bit PNG have 256."""
+    scores: Literal["auto", "logits", "probabilities"] = "auto"
+    """What the outputs of a classifier or a segmentation network hold. ``auto``: read once from the graph's end."""
     outputs: tuple[str, ...] = ()
     """Which outputs do, where a prediction needs more than one of them."""
     tasks: dict[str, Evaluation] = Field(default_factory=dict)
     """Several tasks of one model, each written as ``[evaluation.NAME]``: what it does not set is that of
     ``[evaluation]``."""
-    scores: Literal["auto", "logits", "probabilities"] = "auto"
-    """What the outputs of a classifier or a segmentation network hold. ``auto``: read once from the graph's end."""
     score_threshold: Fraction = 0.001
     nms_iou: Fraction = 0.65
     max_detections: Count = 100

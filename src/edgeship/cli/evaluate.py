@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgeship.config import EngineName, Evaluation, Preprocess
     from edgeship.results import Evaluated
 
-TASK = typer.Option(None, help="classification | detection | segmentation | module:callable")
+TASK = typer.Option(None, help="classification | detection | segmentation | depth | module:callable")
 IMAGES = typer.Option(None, help="Folder of labelled images, an .npz, or module:callable.")
 LABELS = typer.Option(None, help="CSV or JSON of labels, COCO JSON, or the folder of masks.")
 CLASSES = typer.Option(None, help="Text file with one class name a line, in the order of the model's outputs.")

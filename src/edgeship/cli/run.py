@@ -92,7 +92,7 @@ def frame_json(image: Path, frame: Frame, confidence: float) -> dict[str, Any]:
 def _prediction(prediction: Any, confidence: float) -> dict[str, Any]:
     import numpy as np
 
-    from edgeship.decode.predictions import Classification, Detection, Segmentation, Several
+    from edgeship.decode.predictions import Classification, Depth, Detection, Segmentation, Several
 
     if isinstance(prediction, Several):
         return {"tasks": {name: _prediction(item, confidence) for name, item in prediction.parts.items()}}
@@ -109,6 +109,9 @@ def _prediction(prediction: Any, confidence: float) -> dict[str, Any]:
             for value, count in zip(values.tolist(), (counts / prediction.mask.size).tolist(), strict=True)
         }
         return {"shares": shares}
+    if isinstance(prediction, Depth):
+        low, middle, high = (round(float(value), 4) for value in np.nanpercentile(prediction.metres, (0, 50, 100)))
+        return {"metres": {"least": low, "median": middle, "most": high}}
     return {"outputs": {name: list(value.shape) for name, value in prediction.outputs.items()}}
 
 
@@ -133,6 +136,8 @@ def _words(frame: dict[str, Any]) -> str:
         words = [f"{name} {score:.3f}" for name, score in frame["top"][:3]]
     elif "boxes" in frame:
         words = [f"{row['class']} {row['score']:.2f}" for row in frame["boxes"][:8]] or ["no box"]
+    elif "metres" in frame:
+        words = [f"{name} {value:g} m" for name, value in frame["metres"].items()]
     elif "shares" in frame:
         ranked = sorted(frame["shares"].items(), key=lambda item: -item[1])
         words = [f"{name} {share:.1%}" for name, share in ranked[:5]]

@@ -19,6 +19,7 @@ from edgeship.config import Evaluation
 from edgeship.data import labels, masks, rows
 from edgeship.data.classified import open_classified
 from edgeship.data.dataset import Counts, Dataset, class_counts
+from edgeship.data.depth_maps import open_depth
 from edgeship.data.frames import image_files, spread
 from edgeship.data.loader import Item
 from edgeship.data.locate import OBJECT_TASKS, located
@@ -65,6 +66,8 @@ def open_dataset(settings: Evaluation, classes: Sequence[str] = ()) -> Dataset:
         dataset = open_classified(settings, names)
     elif settings.task in OBJECT_TASKS:
         dataset = open_objects(settings, names)
+    elif settings.task == "depth":
+        dataset = open_depth(settings)
     elif settings.task == "segmentation":
         dataset = _segmentation(settings, names)
     else:

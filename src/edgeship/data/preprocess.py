@@ -110,7 +110,7 @@ class Geometry:
         moved: Array = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale + offset
         return moved.astype(np.float32)
 
-    def mask_to_image(self, mask: Array, outside: int = 0) -> Array:
+    def mask_to_image(self, mask: Array, outside: float = 0) -> Array:
         """A class map [h, w] over the whole input, at any stride → [height, width] of the image, nearest neighbour.
 
         Args:

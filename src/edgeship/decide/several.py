@@ -12,7 +12,7 @@ from edgeship.decide.loaded_trial import Measured
 from edgeship.metrics.several import part, tasks_in
 from edgeship.results import Evaluated, Judged, Rule
 
-LIMITS = ("max_drop", "min", "critical", "critical_min")
+LIMITS = ("max_drop", "min", "max", "critical", "critical_min")
 """Fields of the gate that name metrics or classes."""
 
 

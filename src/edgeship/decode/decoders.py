@@ -21,8 +21,9 @@ from edgeship.data.preprocess import Geometry
 from edgeship.data.reference import is_reference, resolve
 from edgeship.decode import dense
 from edgeship.decode.boxes import nms
+from edgeship.decode.depth import depths
 from edgeship.decode.detectors import ASKED_FOR, DECODERS, Head
-from edgeship.decode.predictions import Classification, Detection, Prediction, Raw, Segmentation, Several
+from edgeship.decode.predictions import Classification, Depth, Detection, Prediction, Raw, Segmentation, Several
 from edgeship.errors import DataError, EngineError, OutputError
 from edgeship.text import did_you_mean
 
@@ -34,6 +35,7 @@ KNOWN = {
     "classification": ("logits",),
     "detection": tuple(DECODERS),
     "segmentation": ("logits", "classmap"),
+    "depth": ("map",),
 }
 
 
@@ -78,6 +80,8 @@ def decode_predictions(
         if scores.shape[1] != len(names):
             raise _head_error(scores.shape[1], names)
         return [Classification(row, names) for row in scores[: len(geometries)]]
+    if task == "depth":
+        return list(depths(chosen, geometries))
     if task == "segmentation":
         return _segmentations(decoder, chosen, geometries, names, settings.scores)
     return _detections(decoder, chosen, geometries, settings, names)
@@ -254,6 +258,13 @@ def _own(task: str, decoder: str, value: Any, geometry: Geometry, names: tuple[s
             raise OutputError(f"{decoder} returned shape {list(scores.shape)}", expected=f"[{len(names)}] scores")
         _check_own(decoder, scores=scores)
         return Classification(scores, names)
+    if task == "depth":
+        metres = np.asarray(value, dtype=np.float32)
+        if metres.shape != (geometry.height, geometry.width):
+            expected = f"a map [{geometry.height}, {geometry.width}]"
+            raise OutputError(f"{decoder} returned shape {list(metres.shape)}", expected=expected)
+        _check_own(decoder, metres=metres)
+        return Depth(metres)
     if task == "segmentation":
         mask = np.asarray(value)
         if mask.shape != (geometry.height, geometry.width):

@@ -62,6 +62,13 @@ class Segmentation:
 
 
 @dataclass(frozen=True)
+class Depth:
+    """``metres`` float32 [height, width] of the image; NaN where a centre crop kept the model from seeing."""
+
+    metres: Array
+
+
+@dataclass(frozen=True)
 class Raw:
     """The outputs of one image as they are, for a task of one's own, and how the image was placed in the input."""
 
@@ -73,10 +80,10 @@ class Raw:
 class Several:
     """The predictions of several tasks for one image: ``prediction["boxes"]``."""
 
-    parts: Mapping[str, Classification | Detection | Segmentation | Raw]
+    parts: Mapping[str, Classification | Detection | Segmentation | Depth | Raw]
 
-    def __getitem__(self, name: str) -> Classification | Detection | Segmentation | Raw:
+    def __getitem__(self, name: str) -> Classification | Detection | Segmentation | Depth | Raw:
         return self.parts[name]
 
 
-Prediction = Classification | Detection | Segmentation | Raw | Several
+Prediction = Classification | Detection | Segmentation | Depth | Raw | Several

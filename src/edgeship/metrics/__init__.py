@@ -30,6 +30,7 @@ TASKS = {
     "classification": "edgeship.metrics.classification",
     "detection": "edgeship.metrics.detection",
     "segmentation": "edgeship.metrics.segmentation",
+    "depth": "edgeship.metrics.depth",
 }
 
 
@@ -135,7 +136,9 @@ def lower_is_better(records: RecordsLike, name: str) -> bool:
 def task_of(records: RecordsLike) -> Task:
     """The task that wrote these records."""
     name = str(records["task"])
-    if name in TASKS:
+    from edgeship.metrics.several import tasks_in
+
+    if name in TASKS or tasks_in(name):
         return get(name)
     from edgeship.metrics.custom import CustomTask
     from edgeship.metrics.several import SeveralTasks, part, tasks_in

@@ -28,7 +28,7 @@ from edgeship.data.reference import is_reference
 from edgeship.data.rows import take
 from edgeship.decode.decoders import decode_all
 from edgeship.decode.fitting import fitted
-from edgeship.decode.predictions import Classification, Detection, Prediction, Segmentation, Several
+from edgeship.decode.predictions import Classification, Depth, Detection, Prediction, Segmentation, Several
 from edgeship.engines import OpenOptions, Runner
 from edgeship.errors import DataError
 from edgeship.files import sha256_file, storage_errors
@@ -189,6 +189,9 @@ def words(prediction: Prediction) -> str:
     if isinstance(prediction, Segmentation):
         shares = Counter(prediction.mask[prediction.mask >= 0].ravel().tolist()).most_common(3)
         return ", ".join(f"{prediction.classes[index]} {count / prediction.mask.size:.0%}" for index, count in shares)
+    if isinstance(prediction, Depth):
+        low, middle, high = np.nanpercentile(prediction.metres, (0, 50, 100))
+        return f"{low:.3g} to {high:.3g} m, half of it within {middle:.3g} m"
     return ", ".join(f"{name} {list(value.shape)}" for name, value in prediction.outputs.items())
 
 

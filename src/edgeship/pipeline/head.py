@@ -16,6 +16,9 @@ def with_scores(settings: Evaluation, model: Path) -> Evaluation:
     A softmax ends in probabilities. A segmentation network with one output, or with ``output`` set, ends in
     probabilities after a sigmoid too, and otherwise in logits. Raises ModelError.
     """
+    if settings.tasks:
+        tasks = {name: with_scores(item, model) for name, item in settings.tasks.items()}
+        return settings.model_copy(update={"tasks": tasks})
     if settings.scores != "auto" or settings.task not in ("classification", "segmentation"):
         return settings
     ends = last_activations(model)
