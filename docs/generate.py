@@ -16,7 +16,7 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from edgeship import config, config_inputs, results
+from edgeship import config, config_inputs, config_records, results
 from edgeship.bundle import manifest
 from edgeship.cli import COMMANDS, app
 from edgeship.fleet import config as fleet_config
@@ -54,7 +54,7 @@ def type_name(annotation: Any) -> str:
     """A type as a reader of TOML or JSON would say it."""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     for old, new in (
-        ("typing.", ""), ("edgeship.config_inputs.", ""), ("edgeship.config.", ""),
+        ("typing.", ""), ("edgeship.config_inputs.", ""), ("edgeship.config_records.", ""), ("edgeship.config.", ""),
         *((f"{module.__name__}.", "") for module in RESULTS),
         ("edgeship.bundle.manifest.", ""), ("pathlib._local.", ""),
         ("pathlib.", ""), ("NoneType", "None"), ("Annotated[", ""), ("Literal", "one of "),
@@ -152,6 +152,7 @@ def pages() -> dict[str, str]:
             head,
             *sections(config, config.Section),
             *sections(config_inputs, config.Section),
+            *sections(config_records, config.Section),
         ],
         "fleet.md": ["# fleet.toml", "", fleet, *sections(fleet_config, config.Section)],
         "commands.md": ["# Commands", "", codes, *commands()],

@@ -18,6 +18,8 @@ from edgeship.config_inputs import Memory as Memory
 from edgeship.config_inputs import Positive as Positive
 from edgeship.config_inputs import Preprocess as Preprocess
 from edgeship.config_inputs import Section as Section
+from edgeship.config_records import History as History
+from edgeship.config_records import Track as Track
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit", "as-given"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
@@ -423,37 +425,6 @@ class Gate(Section):
         """The quantiles of latency that a rule bounds, the median first."""
         tails = ((0.9, self.latency_p90_ms), (0.99, self.latency_p99_ms)) if self.confidence > 0 else ()
         return (0.5, *(level for level, limit in tails if limit is not None))
-
-
-class History(Section):
-    """Where finished runs are kept, to be looked up, exported and compared with."""
-
-    file: Path = Path("edgeship-history.sqlite")
-    """SQLite; several models and several runs at once may share it."""
-    append: bool = True
-    """Append every finished run, once. Of a run that ships, what its engine answered is kept too, so that a later run
-    can be compared with it (``gate.baseline``)."""
-    fleet: str = Field(default="", exclude=True)
-    """The fleet run that this run is part of."""
-
-
-class Track(Section):
-    """Experiment trackers that finished runs are told to. One that is down fails no run."""
-
-    mlflow: str | None = None
-    """MLflow's tracking URI: ``sqlite:///mlflow.db``, or a server, ``http://host:5000``."""
-    plugins: dict[str, str] = Field(default_factory=dict)
-    """Trackers of installed packages: the name of an entry point in ``edgeship.trackers``, and where it tells."""
-    experiment: str = ""
-    """Default: the model's name."""
-    register_as: str = ""
-    """A run that ships becomes a version of this registered model; empty: of none."""
-    alias: str = "shipped"
-    """The registry's name for the version that ships."""
-
-    def places(self) -> dict[str, str]:
-        """Tracker → where it tells."""
-        return ({"mlflow": self.mlflow} if self.mlflow is not None else {}) | self.plugins
 
 
 class Config(Section):
