@@ -156,7 +156,7 @@ def _compiled(staged: Path, options: OpenOptions) -> Opened:
         return open_file(staged, options, counters=True)
     except DeviceError:
         raise
-    except (EngineError, ModelError) as error:
+    except EngineError as error:
         raise BuildError(error.found, do="run `edgeship inspect` on the model") from error
 
 

@@ -41,7 +41,6 @@ from edgeship.errors import (
     EdgeshipError,
     EngineError,
     MissingExtra,
-    ModelError,
     PrecisionError,
 )
 from edgeship.files import peak_resident_mib, storage_errors, write_text
@@ -266,7 +265,7 @@ def _optimized(model: Path, options: OpenOptions, target: Target, scratch: Path)
         plain = make_session(model, options, SessionRequest(write_optimized=written)).session
     except DeviceError:
         raise
-    except (EngineError, ModelError) as error:
+    except EngineError as error:
         raise BuildError(error.found, do="run `edgeship inspect` on the model") from error
     inputs, outputs = _described(plain)
     feeds = example_feeds(inputs, target)
@@ -283,7 +282,7 @@ def _optimized(model: Path, options: OpenOptions, target: Target, scratch: Path)
         with translated("running the optimized graph", options.device):
             found = again.run(None, feeds)
         reason = _compared(wanted, found) or _slower(plain, again, feeds)
-    except (EngineError, ModelError) as error:
+    except EngineError as error:
         reason = f"it does not load again: {error.found}"
     described = f"batch {shapes_of(feeds)}"
     if reason:
