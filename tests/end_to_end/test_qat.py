@@ -8,6 +8,8 @@ import pytest
 from conftest import Edgeship, Project
 from safetensors.numpy import load_file
 
+from edgeship.decide.runs import open_run
+
 
 @pytest.mark.slow
 def test_what_qat_trained_is_a_candidate_of_ship(project: Project, edgeship: Edgeship) -> None:
@@ -34,3 +36,4 @@ def test_what_qat_trained_is_a_candidate_of_ship(project: Project, edgeship: Edg
     assert trials["int8-qat"]["engine_mib"] == pytest.approx(trials["int8"]["engine_mib"], rel=0.02)
     page = (project.out / "report.html").read_text()
     assert "Trained beside calibrated INT8" in page
+    assert open_run(project.out).trained is not None
