@@ -14,7 +14,7 @@ from typing import Literal
 from edgeship.config import Precision
 from edgeship.decide import rulebook
 from edgeship.decide.sentences import slower
-from edgeship.results import Candidate, Judged, Outcome, SearchAttempt, Searched, Sensitivity
+from edgeship.results import Candidate, Decision, Judged, Outcome, SearchAttempt, Searched, Sensitivity
 
 ACTIVATIONS = frozenset(("Sigmoid", "Mul", "HardSigmoid", "HardSwish", "Tanh", "Softmax", "Erf", "Gelu"))
 
@@ -57,6 +57,26 @@ class SearchOptions:
     preview: Preview | None = None
     fallback: bool = True
     extra_keep: tuple[str, ...] = ()
+
+
+def settled(found: Searched, decision: Decision) -> Searched:
+    """What a search found, by the verdict: what its own trials left open, candidates timed turn by turn may settle.
+
+    Unchanged where nothing ships, or what the search chose.
+    """
+    if decision.chosen is None or decision.chosen == found.chosen:
+        return found
+    plan = next((item for item in found.attempts if item.candidate == decision.chosen), None)
+    keep = plan.keep if plan is not None else ()
+    left = found.sentence.rstrip(".")
+    return found.model_copy(
+        update={
+            "answer": "high-precision" if plan is None else "mixed" if keep else "plain",
+            "chosen": decision.chosen,
+            "keep": keep,
+            "sentence": f"ship {decision.chosen}: the verdict settled what the search left open ({left}).",
+        }
+    )
 
 
 def trial_limit(groups: int, max_trials: int = 24) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from edgeship.decide import gate, loaded_trial
 from edgeship.decide.finished_run import EARLIER
 from edgeship.decide.gate import Beside
+from edgeship.decide.search import settled
 from edgeship.decide.sequence import Spending
 from edgeship.files import storage_errors
 from edgeship.pipeline import looks
@@ -121,7 +122,11 @@ def write_result(run: Run) -> RunResult:
         trials=tuple(summaries),
         decisions=decisions,
         stages=tuple(run.stages),
-        search={target.name: target.search for target in run.targets if target.search is not None},
+        search={
+            target.name: settled(target.search, decision)
+            for target, decision in zip(run.targets, decisions, strict=True)
+            if target.search is not None
+        },
         environment=environment(),
         config=_below(run.config.model_dump(mode="json"), f"{run.config.root}/"),
         labels=run.result(LOOK).labels,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgeship.decide.search import SearchOptions, Tried, search, sizes, trial_limit
-from edgeship.results import Judged, Rule, SensitiveGroup, Sensitivity
+from edgeship.decide.search import SearchOptions, Tried, search, settled, sizes, trial_limit
+from edgeship.results import Decision, Judged, Rule, SearchAttempt, Searched, SensitiveGroup, Sensitivity
 
 
 def ranking(count=113, **patterns):
@@ -204,3 +204,23 @@ def test_nodes_that_the_config_keeps_stay_kept():
     world = World(1)
     found = search(ranking(), world.plain(), world.high(), world.attempt, SearchOptions(extra_keep=("head",)))
     assert found.keep[0] == "head"
+
+
+def test_what_the_search_left_open_and_the_verdict_settled_is_the_verdicts():
+    attempts = (
+        SearchAttempt(candidate="int8", outcome="fail", accuracy="fail"),
+        SearchAttempt(candidate="int8-keep3", keep=("a", "b"), outcome="inconclusive", accuracy="pass"),
+    )
+    left = Searched(
+        answer="nothing", chosen=None, sentence="nothing passes: busy.", attempts=attempts, ranking=ranking()
+    )
+
+    def by(chosen, verdict="SHIP"):
+        return settled(left, Decision(verdict=verdict, chosen=chosen, sentence="", judged=()))
+
+    assert by(None, "INCONCLUSIVE") is left
+    mixed = by("int8-keep3")
+    assert (mixed.answer, mixed.chosen, mixed.keep) == ("mixed", "int8-keep3", ("a", "b"))
+    assert mixed.sentence.startswith("ship int8-keep3: ") and "nothing passes: busy" in mixed.sentence
+    assert (by("int8").answer, by("fp32").answer) == ("plain", "high-precision")
+    assert settled(mixed, Decision(verdict="SHIP", chosen="int8-keep3", sentence="", judged=())) is mixed
