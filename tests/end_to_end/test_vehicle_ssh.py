@@ -15,7 +15,7 @@ import pytest
 from chaos_support import KINDS, at_work, remote_target, round_of, start
 from edgeship import targets
 from edgeship.config import Benchmark, Target
-from edgeship.errors import StorageError, TargetError, UserInputError
+from edgeship.errors import DataError, StorageError, TargetError, UserInputError
 from edgeship.results import Trial, TrialSpec, read, write
 from edgeship.targets import link, ssh
 from edgeship.targets.ssh import run as run_over_ssh
@@ -236,8 +236,8 @@ def test_code_of_ones_own_that_the_device_lacks_is_one_sentence(host: Device, ma
     assert caught.value.do is not None and caught.value.do.startswith("scp -r taskofours.py device:")
     known = spec.evaluation.model_copy(update={"task": "json:loads"})
     write(spec.model_copy(update={"evaluation": known}), folder / "spec.json")
-    trial = targets.run(target, folder)
-    assert trial.failure is not None and "TypeError: loads()" in trial.failure.message
+    with pytest.raises(DataError, match=r"on device: .*json:loads raised TypeError: loads\(\)"):
+        targets.run(target, folder)
 
 
 def test_an_unknown_host_key_or_host_is_refused(
