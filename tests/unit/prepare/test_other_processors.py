@@ -43,7 +43,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         known = calibration_cache.load(
             folder / f"{name}.cache", calibration_cache.Expected(calibration_cache.graph_hash(load_onnx(path)))
         )
-        onnx.save(ort_graph(infer(load_onnx(path)), known, ()), folder / f"{name}.int8.onnx")
+        onnx.save(ort_graph(infer(load_onnx(path)), known, {}), folder / f"{name}.int8.onnx")
         np.save(folder / f"{name}.npy", np.concatenate([feeds["x"] for _, feeds in frames]))
     return folder
 

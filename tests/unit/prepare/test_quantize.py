@@ -446,7 +446,7 @@ def test_a_kept_layer_is_float_in_previews(tmp_path: Path) -> None:
     """onnxruntime would quantize the weights of a float layer between Q/DQ nodes by ranges of its own."""
     path, known = calibrated("residual", tmp_path)
     reference = infer(graph.load_onnx(path))
-    proto = ort_graph(reference, known, ("n_d",))
+    proto = ort_graph(reference, known, {"n_d": "kept"})
     found = {
         optimize: compare.compare(reference, proto, patches("residual"), layers=False, optimize=optimize).output_snr_db
         for optimize in (True, False)
