@@ -19,7 +19,8 @@ from edgeship.decide.gate import Beside, judge
 from edgeship.decide.loaded_trial import Measured
 from edgeship.engines import Timing
 from edgeship.results import Audit, Candidate, Latency, Trial
-from edgeship.trial.benchmark import calls_needed, effective_calls, fit_drift, quantiles
+from edgeship.results.separate_calls import calls_needed, effective_calls
+from edgeship.trial.benchmark import fit_drift, quantiles
 from edgeship.trial.turns import time_turns
 
 SPREAD = 0.03
@@ -48,10 +49,10 @@ def measured(times: Callable[[int], Times], level: float, name: str = "int8") ->
     """A trial whose benchmark goes on until the gated quantile is known or the time is over, as a real one does."""
     values = times(MOST)
     count = CALLS
-    while level > 0.5 and effective_calls(values[:count], level) < calls_needed(level) and count < MOST:
+    while effective_calls(values[:count], level) < calls_needed(level) and count < MOST:
         count = min(count + count // 10, MOST)
     values = values[:count]
-    known = level <= 0.5 or effective_calls(values, level) >= calls_needed(level)
+    known = effective_calls(values, level) >= calls_needed(level)
     drift = fit_drift(values, PRECISION)
     wall = quantiles(values)
     latency = Latency(

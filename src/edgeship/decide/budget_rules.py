@@ -14,8 +14,9 @@ from edgeship.decide.case import Case, Family
 from edgeship.decide.distributions import t_quantile
 from edgeship.decide.drops import POINT
 from edgeship.decide.rules import ORDER, SLACK, percent
-from edgeship.decide.statistics import quantile_upper, samples_needed
+from edgeship.decide.statistics import quantile_upper
 from edgeship.results import FrameTimes, Outcome, Rule
+from edgeship.results.separate_calls import samples_needed
 
 LEVEL = 0.99
 PARTS = {"image": "decode the image", "preprocess": "preprocess", "infer": "infer", "postprocess": "decode outputs"}

@@ -13,8 +13,9 @@ from edgeship import metrics
 from edgeship.decide.case import Case, Family, Wanted
 from edgeship.decide.drops import POINT, UNTESTED, Drop
 from edgeship.decide.paired_times import METHOD, paired_speedup
-from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper, samples_needed
+from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper
 from edgeship.results import Latency, Outcome, Rule
+from edgeship.results.separate_calls import samples_needed
 
 SLACK = 1e-12
 MIB = 1 << 20

@@ -23,6 +23,7 @@ from edgeship.decide.distributions import (
     normal_quantile,
     t_quantile,
 )
+from edgeship.results.separate_calls import effective_samples
 
 Floats = NDArray[np.float64]
 NUISANCE = 0.001
@@ -348,29 +349,3 @@ def quantile_upper(samples: Floats, probability: float, confidence: float) -> fl
 def quantile_lower(samples: Floats, probability: float, confidence: float) -> float:
     """Lower bound of a quantile, as :func:`quantile_upper`; ``-inf`` when there are too few samples."""
     return -quantile_upper(-samples, 1 - probability, confidence)
-
-
-def effective_samples(samples: Floats, probability: float) -> float:
-    """Independent samples that tell as much about a quantile as these autocorrelated ones.
-
-    n / (1 + 2 Σ ρ_k) of the indicator of exceeding the quantile; the sum ends where a pair of autocorrelations is
-    no longer positive (Geyer, Statistical Science 7:473-483, 1992).
-    """
-    n = len(samples)
-    above = (samples > np.quantile(samples, probability)).astype(np.float64)
-    above -= above.mean()
-    variance = float(above @ above)
-    if n < 4 or variance == 0:
-        return float(n)
-    size = 1 << (2 * n - 1).bit_length()
-    spectrum = np.fft.rfft(above, size)
-    correlation = np.fft.irfft(spectrum * spectrum.conj(), size)[:n] / variance
-    pairs = correlation[1 : n - 1 : 2] + correlation[2:n:2]
-    ends = np.flatnonzero(pairs <= 0)
-    total = float(pairs[: ends[0] if ends.size else len(pairs)].sum())
-    return n / max(1.0, 1 + 2 * total)
-
-
-def samples_needed(probability: float, confidence: float) -> int:
-    """The fewest independent samples that bound a quantile at all: 299 for p99 at 95 %."""
-    return math.ceil(math.log(1 - confidence) / math.log(probability))

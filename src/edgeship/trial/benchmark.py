@@ -23,6 +23,7 @@ from edgeship.errors import DeviceError
 from edgeship.files import peak_resident_mib, write_bytes
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Latency, Quantiles
+from edgeship.results.separate_calls import BLOCKS, calls_needed, effective_calls
 from edgeship.results.trial_folder import SAMPLES
 from edgeship.trial.conditions import Watch, device_of
 from edgeship.trial.load import load_between, read_counters
@@ -35,14 +36,12 @@ if TYPE_CHECKING:
     Samples = NDArray[np.float64]
 
 _Z95, _Z99 = 1.959963984540054, 2.5758293035489004
-BLOCKS = 24
-"""Blocks of successive calls, where calls that follow one another are not taken as independent."""
 SHORTEST = 3
 """Blocks of the shortest stretch that a step may end: a burst meets fewer."""
 STEP_SIGMAS = 5.0
 """Standard errors from which a step is real; the largest of many places is looked at."""
-TAIL_PATIENCE = 5
-"""How many times ``benchmark.max_s`` a gated p90 or p99 may take where it needs more calls than the median."""
+PATIENCE = 5
+"""How many times ``benchmark.max_s`` a gated quantile may take where the calls do not bound it yet."""
 _MEASURES = ("wall_ms", "device_ms", "upload_ms", "download_ms")
 
 
@@ -173,8 +172,9 @@ class Measurement:
     def run(self, progress: Progress, sample: Callable[[], None]) -> tuple[list[Timing], str]:
         """Timings, and why the gated quantiles are not known; empty when they are.
 
-        They are looked at ten times in each doubling of the samples, so that looking costs nothing. A tail that needs
-        more calls than ``max_s`` allows gets up to :data:`TAIL_PATIENCE` times as long.
+        They are looked at ten times in each doubling of the samples, so that looking costs nothing. A quantile that
+        needs more calls than ``max_s`` allows, a p99 or a median among other work that comes and goes, gets up to
+        :data:`PATIENCE` times as long.
         """
         settings = self.settings
         timings: list[Timing] = []
@@ -192,11 +192,11 @@ class Measurement:
                 continue
             look = len(timings) + max(len(timings) // 10, 1)
             unknown = self._median_unknown(timings)
-            tail = self._tail_unknown(timings)
-            over = gone >= settings.max_s * (TAIL_PATIENCE if tail and not unknown else 1)
-            if over or not (unknown or tail):
+            unbound = self._unbound(timings)
+            over = gone >= settings.max_s * (PATIENCE if unbound and not unknown else 1)
+            if over or not (unknown or unbound):
                 progress(100, 100, "measuring")
-                return timings, unknown or tail
+                return timings, unknown or unbound
 
     def _median_unknown(self, timings: list[Timing]) -> str:
         """Why the medians of wall time and, where measured, device time are not known to ``settings.precision``."""
@@ -216,11 +216,9 @@ class Measurement:
                 )
         return ""
 
-    def _tail_unknown(self, timings: list[Timing]) -> str:
-        """Why a gated quantile above the median has no bound yet."""
+    def _unbound(self, timings: list[Timing]) -> str:
+        """Why a gated quantile has no bound yet: the calls are too few, or were slow together in long stretches."""
         for level in self.gated:
-            if level <= 0.5:
-                continue
             needed = calls_needed(level)
             for name, _ in self._ordered(timings[:1]):
                 values = np.asarray([getattr(timing, name) for timing in timings], np.float64)
@@ -239,28 +237,6 @@ class Measurement:
             values = [getattr(timing, name) for timing in timings]
             if values[0] is not None:
                 yield name, np.sort(np.asarray(values, np.float64))
-
-
-def calls_needed(level: float) -> int:
-    """Independent calls that bound a quantile at 99 % confidence: 459 for p99, 44 for p90."""
-    return math.ceil(math.log(0.01) / math.log(level))
-
-
-def effective_calls(values: Samples, level: float) -> float:
-    """Independent calls that tell as much about a quantile as these, which may be slow together (batch means).
-
-    The variance of block means of "slower than the quantile" is compared with that of independent calls (Law and
-    Kelton, Simulation Modeling and Analysis, 9.5.3).
-    """
-    count = len(values)
-    size = count // BLOCKS
-    if size < 2:
-        return float(count)
-    above = (values > np.quantile(values, level, method="inverted_cdf"))[: size * BLOCKS]
-    share = float(above.mean())
-    alone = share * (1 - share) / size
-    spread = float(above.reshape(BLOCKS, size).mean(axis=1).var(ddof=1))
-    return count / max(1.0, spread / alone) if alone > 0 else float(count)
 
 
 @dataclass(frozen=True)

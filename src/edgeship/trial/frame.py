@@ -31,8 +31,9 @@ from edgeship.engines import Runner, Timing
 from edgeship.files import write_bytes
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, FrameTimes
+from edgeship.results.separate_calls import calls_needed
 from edgeship.results.trial_folder import FRAME_SAMPLES
-from edgeship.trial.benchmark import TAIL_PATIENCE, Measurement, calls_needed, quantiles
+from edgeship.trial.benchmark import PATIENCE, Measurement, quantiles
 from edgeship.trial.load import load_between, read_counters
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _pictures(dataset: Dataset) -> list[tuple[str, bytes | Array]]:
 
 def _paced(frame: _Frame, fps: float, max_s: float, progress: Progress) -> Samples:
     """From the moment when each frame is due to its end, in milliseconds, at a rate."""
-    count = max(1, min(calls_needed(LEVEL), int(fps * max_s * TAIL_PATIENCE)))
+    count = max(1, min(calls_needed(LEVEL), int(fps * max_s * PATIENCE)))
     period = 1.0 / fps
     taken = np.empty(count)
     begin = time.perf_counter() + period

@@ -159,7 +159,6 @@ def test_broken_replicates_give_no_bound():
 
 def test_299_samples_bound_the_99th_percentile_and_298_do_not():
     samples = np.random.default_rng(0).permutation(np.arange(299.0))
-    assert statistics.samples_needed(0.99, 0.95) == 299
     assert statistics.quantile_upper(samples, 0.99, 0.95) == 298.0
     assert statistics.quantile_upper(samples[:298], 0.99, 0.95) == math.inf
 
@@ -175,13 +174,6 @@ def test_lower_and_upper_bounds_of_the_median_stand_around_it():
     samples = np.random.default_rng(2).normal(5, 1, 501)
     low, high = (f(samples, 0.5, 0.95) for f in (statistics.quantile_lower, statistics.quantile_upper))
     assert low < np.median(samples) < high < 5.3
-
-
-def test_samples_that_repeat_themselves_count_less():
-    independent = np.random.default_rng(0).normal(size=1000)
-    assert statistics.effective_samples(independent, 0.5) > 600
-    assert statistics.effective_samples(np.repeat(independent[:50], 20), 0.5) < 150
-    assert statistics.effective_samples(np.ones(100), 0.5) == 100
 
 
 def test_the_advice_is_round():

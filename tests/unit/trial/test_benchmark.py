@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,13 +16,13 @@ from onnx import TensorProto, helper
 
 from edgeship import engines
 from edgeship.config import Benchmark
+from edgeship.decide.statistics import quantile_upper
 from edgeship.engines import OpenOptions, Timing
 from edgeship.errors import DataError
 from edgeship.results import TensorInfo
+from edgeship.results.separate_calls import calls_needed
 from edgeship.trial.benchmark import (
     benchmark,
-    calls_needed,
-    effective_calls,
     fit_drift,
     median_interval,
     quantiles,
@@ -206,12 +208,15 @@ def test_a_rule_for_p99_raises_the_calls_by_itself() -> None:
     assert tail.settled
 
 
-def test_calls_that_are_slow_together_count_as_few() -> None:
-    random = np.random.default_rng(1)
-    alone = random.exponential(size=2400)
-    together = np.where(np.arange(2400) % 600 < 30, 10.0, 1.0) + random.random(2400) * 0.01
-    assert effective_calls(alone, 0.95) > 1200
-    assert effective_calls(together, 0.95) < 240
+def test_a_median_among_long_stretches_of_other_work_is_measured_until_it_has_a_bound(tmp_path: Path) -> None:
+    """A stretch of slow calls as long as the whole measurement tells nothing; the calls go on until many were seen."""
+    slow_and_fast = [Timing(value) for value in np.repeat([1.0, 3.0], 35)]
+    settings = Benchmark(warmup_s=0.01, min_s=0.02, max_s=2.0, min_samples=80, precision=0.99)
+    latency = benchmark(Scripted(slow_and_fast), FEEDS, settings, folder=tmp_path, watch=Watch())
+    samples = np.load(tmp_path / "latency.npz")["wall_ms"]
+    assert latency.settled
+    assert len(samples) > 100
+    assert math.isfinite(quantile_upper(samples, 0.5, 0.95))
 
 
 def test_a_soak_comes_before_the_calls_that_count() -> None:
