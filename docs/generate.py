@@ -1,4 +1,6 @@
-"""Write docs/reference from the code: the config's tables, the commands, result.json. Run by ``make docs``.
+"""Write docs/reference and containers/ from the code: the config's tables, the commands, result.json, the toolchains.
+
+Run by ``make docs``.
 
 ``--check`` writes nothing and fails when a page is out of date.
 """
@@ -12,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import containers
 import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -134,7 +137,7 @@ def devices() -> list[str]:
 
 
 def pages() -> dict[str, str]:
-    """Name → text of every generated page."""
+    """Path in the checkout → text of every generated file."""
     head = "The tables of edgeship.toml. Unknown keys are refused, all at once, with the nearest valid one."
     codes = "Exit codes: 0 ship or success, 1 no-ship, 2 wrong input or config, 3 inconclusive, 4 a stage failed."
     told = f"`RunResult` is the whole of result.json, schema version {results.SCHEMA_VERSION}; the rest are its parts."
@@ -162,22 +165,23 @@ def pages() -> dict[str, str]:
             told,
             *(line for module in RESULTS for line in sections(module, results.Result)),
         ],
+        "compatibility.md": [containers.compatibility().rstrip()],
         "devices.md": ["# Devices", "", DEVICES, *devices()],
         "manifest.md": ["# The manifest of a bundle", "", bundle, *sections(manifest, results.Result)],
     }
-    return {name: NOTE + "\n".join(lines) + "\n" for name, lines in texts.items()}
+    written = {f"docs/reference/{name}": NOTE + "\n".join(lines) + "\n" for name, lines in texts.items()}
+    return written | containers.files()
 
 
 def main() -> int:
     """Write or check the pages."""
-    folder = HERE / "reference"
-    folder.mkdir(exist_ok=True)
     stale = []
     for name, text in pages().items():
-        place = folder / name
+        place = HERE.parent / name
         if not place.is_file() or place.read_text(encoding="utf-8") != text:
             stale.append(name)
             if "--check" not in sys.argv:
+                place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_text(text, encoding="utf-8")
     if "--check" in sys.argv and stale:
         print(f"out of date: {', '.join(stale)}; run make docs", file=sys.stderr)

@@ -16,6 +16,7 @@ from edgeship.engines import ENGINES, Probe, cuda, processor
 from edgeship.engines.trt import trtexec
 from edgeship.errors import EdgeshipError, TargetError
 from edgeship.results import Result
+from edgeship.toolchains import words as nearest_toolchain
 
 PACKAGES = (
     "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "onnxruntime-gpu", "openvino", "nvidia-modelopt",
@@ -65,6 +66,9 @@ def examine() -> Checkup:
         "trtexec": f"{tool_version} ({tool})" if tool else "none",
         **jetson(),
     }
+    known = facts | packages | {probe.engine: probe.version for probe in probes if probe.version}
+    known |= {"python": platform.python_version(), "machine": platform.machine()}
+    facts["toolchain"] = nearest_toolchain(known)
     states = tuple(
         EngineState(name=p.engine, available=p.available, version=p.version, reason=p.reason) for p in probes
     )
