@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import containers
 import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+from typer.testing import CliRunner
 
 from edgeship import config, config_inputs, config_records, results
 from edgeship.bundle import manifest
@@ -113,14 +113,11 @@ def commands() -> list[str]:
     lines: list[str] = []
     program = typer.main.get_command(app)
     groups = {name: getattr(item, "commands", {}) for name, item in getattr(program, "commands", {}).items()}
+    runner = CliRunner()
     for command in (part for name in COMMANDS for part in (name, *(f"{name} {inner}" for inner in groups[name]))):
-        done = subprocess.run(
-            [sys.executable, "-m", "edgeship", *command.split(), "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"COLUMNS": "100", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(config.__file__).parents[1])},
-        )
+        done = runner.invoke(app, [*command.split(), "--help"], prog_name="python -m edgeship", terminal_width=78)
+        if done.exit_code != 0:
+            raise SystemExit(f"edgeship {command} --help ended with {done.exit_code}:\n{done.output}")
         lines += ["", f"## edgeship {command}", "", "```text", done.stdout.strip(), "```"]
     return lines
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from onnx import helper
+
+from small_project import BENCHMARK, value, write_model, write_picture
 
 NAMES = ("red", "green", "blue")
 KEEP = 0.75
-CONFIG = """
+CONFIG = (
+    """
 [model]
 source = "model.onnx"
 [preprocess]
@@ -31,19 +32,16 @@ classes = ["red", "green", "blue"]
 group = "^[^/]+"
 [candidates]
 precisions = ["fp32", "int8"]
-[benchmark]
-warmup_s = 0.05
-min_s = 0.1
-max_s = 0.5
-min_samples = 20
-precision = 0.9
-[gate]
+"""
+    + BENCHMARK
+    + """[gate]
 latency_p99_ms = 5000.0
 frame_p99_ms = 5000.0
 max_drop = { top1 = 0.5 }
 confidence = 0
 accept_low_confidence = true
 """
+)
 
 
 def save(path: Path, *, batch: int | str = 1, memory: tuple[int, ...] = (3,)) -> Path:
@@ -62,21 +60,9 @@ def save(path: Path, *, batch: int | str = 1, memory: tuple[int, ...] = (3,)) ->
         "keep": np.array(KEEP, np.float32),
         "shape": np.array([1, *memory]),
     }
-    inputs = [
-        helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, 8, 8]),
-        helper.make_tensor_value_info("mem_in", TensorProto.FLOAT, [1, 3]),
-    ]
-    outputs = [
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 3]),
-        helper.make_tensor_value_info("mem_out", TensorProto.FLOAT, [1, *memory]),
-    ]
-    initializers = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
-    graph = helper.make_graph(nodes, "recurrent", inputs, outputs, initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
-    return path
+    inputs = [value("images", [batch, 3, 8, 8]), value("mem_in", [1, 3])]
+    outputs = [value("logits", [batch, 3]), value("mem_out", [1, *memory])]
+    return write_model(path, nodes, inputs, outputs, tensors)
 
 
 def project(folder: Path, *, sequences: int = 4, frames: int = 8, **model: object) -> Path:
@@ -100,8 +86,7 @@ def project(folder: Path, *, sequences: int = 4, frames: int = 8, **model: objec
 def _picture(path: Path, random: np.random.Generator) -> NDArray[np.float64]:
     """A picture of one colour; its mean colours in 0..1."""
     pixels = np.broadcast_to(random.integers(0, 256, 3), (8, 8, 3)).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    write_picture(path, pixels)
     return np.asarray(pixels.mean(axis=(0, 1)) / 255)
 
 

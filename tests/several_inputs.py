@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from onnx import TensorProto, helper
+
+from small_project import BENCHMARK, value, write_model, write_picture
 
 NAMES = ("red", "green", "blue")
 WEIGHT = 4.0
-CONFIG = """
+CONFIG = (
+    """
 [model]
 source = "model.onnx"
 [preprocess]
@@ -51,19 +52,16 @@ classes = ["red", "green", "blue"]
 batch = { min = 1, opt = 2, max = 4 }
 [candidates]
 precisions = ["fp32", "int8"]
-[benchmark]
-warmup_s = 0.05
-min_s = 0.1
-max_s = 0.5
-min_samples = 20
-precision = 0.9
-[gate]
+"""
+    + BENCHMARK
+    + """[gate]
 latency_p99_ms = 5000.0
 frame_p99_ms = 5000.0
 max_drop = { top1 = 0.5 }
 confidence = 0
 accept_low_confidence = true
 """
+)
 
 
 def save(path: Path, *, rows: int | str = "batch") -> Path:
@@ -93,21 +91,14 @@ def save(path: Path, *, rows: int | str = "batch") -> Path:
         "hundred": np.array(100.0, np.float32),
     }
     inputs = [
-        helper.make_tensor_value_info("front", TensorProto.FLOAT, ["batch", 3, 16, 16]),
-        helper.make_tensor_value_info("left", TensorProto.FLOAT, ["batch", 3, 16, 16]),
-        helper.make_tensor_value_info("size", TensorProto.INT64, ["batch", 2]),
-        helper.make_tensor_value_info("matrix", TensorProto.FLOAT, [3, 3]),
-        helper.make_tensor_value_info("prior", TensorProto.DOUBLE, ["batch", 3]),
-        helper.make_tensor_value_info("pose", TensorProto.FLOAT, [rows, 3]),
+        value("front", ["batch", 3, 16, 16]),
+        value("left", ["batch", 3, 16, 16]),
+        value("size", ["batch", 2], TensorProto.INT64),
+        value("matrix", [3, 3]),
+        value("prior", ["batch", 3], TensorProto.DOUBLE),
+        value("pose", [rows, 3]),
     ]
-    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
-    initializers = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
-    graph = helper.make_graph(nodes, "several", inputs, [output], initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
-    return path
+    return write_model(path, nodes, inputs, [value("logits", ["batch", 3])], tensors)
 
 
 def project(folder: Path, *, images: int = 24, **model: object) -> Path:
@@ -122,8 +113,7 @@ def project(folder: Path, *, images: int = 24, **model: object) -> Path:
 def _picture(path: Path, random: np.random.Generator, height: int) -> NDArray[np.float64]:
     """A picture of one colour in noise; its mean colours in 0..1 as the network sees them."""
     pixels = random.integers(0, 40, (height, 20, 3)) + random.integers(0, 200, 3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    write_picture(path, pixels)
     return np.asarray(pixels.mean(axis=(0, 1)) / 255)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from onnx import helper
+
+from small_project import BENCHMARK, value, write_model, write_picture
 
 NAMES = ("red", "green", "blue")
-CONFIG = """
+CONFIG = (
+    """
 [model]
 source = "model.onnx"
 [preprocess]
@@ -27,18 +28,15 @@ classes = ["red", "green", "blue"]
 batch = { min = 1, opt = 1, max = 8 }
 [candidates]
 precisions = ["fp32", "int8"]
-[benchmark]
-warmup_s = 0.05
-min_s = 0.1
-max_s = 0.5
-min_samples = 20
-precision = 0.9
-[gate]
+"""
+    + BENCHMARK
+    + """[gate]
 latency_p99_ms = 5000.0
 max_drop = { top1 = 0.5 }
 confidence = 0
 accept_low_confidence = true
 """
+)
 
 
 def save(path: Path, *, batch: int | str = "batch", extra_input: bool = False, leak: bool = False) -> Path:
@@ -61,20 +59,13 @@ def save(path: Path, *, batch: int | str = "batch", extra_input: bool = False, l
         nodes.append(helper.make_node("Add", ["g", "size"], ["logits"], name="add"))
     else:
         nodes.append(helper.make_node("Identity", ["g"], ["logits"], name="out"))
-    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, 16, 16])]
+    inputs = [value("images", [batch, 3, 16, 16])]
     if extra_input:
-        inputs.append(helper.make_tensor_value_info("size", TensorProto.FLOAT, [1, 3]))
-    initializers = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()]
+        inputs.append(value("size", [1, 3]))
+    constants = {name: array.astype(np.float32) for name, array in tensors.items()}
     if leak:
-        initializers.append(numpy_helper.from_array(np.array([0], np.int64), "axes"))
-    graph = helper.make_graph(
-        nodes, "tiny", inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 3])], initializers
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
-    return path
+        constants["axes"] = np.array([0])
+    return write_model(path, nodes, inputs, [value("logits", [batch, 3])], constants)
 
 
 def picture(path: Path, colour: int, seed: int) -> None:
@@ -82,8 +73,7 @@ def picture(path: Path, colour: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     pixels = random.integers(20, 120, (16, 16, 3))
     pixels[..., colour] += 100
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    write_picture(path, pixels)
 
 
 def project(folder: Path, *, each: int = 24, **model: object) -> Path:

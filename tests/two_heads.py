@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from onnx import TensorProto, helper
+
+from small_project import BENCHMARK, value, write_model, write_picture
 
 SIDE = 32
-CONFIG = """
+CONFIG = (
+    """
 [model]
 source = "model.onnx"
 [preprocess]
@@ -37,13 +38,9 @@ output = "lanes"
 batch = { min = 1, opt = 2, max = 4 }
 [candidates]
 precisions = ["fp32", "int8"]
-[benchmark]
-warmup_s = 0.05
-min_s = 0.1
-max_s = 0.5
-min_samples = 20
-precision = 0.9
-[gate]
+"""
+    + BENCHMARK
+    + """[gate]
 latency_p99_ms = 5000.0
 frame_p99_ms = 5000.0
 max_drop = { boxes.map50 = 0.5, lanes.miou = 0.5 }
@@ -51,6 +48,7 @@ critical = { boxes.cone = 0.5, lanes.lane = 0.5 }
 confidence = 0
 accept_low_confidence = true
 """
+)
 
 
 def save(path: Path) -> Path:
@@ -86,18 +84,8 @@ def save(path: Path) -> Path:
         "right": (place + 1).reshape(1, 1, 1, SIDE), "left": (SIDE - place).reshape(1, 1, 1, SIDE),
         "bottom": (place + 1).reshape(1, 1, SIDE, 1), "top": (SIDE - place).reshape(1, 1, SIDE, 1),
     }  # fmt: skip
-    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])
-    outputs = [
-        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["batch", 1, 6]),
-        helper.make_tensor_value_info("lanes", TensorProto.FLOAT, ["batch", 2, SIDE, SIDE]),
-    ]
-    initializers = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
-    graph = helper.make_graph(nodes, "two_heads", [image], outputs, initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
-    return path
+    outputs = [value("boxes", ["batch", 1, 6]), value("lanes", ["batch", 2, SIDE, SIDE])]
+    return write_model(path, nodes, [value("images", ["batch", 3, SIDE, SIDE])], outputs, tensors)
 
 
 def project(folder: Path, *, images: int = 12) -> Path:
@@ -116,8 +104,7 @@ def project(folder: Path, *, images: int = 12) -> Path:
             {"id": number, "image_id": number, "category_id": 1, "bbox": [x1, y1, *size], "area": size[0] * size[1],
              "iscrowd": 0}
         )  # fmt: skip
-        (folder / "masks").mkdir(exist_ok=True)
-        Image.fromarray(mask).save(folder / "masks" / f"{number:02}.png")
+        write_picture(folder / "masks" / f"{number:02}.png", mask)
     told = {"images": listed, "annotations": boxes, "categories": [{"id": 1, "name": "cone"}]}
     (folder / "boxes.json").write_text(json.dumps(told))
     (folder / "edgeship.toml").write_text(CONFIG)
@@ -132,6 +119,5 @@ def scene(path: Path, random: np.random.Generator) -> tuple[tuple[int, int, int,
     x, y, w, h = (int(value) for value in (*random.integers(1, SIDE - 13, 2), *random.integers(6, 12, 2)))
     pixels[y : y + h, x : x + w] = (230, 10, 10)
     mask = (pixels[..., 1] > 127).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    write_picture(path, pixels)
     return (x, y, x + w, y + h), mask

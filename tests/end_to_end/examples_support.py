@@ -65,14 +65,15 @@ class Example:
 def copy_example(name: str, folder: Path, packages: Path | None = None) -> Example:
     """A copy of an example, without what earlier runs left in it.
 
-    Latency budgets are set aside: a machine that runs tests is a busy one.
+    Latency budgets are set aside: a machine that runs tests is a busy one. A p99 takes 300 calls to bound and is left
+    to the demo and the README's commands.
     """
     left = shutil.ignore_patterns("edgeship-out", "__pycache__", "scenes", "*.onnx")
     shutil.copytree(EXAMPLES / name, folder, ignore=left)
     example = Example(folder, packages)
     example.change("latency_p50_ms = 33.0", "latency_p50_ms = 5000.0")
-    example.change("latency_p99_ms = 200.0", "latency_p99_ms = 10000.0")
-    example.change("min_samples = 400", "min_samples = 300\nmin_s = 0.2\nmax_s = 120.0")
+    example.change("latency_p99_ms = 200.0\n", "")
+    example.change("min_samples = 400", "min_samples = 30\nmin_s = 0.2\nmax_s = 120.0")
     example.change("precision   = 0.1 ", "precision   = 0.9 ")
     return example
 

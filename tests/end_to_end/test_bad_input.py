@@ -213,6 +213,7 @@ def test_images_that_are_not_there(tmp_path: Path, edgeship: Edgeship) -> None:
     assert "check the path" in done.err
 
 
+@pytest.mark.slow
 def test_a_work_folder_that_is_a_file(project: Project, edgeship: Edgeship) -> None:
     (project.folder / "file").write_text("x")
     for place in (project.folder / "file", project.folder / "file" / "deeper"):
@@ -221,6 +222,7 @@ def test_a_work_folder_that_is_a_file(project: Project, edgeship: Edgeship) -> N
         assert f"{place} cannot be written" in done.err
 
 
+@pytest.mark.slow
 def test_outputs_where_something_else_stands(tmp_path: Path, edgeship: Edgeship) -> None:
     network(tmp_path / "net.onnx")
     (tmp_path / "file").write_text("x")
@@ -256,6 +258,7 @@ def test_options_out_of_range(tmp_path: Path, edgeship: Edgeship, arguments: tup
     assert "pydantic" not in done.err
 
 
+@pytest.mark.slow
 def test_a_source_that_ends_the_process_is_no_ship(project: Project, edgeship: Edgeship) -> None:
     (project.folder / "model.py").write_text("import sys\nsys.exit(0)\n")
     assert "SystemExit" in refused(project, edgeship)

@@ -6,15 +6,17 @@ import re
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from conftest import ROOT, Edgeship
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from PIL import Image
+
+from small_project import BENCHMARK, value, write_model
 
 PAGE = (ROOT / "docs" / "how-to" / "custom-task.md").read_text(encoding="utf-8")
 ALPHABET = "-abc0123"
-CONFIG = """
+CONFIG = (
+    """
 [model]
 source = "model.onnx"
 [preprocess]
@@ -24,13 +26,9 @@ color = "gray"
 images = "val/"
 count = 8
 method = "minmax"
-[benchmark]
-warmup_s = 0.05
-min_s = 0.1
-max_s = 0.5
-min_samples = 20
-precision = 0.9
 """
+    + BENCHMARK
+)
 
 
 def model(path: Path) -> None:
@@ -42,13 +40,12 @@ def model(path: Path) -> None:
         helper.make_node("Squeeze", ["c", "axes"], ["s"]),
         helper.make_node("Transpose", ["s"], ["logits"], perm=[0, 2, 1]),
     ]
-    weights = {"w": (2 * levels / 900).reshape(8, 1, 1, 1), "b": -(levels**2) / 900}
-    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
-    tensors.append(numpy_helper.from_array(np.array([2], np.int64), "axes"))
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 8, 64])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 8, 8])
-    graph = helper.make_graph(nodes, "ocr", [images], [logits], tensors)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    weights = {
+        "w": (2 * levels / 900).reshape(8, 1, 1, 1).astype(np.float32),
+        "b": (-(levels**2) / 900).astype(np.float32),
+        "axes": np.array([2]),
+    }
+    write_model(path, nodes, [value("images", ["batch", 1, 8, 64])], [value("logits", ["batch", 8, 8])], weights)
 
 
 @pytest.mark.slow

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from conftest import Edgeship
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from onnx import helper
 
-CONFIG = """
+from small_project import BENCHMARK, value, write_model, write_picture
+
+CONFIG = (
+    """
 [model]
 source = "model.onnx"
 [preprocess]
@@ -24,16 +25,13 @@ method = "minmax"
 task = "depth"
 images = "val/"
 labels = "maps/"
-[benchmark]
-warmup_s = 0.05
-min_s = 0.1
-max_s = 0.5
-min_samples = 20
-precision = 0.9
-[gate]
+"""
+    + BENCHMARK
+    + """[gate]
 max = { abs_rel = 0.2 }
 max_drop = { abs_rel = 0.1, delta1 = 0.1 }
 """
+)
 
 
 @pytest.mark.slow
@@ -42,19 +40,14 @@ def test_depth_ships(tmp_path: Path, edgeship: Edgeship) -> None:
         helper.make_node("AveragePool", ["images"], ["p"], kernel_shape=[4, 4], strides=[4, 4]),
         helper.make_node("Conv", ["p", "w"], ["depth"], name="conv"),
     ]
-    weight = numpy_helper.from_array(np.full((1, 3, 1, 1), 0.1, np.float32), "w")
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 16, 16])
-    depth = helper.make_tensor_value_info("depth", TensorProto.FLOAT, ["batch", 1, 4, 4])
-    graph = helper.make_graph(nodes, "depth", [images], [depth], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(model, tmp_path / "model.onnx")
+    images, depth = value("images", ["batch", 3, 16, 16]), value("depth", ["batch", 1, 4, 4])
+    write_model(tmp_path / "model.onnx", nodes, [images], [depth], {"w": np.full((1, 3, 1, 1), 0.1, np.float32)})
     random = np.random.default_rng(0)
-    for place in ("val", "maps"):
-        (tmp_path / place).mkdir()
+    (tmp_path / "maps").mkdir()
     for number in range(80):
         coarse = random.integers(40, 220, (4, 4))
         grey = np.repeat(np.repeat(coarse, 4, axis=0), 4, axis=1).astype(np.uint8)
-        Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "val" / f"{number:03}.png")
+        write_picture(tmp_path / "val" / f"{number:03}.png", np.stack([grey] * 3, axis=2))
         np.save(tmp_path / "maps" / f"{number:03}.npy", grey * 0.3 * 1.1)
     (tmp_path / "edgeship.toml").write_text(CONFIG)
     done = edgeship("ship", tmp_path / "edgeship.toml", "--json", timeout=300)

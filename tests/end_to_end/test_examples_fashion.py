@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Edgeship
-from examples_support import EXAMPLES, copy_example
+from examples_support import EXAMPLES, Example, copy_example
 
 FOLDER = EXAMPLES / "fashion"
 
@@ -26,9 +26,13 @@ def test_the_committed_data_is_what_the_readme_says() -> None:
     assert "MIT License" in (FOLDER / "LICENSE.fashion-mnist").read_text()
 
 
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    return copy_example("fashion", tmp_path_factory.mktemp("fashion") / "example")
+
+
 @pytest.mark.slow
-def test_it_ships(tmp_path: Path, edgeship: Edgeship) -> None:
-    example = copy_example("fashion", tmp_path / "fashion")
+def test_it_ships(example: Example, edgeship: Edgeship) -> None:
     done = edgeship("ship", example.config, timeout=600)
     assert (done.code, example.result["verdict"]) == (0, "SHIP"), done.err
     assert example.trial("fp32")["metrics"]["top1"] == pytest.approx(0.9224, abs=0.002)
@@ -37,8 +41,8 @@ def test_it_ships(tmp_path: Path, edgeship: Edgeship) -> None:
 
 
 @pytest.mark.slow
-def test_a_budget_too_small_for_the_images_is_not_taken_as_passed(tmp_path: Path, edgeship: Edgeship) -> None:
-    example = copy_example("fashion", tmp_path / "fashion")
+def test_a_budget_too_small_for_the_images_is_not_taken_as_passed(example: Example, edgeship: Edgeship) -> None:
+    """In the same folder: other rules are judged on the trials that are there."""
     example.change("max_drop = { top1 = 0.01 }", "max_drop = { top1 = 0.002 }")
     example.change('["fp32", "int8"]', '["int8"]')
     done = edgeship("ship", example.config, timeout=600)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from conftest import Edgeship
-from examples_support import EXAMPLES, copy_example
+from examples_support import EXAMPLES, Example, copy_example
 from PIL import Image
 
 FOLDER = EXAMPLES / "segmentation"
@@ -21,9 +19,13 @@ def test_every_picture_has_a_mask_of_known_classes() -> None:
     assert values.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    return copy_example("segmentation", tmp_path_factory.mktemp("segmentation") / "example")
+
+
 @pytest.mark.slow
-def test_it_ships(tmp_path: Path, edgeship: Edgeship) -> None:
-    example = copy_example("segmentation", tmp_path / "segmentation")
+def test_it_ships(example: Example, edgeship: Edgeship) -> None:
     done = edgeship("ship", example.config, timeout=900)
     assert (done.code, example.result["verdict"]) == (0, "SHIP"), done.err
     assert example.trial("fp32")["metrics"]["miou"] > 0.55
@@ -31,8 +33,8 @@ def test_it_ships(tmp_path: Path, edgeship: Edgeship) -> None:
 
 
 @pytest.mark.slow
-def test_it_ships_on_openvino_with_the_same_accuracy(tmp_path: Path, edgeship: Edgeship) -> None:
-    example = copy_example("segmentation", tmp_path / "segmentation")
+def test_it_ships_on_openvino_with_the_same_accuracy(example: Example, edgeship: Edgeship) -> None:
+    """In the same folder: what was exported and calibrated serves both engines."""
     example.change('engine = "onnxruntime"', 'engine = "openvino"')
     example.change("bag = 0.03", "bag = 0.04")  # fp32 is judged too: 95 bags bound its drop at 0.032
     done = edgeship("ship", example.config, timeout=900)

@@ -23,7 +23,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
 def test_scenes_are_seeded_and_hold_small_objects(example: Example) -> None:
     truth = (example.folder / "scenes" / "val.json").read_text()
     example.script("make_scenes.py", "--frames", 1, "--count", 100, "--output", "same")
-    example.script("make_scenes.py", "--frames", 1, "--count", 100, "--output", "other", "--seed", 1)
+    example.script("make_scenes.py", "--frames", 1, "--count", 10, "--output", "other", "--seed", 1)
     assert (example.folder / "same" / "val.json").read_text() == truth
     assert (example.folder / "other" / "val.json").read_text() != truth
     first = (example.folder / "scenes" / "val" / "0001.jpg").read_bytes()
@@ -61,12 +61,11 @@ def test_yolo_text_labels_give_the_same_ap_as_coco(example: Example, edgeship: E
 
 
 def test_int8_loses_what_the_gate_protects(example: Example, edgeship: Edgeship) -> None:
-    example.change("count  = 32", "count  = 16")
+    """Without the search, which is the matter of test_ship_search.py and takes minutes on a network of this size."""
+    example.change("count  = 32", 'count  = 16\nmethod = "minmax"')
+    example.change("search = true", "search = false")
     done = edgeship("ship", example.config, timeout=900, cwd=example.folder)
-    assert (done.code, example.result["verdict"]) == (0, "SHIP"), done.err
-    found = example.result["search"]["default"]
-    assert found["chosen"] == example.result["chosen"] != "int8"
-    assert found["answer"] == ("high-precision" if found["chosen"] == "fp32" else "mixed"), found["sentence"]
+    assert (done.code, example.result["verdict"], example.result["chosen"]) == (0, "SHIP", "fp32"), done.err
     fp32, int8 = example.trial("fp32"), example.trial("int8")
     assert 0.55 <= fp32["metrics"]["map50"] <= 0.85
     assert int8["drop"]["map50"] > 0.05

@@ -23,7 +23,7 @@ from edgeship.errors import EdgeshipError
 
 pytestmark = pytest.mark.slow
 
-KILLS = 5
+KILLS = 4
 
 
 def start(project: Project, out: Path) -> subprocess.Popen[str]:

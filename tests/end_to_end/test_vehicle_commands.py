@@ -86,6 +86,7 @@ def _copy(root: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.mark.slow
 def test_rebuild_judges_the_new_engine(root: Path, tmp_path: Path) -> None:
     told = json.loads(
         edgeship("rebuild", root / "bundle", "--out", tmp_path / "a", "--images", root / "ground/val", "--json").stdout
@@ -102,6 +103,7 @@ def test_rebuild_without_images_does_not_ship_on_trust(root: Path, tmp_path: Pat
     assert told["bundle"] is None and not (tmp_path / "a" / "bundle").exists()
 
 
+@pytest.mark.slow
 def test_rebuild_keeps_the_chain_of_signatures(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signed, images = _copy(root, tmp_path), root / "ground/val"
     again = ("rebuild", signed, "--out", tmp_path / "a", "--images", images, "--key", root / "pub.pem")
@@ -125,6 +127,7 @@ def test_rebuild_keeps_the_chain_of_signatures(root: Path, tmp_path: Path, monke
     assert "not from the key" in edgeship("verify", told["bundle"], "--key", root / "pub.pem", code=2).stderr
 
 
+@pytest.mark.slow
 def test_a_bundle_for_another_processor_is_rebuilt_by_the_command_that_the_refusal_names(
     root: Path, tmp_path: Path
 ) -> None:

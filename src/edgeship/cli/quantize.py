@@ -16,7 +16,8 @@ from edgeship.cli.settings import IMAGES, NPZ, PREPROCESS, given_frames, preproc
 if TYPE_CHECKING:
     from edgeship.cli.output import Lines
     from edgeship.data.frames import Frames
-    from edgeship.results import Calibrated
+    from edgeship.prepare.calibration_cache import CalibrationCache
+    from edgeship.results import Calibrated, Quantized
 
 MODEL = typer.Argument(help="The FP32 ONNX file.")
 COUNT = typer.Option(512, help="How many frames to take, spread evenly over the sorted names.")
@@ -132,27 +133,11 @@ def quantize(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """An INT8, FP8 or FP16 graph, run on real frames and compared with the reference."""
-    from edgeship.engines import processor
-    from edgeship.prepare import calibration_cache as caches
-    from edgeship.prepare.compare import worst
-    from edgeship.prepare.graph import load_onnx
     from edgeship.prepare.quantize import QuantizeOptions, placement_named, precision_named, style_named
     from edgeship.prepare.quantize import quantize as run
 
     style, asked = style_named(engine), precision_named(precision)
-    calibration = None
-    given = given_frames(model, (images, npz), preprocess, 8, 1) if images or npz else None
-    if cache is not None:
-        expected = caches.Expected(
-            graph_sha256=caches.graph_hash(load_onnx(model)),
-            preprocess=(_preprocess_facts(given) or None) if given is not None else None,
-        )
-        calibration = caches.load(cache, expected, trust=trust_cache)
-    frames: Any = given
-    if given is None and calibration is not None:
-        frames = caches.samples(calibration)
-    if not frames:
-        frames = given_frames(model, (images, npz), preprocess, 8, 1)
+    calibration, frames = _ranges_and_frames(model, cache, (images, npz), preprocess, trust=trust_cache)
     with working("quantizing", quiet=as_json):
         options = QuantizeOptions(
             style,
@@ -164,25 +149,48 @@ def quantize(
         )
         result = run(model, calibration, out, frames, options)
 
-    def lines() -> Lines:
-        yield f"wrote {out}: {result.precision} for {engine}, {result.quantized_nodes} quantized nodes"
-        if result.noisy:
-            yield f"  NOT AS FP32, allowed by name: {', '.join(result.noisy)}"
-        for name, value in result.output_snr_db.items():
-            yield f"  output {name}: {value:.1f} dB signal-to-noise against FP32"
-        for layer in worst(result.noise, 5):
-            yield f"  {layer.snr_db:6.1f} dB  {layer.operator} {layer.node}"
-        if result.kept:
-            yield f"  kept in high precision: {', '.join(result.kept)}"
-        if result.in_float:
-            yield f"  {len(result.in_float)} of {result.products} products stay in float:"
-            for name, why in result.in_float.items():
-                yield f"    {name}: {why}"
-        for note in result.notes:
-            yield f"  {note}"
-        if style == "onnxruntime" and processor.saturates():
-            yield f"  {SATURATES}"
-        if result.left:
-            yield f"  left in FP32 by AutoCast: {', '.join(result.left)}"
+    emit(result, as_json=as_json, lines=lambda: _print_quantized(result, out))
 
-    emit(result, as_json=as_json, lines=lines)
+
+def _ranges_and_frames(
+    model: Path, cache: Path | None, places: tuple[Path | None, Path | None], preprocess: list[str], *, trust: bool
+) -> tuple[CalibrationCache | None, Any]:
+    """The cache, if one is named, and the frames to compare on: those given, else the samples that the cache keeps."""
+    from edgeship.prepare import calibration_cache as caches
+    from edgeship.prepare.graph import load_onnx
+
+    given = given_frames(model, places, preprocess, 8, 1) if any(places) else None
+    if cache is None:
+        return None, given or given_frames(model, places, preprocess, 8, 1)
+    expected = caches.Expected(
+        graph_sha256=caches.graph_hash(load_onnx(model)),
+        preprocess=(_preprocess_facts(given) or None) if given is not None else None,
+    )
+    calibration = caches.load(cache, expected, trust=trust)
+    kept = given if given is not None else caches.samples(calibration)
+    return calibration, kept or given_frames(model, places, preprocess, 8, 1)
+
+
+def _print_quantized(result: Quantized, out: Path) -> Lines:
+    from edgeship.engines import processor
+    from edgeship.prepare.compare import worst
+
+    yield f"wrote {out}: {result.precision} for {result.style}, {result.quantized_nodes} quantized nodes"
+    if result.noisy:
+        yield f"  NOT AS FP32, allowed by name: {', '.join(result.noisy)}"
+    for name, value in result.output_snr_db.items():
+        yield f"  output {name}: {value:.1f} dB signal-to-noise against FP32"
+    for layer in worst(result.noise, 5):
+        yield f"  {layer.snr_db:6.1f} dB  {layer.operator} {layer.node}"
+    if result.kept:
+        yield f"  kept in high precision: {', '.join(result.kept)}"
+    if result.in_float:
+        yield f"  {len(result.in_float)} of {result.products} products stay in float:"
+        for name, why in result.in_float.items():
+            yield f"    {name}: {why}"
+    for note in result.notes:
+        yield f"  {note}"
+    if result.style == "onnxruntime" and processor.saturates():
+        yield f"  {SATURATES}"
+    if result.left:
+        yield f"  left in FP32 by AutoCast: {', '.join(result.left)}"

@@ -106,13 +106,6 @@ class Geometry:
         clipped: Array = np.clip(moved, 0.0, limit)
         return clipped.astype(np.float32)
 
-    def boxes_to_input(self, boxes: Array) -> Array:
-        """Boxes [N, 4] (x1, y1, x2, y2) in image pixels → in input pixels, not clipped; float32."""
-        scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
-        offset = np.array([self.left, self.top, self.left, self.top])
-        moved: Array = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale + offset
-        return moved.astype(np.float32)
-
     def mask_to_image(self, mask: Array, outside: float = 0) -> Array:
         """A class map [h, w] over the whole input, at any stride → [height, width] of the image, nearest neighbour.
 

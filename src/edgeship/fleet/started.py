@@ -19,6 +19,7 @@ from edgeship.errors import TargetError
 from edgeship.files import storage_errors
 from edgeship.fleet import certificates
 from edgeship.fleet.config import Device, Fleet
+from edgeship.targets import on_worker
 from edgeship.targets.cluster import Access, Cluster, library
 from edgeship.targets.local import last_line, stop
 
@@ -151,6 +152,4 @@ def wait_until_there(cluster: Cluster, made: Workers, names: set[str]) -> None:
 
 def facts(cluster: Cluster) -> dict[str, dict[str, Any]]:
     """What every worker says of itself, by name."""
-    from edgeship.targets import on_worker
-
     return {name: cluster.call(seen, on_worker.hello, alone=False) for name, seen in cluster.workers().items()}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgeship.errors import UserInputError
+from edgeship.text import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,8 +122,6 @@ def get(task: str) -> Task:
         from edgeship.metrics.custom import CustomTask
 
         return CustomTask(task)
-    from edgeship.text import did_you_mean
-
     raise UserInputError(
         f"evaluation.task is {did_you_mean(task, list(TASKS))}", expected=f"{', '.join(TASKS)} or module:callable"
     )

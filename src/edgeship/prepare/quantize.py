@@ -92,15 +92,8 @@ def quantize(
     require_float(loaded, model.name)
     reference = infer(loaded)
     kept = select(reference, options.keep)
-    measured = calibration.placements.get(options.style, "default")
-    placement = measured if options.placement == "auto" else options.placement
     left = float_nodes(reference) | dict.fromkeys(kept, "kept on request")
-    if options.style == "onnxruntime":
-        proto = ort_graph(reference, calibration, left, per_channel=options.per_channel, placement=placement)
-    else:
-        frame = stacked(few, graph.inputs_of(reference), options.rows)
-        proto = trt_graph(reference, calibration, frame, left, options.precision)
-        leave_out(proto, placement)
+    proto, placement = _with_qdq(reference, calibration, few, left, options)
     in_float = _products_in_float(reference, left)
     count = count_quantized(proto)
     if not count and not kept:
@@ -124,6 +117,26 @@ def quantize(
         noisy=compared.noisy,
         notes=compared.notes,
     )
+
+
+def _with_qdq(
+    reference: onnx.ModelProto,
+    calibration: CalibrationCache,
+    few: list[FrameBatch],
+    left: dict[str, str],
+    options: QuantizeOptions,
+) -> tuple[onnx.ModelProto, Placement]:
+    """The graph with Q/DQ as the engine of ``options.style`` wants it, but at the nodes ``left`` in float; and where
+    the pairs went."""
+    measured = calibration.placements.get(options.style, "default")
+    placement = measured if options.placement == "auto" else options.placement
+    if options.style == "onnxruntime":
+        made = ort_graph(reference, calibration, left, per_channel=options.per_channel, placement=placement)
+        return made, placement
+    frame = stacked(few, graph.inputs_of(reference), options.rows)
+    made = trt_graph(reference, calibration, frame, left, options.precision)
+    leave_out(made, placement)
+    return made, placement
 
 
 def _few_frames(frames: Iterable[FrameBatch], options: QuantizeOptions) -> list[FrameBatch]:

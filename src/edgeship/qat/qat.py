@@ -15,11 +15,11 @@ from edgeship import config
 from edgeship.config import Qat
 from edgeship.data.frames import Frames
 from edgeship.data.reference import resolve
-from edgeship.errors import ModelError, StageError, TrainingError
+from edgeship.errors import DeviceError, ModelError, StageError, TrainingError
 from edgeship.prepare import export, model
 from edgeship.prepare.calibration_cache import CalibrationCache, Expected, load
 from edgeship.prepare.compare import Snr
-from edgeship.prepare.graph import load_onnx
+from edgeship.prepare.graph import inputs_of, load_onnx
 from edgeship.prepare.inferred_graph import infer
 from edgeship.prepare.inputs import Known
 from edgeship.prepare.quantize import QuantizeOptions, quantize
@@ -170,9 +170,7 @@ def _course(request: Request, distill: Distill, names: tuple[str, ...]) -> Cours
 
 
 def _specs(request: Request, names: tuple[str, ...]) -> list[tuple[str, tuple[int | str, ...]]]:
-    from edgeship.prepare import graph
-
-    inputs = {info.name: info.shape for info in graph.inputs_of(load_onnx(request.slim))}
+    inputs = {info.name: info.shape for info in inputs_of(load_onnx(request.slim))}
     return [(name, inputs[name]) for name in names]
 
 
@@ -188,8 +186,6 @@ def _tensors(frames: Frames, names: tuple[str, ...], *, whole: bool) -> list[tup
 def _device(device: str) -> Iterator[None]:
     """Refuse a device that torch does not have, and say a full one in our words."""
     import torch
-
-    from edgeship.errors import DeviceError
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise DeviceError(f"qat.device is {device!r}, and torch sees no GPU here", do='set qat.device = "cpu"')

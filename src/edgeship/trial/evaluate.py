@@ -29,6 +29,7 @@ from edgeship.data.feeds import batch_of
 from edgeship.data.groups import group_names
 from edgeship.data.loader import Batch, Loader, LoadOptions
 from edgeship.data.memory import Memories, ordered
+from edgeship.data.npz import open_npz
 from edgeship.data.preprocess import in_dtype, input_size
 from edgeship.data.rows import names_of
 from edgeship.decode.decoders import decode_predictions, head_classes
@@ -294,8 +295,6 @@ def load_records(path: Path) -> Records:
     Raises:
         DataError: Absent or no records.
     """
-    from edgeship.data.npz import open_npz
-
     records = open_npz(path)
     if "task" not in records or "ids" not in records:
         raise DataError(f"{path} holds no evaluation records", do="run edgeship evaluate again")

@@ -7,6 +7,7 @@ file of its own, so a killed trial continues with the step that was running.
 
 from __future__ import annotations
 
+import io
 import platform
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from edgeship.errors import (
     UserInputError,
     WorkFolderBusy,
 )
-from edgeship.files import lock, storage_errors
+from edgeship.files import lock, storage_errors, write_bytes
 from edgeship.progress import Progress, silent
 from edgeship.results import (
     Artifact,
@@ -359,10 +360,6 @@ def _outputs(place: _Place, runner: Runner, built: Build) -> Artifact | None:
 
 def save_arrays(path: Path, arrays: dict[str, Array]) -> None:
     """Write an .npz atomically; equal arrays give equal bytes."""
-    import io
-
-    from edgeship.files import write_bytes
-
     stream = io.BytesIO()
     np.savez(stream, **arrays)  # type: ignore[arg-type]
     write_bytes(path, stream.getvalue())

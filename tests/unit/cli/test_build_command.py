@@ -122,6 +122,7 @@ def test_a_plugin_library_that_does_not_load(net: Path, tmp_path: Path) -> None:
     assert not net.with_suffix(".engine").exists()
 
 
+@pytest.mark.slow
 def test_engines_that_cannot_be_measured_here(net: Path, tmp_path: Path) -> None:
     """A whole one where no CUDA driver is; a cut one; one behind foreign bytes, which the message's command mends."""
     engine = tmp_path / "net.engine"

@@ -137,7 +137,8 @@ def test_boxes_come_back_from_the_input(size, fit, box):
     _, geometry = apply(image, Preprocess(fit=fit), (96, 128))
     x1, x2 = sorted((box[0] * width, box[2] * width))
     y1, y2 = sorted((box[1] * height, box[3] * height))
-    there = geometry.boxes_to_input(np.array([[x1, y1, x2, y2]]))
+    scale_x, scale_y, left, top = geometry.scale_x, geometry.scale_y, geometry.left, geometry.top
+    there = np.array([[x1 * scale_x + left, y1 * scale_y + top, x2 * scale_x + left, y2 * scale_y + top]], np.float32)
     assert np.allclose(geometry.boxes_to_image(there), [[x1, y1, x2, y2]], atol=1e-2, rtol=1e-4)
 
 

@@ -182,6 +182,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_full_hd_arrays_never_stand_in_memory_together(tmp_path: Path) -> None:
     (tmp_path / "large_rows.py").write_text(LARGE)
     done = subprocess.run(

@@ -389,6 +389,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "edgeship", *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_commands(model: Path, tmp_path: Path) -> None:
     """Calibrate from a folder, quantize from the cache alone, refuse another model's cache."""
     images = str(Path(__file__).parents[3] / "examples" / "fashion" / "calib")
@@ -417,6 +418,7 @@ def test_the_commands(model: Path, tmp_path: Path) -> None:
     assert "random data is never used" in fourth.stderr
 
 
+@pytest.mark.slow
 def test_a_plain_tensorrt_cache_at_the_command_line(
     model: Path, calibration: calibration_cache.CalibrationCache, tmp_path: Path
 ) -> None:

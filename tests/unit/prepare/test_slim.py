@@ -116,6 +116,7 @@ def test_dynamic_sizes_are_tried_until_one_fits(tmp_path: Path) -> None:
     same_answers(free, made, side=32)
 
 
+@pytest.mark.slow
 def test_a_size_that_is_known_is_the_one_that_runs(tmp_path: Path) -> None:
     picky = model(
         [convolution(target="a"), node("Reshape", ["a", "s"], ["y"], name="fixed")],

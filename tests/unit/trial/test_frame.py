@@ -77,6 +77,7 @@ def test_the_cameras_of_one_instant_are_one_frame(project: Path, tmp_path: Path)
     assert times(project, tmp_path, batch=4).batch == 4
 
 
+@pytest.mark.slow
 def test_a_start_is_a_fresh_process(project: Path) -> None:
     found = starts(project)
     assert len(found.cold_ms) == len(found.warm_ms) == 3

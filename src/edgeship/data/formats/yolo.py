@@ -21,6 +21,7 @@ import numpy as np
 
 from edgeship.data import shapes
 from edgeship.data.formats.common import Listing, finite, label_files, lines_of
+from edgeship.data.formats.yaml_file import read_yaml
 from edgeship.data.objects import Boxes, LabelledImage, Truth, class_position
 from edgeship.errors import DataError
 
@@ -223,8 +224,6 @@ def read_names(path: Path) -> dict[str, Any]:
         DataError: It is not YAML, or its names are neither a list nor numbered from 0.
         MissingExtra: PyYAML is not installed.
     """
-    from edgeship.data.formats.yaml_file import read_yaml
-
     content = read_yaml(path)
     names = content.get("names")
     if isinstance(names, dict):

@@ -19,7 +19,7 @@ from edgeship.engines.cuda import cuda, device_index, platform_name
 from edgeship.engines.onnx_file import FLOAT, read_inputs, read_nodes, weight_types
 from edgeship.engines.trt import audit, implicit
 from edgeship.engines.trt.flavour import refuse_fp8, remedy
-from edgeship.engines.trt.plan import read_plan
+from edgeship.engines.trt.plan import read_plan, require_flavour
 from edgeship.errors import (
     ArtifactError,
     BuildError,
@@ -401,8 +401,6 @@ def benchmark(
         EngineError: It failed, or exported no times.
     """
     import numpy as np
-
-    from edgeship.engines.trt.plan import require_flavour
 
     plan = read_plan(engine)
     require_flavour(plan, "tensorrt", str(engine))
