@@ -6,8 +6,9 @@ says ``good``. ``false_ship.py`` counts them.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +41,27 @@ def evaluated(name: str, records: Records, metric: str = "") -> Measured:
 
 
 def ships(gate: Gate, reference: Records, *candidates: Records) -> bool:
-    """Whether the gate says SHIP."""
+    """Whether the gate says SHIP. What lost more than the limit by its own figure fails, and is not judged further."""
     metric = next(iter({**gate.max_drop, **gate.min}), "")
+    if metric == "top1" and gate.max_drop and _lost(reference, candidates) > gate.max_drop[metric] + 1e-9:
+        return False
     items = [evaluated(f"int8-{k}", records, metric) for k, records in enumerate(candidates)]
     return judge(gate, items, evaluated("reference", reference, metric)).verdict == "SHIP"
 
 
+def _lost(reference: Records, candidates: Sequence[Records]) -> float:
+    """What the candidate that lost least of top-1 lost."""
+    right = [float((item["top"][:, 0] == item["label"]).mean()) for item in (reference, *candidates)]
+    return right[0] - max(right[1:])
+
+
+@functools.cache
+def _names(count: int) -> np.ndarray[Any, Any]:
+    return np.array([f"{i:05}.png" for i in range(count)])
+
+
 def names(count: int, **arrays: Any) -> Records:
-    own = np.array([f"{i:05}.png" for i in range(count)])
+    own = _names(count)
     return {"ids": own, "digests": own, **arrays}
 
 

@@ -42,9 +42,9 @@ def compare_answers(reference: Reference, candidate: Arrays) -> Answers | None:
     if units.single and np.all(total[units.member >= 0] == 1) and np.all((same == 0) | (same == 1)):
         sure = clopper_pearson(int(same.sum()), units.images, confidence)[0]
         return Answers(share, sure, "exact (Clopper-Pearson)", units.images, shift)
-    weights = reference.weightings(decisive=True)
-    given = weights @ total
-    lost = 1 - np.divide(weights @ same, given, out=np.ones(len(weights)), where=given > 0)
+    weights = reference.of_units(decisive=True)
+    given, kept = weights @ units.sums(total), weights @ units.sums(same)
+    lost = 1 - np.divide(kept, given, out=np.ones(len(weights)), where=given > 0)
     replicates, influence = lost[: reference.resamples], lost[reference.resamples :]
     upper = bootstrap_upper(1 - share, replicates, influence, units.count, confidence)
     unseen = 1 - share + (clopper_pearson(0, units.count, confidence)[1] if share == 1 else 0.0)
