@@ -23,7 +23,7 @@ from edgeship.decide.distributions import (
     normal_quantile,
     t_quantile,
 )
-from edgeship.results.separate_calls import LOOKED, alike, effective_calls, reliable
+from edgeship.results.separate_calls import LOOKED, alike, effective_calls, effective_samples, reliable
 
 Floats = NDArray[np.float64]
 NUISANCE = 0.001
@@ -362,20 +362,20 @@ def bootstrap_images_needed(estimate: float, bound: float, images: int, limit: f
 # --- latency ----------------------------------------------------------------------------------------------------
 
 
-def quantile_upper(samples: Floats, probability: float, confidence: float) -> float:
+def quantile_upper(samples: Floats, probability: float, confidence: float, *, looked: bool = True) -> float:
     """Upper bound of a quantile from order statistics, corrected for autocorrelation.
 
     The r-th smallest sample bounds the quantile when P(Binomial(n, probability) < r) >= confidence (David and
     Nagaraja, Order Statistics, 7.1): no distribution is assumed. Successive calls of an engine are not independent,
-    so r is chosen for the effective number of samples (:func:`effective_calls`); where they are alike, at a confidence
-    that pays for the benchmark's looks.
+    so r is chosen for the effective number of samples. ``looked``: they were made until they seemed to be enough; then
+    it is the cautious :func:`effective_calls`, and samples that are alike pay for the looks with a higher confidence.
 
     Returns:
         The bound, or ``inf`` when there are too few samples for one.
     """
     n = len(samples)
-    found = effective_calls(samples, probability)
-    if alike(n, found):
+    found = effective_calls(samples, probability) if looked else effective_samples(samples, probability)
+    if looked and alike(n, found):
         if found < reliable(n):
             return math.inf
         confidence = 1 - (1 - confidence) / LOOKED
