@@ -2,9 +2,9 @@
 
 The gate's paired test is enumerated over every outcome of an evaluation, against the most powerful test of the same
 error, which a linear program finds: over all outcomes (lost, gained), the share of SHIP at no drop is maximised under
-an error of at most 5 % at every true drop equal to the limit. No valid test of one evaluation is more powerful. Beside it
-stands the test that orders outcomes by their estimated p-value (E) in place of the score statistic (Lloyd, Australian &
-New Zealand Journal of Statistics 50:329-345, 2008).
+an error of at most 5 % at every true drop equal to the limit. No valid test of one evaluation is more powerful. Beside
+it stands the test that orders outcomes by their estimated p-value (E) in place of the score statistic (Lloyd,
+Australian & New Zealand Journal of Statistics 50:329-345, 2008).
 
     python benchmarks/power_bound.py [--json benchmarks/results/power_bound.json]
 """
