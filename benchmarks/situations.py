@@ -207,6 +207,13 @@ def level(random: Random, drop: float, *, images: int = 500, least: float = 0.9)
     return ships(Gate(min={"top1": least}), answers(right, label), answers(after, label))
 
 
+def level_of_numbers(random: Random, drop: float, *, images: int, least: float = 0.85) -> bool:
+    """A floor under a number of one's own that is 0.9 and fails to 0.1 in few images."""
+    fails = random.random(images) < drop / 0.8
+    after = np.where(fails, 0.1, random.uniform(0.89, 0.91, images))
+    return ships(Gate(min={"m": least}), numbers(np.full(images, 0.9)), numbers(after))
+
+
 def guessing(random: Random, drop: float, *, images: int = 500) -> bool:
     """A reference that guesses (``drop`` above 0) or is right in 8 of 10; the candidate answers as it does."""
     label = np.arange(images) % 10
@@ -245,6 +252,14 @@ def _rare(images: int) -> Situation:
     )
 
 
+def _level(images: int) -> Situation:
+    return Situation(
+        f"floor under a number that fails rarely, {images} images",
+        lambda random, drop: level_of_numbers(random, drop, images=images),
+        0.05,
+    )
+
+
 def _critical(holding: int) -> Situation:
     def draw(random: Random, drop: float) -> bool:
         return rare_class(random, drop, holding=holding)
@@ -276,6 +291,7 @@ SITUATIONS = (
     *(_plans(alike) for alike in (0.0, 0.5, 0.9)),
     Situation("images added after INCONCLUSIVE, three looks", looks, 0.02),
     Situation("floor of 0.9 under top-1, 500 images", level, 0.02),
+    *(_level(images) for images in (20, 50, 100)),
     Situation("a reference that guesses", guessing, 1.0),
     Situation("lossless INT8, limit 0.01", one, 0.01),
 )
