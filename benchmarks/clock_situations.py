@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.signal import lfilter
 from situations import Random, Situation
 
 from edgeship.config import Benchmark, Gate
@@ -20,11 +21,12 @@ from edgeship.decide.loaded_trial import Measured
 from edgeship.engines import Timing
 from edgeship.results import Audit, Candidate, Latency, Trial
 from edgeship.results.separate_calls import calls_needed, effective_calls
-from edgeship.trial.benchmark import fit_drift, quantiles
+from edgeship.trial.benchmark import fit_drift, median_interval, quantiles
 from edgeship.trial.turns import time_turns
 
 SPREAD = 0.03
 """Standard deviation of the logarithm of one call's time."""
+FEWEST = Benchmark().min_samples
 CALLS, MOST = 1000, 20_000
 """Calls of one measurement, and those that it takes at most where a gated quantile needs more."""
 PRECISION = 0.02
@@ -45,14 +47,13 @@ def quantile(level: float) -> float:
     return math.exp(SPREAD * NormalDist().inv_cdf(level))
 
 
-def measured(times: Callable[[int], Times], level: float, name: str = "int8") -> Measured:
+def measured(times: Callable[[int], Times], level: float, name: str = "int8", calls: int = CALLS) -> Measured:
     """A trial whose benchmark goes on until the gated quantile is known or the time is over, as a real one does."""
     values = times(MOST)
-    count = CALLS
-    while effective_calls(values[:count], level) < calls_needed(level) and count < MOST:
+    count = calls
+    while not (known := _known(values[:count], level)) and count < MOST:
         count = min(count + count // 10, MOST)
     values = values[:count]
-    known = effective_calls(values, level) >= calls_needed(level)
     drift = fit_drift(values, PRECISION)
     wall = quantiles(values)
     latency = Latency(
@@ -60,6 +61,14 @@ def measured(times: Callable[[int], Times], level: float, name: str = "int8") ->
         settled=known, unsettled="" if known else "too few separate calls", drift=drift.share, drift_sure=drift.sure,
     )  # fmt: skip
     return trial(name, latency, values)
+
+
+def _known(values: Times, level: float) -> bool:
+    """Whether the benchmark stops here: the median within its precision, the gated quantile bound."""
+    ordered = np.sort(values)
+    low, high = median_interval(ordered)
+    near = (high - low) / 2 <= PRECISION * float(ordered[len(ordered) // 2])
+    return near and effective_calls(values, level) >= calls_needed(level, len(values))
 
 
 def trial(name: str, latency: Latency, values: Times) -> Measured:
@@ -116,6 +125,46 @@ def bursts(random: Random, drop: float, *, gap: int = 250, length: int = 12, lev
     return ships(measured(times, level), **{f"latency_p{100 * level:g}_ms": true})
 
 
+def alike(random: Random, drop: float, *, level: float, correlation: float) -> bool:
+    """Calls that resemble those before them; the benchmark of a slow engine looks after a hundred, and goes on."""
+
+    def times(calls: int) -> Times:
+        own = random.normal(0, math.sqrt(1 - correlation**2), calls)
+        own[0] = random.normal()
+        return (1 + drop) * np.exp(SPREAD * lfilter([1.0], [1.0, -correlation], own))
+
+    item = measured(times, level, calls=FEWEST)
+    return ships(item, **{f"latency_p{100 * level:g}_ms": quantile(level)})
+
+
+def stretches(random: Random, drop: float, *, level: float, slow: float = 0.3, length: float = 8) -> bool:
+    """Other work comes and goes: three calls of ten, in stretches of eight, take half as long again."""
+
+    def times(calls: int) -> Times:
+        count = int(2 * calls / length) + 20
+        lasting = np.stack([random.geometric(slow / (1 - slow) / length, count), random.geometric(1 / length, count)])
+        state = np.repeat(np.tile([1.0, 1.5], count), lasting.T.ravel())
+        start = random.integers(len(state) - calls)
+        return (1 + drop) * state[start : start + calls] * noise(random, calls)
+
+    item = measured(times, level, calls=FEWEST)
+    return ships(item, **{f"latency_p{100 * level:g}_ms": _mixed(level, slow)})
+
+
+def _mixed(level: float, slow: float) -> float:
+    """The true quantile of :func:`stretches`: of two lognormal populations."""
+    from statistics import NormalDist
+
+    low, high = 0.5, 3.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        share = sum(
+            part * NormalDist(0, SPREAD).cdf(math.log(middle / base)) for part, base in ((1 - slow, 1.0), (slow, 1.5))
+        )
+        low, high = (middle, high) if share < level else (low, middle)
+    return (low + high) / 2
+
+
 @dataclass
 class Machine:
     """A machine whose speed changes with its own time, in milliseconds of calls made."""
@@ -154,6 +203,25 @@ def twice(random: Random, drop: float, *, speed: Callable[[float], float]) -> bo
     return rule.outcome == "pass"
 
 
+LEVELS = (0.5, 0.9, 0.99)
+
+
+def _alike(level: float, correlation: float) -> Situation:
+    def draw(random: Random, drop: float) -> bool:
+        return alike(random, drop, level=level, correlation=correlation)
+
+    return Situation(f"measured until known, correlation {correlation:g}, p{100 * level:g}", draw, 0.0, -0.1)
+
+
+def _stretches(level: float) -> Situation:
+    return Situation(
+        f"measured until known, slow stretches, p{100 * level:g}",
+        lambda random, drop: stretches(random, drop, level=level),
+        0.0,
+        -0.1,
+    )
+
+
 def _twice(name: str) -> Situation:
     def draw(random: Random, drop: float) -> bool:
         return twice(random, drop, speed=SPEEDS[name])
@@ -167,5 +235,7 @@ CLOCKS = (
     Situation("thermal step within the measurement, p50", step, 0.0, None),
     Situation("warming over the measurement and on, p50", warming, 0.0, None),
     Situation("bursts of twelve calls in 250, p99", bursts, 0.0, -0.1),
+    *(_alike(level, correlation) for level in LEVELS for correlation in (0.0, 0.5, 0.9)),
+    *(_stretches(level) for level in LEVELS),
     *(_twice(name) for name in SPEEDS),
 )

@@ -6,19 +6,24 @@ a true drop equal to the limit and above it (must be at most 5 % plus Monte Carl
 
     python benchmarks/false_ship.py [--evaluations 2000] [--seed 2027] [--json benchmarks/results/false_ship.json]
 
-Work is cut into tasks of at most 400 evaluations, each with a generator of its own, spawned from the seed: the rates do
-not depend on how many processes share the work (``--workers``, default: one for each core).
+Work is cut into tasks of at most 400 evaluations, each with a generator of its own, whose seed comes from the figure's
+name: the rates do not depend on how many processes share the work (``--workers``, default: one for each core) nor on
+what else is drawn. Every figure is recorded as soon as it is there; ``--resume`` goes on after an interruption.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
+import json
 import math
 import os
 import time
+import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -200,12 +205,13 @@ class Scenes:
 
     def _ap(self, order: np.ndarray[Any, Any], weights: Values) -> Values:
         """Average precision (area under the interpolated curve) for each weighting of the pool's images."""
-        count = weights[:, self.image[order]]
-        hits = np.cumsum(count * self.true[order], axis=1)
-        precision = hits / np.maximum(np.cumsum(count, axis=1), 1e-12)
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        steps = np.diff(hits, axis=1, prepend=0.0)
-        area: Values = (steps * precision).sum(axis=1) / (weights @ self.objects)
+        count = np.ascontiguousarray(weights.T)[self.image[order]]
+        true = self.true[order] > 0
+        seen = np.cumsum(count, axis=0)[true]
+        found = count[true]
+        precision = np.cumsum(found, axis=0) / np.maximum(seen, 1e-12)
+        precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+        area: Values = np.einsum("ij,ij->j", found, precision) / (weights @ self.objects)
         return area
 
     def passes(self, evaluations: int, images: int, limit: float, random: np.random.Generator) -> float:
@@ -249,9 +255,15 @@ class Scenes:
 # --- latency -----------------------------------------------------------------------------------------------------
 
 
-def tail(evaluations: int, calls: int, level: float, correlation: float, random: np.random.Generator) -> float:
-    """Share of evaluations whose bound lies below the true quantile, for autocorrelated lognormal times."""
-    below = 0
+def tail(calls_of: tuple[int, float, float], evaluations: int, seed: np.random.SeedSequence) -> float:
+    """Share of evaluations whose bound lies below the true quantile, for autocorrelated lognormal times.
+
+    Args:
+        calls_of: How many calls, the quantile, and the correlation of one call with the next.
+        evaluations: How many are drawn.
+        seed: Of the random numbers.
+    """
+    (calls, level, correlation), random, below = calls_of, np.random.default_rng(seed), 0
     true = math.exp(0.1 * _normal_quantile(level))
     for _ in range(evaluations):
         noise = random.normal(0, math.sqrt(1 - correlation**2), calls)
@@ -360,61 +372,82 @@ def passing(row: Row, name: str, factor: float, evaluations: int, seed: np.rando
     return scenes(name).passes(evaluations, row.images, scenes("at").drop, random)
 
 
-def run(evaluations: int, seed: int, kinds: Sequence[str], workers: int) -> dict[str, Any]:
-    """All simulations."""
-    error = 1.645 * math.sqrt(ALPHA * CONFIDENCE / evaluations)
-    found: dict[str, Any] = {
-        "evaluations": evaluations, "seed": seed, "limit": LIMIT, "allowed": ALPHA + error, "rows": [],
-    }  # fmt: skip
-    sizes = [min(TASK, evaluations - start) for start in range(0, evaluations, TASK)]
-    spawned = iter(np.random.SeedSequence(seed).spawn(10_000))
-    with ProcessPoolExecutor(workers) as pool:
-        judged = [
-            (place, at, [(size, pool.submit(situation, place, at, size, next(spawned))) for size in sizes])
-            for place in range(len(SITUATIONS))
-            for at in ("false", "right")
-            if ("situations" if place < len(ANSWERS) else "clocks") in kinds
-            and (at == "false" or SITUATIONS[place].power is not None)
-        ]
-        waiting = [
-            (row, {name: [(size, pool.submit(passing, row, name, factor, size, next(spawned))) for size in sizes]
-                   for name, factor in FACTORS})
-            for row in rows(kinds)
-        ]  # fmt: skip
-        calls = [
-            (where, pool.submit(tail, evaluations, *where, np.random.default_rng(next(spawned))))
-            for where in TAILS
-            if "latency" in kinds
-        ]
-        print(f"{'metric kind':<34} {'images':>6} {'at limit':>9} {'1.5 x':>9} {'at zero':>9}   (rates of SHIP)")
-        for row, tasks in waiting:
-            rates = {
-                name: sum(size * task.result() for size, task in parts) / evaluations for name, parts in tasks.items()
-            }
-            worst = max(rates["at"], rates["above"])
-            kept = worst <= ALPHA + error
-            found["rows"].append({"kind": row.kind, "images": row.images, **rates, "worst": worst, "ok": kept})
-            print(
-                f"{row.kind:<34} {row.images:>6} {rates['at']:>9.4f} {rates['above']:>9.4f} {rates['zero']:>9.4f}"
-                f"   {'ok' if kept else 'TOO OFTEN'}",
-                flush=True,
-            )
-        if judged:
-            found["situations"] = {}
-        for place, at, parts in judged:
-            rate = sum(size * task.result() for size, task in parts) / evaluations
-            found["situations"].setdefault(SITUATIONS[place].name, {})[at] = rate
-            print(f"{SITUATIONS[place].name:<55} {at:>6} {rate:>9.4f}", flush=True)
-        if "ap" in kinds:
-            found["ap_true_drops"] = {name: scenes(name).drop for name in AP_NOISE}
-        if calls:
-            print(f"\n{'latency bound below the truth':<34} {'calls':>6} {'rate':>9}")
-            found["latency"] = []
-        for (count, level, correlation), task in calls:
-            rate = task.result()
-            found["latency"].append({"level": level, "calls": count, "correlation": correlation, "rate": rate})
-            print(f"p{100 * level:g}, autocorrelation {correlation:<15g} {count:>6} {rate:>9.4f}", flush=True)
+@dataclass(frozen=True)
+class Work:
+    """One figure of the table: a column of a row, or a situation where SHIP is false or right.
+
+    ``draw`` is called with a number of evaluations and a seed and returns the share of them that pass.
+    """
+
+    place: tuple[str, ...]
+    draw: Callable[[int, np.random.SeedSequence], float]
+    evaluations: int
+
+    def tasks(self, seed: int) -> list[tuple[int, np.random.SeedSequence]]:
+        """Evaluations and the seed of each part; they depend on nothing but the figure's own name."""
+        sizes = [min(TASK, self.evaluations - start) for start in range(0, self.evaluations, TASK)]
+        own = np.random.SeedSequence([seed, zlib.crc32("|".join(self.place).encode())])
+        return list(zip(sizes, own.spawn(len(sizes)), strict=True))
+
+
+def works(kinds: Sequence[str], evaluations: int, power: int) -> list[Work]:
+    """Every figure that is asked for."""
+    found = [
+        Work(("rows", row.kind, str(row.images), name), functools.partial(passing, row, name, factor), evaluations)
+        for row in rows(kinds)
+        for name, factor in FACTORS
+    ]
+    found += [
+        Work(("latency", str(level), str(calls), str(c)), functools.partial(tail, (calls, level, c)), evaluations)
+        for calls, level, c in TAILS
+        if "latency" in kinds
+    ]
+    found += [
+        Work(("situations", row.name, at), functools.partial(situation, place, at), many)
+        for place, row in enumerate(SITUATIONS)
+        if ("situations" if place < len(ANSWERS) else "clocks") in kinds
+        for at, many in (("false", evaluations), ("right", power))
+        if at == "false" or row.power is not None
+    ]
     return found
+
+
+def run(wanted: Sequence[Work], found: dict[str, Any], options: argparse.Namespace, done: Callable[[], None]) -> None:
+    """Add each figure to ``found`` as it is there, and say so; figures that are there already are kept.
+
+    Raises:
+        SystemExit: ``options.seconds`` have gone and figures are missing.
+    """
+    end = time.perf_counter() + options.seconds
+    missing = [work for work in wanted if _read(found, work.place) is None]
+    with ProcessPoolExecutor(options.workers) as pool:
+        waiting = [
+            (work, [(size, pool.submit(work.draw, size, own)) for size, own in work.tasks(options.seed)])
+            for work in missing
+        ]
+        for work, parts in waiting:
+            late = wait(
+                [task for _, task in parts], None if math.isinf(end) else max(0.0, end - time.perf_counter())
+            ).not_done
+            if late:
+                pool.shutdown(cancel_futures=True)
+                raise SystemExit(f"{options.seconds:g} s have gone; --resume goes on from what is recorded")
+            rate = sum(size * task.result() for size, task in parts) / work.evaluations
+            table = found
+            for name in work.place[:-1]:
+                table = table.setdefault(name, {})
+            table[work.place[-1]] = rate
+            wrong = work.place[-1] not in ("zero", "right")
+            mark = "TOO OFTEN" if wrong and rate > found["allowed"] else ""
+            print(f"{', '.join(work.place[1:]):<70} {rate:>8.4f}  {mark}", flush=True)
+            done()
+
+
+def _read(found: dict[str, Any], place: Sequence[str]) -> float | None:
+    value: Any = found
+    for name in place:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, float) else None
 
 
 def situation(place: int, at: str, evaluations: int, seed: np.random.SeedSequence) -> float:
@@ -428,26 +461,50 @@ def situation(place: int, at: str, evaluations: int, seed: np.random.SeedSequenc
 KINDS = ("arithmetic", "exact", "mean", "miou", "ap", "latency", "situations", "clocks")
 
 
+def resumed(path: Path | None, machine: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The figures of an earlier part of the same run: same machine, same commit, same settings; else none."""
+    if path is None or not path.is_file():
+        return dict(settings)
+    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    facts = earlier.pop("machine")
+    same = all(facts[name] == machine[name] for name in ("commit", "cpu", "isa", "cores"))
+    return earlier if same and settings.items() <= earlier.items() else dict(settings)
+
+
 def main() -> None:
     """Simulate, print the table, and record the run."""
     parser = harness.parser(__doc__)
     parser.add_argument("--evaluations", type=int, default=2000, help="0: only the time of the arithmetic")
+    parser.add_argument("--power", type=int, default=500, help="evaluations of a situation where SHIP is right")
     parser.add_argument("--seed", type=int, default=2027)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--resume", action="store_true", help="keep the figures that --json holds of this commit")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many; --resume goes on")
     options = parser.parse_args()
-    before, targets, seconds = harness.facts(), [], {}
+    before = harness.facts()
+    settings = {
+        "evaluations": options.evaluations, "power": options.power, "seed": options.seed, "limit": LIMIT,
+        "allowed": ALPHA + 1.645 * math.sqrt(ALPHA * CONFIDENCE / max(options.evaluations, 1)),
+    }  # fmt: skip
+    found = resumed(options.json if options.resume else None, before, settings)
     if "arithmetic" in options.kinds:
-        seconds = {"arithmetic_s": arithmetic()}
+        found["arithmetic_s"] = arithmetic()
         told = "gate over 10,000 images, 100 classes, all critical: s"
-        targets = [harness.target(told, seconds["arithmetic_s"], 2.0)]
+        found["targets"] = [harness.target(told, found["arithmetic_s"], 2.0)]
     if options.evaluations == 0:
         return
     start = time.perf_counter()
-    found = run(options.evaluations, options.seed, options.kinds, options.workers)
-    took = time.perf_counter() - start
-    print(f"{took:.0f} s in all")
-    harness.record(options.json, before, **found, **seconds, seconds=took, targets=targets)
+    earlier = found.get("seconds", 0.0)
+
+    def done() -> None:
+        found["seconds"] = earlier + time.perf_counter() - start
+        harness.record(options.json, before, **found)
+
+    run(works(options.kinds, options.evaluations, options.power), found, options, done)
+    if "ap" in options.kinds:
+        found["ap_true_drops"] = {name: scenes(name).drop for name in AP_NOISE}
+    done()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ says ``good``. ``false_ship.py`` counts them.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +41,27 @@ def evaluated(name: str, records: Records, metric: str = "") -> Measured:
 
 
 def ships(gate: Gate, reference: Records, *candidates: Records) -> bool:
-    """Whether the gate says SHIP."""
+    """Whether the gate says SHIP. What lost more than the limit by its own figure fails, and is not judged further."""
     metric = next(iter({**gate.max_drop, **gate.min}), "")
+    if metric == "top1" and gate.max_drop and _lost(reference, candidates) > gate.max_drop[metric] + 1e-9:
+        return False
     items = [evaluated(f"int8-{k}", records, metric) for k, records in enumerate(candidates)]
     return judge(gate, items, evaluated("reference", reference, metric)).verdict == "SHIP"
 
 
+def _lost(reference: Records, candidates: Sequence[Records]) -> float:
+    """What the candidate that lost least of top-1 lost."""
+    right = [float((item["top"][:, 0] == item["label"]).mean()) for item in (reference, *candidates)]
+    return right[0] - max(right[1:])
+
+
+@functools.cache
+def _names(count: int) -> np.ndarray[Any, Any]:
+    return np.array([f"{i:05}.png" for i in range(count)])
+
+
 def names(count: int, **arrays: Any) -> Records:
-    own = np.array([f"{i:05}.png" for i in range(count)])
+    own = _names(count)
     return {"ids": own, "digests": own, **arrays}
 
 
@@ -193,6 +207,13 @@ def level(random: Random, drop: float, *, images: int = 500, least: float = 0.9)
     return ships(Gate(min={"top1": least}), answers(right, label), answers(after, label))
 
 
+def level_of_numbers(random: Random, drop: float, *, images: int, least: float = 0.85) -> bool:
+    """A floor under a number of one's own that is 0.9 and fails to 0.1 in few images."""
+    fails = random.random(images) < drop / 0.8
+    after = np.where(fails, 0.1, random.uniform(0.89, 0.91, images))
+    return ships(Gate(min={"m": least}), numbers(np.full(images, 0.9)), numbers(after))
+
+
 def guessing(random: Random, drop: float, *, images: int = 500) -> bool:
     """A reference that guesses (``drop`` above 0) or is right in 8 of 10; the candidate answers as it does."""
     label = np.arange(images) % 10
@@ -231,6 +252,14 @@ def _rare(images: int) -> Situation:
     )
 
 
+def _level(images: int) -> Situation:
+    return Situation(
+        f"floor under a number that fails rarely, {images} images",
+        lambda random, drop: level_of_numbers(random, drop, images=images),
+        0.05,
+    )
+
+
 def _critical(holding: int) -> Situation:
     def draw(random: Random, drop: float) -> bool:
         return rare_class(random, drop, holding=holding)
@@ -262,6 +291,7 @@ SITUATIONS = (
     *(_plans(alike) for alike in (0.0, 0.5, 0.9)),
     Situation("images added after INCONCLUSIVE, three looks", looks, 0.02),
     Situation("floor of 0.9 under top-1, 500 images", level, 0.02),
+    *(_level(images) for images in (20, 50, 100)),
     Situation("a reference that guesses", guessing, 1.0),
     Situation("lossless INT8, limit 0.01", one, 0.01),
 )

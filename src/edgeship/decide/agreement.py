@@ -10,6 +10,7 @@ from edgeship.decide.distributions import clopper_pearson
 from edgeship.decide.drops import IDENTICAL, Reference
 from edgeship.decide.loaded_trial import Arrays
 from edgeship.decide.statistics import bootstrap_upper
+from edgeship.decide.support import FAILED
 from edgeship.metrics import paired
 
 
@@ -42,12 +43,14 @@ def compare_answers(reference: Reference, candidate: Arrays) -> Answers | None:
     if units.single and np.all(total[units.member >= 0] == 1) and np.all((same == 0) | (same == 1)):
         sure = clopper_pearson(int(same.sum()), units.images, confidence)[0]
         return Answers(share, sure, "exact (Clopper-Pearson)", units.images, shift)
-    weights = reference.weightings(decisive=True)
-    given = weights @ total
-    lost = 1 - np.divide(weights @ same, given, out=np.ones(len(weights)), where=given > 0)
+    weights = reference.of_units(decisive=True)
+    answers, alike = units.sums(total), units.sums(same)
+    given, kept = weights @ answers, weights @ alike
+    lost = 1 - np.divide(kept, given, out=np.ones(len(weights)), where=given > 0)
     replicates, influence = lost[: reference.resamples], lost[reference.resamples :]
     upper = bootstrap_upper(1 - share, replicates, influence, units.count, confidence)
-    unseen = 1 - share + (clopper_pearson(0, units.count, confidence)[1] if share == 1 else 0.0)
+    failed = ((answers > 0) & (alike <= (1 - FAILED) * answers)).any()
+    unseen = 1 - share + (0.0 if failed else clopper_pearson(0, units.count, confidence)[1])
     method = f"bootstrap over {units.word} (BCa, t)"
     return Answers(share, max(0.0, 1 - max(upper, unseen)), method, units.images, shift)
 

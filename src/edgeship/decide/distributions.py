@@ -117,9 +117,9 @@ def _log_factorials(n: int) -> Floats:
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
 
 
-def binomial_pmf(k: NDArray[np.intp], n: int, p: Floats) -> Floats:
-    """P(X = k) for X ~ Binomial(n, p), broadcast over k and p, for 0 <= k <= n and 0 <= p <= 1."""
-    table = _log_factorials(n)
+def binomial_pmf(k: NDArray[np.intp], n: int | NDArray[np.intp], p: Floats) -> Floats:
+    """P(X = k) for X ~ Binomial(n, p), broadcast over k, n and p, for 0 <= k <= n and 0 <= p <= 1."""
+    table = _log_factorials(int(np.max(n, initial=0)))
     choose = table[n] - table[k] - table[n - k]
     hits = np.where(k > 0, k * np.log(np.maximum(p, _TINY)), 0.0)
     misses = np.where(n > k, (n - k) * np.log(np.maximum(1 - p, _TINY)), 0.0)

@@ -116,9 +116,12 @@ class Reference:
     def weightings(self, decisive: bool) -> Floats:
         """Weights of the jackknife, after those of the bootstrap where a rule rests on it: [weightings, images]."""
         if decisive not in self.weights:
-            weights = _weights(self.units.count, self.resamples if decisive else 0)
-            self.weights[decisive] = self.units.spread(weights)
+            self.weights[decisive] = self.units.spread(self.of_units(decisive))
         return self.weights[decisive]
+
+    def of_units(self, decisive: bool) -> Floats:
+        """The same weights by unit, which every image of it shares: [weightings, units]."""
+        return _weights(self.units.count, self.resamples if decisive else 0)
 
     def once(self, names: Sequence[str]) -> dict[str, Floats]:
         """The reference's metrics as they are: float64 [1] by name."""
@@ -149,7 +152,7 @@ class Reference:
             if share is None:
                 others.append(name)
                 continue
-            weights = _weights(self.units.count, self.resamples if decisive else 0)
+            weights = self.of_units(decisive)
             image = image_of(records, len(share[0]))
             total, right = (
                 np.bincount(image[mask], minlength=self.images).astype(np.float64)

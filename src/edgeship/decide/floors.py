@@ -12,6 +12,7 @@ from edgeship.decide.distributions import clopper_pearson
 from edgeship.decide.drops import BOOTSTRAP, POINT, Reference, image_of
 from edgeship.decide.loaded_trial import Arrays
 from edgeship.decide.statistics import bootstrap_upper
+from edgeship.decide.support import own_supports, widest
 from edgeship.metrics import losses
 
 EXACT = "exact (Clopper-Pearson)"
@@ -31,7 +32,8 @@ class Level:
 def level(reference: Reference, records: Arrays, name: str) -> Level | None:
     """A metric of records of the reference's images (``top1``, ``recall/person``); None where it has no value.
 
-    Exact for a share with one example a unit, else by the bootstrap over units.
+    Exact for a share with one example a unit, else by the bootstrap over units, and never surer than the failures allow
+    that no unit shows.
     """
     metric, _, class_name = name.partition("/")
     share = metrics.task_of(records).successes(records, metric, class_name or None)
@@ -59,4 +61,6 @@ def level(reference: Reference, records: Arrays, name: str) -> Level | None:
     replicates, influence = replicates[np.isfinite(replicates)], influence[np.isfinite(influence)]
     lower = -bootstrap_upper(-value, -replicates, -influence, count, confidence)
     upper = bootstrap_upper(value, replicates, influence, count, confidence)
+    unseen = widest(own_supports(records, name, units), confidence).margin(confidence)
+    lower, upper = min(lower, value - unseen), max(upper, value + unseen)
     return Level(value, lower, upper, BOOTSTRAP.format(units.word), images)

@@ -11,8 +11,10 @@ from edgeship.metrics import paired
 
 Floats = NDArray[np.float64]
 LENGTHS = (2, 4, 8, 16, 32, 64)
-"""Images in a block."""
+"""Images in a block: each twice the last."""
 SHUFFLES = 199
+GLANCE, TOO_MANY = 39, 6
+"""Of so many shuffles first, so many that exceed the order given: no more are made, chance is out of reach."""
 CHANCE = 0.01
 """How often independent images may be taken for frames of one video."""
 CLEARLY_NOT = 1.5
@@ -50,27 +52,36 @@ def block_length(change: Floats, seed: int = 0) -> int:
     values = change - change.mean()
     if not lengths or float(values @ values) <= 1e-12:
         return 1
-    first = [(_ratio(values[None, :], length)[0] - 1) / (2 * length / len(values)) ** 0.5 for length in lengths]
-    if max(first) < CLEARLY_NOT:
+    ratios = _ratios(values[None, :], len(lengths))
+    if ((ratios[0] - 1) / np.sqrt(2 * np.array(lengths) / len(values))).max() < CLEARLY_NOT:
         return 1
     generator = np.random.default_rng(seed)
-    rows = np.stack([values, *(generator.permutation(values) for _ in range(SHUFFLES))])
-    ratios = np.stack([_ratio(rows, length) for length in lengths], axis=1)
-    spread = ratios[1:].std(axis=0)
-    usable = spread > 0
-    if not usable.any():
-        return 1
-    excess = ((ratios - ratios[1:].mean(axis=0))[:, usable] / spread[usable]).max(axis=1)
-    if float((excess[1:] >= excess[0]).mean()) > CHANCE:
-        return 1
+    for shuffles, allowed in ((GLANCE, TOO_MANY - 1), (SHUFFLES, CHANCE * SHUFFLES)):
+        rows = np.stack([generator.permutation(values) for _ in range(shuffles + 1 - len(ratios))])
+        ratios = np.concatenate([ratios, _ratios(rows, len(lengths))])
+        if _exceeding(ratios) > allowed:
+            return 1
     return lengths[int(np.argmax(ratios[0]))]
 
 
-def _ratio(rows: Floats, length: int) -> Floats:
-    """Variance of the sums of blocks over that of as many independent images, for each row: [rows]."""
-    blocks = rows.shape[1] // length
-    sums = rows[:, : blocks * length].reshape(len(rows), blocks, length).sum(axis=2)
-    found: Floats = (sums**2).mean(axis=1) / (length * (rows**2).mean(axis=1))
+def _exceeding(ratios: Floats) -> int:
+    """How many of the shuffled rows, all but the first, are at least as far from the usual as the first is."""
+    spread = ratios[1:].std(axis=0)
+    usable = spread > 0
+    if not usable.any():
+        return len(ratios)
+    excess = ((ratios - ratios[1:].mean(axis=0))[:, usable] / spread[usable]).max(axis=1)
+    return int((excess[1:] >= excess[0]).sum())
+
+
+def _ratios(rows: Floats, doublings: int) -> Floats:
+    """Variance of the sums of blocks of 2, 4, … over that of as many independent images: [rows, doublings]."""
+    alone, sums = (rows[:1] ** 2).mean(), rows
+    found = np.empty((len(rows), doublings))
+    for place in range(doublings):
+        pairs = sums.shape[1] // 2
+        sums = sums[:, 0 : 2 * pairs : 2] + sums[:, 1 : 2 * pairs : 2]
+        found[:, place] = np.einsum("ij,ij->i", sums, sums) / (pairs * 2 ** (place + 1) * alone)
     return found
 
 

@@ -15,7 +15,7 @@ from edgeship.decide.drops import POINT, UNTESTED, Drop
 from edgeship.decide.paired_times import METHOD, paired_speedup
 from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper
 from edgeship.results import Latency, Outcome, Rule
-from edgeship.results.separate_calls import samples_needed
+from edgeship.results.separate_calls import reliable, samples_needed
 
 SLACK = 1e-12
 MIB = 1 << 20
@@ -118,8 +118,9 @@ def _too_few(calls: int, level: float, confidence: float) -> str:
             f"{calls} calls are too few to be {sure}: it takes at least {needed}; raise benchmark.min_samples or min_s"
         )
     return (
-        f"the {calls} calls tell less than {needed} separate ones, which it takes to be {sure}: they were slow in long "
-        "stretches, as when other work comes and goes; quiet the machine, or raise benchmark.min_s"
+        f"the {calls} calls tell less than {max(needed, reliable(calls))} separate ones, which it takes to be {sure}: "
+        "they were slow in long stretches, as when other work comes and goes; quiet the machine, or raise "
+        "benchmark.min_s"
     )
 
 

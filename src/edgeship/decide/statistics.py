@@ -23,13 +23,15 @@ from edgeship.decide.distributions import (
     normal_quantile,
     t_quantile,
 )
-from edgeship.results.separate_calls import effective_samples
+from edgeship.results.separate_calls import LOOKED, alike, effective_calls, effective_samples, reliable
 
 Floats = NDArray[np.float64]
 NUISANCE = 0.001
 """Share of alpha-type error given to the confidence set of the nuisance parameter (Berger and Boos 1994)."""
 GRID = 17
 """Values of the nuisance parameter that are searched for the largest p-value."""
+NEAR = 3.0
+"""Outcomes on either side of the large-sample one, among which the exact one is looked for first."""
 FEW_IMAGES = 1000
 """Up to so many, advice is as fine as the exact test; beyond, within three in a hundred."""
 MOST_IMAGES = 10_000_000
@@ -92,12 +94,27 @@ def paired_p_value(lost: int, gained: int, n: int, drop: float) -> float:
     observed = float(score_statistic(lost, gained, n, drop))
     most = _most_lost(others, n, drop, observed)
     weight = binomial_pmf(counts[None, :], n, rates[:, None])
-    relevant = weight > 1e-9
     chance = np.clip((rates + drop) / (1 - rates), 0, 1)
-    row, column = np.nonzero(relevant)
-    tail = np.zeros(weight.shape)
-    tail[relevant] = binomial_cdf(most[column], (n - others)[column], chance[row])
+    tail = _tails(most, n - counts, chance)
     return min(1.0, float((weight * tail).sum(axis=1).max()) + NUISANCE)
+
+
+def _tails(most: Floats, trials: NDArray[np.intp], chance: Floats) -> Floats:
+    """P(Binomial(trials, chance) <= most) for trials that fall by one from each to the next: [chances, trials].
+
+    Only the first is summed from its terms. With one trial fewer, a value of at most k is more likely by chance times
+    the probability of exactly k; each value more that ``most`` allows adds its own probability.
+    """
+    bound = np.maximum.accumulate(most).astype(np.intp)
+    rise = np.zeros((len(chance), len(trials)))
+    rise[:, 0] = binomial_cdf(bound[0], trials[0], chance)
+    for step in range(int(np.diff(bound).max(initial=0)) + 1):
+        value, fewer = bound[:-1] + step, trials[1:]
+        used = np.flatnonzero((value >= 0) & (value <= fewer) & ((step == 0) | (value <= bound[1:])))
+        exactly = binomial_pmf(value[used][None, :], fewer[used][None, :], chance[:, None])
+        rise[:, used + 1] += exactly if step else chance[:, None] * exactly
+    result: Floats = np.minimum(np.cumsum(rise, axis=1), 1.0)
+    return result
 
 
 def _nuisance_set(gained: int, n: int, drop: float) -> tuple[float, float]:
@@ -108,13 +125,24 @@ def _nuisance_set(gained: int, n: int, drop: float) -> tuple[float, float]:
 
 
 def _most_lost(others: Floats, n: int, drop: float, observed: float) -> Floats:
-    """For each number gained, the largest number lost whose statistic is at most ``observed``; -1: none."""
-    low = np.full(others.shape, -1.0)
-    high = n - others + 1
+    """For each number gained, the largest number lost whose statistic is at most ``observed``; -1: none.
+
+    Bisected between the neighbours of what the large-sample form of the statistic says, where they hold it.
+    """
+
+    def fitting(lost: Floats) -> NDArray[np.bool_]:
+        inside: NDArray[np.bool_] = score_statistic(np.maximum(lost, 0), others, n, drop) <= observed + 1e-9
+        return inside & (lost >= 0)
+
+    share = 2 * others + n * drop
+    root = np.sqrt(np.maximum(share - n * drop * drop, 0))
+    guess = np.floor(others + n * drop + observed * root + observed**2 * others / np.maximum(share, 1e-9))
+    low, high = np.clip(guess - NEAR, -1, n - others), np.clip(guess + NEAR, 0, n - others + 1)
+    low = np.where((low == -1) | fitting(low), low, -1.0)
+    high = np.where((high == n - others + 1) | ~fitting(high), high, n - others + 1)
     while (high - low > 1).any():
         middle = np.floor((low + high) / 2)
-        fits = score_statistic(np.maximum(middle, 0), others, n, drop) <= observed + 1e-9
-        fits &= middle >= 0
+        fits = fitting(middle)
         open_ = high - low > 1
         low = np.where(open_ & fits, middle, low)
         high = np.where(open_ & ~fits, middle, high)
@@ -135,6 +163,13 @@ def score_upper(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, confidence: fl
 
 
 @lru_cache(maxsize=4096)
+def _score_bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, float]:
+    """The score bounds of the drop and of the gain."""
+    upper, negative = score_upper([lost, gained], [gained, lost], n, confidence)
+    return float(upper), float(negative)
+
+
+@lru_cache(maxsize=4096)
 def paired_upper(lost: int, gained: int, n: int, confidence: float) -> float:
     """Exact one-sided upper bound of the drop in success probability: :func:`paired_p_value` inverted.
 
@@ -144,7 +179,7 @@ def paired_upper(lost: int, gained: int, n: int, confidence: float) -> float:
         return 1.0
     alpha = 1 - confidence
     estimate = (lost - gained) / n
-    start = float(score_upper(lost, gained, n, confidence))
+    start = _score_bounds(lost, gained, n, confidence)[0]
     step = max((start - estimate) * 0.02, 1e-4 / n)
     low, high = estimate, min(1.0, start + step)
     while high < 1 and paired_p_value(lost, gained, n, high) > alpha:
@@ -165,7 +200,7 @@ def paired_interval(lost: int, gained: int, n: int, confidence: float) -> Interv
     """The drop of a success probability: the upper bound, which decides, is exact; the lower is the score bound."""
     if n == 0:
         return Interval(math.nan, -1.0, 1.0)
-    lower = -float(score_upper(gained, lost, n, confidence))
+    lower = -_score_bounds(lost, gained, n, confidence)[1]
     return Interval((lost - gained) / n, lower, paired_upper(lost, gained, n, confidence))
 
 
@@ -327,18 +362,24 @@ def bootstrap_images_needed(estimate: float, bound: float, images: int, limit: f
 # --- latency ----------------------------------------------------------------------------------------------------
 
 
-def quantile_upper(samples: Floats, probability: float, confidence: float) -> float:
+def quantile_upper(samples: Floats, probability: float, confidence: float, *, looked: bool = True) -> float:
     """Upper bound of a quantile from order statistics, corrected for autocorrelation.
 
     The r-th smallest sample bounds the quantile when P(Binomial(n, probability) < r) >= confidence (David and
     Nagaraja, Order Statistics, 7.1): no distribution is assumed. Successive calls of an engine are not independent,
-    so r is chosen for the effective number of samples (:func:`effective_samples`).
+    so r is chosen for the effective number of samples. ``looked``: they were made until they seemed to be enough; then
+    it is the cautious :func:`effective_calls`, and samples that are alike pay for the looks with a higher confidence.
 
     Returns:
         The bound, or ``inf`` when there are too few samples for one.
     """
     n = len(samples)
-    effective = max(1, math.floor(effective_samples(samples, probability)))
+    found = effective_calls(samples, probability) if looked else effective_samples(samples, probability)
+    if looked and alike(n, found):
+        if found < reliable(n):
+            return math.inf
+        confidence = 1 - (1 - confidence) / LOOKED
+    effective = max(1, math.floor(found))
     rank = binomial_quantile(confidence, effective, probability) + 1
     if rank > effective:
         return math.inf

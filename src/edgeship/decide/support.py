@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeship.decide.distributions import clopper_pearson
 from edgeship.decide.loaded_trial import Arrays
@@ -37,22 +41,28 @@ class Support:
 
 
 def supports(reference: Arrays, candidate: Arrays, name: str, units: Units) -> tuple[Support, ...]:
-    """The support of a metric: of itself and, for a mean over classes, of each class that the images hold."""
+    """The support of a metric's drop: of itself and, for a mean over classes, of each class that the images hold."""
     cost = losses.scale_of(reference, candidate, name)[1]
-    found = [_support(reference, candidate, name, units, cost)]
-    parts = losses.classes_of(reference, name)
-    by_class = [(part, _support(reference, candidate, part, units, cost)) for part in parts]
-    present = [(part, item) for part, item in by_class if item.units]
-    for part, item in present:
-        found.append(Support(item.units, item.failed, cost / len(present), part.partition("/")[2]))
-    return tuple(found)
+    return _of_parts(reference, name, cost, units, lambda part: losses.lost(reference, candidate, part))
 
 
-def _support(reference: Arrays, candidate: Arrays, name: str, units: Units, cost: float) -> Support:
-    held = units.sums(losses.held(reference, name))
-    lost = units.sums(losses.lost(reference, candidate, name))
-    holds = held > 0
-    return Support(int(holds.sum()), int((lost[holds] >= FAILED * held[holds]).sum()), cost)
+def own_supports(records: Arrays, name: str, units: Units) -> tuple[Support, ...]:
+    """The support of a metric's own level, as :func:`supports`: a unit failed where half of what it holds is wrong."""
+    cost = losses.scale_of(records, records, name)[1]
+    return _of_parts(records, name, cost, units, lambda part: losses.missed(records, part))
+
+
+def _of_parts(
+    records: Arrays, name: str, cost: float, units: Units, gone: Callable[[str], NDArray[np.float64]]
+) -> tuple[Support, ...]:
+    def support(part: str) -> tuple[int, int]:
+        held, lost = units.sums(losses.held(records, part)), units.sums(gone(part))
+        holds = held > 0
+        return int(holds.sum()), int((lost[holds] >= FAILED * held[holds]).sum())
+
+    found = [Support(*support(name), cost)]
+    present = [(part, counts) for part in losses.classes_of(records, name) if (counts := support(part))[0]]
+    return (*found, *(Support(*counts, cost / len(present), part.partition("/")[2]) for part, counts in present))
 
 
 def widest(found: tuple[Support, ...], confidence: float) -> Support:

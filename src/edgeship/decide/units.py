@@ -103,8 +103,10 @@ def _clips(records: Arrays) -> NDArray[np.str_] | None:
     parts = [str(item).replace("\\", "/").rpartition("/") for item in records["ids"]]
     folders = np.array([folder for folder, _, _ in parts])
     names, member, sizes = np.unique(folders, return_inverse=True, return_counts=True)
+    if len(names) < 2 or sizes.min() < FEWEST:
+        return None
     found = [re.search(r"(\d+)\D*$", name.rpartition(".")[0] or name) for _, _, name in parts]
-    if len(names) < 2 or sizes.min() < FEWEST or not all(found):
+    if not all(found):
         return None
     label = records.get("label")
     if label is not None and all(len(np.unique(label[member == k])) == 1 for k in range(len(names))):

@@ -71,6 +71,27 @@ def lost(reference: RecordsLike, candidate: RecordsLike, name: str) -> Array:
     return values.lost(reference, candidate, name)
 
 
+def missed(records: RecordsLike, name: str) -> Array:
+    """How much of what an image holds a model does not have right by itself: float64 [images], 0 to ``held``."""
+    metric, _, class_name = name.partition("/")
+    task, holds = str(records["task"]), held(records, name)
+    if task == "classification":
+        depth = slice(0, 1) if metric != "top5" else slice(None)
+        right = (records["top"][:, depth] == records["label"][:, None]).any(axis=1)
+        wrong: Array = holds * ~right
+        return wrong
+    if task == "segmentation":
+        right = records["intersection"]
+        found = right[:, _index(records, class_name)] if class_name else right.sum(axis=1)
+        return np.asarray(holds - found, np.float64)
+    if task == "detection":
+        mask = _objects(records, metric, class_name)
+        least = float(records["operating_confidence"]) if metric.startswith("recall") else 0.0
+        unfound = mask & (records["gt_score"] < least)
+        return np.bincount(records["gt_image"][unfound], minlength=len(holds)).astype(np.float64)
+    return values.missed(records, name)
+
+
 def scale_of(reference: RecordsLike, candidate: RecordsLike, name: str) -> tuple[float, float]:
     """The value that an image which fails altogether has, and what that costs at most: see :func:`values.worst`."""
     if f"value/{name}" not in reference:

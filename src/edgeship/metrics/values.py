@@ -114,3 +114,18 @@ def lost(reference: RecordsLike, candidate: RecordsLike, name: str) -> Array:
     share = np.divide(after - before, way, out=np.zeros(len(before)), where=(holds > 0) & (np.abs(way) > 0))
     found: Array = holds * np.clip(np.where(holds > 0, share, 0.0), 0.0, 1.0)
     return found
+
+
+def missed(records: RecordsLike, name: str) -> Array:
+    """How much of what an image holds (its weight) is wrong, from the best value (0) to the worst (1): float64 [N].
+
+    The best of a share is 1 (where less is better, 0), of other numbers the best that the model gave.
+    """
+    numbers, holds = records[VALUE + name], weight_of(records, name)
+    far, _ = worst(records, records, name)
+    known = numbers[holds > 0]
+    shares = known.size == 0 or (known.min() >= 0 and known.max() <= 1)
+    best = 1.0 - far if shares else float(known.min() if far == known.max() else known.max())
+    share = np.divide(numbers - best, far - best, out=np.zeros(len(numbers)), where=(holds > 0) & (far != best))
+    found: Array = holds * np.clip(share, 0.0, 1.0)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ MOST = 4
 def take_turns(run: Run, trials: TargetTrials) -> None:
     """Time candidates whose rules pass in turns, on a target of this machine, where there are several.
 
-    fp32 takes part where a rule asks for a speed-up over it. Over SSH the medians of the trials decide.
+    fp32 takes part, though it may not pass: the speed-up of all others is over it. Over SSH the medians of the trials
+    decide.
     """
     if trials.target.host is not None or trials.preview:
         return
@@ -38,7 +40,7 @@ def turns_of(run: Run, trials: TargetTrials) -> Turns | None:
 
 
 def contenders(run: Run, trials: TargetTrials) -> list[Path]:
-    """The trial folders of the fastest candidates that pass, and of fp32 where a rule reads its time; each once."""
+    """The trial folders of the fastest candidates that pass, and of fp32; each once."""
     builds = [loaded_trial.load(folder) for folder in trials.folders()]
     timed = [item for item in builds if item.trial.latency is not None and item.trial.failure is None]
     if len({item.name for item in timed}) < 2:
@@ -48,12 +50,21 @@ def contenders(run: Run, trials: TargetTrials) -> list[Path]:
     base = loaded_trial.load(run.result(REFERENCE).folders()[0])
     judged = gate.judge(without, builds, base, beside=Beside(release=release_of(run))).judged
     passing = [item.candidate for item in judged if item.outcome == "pass"]
+    return [item.folder for item in taking_part(timed, passing) if item.folder is not None]
+
+
+def taking_part(timed: Sequence[Measured], passing: Collection[str]) -> list[Measured]:
+    """The fastest of the candidates that pass, each by its slowest build, and fp32, which all are compared with.
+
+    Args:
+        timed: Every trial that was timed.
+        passing: Names of the candidates whose rules pass; none: nobody takes part.
+    """
     slowest = {item.name: item for item in sorted(timed, key=_median)}
-    chosen = sorted((slowest[name] for name in passing if name in slowest), key=_median)[:MOST]
-    if rules.speedup_over_fp32 is not None and chosen:
-        fp32 = next((item for item in timed if item.trial.candidate.precision == "fp32"), None)
-        chosen += [fp32] if fp32 is not None and fp32.name not in {item.name for item in chosen} else []
-    return [item.folder for item in chosen if item.folder is not None]
+    chosen = sorted((item for name, item in slowest.items() if name in passing), key=_median)[:MOST]
+    names = {item.name for item in chosen}
+    fp32 = [item for item in slowest.values() if item.trial.candidate.precision == "fp32" and item.name not in names]
+    return chosen + fp32[:1] if chosen else []
 
 
 def _median(item: Measured) -> float:

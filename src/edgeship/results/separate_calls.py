@@ -9,6 +9,15 @@ from numpy.typing import NDArray
 
 BLOCKS = 24
 """Blocks of successive calls, where calls that follow one another are not taken as independent."""
+COARSER = {24: 1.085, 16: 1.136, 10: 1.242}
+"""Numbers of blocks whose means are compared, and the square of Student's t over the normal quantile, at 95 %."""
+ALIKE = 1.05
+"""So many calls for one separate one, and they count as alike; independent ones seldom seem to be."""
+RELIABLE = 50
+"""Separate calls from which their own number is known well enough; of few calls a quarter of them."""
+LOOKED = 5
+"""The error of a bound from calls that are alike is divided by this: the benchmark looked at them many times, and
+stops sooner where they were fast. Set by simulation (``benchmarks/clock_situations.py``)."""
 
 
 def samples_needed(probability: float, confidence: float) -> int:
@@ -16,9 +25,22 @@ def samples_needed(probability: float, confidence: float) -> int:
     return math.ceil(math.log(1 - confidence) / math.log(probability))
 
 
-def calls_needed(level: float) -> int:
-    """Independent calls that bound a quantile at 99 % confidence: 459 for p99, 44 for p90, 7 for the median."""
-    return samples_needed(level, 0.99)
+def calls_needed(level: float, calls: int = 0) -> int:
+    """Separate calls that bound a quantile at 99 % confidence: 459 for p99, 44 for p90, 7 for the median.
+
+    Of ``calls`` calls :data:`RELIABLE` are needed at least, or a quarter where they are few.
+    """
+    return max(samples_needed(level, 0.99), reliable(calls))
+
+
+def reliable(calls: int) -> int:
+    """Separate calls among ``calls`` below which their own number is a guess."""
+    return min(RELIABLE, calls // 4)
+
+
+def alike(calls: int, separate: float) -> bool:
+    """Whether calls that tell as much as ``separate`` independent ones resemble those before them."""
+    return calls >= ALIKE * separate
 
 
 def effective_samples(samples: NDArray[np.float64], probability: float) -> float:
@@ -43,20 +65,23 @@ def effective_samples(samples: NDArray[np.float64], probability: float) -> float
 
 
 def effective_calls(values: NDArray[np.float64], level: float) -> float:
-    """The fewer of two answers to how many independent calls tell as much about a quantile as these.
+    """Independent calls that tell as much about a quantile as these, rather too few than too many.
 
-    One is :func:`effective_samples`, by which the gate forms its bound. The other compares the variance of block means
-    of "slower than the quantile" with that of independent calls (batch means: Law and Kelton, Simulation Modeling and
-    Analysis, 9.5.3).
+    That of :func:`effective_samples`. Where it says that calls are alike it may have stopped too early, so the variance
+    of the means of :data:`COARSER` blocks of "slower than the quantile" is compared with that of independent calls too,
+    widened because few blocks tell a variance badly (batch means: Law and Kelton, Simulation Modeling and Analysis,
+    9.5.3); the fewest count.
     """
     count = len(values)
-    size = count // BLOCKS
-    correlated = math.floor(effective_samples(values, level)) if count else 0
-    if size < 2:
-        return float(correlated)
-    above = (values > np.quantile(values, level, method="inverted_cdf"))[: size * BLOCKS]
+    found = effective_samples(values, level) if count else 0.0
+    if count < 2 * max(COARSER) or not alike(count, found):
+        return found
+    above = values > np.quantile(values, level, method="inverted_cdf")
     share = float(above.mean())
-    alone = share * (1 - share) / size
-    spread = float(above.reshape(BLOCKS, size).mean(axis=1).var(ddof=1))
-    means = count / max(1.0, spread / alone) if alone > 0 else float(count)
-    return min(float(correlated), means)
+    for blocks, widened in COARSER.items():
+        size = count // blocks
+        spread = float(above[count - size * blocks :].reshape(blocks, size).mean(axis=1).var(ddof=1))
+        alone = share * (1 - share) / size
+        if spread > 0:
+            found = min(found, count * alone / (spread * widened))
+    return found

@@ -219,7 +219,7 @@ class Measurement:
     def _unbound(self, timings: list[Timing]) -> str:
         """Why a gated quantile has no bound yet: the calls are too few, or were slow together in long stretches."""
         for level in self.gated:
-            needed = calls_needed(level)
+            needed = calls_needed(level, len(timings))
             for name, _ in self._ordered(timings[:1]):
                 values = np.asarray([getattr(timing, name) for timing in timings], np.float64)
                 found = effective_calls(values, level)

@@ -8,6 +8,7 @@ change of the machine meets all of them alike, and each pair is compared within 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -140,7 +141,7 @@ def _round(timers: Mapping[str, Callable[[], Timing]], calls: Mapping[str, int],
         for _ in range(calls[name]):
             value = getattr(timer(), _MEDIAN_AT[clock])
             taken[name].append(float(value))
-    return [float(np.median(taken[name])) for name in names]
+    return [statistics.median(taken[name]) for name in names]
 
 
 def turns_of_trials(folders: Sequence[Path], settings: Benchmark, progress: Progress = silent) -> Turns:

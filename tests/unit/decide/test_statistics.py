@@ -69,6 +69,25 @@ def test_the_exact_test_rejects_a_true_drop_at_most_as_often_as_promised(drop):
     assert max(sizes) > 0.02 or drop == 0.02
 
 
+@pytest.mark.parametrize(
+    ("lost", "gained", "n", "drop"),
+    [(0, 0, 30, 0.1), (3, 1, 40, 0.2), (2, 9, 60, 0.05), (20, 3, 60, -0.1), (5, 5, 11, 0.6)],
+)
+def test_the_p_value_is_the_sum_over_every_outcome(lost, gained, n, drop):
+    b, c = np.array([(b, c) for b in range(n + 1) for c in range(n - b + 1)]).T
+    order = statistics.score_statistic(b, c, n, drop)
+    extreme = order <= statistics.score_statistic(lost, gained, n, drop) + 1e-9
+    low = max(stats.beta.ppf(0.0005, gained, n - gained + 1) if gained else 0.0, 0.0, -drop)
+    high = min(stats.beta.ppf(0.9995, gained + 1, n - gained), (1 - drop) / 2)
+    counts = np.stack([b, c, n - b - c], axis=1)[extreme]
+    chances = [
+        stats.multinomial.pmf(counts, n, [rate + drop, rate, max(0.0, 1 - 2 * rate - drop)]).sum()
+        for rate in np.linspace(min(low, high), high, statistics.GRID)
+    ]
+    expected = min(1.0, max(chances) + statistics.NUISANCE)
+    assert statistics.paired_p_value(lost, gained, n, drop) == pytest.approx(expected, abs=1e-6)
+
+
 @given(lost=st.integers(0, 15), gained=st.integers(0, 15), extra=st.integers(0, 300))
 @settings(max_examples=20, deadline=None)
 def test_the_bound_is_where_the_test_turns(lost, gained, extra):
@@ -168,6 +187,14 @@ def test_the_bound_of_a_quantile_covers_it():
     true = stats.lognorm(0.3).ppf(0.9)
     covered = [statistics.quantile_upper(random.lognormal(0, 0.3, 300), 0.9, 0.95) >= true for _ in range(400)]
     assert np.mean(covered) > 0.92
+
+
+def test_calls_that_are_alike_pay_for_the_looks_of_the_benchmark():
+    random = np.random.default_rng(3)
+    alike = np.repeat(random.normal(size=400), 5)
+    once = statistics.quantile_upper(alike, 0.5, 0.95, looked=False)
+    assert np.median(alike) < once < statistics.quantile_upper(alike, 0.5, 0.95) < math.inf
+    assert statistics.quantile_upper(np.repeat(random.normal(size=20), 50), 0.5, 0.95) == math.inf
 
 
 def test_lower_and_upper_bounds_of_the_median_stand_around_it():
