@@ -1,9 +1,10 @@
 """ONNX's own node tests through inspect, slim, preflight, parity and calibrate: what fails, what is refused and why.
 
-    python benchmarks/onnx_suite.py [--every 10] [--json suite.json]
+    python benchmarks/onnx_suite.py [--every 10] [--kept build/onnx_suite.jsonl --limit-s 800] [--json suite.json]
 
 Every graph runs in a worker process, so that a native crash is one failure and not the end. A failure is an exception
-that is not one of edgeship's own, or the end of the worker; a refusal is one sentence.
+that is not one of edgeship's own, or the end of the worker; a refusal is one sentence. With ``--kept`` outcomes are
+written as they come, and a second run goes on where the first one ended.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import re
 import sys
 import tempfile
 import time
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import facts, parser, record, table
 
 STEPS = ("inspect", "slim", "preflight", "parity", "calibrate")
 LIMIT_S = 120.0
@@ -131,31 +134,62 @@ class Worker:
 
 
 def main() -> int:
-    """Run the suite; the exit code says whether anything failed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--every", type=int, default=1, help="take every n-th case only")
-    parser.add_argument("--json", type=Path, help="write every outcome here")
-    options = parser.parse_args()
-    begin, worker = time.perf_counter(), Worker()
-    outcomes = {}
+    """Run what has no outcome yet, as long as there is time; the exit code says whether anything failed."""
+    options = _options()
+    before, begin, worker = facts(), time.perf_counter(), Worker()
+    known = _kept(options.kept)
+    outcomes, left = {}, 0
     for case in cases(options.every):
-        outcomes[case[0]] = worker.ask(case)
-        for step, found in outcomes[case[0]].items():
-            if found.startswith("FAILED"):
-                print(f"{case[0]} {step}: {found}", flush=True)
-    counts: dict[str, Counter[str]] = {step: Counter() for step in (*STEPS, "process")}
+        if case[0] in known:
+            outcomes[case[0]] = known[case[0]]
+        elif time.perf_counter() - begin > options.limit_s:
+            left += 1
+        else:
+            outcomes[case[0]] = worker.ask(case)
+            if options.kept is not None:
+                with options.kept.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps([case[0], outcomes[case[0]]]) + "\n")
+    worker.stop()
+    counts, reasons = summary(outcomes)
+    for name, found in outcomes.items():
+        for step, text in found.items():
+            if text.startswith("FAILED"):
+                print(f"{name} {step}: {text}", flush=True)
+    print(f"{len(outcomes)} graphs of onnx's node suite, {left} left; {time.perf_counter() - begin:.0f} s")
+    rows = [(step, count["ok"], count["refused"], count["FAILED"]) for step, count in counts.items()]
+    print(table(("step", "ok", "refused in one sentence", "failed"), rows))
+    record(options.json, before, graphs=len(outcomes), left=left, steps=counts, refused=reasons, outcomes=outcomes)
+    return int(any(count["FAILED"] for count in counts.values()))
+
+
+def summary(outcomes: dict[str, dict[str, str]]) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
+    """By step: how many were ok, refused and failed; and why they were refused, names and numbers left out."""
+    counts: dict[str, Counter[str]] = {}
+    reasons: dict[str, Counter[str]] = {}
     for found in outcomes.values():
         for step, text in found.items():
-            counts[step][text.partition(":")[0]] += 1
-    worker.stop()
-    print(f"{len(outcomes)} graphs of onnx's node suite, {time.perf_counter() - begin:.0f} s")
-    print("| step | ok | refused in one sentence | failed |\n| --- | --- | --- | --- |")
-    for step, count in counts.items():
-        if count:
-            print(f"| {step} | {count['ok']} | {count['refused']} | {count['FAILED']} |")
-    if options.json:
-        options.json.write_text(json.dumps(outcomes, indent=1) + "\n")
-    return int(any(count["FAILED"] for count in counts.values()))
+            said, _, why = text.partition(": ")
+            counts.setdefault(step, Counter())[said] += 1
+            if said == "refused":
+                reasons.setdefault(step, Counter())[_SPECIFIC.sub("…", why)[:100]] += 1
+    return counts, {step: Counter(dict(count.most_common(12))) for step, count in reasons.items()}
+
+
+_SPECIFIC = re.compile(r"'[^']*'|\S*/\S+|\[[^\]]*\]|\b\d+\b")
+
+
+def _kept(path: Path | None) -> dict[str, dict[str, str]]:
+    if path is None or not path.is_file():
+        return {}
+    return dict(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _options() -> argparse.Namespace:
+    asked = parser(__doc__)
+    asked.add_argument("--every", type=int, default=1, help="take every n-th case only")
+    asked.add_argument("--limit-s", type=float, default=3000.0, help="begin none after this many seconds")
+    asked.add_argument("--kept", type=Path, help="file of the outcomes so far, a line each")
+    return asked.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python benchmarks/zoo.py [NAME or family/ ...] [--workers 2] [--limit-s 3000] [--work build/zoo] [--json zoo.json]
 
-Every step is the command a user would type, in a process of its own: export with a dynamic batch (and with a batch of
+Every step is the command a user would type, in a process of its own (with ``--together``: one process for all commands
+of an architecture, which takes a third of the time): export with a dynamic batch (and with a batch of
 one where that is refused), slim, preflight, parity, calibrate, INT8 for TensorRT and for onnxruntime, FP16, and the
 engines of onnxruntime and TensorRT-RTX with their audit. The plain path is torch.onnx.export, onnxslim,
 quantize_static and TensorRT-RTX's own parser and builder. Outcomes lie in the work folder: a second run goes on where
@@ -13,25 +14,31 @@ ultralytics and transformers are wanted; a row whose package is not installed sa
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from harness import crops, facts, parser, record, table, target
-from zoo_networks import ZOO, Entry, build
+from zoo_networks import CI, ZOO, Entry, build
 
 STEP_S = 240.0
 FRAMES = 8
 CAPABILITY = "8.9"
-QUANTIZED = ("int8 tensorrt", "int8 onnxruntime", "fp16")
+INTEGER = ("int8 tensorrt", "int8 onnxruntime")
+QUANTIZED = (*INTEGER, "fp16")
+BUILT = {"rtx fp32": "slim", "rtx fp16": "fp16", "rtx int8": "int8-tensorrt"}
 WHOLE = ("slim", "parity", "calibrate", "int8 tensorrt", "rtx int8")
 """What stands between an exported graph and an INT8 engine of TensorRT-RTX."""
 Outcome = dict[str, Any]
@@ -75,17 +82,38 @@ def edgeship(folder: Path, *arguments: object, threads: int) -> Outcome:
     return outcome | {"said": "refused", "why": " ".join(text.split())[:600], "code": done.returncode}
 
 
+def here(folder: Path, *arguments: object) -> Outcome:
+    """The same command in this process: seconds faster, and a crash of a library ends everything."""
+    from edgeship.cli import app
+    from edgeship.errors import EdgeshipError
+
+    begin, printed = time.perf_counter(), io.StringIO()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(printed):
+            app(args=[*map(str, arguments), "--json"], standalone_mode=False)
+        outcome: Outcome = {"said": "ok", "told": json.loads(printed.getvalue())}
+    except EdgeshipError as error:
+        outcome = {"said": "refused", "why": " ".join(str(error).split())[:600], "code": error.exit_code}
+    except Exception as error:  # noqa: BLE001 - whatever comes out of a command is what is being counted
+        outcome = {"said": "FAILED", "why": f"{type(error).__name__}: {error}"[:600]}
+    return outcome | {"s": round(time.perf_counter() - begin, 1)}
+
+
 def path_of(folder: Path) -> str:
     """PYTHONPATH for a child: the network's folder, the zoo, and what this process has."""
     return os.pathsep.join([str(folder), str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
 
 
-def through(name: str, folder: Path, threads: int) -> dict[str, Outcome]:
-    """Every step of edgeship for one architecture; ends where nothing later can be done."""
+def through(name: str, folder: Path, run: Callable[..., Outcome], *, whole: bool = True) -> dict[str, Outcome]:
+    """Every step of edgeship for one architecture; ends where nothing later can be done.
+
+    ``run`` runs one command. Without ``whole`` the calibration method is given, and FP16 and the engines other than
+    INT8 are left out.
+    """
     entry, done = ZOO[name], {}
     (folder / "net.py").write_text(f"from zoo_networks import build\n\n\ndef make():\n    return build({name!r})\n")
     np.savez(folder / "frames.npz", **frames(entry))
-    run: Callable[..., Outcome] = lambda *arguments: edgeship(folder, *arguments, threads=threads)  # noqa: E731
     for step, batch in (("export", "batch"), ("export one", "1")):
         shapes = [f"{key}={batch},{','.join(map(str, shape))}" for key, shape in entry.inputs.items()]
         inputs = [part for shape in shapes for part in ("-i", shape)]
@@ -100,14 +128,15 @@ def through(name: str, folder: Path, threads: int) -> dict[str, Outcome]:
     done["preflight"] = run("preflight", "slim.onnx", "--engine", "tensorrt-rtx")
     done["parity"] = run("parity", "net:make", "--onnx", "slim.onnx", *inputs, "--seeds", "1")
     count = ("--npz", "frames.npz", "--count", FRAMES, "--batch", "1" if "export one" in done else "4")
-    done["calibrate"] = run("calibrate", "slim.onnx", *count, "-o", "c.cache")
-    for step in QUANTIZED:
+    method = () if whole else ("--method", "minmax")
+    done["calibrate"] = run("calibrate", "slim.onnx", *count, *method, "-o", "c.cache")
+    for step in QUANTIZED if whole else INTEGER:
         precision, _, style = step.partition(" ")
         made = ["--precision", precision, "-o", f"{step.replace(' ', '-')}.onnx", "--npz", "frames.npz"]
         made += ["--for", style or "tensorrt"] + (["--cache", "c.cache"] if style else [])
         done[step] = allowing(run, "quantize", "slim.onnx", *made)
     done["ort int8"] = run("build", "int8-onnxruntime.onnx", "--engine", "onnxruntime")
-    for step, graph in (("rtx fp32", "slim"), ("rtx fp16", "fp16"), ("rtx int8", "int8-tensorrt")):
+    for step, graph in BUILT.items() if whole else [("rtx int8", BUILT["rtx int8"])]:
         sizes = () if "export one" in done else ("--opt-batch", "2")
         rtx = ("--engine", "tensorrt-rtx", "--compute-capability", CAPABILITY, *sizes)
         done[step] = run("build", f"{graph}.onnx", *rtx) if (folder / f"{graph}.onnx").is_file() else {"said": "–"}
@@ -205,7 +234,7 @@ def _rtx(model: Path, rows: int) -> None:
         raise ValueError("the builder returned no engine")
 
 
-def one(name: str, work: Path, threads: int) -> dict[str, Any]:
+def one(name: str, work: Path, threads: int, *, together: bool = False) -> dict[str, Any]:
     """The outcome of one architecture, kept in ``work``; taken from there when it is known."""
     kept = work / f"{name.replace('/', '+')}.json"
     if kept.is_file():
@@ -220,10 +249,12 @@ def one(name: str, work: Path, threads: int) -> dict[str, Any]:
     if probe:
         found = {"not made": probe.strip().splitlines()[-1][:300]}
     else:
-        ours = through(name, folder, threads)
-        code = f"import json, pathlib, zoo; print('\\n' + json.dumps(zoo.plain({name!r}, pathlib.Path('.'))))"
-        printed = _child(code, folder, threads, out=True)
-        theirs = json.loads(printed.splitlines()[-1]) if printed.strip().endswith("}") else {"died": printed[-300:]}
+        if together:
+            ours = _printed(f"zoo.together({name!r}, folder)", folder, threads)
+            ours = ours if "died" not in ours else {"export": {"said": "FAILED", "why": ours["died"]}}
+        else:
+            ours = through(name, folder, partial(edgeship, folder, threads=threads))
+        theirs = _printed(f"zoo.plain({name!r}, folder)", folder, threads)
         found = {"edgeship": ours, "plain": theirs}
         if theirs.get("int8 onnxruntime") == "ok":
             found["plain audit"] = edgeship(
@@ -234,6 +265,23 @@ def one(name: str, work: Path, threads: int) -> dict[str, Any]:
     shutil.rmtree(folder)
     print(f"{name}: {found['s']:.0f} s, {verdict(found)}", flush=True)
     return trimmed(found)
+
+
+def together(name: str, folder: Path) -> dict[str, Outcome]:
+    """Every step of edgeship for one architecture, all of them in this process."""
+    ours = through(name, folder, partial(here, folder))
+    trimmed({"edgeship": ours})
+    return ours
+
+
+def _printed(expression: str, folder: Path, threads: int) -> dict[str, Any]:
+    """The value of an expression over ``zoo`` and ``folder``, from a process of its own; ``died`` without one."""
+    code = f"import json, pathlib, zoo; folder = pathlib.Path('.').resolve(); print('\\n' + json.dumps({expression}))"
+    printed = _child(code, folder, threads, out=True)
+    if not printed.strip().endswith("}"):
+        return {"died": printed[-300:]}
+    value: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return value
 
 
 def _child(code: str, folder: Path, threads: int, *, out: bool = False) -> str:
@@ -324,9 +372,28 @@ def _lower(row: dict[str, Any]) -> bool:
     return ours is not None and theirs is not None and ours < theirs - 0.005
 
 
+def quick() -> int:
+    """The ten architectures of CI, in this process, without the plain path; prints a line of outcomes for each."""
+    failed = 0
+    for name in CI:
+        with tempfile.TemporaryDirectory() as folder:
+            begin = time.perf_counter()
+            found = through(name, Path(folder), partial(here, Path(folder)), whole=False)
+        trimmed({"edgeship": found})
+        failed += any(found.get(step, {}).get("said") != "ok" for step in WHOLE)
+        said = {step: outcome.get("achieved") or outcome["said"] for step, outcome in found.items()}
+        print(f"{name}: {time.perf_counter() - begin:.0f} s, {json.dumps(said)}", flush=True)
+        for step, outcome in found.items():
+            if outcome["said"] != "ok":
+                print(f"  {step}: {outcome.get('why')}", flush=True)
+    return int(failed > 0)
+
+
 def main() -> int:
     """Run what has no outcome yet, as long as there is time; then the table over all outcomes."""
     options = _options()
+    if options.quick:
+        return quick()
     before, begin = facts(), time.perf_counter()
     names = [name for name in ZOO if not options.names or any(name.startswith(part) for part in options.names)]
     options.work.mkdir(parents=True, exist_ok=True)
@@ -336,7 +403,9 @@ def main() -> int:
     def timely(name: str) -> dict[str, Any]:
         known = (work / f"{name.replace('/', '+')}.json").is_file()
         late = time.perf_counter() - begin > options.limit_s
-        return {"missing": "no time left in this run"} if late and not known else one(name, work, threads)
+        if late and not known:
+            return {"missing": "no time left in this run"}
+        return one(name, work, threads, together=options.together)
 
     with ThreadPoolExecutor(options.workers) as pool:
         found = dict(zip(names, pool.map(timely, names), strict=True))
@@ -351,6 +420,8 @@ def _options() -> argparse.Namespace:
     asked = parser(__doc__)
     asked.add_argument("names", nargs="*", help="architectures, or how their names begin (timm/); default: all")
     asked.add_argument("--workers", type=int, default=1, help="architectures side by side")
+    asked.add_argument("--quick", action="store_true", help="only the ten of CI, INT8 alone, in one process")
+    asked.add_argument("--together", action="store_true", help="all commands of an architecture in one process")
     asked.add_argument("--limit-s", type=float, default=3000.0, help="begin none after this many seconds")
     asked.add_argument("--work", type=Path, default=Path("build/zoo"), help="folder of the outcomes")
     return asked.parse_args()

@@ -170,6 +170,10 @@ RT_DETR = {
 TINY_VIT = {
     "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96,
 }  # fmt: skip
+TWO_STAGES = {
+    "num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [4, 2], "hidden_sizes": [16, 32], "patch_sizes": [7, 3],
+    "strides": [4, 2], "num_attention_heads": [1, 2], "mlp_ratios": [2, 2],
+}  # fmt: skip
 
 
 def _recurrent(kind: str, *, bidirectional: bool) -> Build:
@@ -323,7 +327,7 @@ ZOO: dict[str, Entry] = {
     "transformers/segformer": Entry(
         "transformers", "segmentation",
         _of_transformers("SegformerForSemanticSegmentation", "SegformerConfig", _field("logits"),
-                         depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 48, 64], decoder_hidden_size=64, num_labels=5),
+                         decoder_hidden_size=32, num_labels=5, **TWO_STAGES),
     ),
     "transformers/upernet": Entry(
         "transformers", "segmentation",
@@ -339,8 +343,8 @@ ZOO: dict[str, Entry] = {
     ),
     "transformers/glpn": Entry(
         "transformers", "depth",
-        _of_transformers("GLPNForDepthEstimation", "GLPNConfig", _field("predicted_depth"), depths=[1, 1, 1, 1],
-                         hidden_sizes=[16, 32, 48, 64], decoder_hidden_size=16),
+        _of_transformers("GLPNForDepthEstimation", "GLPNConfig", _field("predicted_depth"), decoder_hidden_size=16,
+                         **TWO_STAGES),
     ),
     "transformers/depth-anything": Entry(
         "transformers", "depth",
@@ -358,7 +362,7 @@ ZOO: dict[str, Entry] = {
     "transformers/swin2sr": Entry(
         "transformers", "super-resolution",
         _of_transformers("Swin2SRForImageSuperResolution", "Swin2SRConfig", _field("reconstruction"), image_size=32,
-                         embed_dim=24, depths=[1, 1], num_heads=[2, 2], window_size=8, upscale=2),
+                         embed_dim=24, depths=[1], num_heads=[2], window_size=8, upscale=2),
         _sized(32),
     ),
     "transformers/dinov2": Entry(
@@ -366,6 +370,11 @@ ZOO: dict[str, Entry] = {
         _of_transformers("Dinov2ForImageClassification", "Dinov2Config", _field("logits"), image_size=56,
                          patch_size=14, num_labels=10, **{key: TINY_VIT[key] for key in tuple(TINY_VIT)[:3]}),
         _sized(56),
+    ),
+    "transformers/resnet": Entry(
+        "transformers", "classification",
+        _of_transformers("ResNetForImageClassification", "ResNetConfig", _field("logits"), embedding_size=16,
+                         hidden_sizes=[16, 32], depths=[1, 1], num_labels=10),
     ),
     "transformers/clip-vision": Entry(
         "transformers", "embedding",
@@ -397,9 +406,9 @@ ZOO: dict[str, Entry] = {
     "own/depth": Entry("own", "depth", lambda: _depth()),
 }  # fmt: skip
 CI = (
-    "transformers/detr", "transformers/conditional-detr", "transformers/yolos", "transformers/segformer",
-    "transformers/upernet", "transformers/dpt", "transformers/glpn", "transformers/vitpose",
-    "transformers/swin2sr", "transformers/clip-vision",
+    "transformers/yolos", "transformers/segformer", "transformers/upernet", "transformers/glpn",
+    "transformers/vitpose", "transformers/swin2sr", "transformers/dinov2", "transformers/resnet",
+    "transformers/clip-vision", "transformers/videomae",
 )  # fmt: skip
 """The ten that the tests take on every change: nothing but transformers is needed."""
 

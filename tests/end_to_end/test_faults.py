@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from edgeship.bundle import MANIFEST, verify, zip_bundle
 from edgeship.errors import EdgeshipError
+from sshd_support import children
 
 pytestmark = pytest.mark.slow
 
@@ -65,12 +66,14 @@ def test_two_runs_in_one_folder_do_not_mix(shipped: Project, tmp_path: Path) -> 
     out = tmp_path / "out"
     first = start(shipped, out)
     deadline = time.monotonic() + 60
-    while not (out / "lock").is_file() and time.monotonic() < deadline:
+    while not ((out / "lock").is_file() and (out / "lock").read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
+    holder = (out / "lock").read_text()
+    assert int(holder) in children(first.pid)
     second = start(shipped, out)
     _, said = second.communicate(timeout=100)
     assert second.returncode != 0
-    assert str(first.pid) in said
+    assert f"process {holder}" in said
     assert said.count("error: ") == 1 and "Traceback" not in said
     _, errors = first.communicate(timeout=200)
     assert first.returncode == 0, errors

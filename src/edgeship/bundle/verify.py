@@ -156,12 +156,13 @@ def check_models(folder: Path, manifest: Manifest) -> None:
     """Check every ONNX file of a bundle, whatever its name.
 
     Raises:
-        ModelError: One keeps weights outside, or holds operators that nobody knows.
+        ModelError: One keeps weights outside the bundle's files, or holds operators that nobody knows.
     """
     names = {manifest.model, *(name for name in manifest.files if name.endswith(".onnx"))}
     names |= {manifest.engine} if manifest.identity.engine in ONNX_ENGINES else set()
     for name in sorted(names):
-        onnx_policy.check_file(folder / name, plugins=bool(manifest.target.plugins))
+        beside = f"{name}.data" if name != manifest.engine and f"{name}.data" in manifest.files else None
+        onnx_policy.check_file(folder / name, plugins=bool(manifest.target.plugins), beside=beside)
 
 
 def _refuse(folder: Path, found: str, *, expected: str | None = None) -> NoReturn:

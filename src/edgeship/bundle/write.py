@@ -264,6 +264,9 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
     suffix = Path(build.engine.path).suffix or ".engine"
     engine = files.add(source / build.engine.path, f"engine{suffix}", "engine", build.engine.sha256)
     model = files.add(source / spec.model.path, "model.onnx", "model", spec.model.sha256)
+    weights = source / f"{spec.model.path}.data"
+    if weights.is_file():  # of a model beyond 2 GiB
+        files.add(weights, f"{model}.data", "model")
     cache = None
     if contents.cache is not None:
         cache = files.add(contents.cache, CACHE, "cache", spec.cache.sha256 if spec.cache is not None else None)

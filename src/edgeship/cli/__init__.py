@@ -36,6 +36,7 @@ from edgeship.cli import (
     ship,
 )
 from edgeship.cli.app import COMMANDS, USAGE_ERROR, app
+from edgeship.cli.guard import guarded
 from edgeship.cli.output import show, write_json
 from edgeship.cli.streams import close_streams, prepare_streams
 from edgeship.errors import EdgeshipError
@@ -51,11 +52,22 @@ INTERRUPTED = 130
 def main() -> None:
     """The ``edgeship`` command. Exit codes: 0 ship or success, 1 no-ship, 2 wrong input, 3 inconclusive, 4 failed."""
     prepare_streams()
+    sys.exit(guarded(_command, _crashed))
+
+
+def _command() -> int:
+    """One command, its streams closed; where they cannot take what was said, the exit code stands."""
     if sys.argv[1:2] != ["trial"]:  # who waits for a trial tells by the signal that it was ended from outside
         signal.signal(signal.SIGTERM, _terminated)
     code = _run()
     close_streams()
-    sys.exit(code)
+    return code
+
+
+def _crashed(error: EdgeshipError, trace: str) -> None:
+    if os.environ.get("EDGESHIP_DEBUG"):
+        _say(trace)
+    _report(error)
 
 
 def _terminated(_number: int, _frame: object) -> None:

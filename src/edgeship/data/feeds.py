@@ -5,13 +5,14 @@ Noise serves shapes, time and the comparison of two graphs. Accuracy and calibra
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeship.errors import DataError
+from edgeship.errors import DataError, ModelError
 from edgeship.results.base import TensorInfo
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ Bounds = Mapping[str, tuple[float, float]]
 TRIED_SIZES = ((64, 96), (64, 64), (128, 128), (224, 224), (256, 256), (320, 320), (416, 416), (512, 512), (640, 640))
 """Sizes for dynamic axes beside the batch of which nothing is known, in the order to try: multiples of 32, because
 networks halve a picture up to five times. The first pair differs, so that height and width cannot be mixed up."""
+LARGEST = 2**33
+"""Bytes of one input beyond which its shape is taken for a mistake."""
 _UNNAMED = re.compile(r"axis\d+")
 
 
@@ -165,11 +168,27 @@ def noise(
 
     Floats are normal, integers and booleans 0 or 1, uint8 of four axes (a picture) 0 to 255; where ``bounds`` names
     the input, its values lie evenly between them.
+
+    Raises:
+        ModelError: An input is so large that its shape must be a mistake.
     """
+    for info in inputs:
+        _refuse_huge(info, shapes[info.name])
     random = np.random.default_rng(seed)
     return {
         info.name: _values(random, info, tuple(shapes[info.name]), (bounds or {}).get(info.name)) for info in inputs
     }
+
+
+def _refuse_huge(info: TensorInfo, shape: Sequence[int]) -> None:
+    """Refuse a size that no memory holds before an array of it is made."""
+    size = math.prod(shape) * np.dtype(info.dtype).itemsize
+    if size > LARGEST:
+        raise ModelError(
+            f"input {info.name!r} of {list(shape)} {info.dtype} takes {size / 2**30:,.0f} GiB",
+            expected=f"at most {LARGEST / 2**30:.0f} GiB for one batch",
+            do="correct the declared shape, or export the model at a real size",
+        )
 
 
 def _values(random: np.random.Generator, info: TensorInfo, shape: Shape, bounds: tuple[float, float] | None) -> Array:

@@ -47,18 +47,19 @@ ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 2
 TENSOR_NAME, TENSOR_EXTERNAL, TENSOR_LOCATION = 8, 13, 14
 
 
-def check_file(path: Path, *, plugins: bool = False) -> None:
+def check_file(path: Path, *, plugins: bool = False, beside: str | None = None) -> None:
     """Refuse an ONNX file that may not be opened.
 
     Args:
         path: The file.
         plugins: Whether libraries of operators come with it: then any domain may be theirs.
+        beside: The one other file, in the same folder, that may hold weights: its hash is known too.
 
     Raises:
         ModelError: Not readable as ONNX, a tensor outside the file, or an operator that is not known.
     """
     with opened(path) as model:
-        _Check(path.name, plugins).model(model)
+        _Check(path.name, plugins, beside=Path(beside).name if beside else None).model(model)
 
 
 def check_bytes(data: bytes, name: str, *, plugins: bool = False) -> None:
@@ -73,6 +74,7 @@ class _Check:
     plugins: bool
     domains: set[str] = field(default_factory=lambda: set(DOMAINS))
     parts: int = 0
+    beside: str | None = None
 
     def model(self, model: Message) -> None:
         if bytes(model.data[model.start + 4 : model.start + 8]) == ORT_FORMAT:
@@ -138,13 +140,15 @@ class _Check:
                 self._tensor(value)
 
     def _tensor(self, tensor: Message) -> None:
-        name, outside = "", False
+        name, outside, locations = "", False, set[str]()
         for number, value in tensor.fields():
             self._count()
             if number == TENSOR_NAME and isinstance(value, Message):
                 name = value.decoded()
             outside = outside or number == TENSOR_EXTERNAL or (number == TENSOR_LOCATION and value != 0)
-        if outside:
+            if number == TENSOR_EXTERNAL and isinstance(value, Message) and "location" in value.texts(1):
+                locations.update(value.texts(2) or ("",))
+        if outside and not (self.beside is not None and locations == {self.beside}):
             raise self._refused(
                 f"keeps the tensor {name[:120]!r} outside the file (ONNX external data)",
                 "every weight inside the file: no hash covers what lies elsewhere",

@@ -67,6 +67,8 @@ def trial_stage(candidate: Candidate, trials: TargetTrials, rebuild: int = 0) ->
         spec = _spec(run, candidate, trials, rebuild)
         with storage_errors(folder):
             shutil.copyfile(run.path(graph, MODEL), folder / MODEL)
+            if (weights := run.path(graph, f"{MODEL}.data")).is_file():  # a graph beyond 2 GiB keeps them apart
+                shutil.copyfile(weights, folder / weights.name)
             if spec.cache is not None:
                 shutil.copyfile(run.path(CALIBRATE, spec.cache.path), folder / spec.cache.path)
             if spec.frames is not None:

@@ -40,9 +40,11 @@ class CpuWorker:
     def count(self, batch: FrameBatch) -> None:
         """Run one batch and count its observed tensors. Raises ModelError for NaN or infinity."""
         ids, feeds = batch
-        step = ROWS if self._free and {len(array) for array in feeds.values()} == {len(ids)} else max(len(ids), 1)
-        for start in range(0, len(ids), step):
-            stop = start + step
+        if not self._free or {len(array) for array in feeds.values()} != {len(ids)}:
+            self._count(ids, feeds)
+            return
+        for start in range(0, len(ids), ROWS):
+            stop = start + ROWS
             self._count(ids[start:stop], {name: array[start:stop] for name, array in feeds.items()})
 
     def _count(self, ids: Sequence[str], feeds: Feeds) -> None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.errors import ModelError
-from edgeship.prepare import graph
+from edgeship.prepare import graph, large
 from edgeship.prepare.child import in_child
 from edgeship.prepare.inputs import Known, accepted_feeds
 from edgeship.prepare.running import RunError, Running
+from edgeship.prepare.tidy import distinct_names, sort_nodes
 from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
@@ -44,8 +45,14 @@ def adopt(path: Path, known: Known, opset: int = OPSET) -> tuple[onnx.ModelProto
     """
     original = graph.load_onnx(path)
     _require_numbers(original)
-    model, notes = _without_functions(original)
+    _require_shapes(original, known)
+    notes = distinct_names(original)
+    model, written_out = _without_functions(original)
+    notes += written_out
+    notes += sort_nodes(model)
     notes += _without_listed_weights(model)
+    if graph.opset_of(model) == 0 and all(node.domain not in ("", "ai.onnx") for node in model.graph.node):
+        model.opset_import.add(version=opset)  # of no node: what edgeship adds needs the standard operators
     if graph.opset_of(model) < opset:
         model, converted = _converted(model, opset)
         notes += converted
@@ -81,16 +88,29 @@ def _require_numbers(model: onnx.ModelProto) -> None:
             )
 
 
+def _require_shapes(model: onnx.ModelProto, known: Known) -> None:
+    """Refuse an input of which not even the number of axes is declared, unless real inputs are given."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        if value.name not in weights and not tensor.HasField("shape") and known.feeds is None:
+            raise ModelError(
+                f"the input {value.name!r} declares no shape, not even how many axes it has",
+                expected="a shape with a size or a name for each axis",
+                do="export it again with the shape of the input; onnx.helper.make_tensor_value_info declares one",
+            )
+
+
 def _without_functions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """The graph with its local functions written out: most tools do not follow them."""
     if not model.functions:
         return model, []
-    import onnx.inliner
+    import onnx
 
     names = ", ".join(sorted(function.name for function in model.functions)[:5])
     try:
-        inlined = onnx.inliner.inline_local_functions(model)
-    except (RuntimeError, ValueError) as error:
+        inlined = large.inlined(model)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(f"the local functions {names} cannot be written out: {graph.one_line(error)}") from None
     return inlined, [f"local functions were written out: {names}"]
 
@@ -112,7 +132,7 @@ def _without_listed_weights(model: onnx.ModelProto) -> list[str]:
 def _converted(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, list[str]]:
     """The graph in a newer operator set; onnx's converter runs in a process of its own, which may die."""
     old = graph.opset_of(model)
-    if graph.weight_bytes(model) > graph.PROTOBUF_LIMIT:
+    if large.too_large(model):
         raise ModelError(
             f"opset {old} in a graph of more than 2 GiB, which onnx cannot convert",
             expected=f"opset {opset} or later",
@@ -139,7 +159,7 @@ def _convert(data: bytes, opset: int) -> bytes:
 
     try:
         return bytes(version_converter.convert_version(onnx.ModelProto.FromString(data), opset).SerializeToString())
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (onnx.checker.ValidationError, RuntimeError, ValueError, LookupError, AttributeError) as error:
         raise ModelError(graph.one_line(error)) from None
 
 

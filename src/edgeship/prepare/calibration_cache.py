@@ -122,7 +122,18 @@ class Content:
 
 
 def format_cache(scales: Mapping[str, float]) -> str:
-    """TensorRT's text: a header line, then ``tensor: hex`` of the big-endian float32 scale."""
+    """TensorRT's text: a header line, then ``tensor: hex`` of the big-endian float32 scale.
+
+    Raises:
+        CacheError: The name of a tensor is more than one line.
+    """
+    broken = next((name for name in scales if len(name.splitlines()) > 1), None)
+    if broken is not None:
+        raise CacheError(
+            f"the tensor {broken!r} has a line end in its name, and TensorRT's cache has one line for a tensor",
+            expected="names of one line",
+            do="export the model with other names",
+        )
     lines = [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items()]
     return "\n".join([HEADER, *lines]) + "\n"
 

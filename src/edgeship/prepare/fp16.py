@@ -129,7 +129,7 @@ def single_nodes(reference: onnx.ModelProto, converted: onnx.ModelProto) -> list
     import onnx
 
     floats = float_tensors(reference)
-    inferred = onnx.shape_inference.infer_shapes(converted)
+    inferred = graph.inferred(converted)
     single = {
         value.name
         for value in [*inferred.graph.value_info, *inferred.graph.input]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeship.prepare import graph
+
 if TYPE_CHECKING:
     import onnx
 
@@ -26,7 +28,7 @@ def rounded_twin(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx
     from onnx import helper
 
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred = graph.inferred(model)
     values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
     halves = {value.name for value in values if value.type.tensor_type.elem_type == HALF}
     twin = onnx.ModelProto()

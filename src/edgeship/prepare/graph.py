@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeship.engines.onnx_file import CONTAINERS, DTYPES, dimension
 from edgeship.errors import MissingExtra, ModelError
 from edgeship.files import storage_errors
+from edgeship.prepare import large
 from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ STACK_TRACE = "pkg.torch.onnx.stack_trace"
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
 FX_NODE = "pkg.torch.onnx.fx_node"
-PROTOBUF_LIMIT = 2**31 - 2**20
-"""Bytes of weights that one protobuf message holds, with room for the graph itself."""
-SMALL_TENSOR = 1024
-"""Bytes up to which a tensor may be a shape, whose value shape inference needs."""
 
 
 def import_onnx(what: str) -> Any:
@@ -64,6 +61,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         )
     _refuse_versions(model, path)
     _refuse_types(model)
+    _refuse_oddities(model)
     missing = [name for name in external_files(model) if not (path.parent / name).is_file()]
     if missing:
         raise ModelError(
@@ -104,6 +102,19 @@ def _refuse_versions(model: onnx.ModelProto, path: Path) -> None:
             expected=f"opset {newest} or earlier, which onnx {onnx.__version__} knows",
             do="install a newer onnx, or export it again with opset_version=18",
         )
+    imported = sorted({entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")})
+    if len(imported) > 1:
+        raise ModelError(
+            f"{path} imports the standard operators of several opsets: {', '.join(map(str, imported))}",
+            expected="one version for all nodes",
+            do="export it again with opset_version=18",
+        )
+    if not imported and any(node.domain in ("", "ai.onnx") for node in model.graph.node):
+        raise ModelError(
+            f"{path} does not say which opset its nodes belong to",
+            expected="opset_import with a version of the standard operators",
+            do="export it again with opset_version=18",
+        )
     if model.ir_version > onnx.IR_VERSION:
         raise ModelError(
             f"{path} has IR version {model.ir_version}",
@@ -140,6 +151,35 @@ def _refuse_types(model: onnx.ModelProto) -> None:
                     expected=f"tensors of {', '.join(sorted(TYPES))}",
                     do=TYPE_REMEDIES.get(info.dtype, "cast it inside the model to a type that engines take"),
                 )
+
+
+def _refuse_oddities(model: onnx.ModelProto) -> None:
+    """Refuse what no engine takes: an output that is listed twice, recursive functions, weights in sparse form."""
+    names = Counter(value.name for value in model.graph.output)
+    twice = [name for name, number in names.items() if number > 1]
+    if twice:
+        raise ModelError(
+            f"the output {twice[0]!r} is listed {names[twice[0]]} times",
+            expected="outputs with names of their own",
+            do="return the tensor once, or a copy of it: x.clone()",
+        )
+    calls = {
+        (function.domain, function.name): {(node.domain, node.op_type) for node in function.node}
+        for function in model.functions
+    }
+    while leaves := [key for key, called in calls.items() if not called & calls.keys()]:
+        for key in leaves:
+            del calls[key]
+    if calls:
+        listed = ", ".join(sorted(name for _, name in calls))
+        raise ModelError(f"the local functions {listed} call one another in a circle", do="export the model again")
+    if model.graph.sparse_initializer:
+        name = model.graph.sparse_initializer[0].values.name
+        raise ModelError(
+            f"the weights {name!r} are stored as a sparse tensor",
+            expected="dense weights",
+            do="export the model with dense weights: weight.to_dense()",
+        )
 
 
 def random_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -187,8 +227,17 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
         raise ModelError(f"the external data of {path} cannot be read: {error}", do="export it again") from None
+    _free_axes(model)
     refuse_random(model)
     return model
+
+
+def _free_axes(model: onnx.ModelProto) -> None:
+    """Clear sizes that are declared as 0 or below: dynamic axes, which onnxruntime would take for empty ones."""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                dim.Clear()
 
 
 def external_files(model: onnx.ModelProto) -> list[str]:
@@ -212,37 +261,36 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
 
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary, weights = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.data.tmp")
         try:
-            if weight_bytes(model) > PROTOBUF_LIMIT:
-                onnx.save(model, str(temporary), save_as_external_data=True, location=f"{path.name}.data")
+            if large.too_large(model):
+                large.write_apart(model, temporary, weights, name=data_of(path).name)
+                weights.replace(data_of(path))
             else:
                 onnx.save(model, str(temporary))
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
+            weights.unlink(missing_ok=True)
             raise
 
 
-def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of all stored tensors that lie in the graph itself, not in files beside it."""
-    import onnx
-
-    return sum(len(tensor.raw_data) for tensor in onnx.external_data_helper._get_all_tensors(model))
+def data_of(path: Path) -> Path:
+    """Where the weights of the ONNX file ``path`` lie, if it is too large to hold them."""
+    return path.with_name(f"{path.name}.data")
 
 
 def check_onnx(model: onnx.ModelProto, what: str) -> None:
-    """Check a graph against the ONNX specification, with shape inference.
+    """Check a graph against the ONNX specification, with shape inference; one that is too large without its weights.
 
     Raises:
         ModelError: The checker's words, one line.
     """
     import onnx
 
-    if weight_bytes(model) > PROTOBUF_LIMIT:
-        return
+    light = large.without_weights(model) if large.too_large(model) else model
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(light, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{what} is not a valid ONNX graph: {one_line(error)}", do="export it again, or report the graph"
@@ -257,16 +305,14 @@ def inferred(model: onnx.ModelProto, *, declared: bool = True) -> onnx.ModelProt
     """
     import onnx
 
-    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    whole = model.graph
-    bare.graph.CopyFrom(onnx.GraphProto(name=whole.name, node=whole.node, input=whole.input, output=whole.output))
-    if declared:
-        bare.graph.value_info.extend(whole.value_info)
+    bare = large.without_initializers(model)
+    if not declared:
+        del bare.graph.value_info[:]
     for value in bare.graph.output:
         if not declared and value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
-    for tensor in whole.initializer:
-        if len(tensor.raw_data) <= SMALL_TENSOR:
+    for tensor in model.graph.initializer:
+        if large.tensor_bytes(tensor) <= large.SMALL_TENSOR:
             bare.graph.initializer.append(tensor)
         else:
             bare.graph.initializer.add(

@@ -12,6 +12,7 @@ import numpy as np
 from edgeship.errors import ModelError, UserInputError
 from edgeship.prepare import graph
 from edgeship.prepare.graph import opset_of
+from edgeship.prepare.large import inlined, too_large, without_weights
 from edgeship.prepare.running import Running
 from edgeship.text import alike
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 MIN_OPSET = 13
 """The first operator set with a per-channel axis on QuantizeLinear."""
-SMALL = 1024
-"""Bytes up to which shape inference may read a constant's values: shapes and axes, no weights."""
 
 
 def infer(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -32,7 +31,6 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
         ModelError: Shapes cannot be inferred, the operator set cannot be raised, or it is newer than onnx knows.
     """
     import onnx
-    from onnx import inliner
 
     newest = onnx.defs.onnx_opset_version()
     if opset_of(model) > newest:
@@ -40,11 +38,17 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
             f"the graph is written in opset {opset_of(model)}, onnx {onnx.__version__} knows opsets up to {newest}",
             do="export it again with an opset that the tools know: model.opset",
         )
+    if opset_of(model) < MIN_OPSET and too_large(model):
+        raise ModelError(
+            f"opset {opset_of(model)} in a graph of more than 2 GiB, which onnx cannot convert",
+            expected=f"opset {MIN_OPSET} or later",
+            do="export it again with opset_version=18",
+        )
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     try:
         if prepared.functions:
-            prepared = inliner.inline_local_functions(prepared)
+            prepared = inlined(prepared)
         named(prepared)
         if opset_of(prepared) < MIN_OPSET:
             prepared = onnx.version_converter.convert_version(prepared, MIN_OPSET)
@@ -52,7 +56,7 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
         _lift_constants(prepared)
         _fold_gemm(prepared)
         _name_axes(prepared)
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(prepared), strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(without_weights(prepared), strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         words = " ".join(str(error).split())[:300]
         raise ModelError(
@@ -234,26 +238,6 @@ def _ask_for_types(model: onnx.ModelProto) -> None:
             vague[item.name].CopyFrom(helper.make_tensor_value_info(item.name, kinds[item.type], shape))
         elif item.name in missing and item.type in kinds:
             model.graph.value_info.append(helper.make_tensor_value_info(item.name, kinds[item.type], shape))
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with inputs in place of its weights: inference serializes it, and needs only their shapes."""
-    import onnx
-    from onnx import helper
-
-    light = onnx.ModelProto(ir_version=model.ir_version)
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    for kind in ("node", "input", "output", "value_info", "sparse_initializer"):
-        getattr(light.graph, kind).extend(getattr(model.graph, kind))
-    light.graph.name = model.graph.name
-    declared = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) <= SMALL and tensor.ByteSize() <= 2 * SMALL:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return light
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from edgeship.data.feeds import Bounds, Shapes, noise, possible_shapes
 from edgeship.errors import ModelError
 from edgeship.prepare import graph
 from edgeship.prepare.running import RunError, Running
-from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
     import onnx
@@ -46,8 +42,6 @@ PARAMETERS: dict[str, dict[int, str]] = {
     "ReduceSum": {1: "axes"}, "ReduceSumSquare": {1: "axes"},
 }  # fmt: skip
 """Inputs, by operator and place, whose value decides shapes, places or ratios: noise there means nothing."""
-LARGEST = 2**33
-"""Bytes of one input beyond which its shape is taken for a mistake."""
 _CARRIES = frozenset((
     "Add", "Cast", "Ceil", "Concat", "Div", "Floor", "Gather", "Identity", "Max", "Min", "Mul", "Reshape", "Slice",
     "Squeeze", "Sub", "Unsqueeze",
@@ -116,18 +110,6 @@ def require_values(model: onnx.ModelProto, known: Known) -> None:
         )
 
 
-def _refuse_huge(inputs: Sequence[TensorInfo], shapes: Shapes) -> None:
-    """Refuse sizes that no memory holds before an array of them is made."""
-    for info in inputs:
-        size = math.prod(shapes[info.name]) * np.dtype(info.dtype).itemsize
-        if size > LARGEST:
-            raise ModelError(
-                f"input {info.name!r} of {list(shapes[info.name])} {info.dtype} takes {size / 2**30:,.0f} GiB",
-                expected=f"at most {LARGEST / 2**30:.0f} GiB for one batch",
-                do="correct the declared shape, or export the model at a real size",
-            )
-
-
 def accepted_feeds(
     model: onnx.ModelProto, running: Running, batch: int, known: Known = NOTHING, seeds: Sequence[int] = (0,)
 ) -> list[dict[str, Array]]:
@@ -141,7 +123,6 @@ def accepted_feeds(
     inputs, outputs = graph.inputs_of(model), [info.name for info in graph.outputs_of(model)]
     refused: RunError | None = None
     for shapes in possible_shapes(inputs, batch, known.shapes):
-        _refuse_huge(inputs, shapes)
         try:
             running.run(outputs, noise(inputs, shapes, seeds[0], known.bounds))
         except RunError as error:

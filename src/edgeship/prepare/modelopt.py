@@ -125,6 +125,8 @@ def quantize(
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "quantized.onnx"
         outputs = SpecialOutputs(reference)
         graph.save_onnx(outputs.core, source)
+        if high == "fp16":
+            _refuse_bodies(reference, "take int8-fp32, or export the model without data-dependent control flow")
         wanted = {value.name for value in outputs.core.graph.input}
         reader: Any = OneFrame({name: array for name, array in frame[1].items() if name in wanted})
         with _translated("ModelOpt could not quantize the graph", "for onnxruntime: --for onnxruntime"):
@@ -156,7 +158,7 @@ def autocast(reference: onnx.ModelProto, data: Path, kept: Iterable[str]) -> onn
         source = Path(scratch) / "model.onnx"
         outputs = SpecialOutputs(reference)
         graph.save_onnx(outputs.core, source)
-        _refuse_bodies(reference)
+        _refuse_bodies(reference, "export the model without data-dependent control flow, or ship fp32")
         with _translated("AutoCast could not convert the graph to FP16", "ship fp32, or int8-fp32"):
             converted: onnx.ModelProto = convert_to_mixed_precision(
                 str(source),
@@ -173,11 +175,14 @@ def autocast(reference: onnx.ModelProto, data: Path, kept: Iterable[str]) -> onn
 def _translated(what: str, instead: str) -> Iterator[None]:
     """Turn the exceptions that ModelOpt, graphsurgeon, onnx and onnxruntime raise on a graph into QuantizeError."""
     import onnx
+    from google.protobuf.message import DecodeError, EncodeError
+    from polygraphy.exception import PolygraphyException
 
     from edgeship.engines.ort import session as sessions
 
     kinds: tuple[type[Exception], ...] = (
-        LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError, StopIteration,
+        LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError, StopIteration, NameError,
+        ArithmeticError, ImportError, DecodeError, EncodeError, PolygraphyException,
         onnx.checker.ValidationError, onnx.shape_inference.InferenceError, *sessions.failures(),
     )  # fmt: skip
     try:
@@ -189,14 +194,14 @@ def _translated(what: str, instead: str) -> Iterator[None]:
         ) from error
 
 
-def _refuse_bodies(model: onnx.ModelProto) -> None:
+def _refuse_bodies(model: onnx.ModelProto, do: str) -> None:
     """Refuse graphs with loops and conditions: AutoCast knows no tensor of theirs."""
     found = [node for node in model.graph.node if any(item.HasField("g") for item in node.attribute)]
     if found:
         raise QuantizeError(
-            f"AutoCast does not convert graphs with subgraphs to FP16: {found[0].op_type} {found[0].name!r}",
+            f"ModelOpt does not convert graphs with subgraphs to FP16: {found[0].op_type} {found[0].name!r}",
             expected="a graph without Loop, If and Scan",
-            do="export the model without data-dependent control flow, or ship fp32",
+            do=do,
         )
 
 
@@ -236,6 +241,7 @@ class SpecialOutputs:
     def restore(self, converted: onnx.ModelProto) -> onnx.ModelProto:
         """The converted graph with all outputs, in their order."""
         converted.graph.node.extend(self._behind)
+        self._free_constants(converted)
         there = {tensor.name for tensor in converted.graph.initializer}
         wanted = {name for node in self._behind for name in node.input}
         wanted |= {value.name for value in self._reference.graph.output}
@@ -247,6 +253,21 @@ class SpecialOutputs:
         converted.graph.ClearField("output")
         converted.graph.output.extend(outputs)
         return converted
+
+    def _free_constants(self, converted: onnx.ModelProto) -> None:
+        """Rename converted weights whose original is an output of the graph, so that both have a place."""
+        outputs = {value.name for value in self._reference.graph.output}
+        types = {tensor.name: tensor.data_type for tensor in self._reference.graph.initializer}
+        new = {
+            tensor.name: f"{tensor.name}_converted"
+            for tensor in converted.graph.initializer
+            if tensor.name in outputs and types.get(tensor.name, tensor.data_type) != tensor.data_type
+        }
+        for tensor in converted.graph.initializer:
+            tensor.name = new.get(tensor.name, tensor.name)
+        for node in converted.graph.node if new else ():
+            for slot, name in enumerate(node.input):
+                node.input[slot] = new.get(name, name)
 
 
 def _double_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:

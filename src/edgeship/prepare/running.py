@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeship.engines.ort import session as sessions
 from edgeship.errors import ModelError
-from edgeship.prepare import graph
+from edgeship.prepare import graph, large
 
 if TYPE_CHECKING:
     import onnx
@@ -92,7 +92,7 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 def _serialized(model: onnx.ModelProto, stack: ExitStack) -> bytes | Path:
     """The graph's bytes, or a file that holds them where protobuf cannot hold them in one message."""
-    if graph.weight_bytes(model) < graph.PROTOBUF_LIMIT:
+    if not large.too_large(model):
         whole: bytes = model.SerializeToString()
         return whole
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

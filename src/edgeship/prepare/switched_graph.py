@@ -38,6 +38,9 @@ class SwitchedGraph:
         self._style = style
         self._per_channel = per_channel
         self._floats = float_tensors(model)
+        self._types = {
+            value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)
+        }
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._shared = find_tensors(model).shared
         self._limits = limits(model)
@@ -110,14 +113,20 @@ class SwitchedGraph:
                 twin.output[slot] = name + suffix
             nodes.append(twin)
         if quantized and self._style != "tensorrt":
-            for name in leaving:
-                renamed[name] = self._rounded(name, renamed[name], nodes)
+            for name in leaving:  # what is no float, such as the places that TopK finds, stays as it is
+                renamed[name] = (
+                    self._rounded(name, renamed[name], nodes) if self._type(name) == FLOAT else renamed[name]
+                )
         results = []
         for name in leaving:
             final = f"{name}{suffix}_out"
             nodes.append(helper.make_node("Identity", [renamed[name]], [final]))
-            results.append(helper.make_tensor_value_info(final, onnx.TensorProto.FLOAT, None))
+            results.append(helper.make_tensor_value_info(final, self._type(name), None))
         return helper.make_graph(nodes, f"{group.nodes[0].name}{suffix}", [], results)
+
+    def _type(self, name: str) -> int:
+        """TensorProto.DataType of a tensor; float32 where shape inference could not tell."""
+        return self._types.get(name) or FLOAT
 
     def _rounded_input(
         self, node: onnx.NodeProto, slot: int, name: str, source: str, nodes: list[onnx.NodeProto], inner: set[str]

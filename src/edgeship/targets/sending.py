@@ -163,6 +163,10 @@ def plan_of(folder: Path) -> Plan:
         if artifact is not None:
             blobs[artifact.sha256] = folder / artifact.path
             inputs[artifact.path] = artifact.sha256
+    weights = folder / f"{spec.model.path}.data"
+    if weights.is_file():  # of a model beyond 2 GiB
+        inputs[weights.name] = sha256_file(weights)
+        blobs[inputs[weights.name]] = weights
     trees: dict[str, dict[str, str]] = {}
     places: dict[str, tuple[str, str]] = {}
     for name, path in _data(spec).items():

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,12 +17,13 @@ from hypothesis import strategies as st
 from edgeship.bundle import MANIFEST, Contents, opened, verify, write, zip_bundle
 from edgeship.bundle.manifest import CalibrationProvenance, Manifest, check_path, parse, schema
 from edgeship.bundle.sign import make_keys
+from edgeship.bundle.verify import check_models
 from edgeship.bundle.write import sign_bundle
 from edgeship.config import Gate
 from edgeship.errors import ArtifactError, BundleError, EdgeshipError, UserInputError
 from edgeship.files import sha256_bytes
 from edgeship.pipeline.rebuild import RebuildOptions, rebuild
-from edgeship.results import Failure, Trial
+from edgeship.results import Artifact, Failure, Trial, trial_folder
 from edgeship.results import read as read_result
 from edgeship.results import write as write_result
 from edgeship.trial.run import run_trial
@@ -56,6 +58,21 @@ def pristine(trial: Path, keys: tuple[Path, Path], tmp_path_factory: pytest.Temp
 def bundle(pristine: Path, tmp_path: Path) -> Path:
     shutil.copytree(pristine, tmp_path / "bundle")
     return tmp_path / "bundle"
+
+
+def test_weights_of_a_large_model_lie_in_the_bundle_with_their_hash(trial: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "trial"
+    shutil.copytree(trial, folder)
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    spec = trial_folder.read_spec(folder)
+    trial_folder.write_spec(spec.model_copy(update={"model": Artifact.of(folder / "model.onnx", folder)}), folder)
+    made = write(Contents(folder, decision(), reference=trial), tmp_path / "bundle")
+    assert made.files["model.onnx.data"].role == "model"
+    check_models(tmp_path / "bundle", verify(tmp_path / "bundle"))
+    (tmp_path / "bundle" / "model.onnx.data").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"model\.onnx\.data"):
+        verify(tmp_path / "bundle")
 
 
 def test_a_bundle_says_what_it_is(pristine: Path, trial: Path) -> None:

@@ -138,3 +138,32 @@ def test_the_engine_of_a_bundle_is_checked_where_it_is_opened(tmp_path: Path) ->
     (tmp_path / "secret.bin").write_bytes(bytes(16))
     with pytest.raises(ModelError, match="outside the file"):
         get("onnxruntime").open(path, OpenOptions(sha256=sha256_file(path)))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "allowed"),
+    [
+        (outside(location="m.onnx.data"), True),
+        (outside(location="other.bin"), False),
+        (outside(location="../m.onnx.data"), False),
+    ],
+)
+def test_one_file_beside_may_hold_weights_where_it_is_known(tensor: TensorProto, allowed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model(graph(weights=[tensor])).SerializeToString())
+    with pytest.raises(ModelError, match="outside the file"):
+        check_file(path)
+    if allowed:
+        check_file(path, beside="m.onnx.data")
+    else:
+        with pytest.raises(ModelError, match="outside the file"):
+            check_file(path, beside="m.onnx.data")
+
+
+def test_a_second_place_beside_the_known_one_is_refused(tmp_path: Path) -> None:
+    tensor = outside(location="m.onnx.data")
+    tensor.external_data.add(key="location", value="secret.bin")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model(graph(weights=[tensor])).SerializeToString())
+    with pytest.raises(ModelError, match="outside the file"):
+        check_file(path, beside="m.onnx.data")

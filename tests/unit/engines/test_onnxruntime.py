@@ -213,6 +213,17 @@ def test_an_engine_that_would_need_a_file_beside_it_is_refused(fp32: Path, tmp_p
         assert not request.output.exists(), "beside the weights it would open here and nowhere else"
 
 
+def test_an_engine_of_more_than_one_file_holds_names_what_would_fit(
+    fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeship.engines.ort.engine.ONE_FILE", 100)
+    outside = tmp_path / "net.onnx"
+    onnx.save(onnx.load(fp32), outside, save_as_external_data=True, location="net.onnx.data", size_threshold=0)
+    with pytest.raises(BuildError, match="is one ONNX file, which holds 2 GiB") as caught:
+        ENGINE.build(replace(request_for(outside), output=tmp_path / "built" / "engine.onnx"))
+    assert "INT8 or FP16" in (caught.value.do or "")
+
+
 def test_a_second_dynamic_axis_needs_its_range(tmp_path: Path) -> None:
     model = onnx.load(convolutions(tmp_path / "net.onnx"))
     for axis in (2, 3):

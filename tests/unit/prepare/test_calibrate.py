@@ -417,3 +417,33 @@ def test_later_passes_go_on_with_the_workers_of_the_first() -> None:
         assert len(list(observer.observe(iter(patches("residual"))))) == 16
     assert len(observer._all) <= 2
     assert observer.histograms()["x"].total == 5 * 16 * 3 * 16 * 16
+
+
+def test_an_input_without_axes_is_fed_whole(tmp_path: Path) -> None:
+    """The batch is that of the other input; nothing is cut from a scalar or from a table of a fixed size."""
+    path = tmp_path / "m.onnx"
+    inputs = [("x", [2, 3, 4, 4]), ("k", []), ("table", [6, 2])]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("Mul", ["c", "k"], ["y"], name="scale"),
+        helper.make_node("Neg", ["table"], ["z"], name="neg"),
+    ]
+    weights = np.ones((2, 3, 1, 1), np.float32)
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, 1, shape) for name, shape in inputs],
+        [helper.make_tensor_value_info("y", 1, [2, 2, 4, 4]), helper.make_tensor_value_info("z", 1, [6, 2])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    chance = np.random.default_rng(0)
+    feeds = {name: np.asarray(chance.random(shape), np.float32) for name, shape in inputs}
+    frames = Batches([(("a", "b"), feeds)])
+    done = calibrate(path, frames, tmp_path / "c.cache", CalibrateOptions(method="minmax", workers=1))
+    assert done.frames == 2
+
+
+def test_a_name_of_two_lines_is_refused() -> None:
+    with pytest.raises(CacheError, match="has a line end in its name"):
+        calibration_cache.format_cache({"a": 1.0, "b\nc": 2.0})

@@ -12,8 +12,11 @@ from edgeship.prepare import calibration_cache, compare
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.node_groups import Group
 from edgeship.prepare.qdq_onnxruntime import ort_graph
+from edgeship.prepare.running import Running
 from edgeship.prepare.sensitivity import RankOptions, Simulator, find_groups, rank
+from edgeship.prepare.switched_graph import FLAGS, SwitchedGraph
 
 CHANNELS = 8
 
@@ -107,6 +110,29 @@ def test_a_plan_is_the_quantizers_own_graph_with_those_nodes_kept(prepared):
 def test_nothing_quantized_is_the_reference(prepared):
     model, calibration, frames = prepared
     assert Simulator(onnx.load(model), calibration, frames, RankOptions()).snr([]) == compare.CEILING_DB
+
+
+def test_a_result_that_is_no_float_keeps_its_type():
+    """TopK finds places beside values: a group that is switched to FP16 gives both."""
+    made = network()
+    weight = numpy_helper.from_array(np.full((CHANNELS, 3, 1, 1), 0.1, np.float32), "w0")
+    nodes = [
+        helper.make_node("Conv", ["images", "w0"], ["c"], "conv"),
+        helper.make_node("TopK", ["c", "k"], ["best", "places"], "topk", axis=1),
+        helper.make_node("Cast", ["places"], ["placed"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Add", ["best", "placed"], ["y"], "add"),
+    ]
+    counts = numpy_helper.from_array(np.array([2], np.int64), "k")
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2, 16, 16])
+    graph = helper.make_graph(nodes, "net", made.graph.input, [output], [weight, counts])
+    model = infer(helper.make_model(graph, opset_imports=made.opset_import, ir_version=10))
+    topk = next(node for node in model.graph.node if node.op_type == "TopK")
+    switched = SwitchedGraph(model, None, "fp16", per_channel=True).build([Group([topk])])
+    feeds = {"images": np.random.default_rng(2).random((2, 3, 16, 16), np.float32)}
+    (wanted,) = Running(model).run(["y"], feeds)
+    for on in (False, True):
+        (found,) = Running(switched).run(["y"], feeds | {FLAGS: np.array([on])})
+        np.testing.assert_allclose(found, wanted, rtol=1e-2)
 
 
 def test_no_frames_and_nothing_to_rank_are_refused(prepared):

@@ -185,6 +185,38 @@ def test_a_parameter_is_never_fed_noise(tmp_path: Path) -> None:
     assert slimmed(asked, tmp_path, Options(Known(bounds={"k": (0, 0)})))[0].max_difference == 0.0
 
 
+def test_nodes_out_of_order_or_of_one_name_are_put_right(tmp_path: Path) -> None:
+    made = model(
+        [node("Neg", ["r"], ["y"], name="n"), node("Relu", ["c"], ["r"], name="n"), convolution(target="c")], [W]
+    )
+    result, after = slimmed(made, tmp_path)
+    assert [operator.op_type for operator in after.graph.node] == ["Conv", "Relu", "Neg"]
+    assert len({operator.name for operator in after.graph.node}) == 3
+    assert any("shared the name" in note for note in result.notes)
+    assert any("not in the order" in note for note in result.notes)
+    x = np.random.default_rng(5).standard_normal((2, 3, SIDE, SIDE)).astype(np.float32)
+    straight = model([convolution(target="c"), node("Relu", ["c"], ["r"]), node("Neg", ["r"], ["y"])], [W])
+    np.testing.assert_allclose(
+        Running(after).run(["y"], {"x": x})[0], Running(straight).run(["y"], {"x": x})[0], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_axes_of_zero_are_dynamic(tmp_path: Path) -> None:
+    made = model([convolution()], [W], inputs=[image(0, 3, -1, 0)], outputs=[value("y", FLOAT, [0, 4, -1, 0])])
+    _, after = slimmed(made, tmp_path)
+    named = model([convolution()], [W], inputs=[image("n", 3, "h", "w")], outputs=[value("y", FLOAT, None)])
+    same_answers(after, named, side=32)
+
+
+def test_a_graph_of_other_domains_alone_needs_no_conversion(tmp_path: Path) -> None:
+    made = model([node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[1.0], scale=[2.0])])
+    made.opset_import[0].CopyFrom(helper.make_opsetid("ai.onnx.ml", 3))
+    made.graph.input[0].CopyFrom(value("x", FLOAT, ["batch", 3]))
+    made.graph.output[0].CopyFrom(value("y", FLOAT, ["batch", 3]))
+    _, after = slimmed(made, tmp_path)
+    assert Running(after).run(["y"], {"x": np.full((2, 3), 4, np.float32)})[0].tolist() == [[6.0] * 3] * 2
+
+
 def test_local_functions_are_written_out(tmp_path: Path) -> None:
     body = [helper.make_node("Relu", ["a"], ["r"]), helper.make_node("Neg", ["r"], ["b"])]
     function = helper.make_function("mine", "Block", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
@@ -195,6 +227,35 @@ def test_local_functions_are_written_out(tmp_path: Path) -> None:
     assert "local functions were written out: Block" in result.notes
     assert not after.functions
     same_answers(made, after)
+
+
+def recursive() -> onnx.ModelProto:
+    """A graph with a local function that calls itself."""
+    block = helper.make_node("Block", ["a"], ["b"], domain="mine")
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("mine", 1)]
+    made = model([node("Block", ["x"], ["y"], domain="mine")])
+    made.functions.append(helper.make_function("mine", "Block", ["a"], ["b"], [block], imports))
+    made.opset_import.append(imports[1])
+    return made
+
+
+def sparse() -> onnx.ModelProto:
+    """A graph whose weights are a sparse tensor."""
+    made = model([node("MatMul", ["x", "w"], ["y"])])
+    values = helper.make_tensor("w", FLOAT, [1], [2.0])
+    made.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(values, helper.make_tensor("at", TensorProto.INT64, [1], [3]), [SIDE, SIDE])
+    )
+    return made
+
+
+def and_opset(made: onnx.ModelProto, version: int | None) -> onnx.ModelProto:
+    """The model with one more version of the standard operators, or with none."""
+    if version is None:
+        del made.opset_import[:]
+    else:
+        made.opset_import.append(helper.make_opsetid("", version))
+    return made
 
 
 REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
@@ -219,6 +280,15 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
         model([node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), node("Relu", ["b"], ["y"])]),
         "not a valid ONNX graph",
     ),
+    "output twice": (model([convolution()], [W], outputs=[value("y", FLOAT, None)] * 2), "'y' is listed 2 times"),
+    "several opsets": (and_opset(model([convolution()], [W]), 11), "of several opsets: 11, 18"),
+    "no opset": (and_opset(model([convolution()], [W]), None), "does not say which opset"),
+    "no shape": (
+        model([convolution()], [W], inputs=[value("x", FLOAT, None)]),
+        "input 'x' declares no shape",
+    ),
+    "recursive function": (recursive(), "local functions Block call one another"),
+    "sparse weights": (sparse(), "'w' are stored as a sparse tensor"),
     "twice": (model([node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["y"])]), "not a valid ONNX graph"),
     "nan": (
         model([convolution()], [numpy_helper.from_array(np.full((4, 3, 3, 3), np.nan, np.float32), "w")]),

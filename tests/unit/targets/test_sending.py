@@ -39,6 +39,15 @@ def test_every_task_sends_its_labels_and_all_the_same_images(tmp_path: Path) -> 
     }  # fmt: skip
 
 
+def test_weights_beside_a_large_model_are_sent_with_it(tmp_path: Path) -> None:
+    config_file = two_heads.project(tmp_path, images=2)
+    planned(config_file)
+    assert set(plan_of(config_file.parent).inputs) == {"model.onnx"}
+    (config_file.parent / "model.onnx.data").write_bytes(b"weights")
+    plan = plan_of(config_file.parent)
+    assert plan.blobs[plan.inputs["model.onnx.data"]].read_bytes() == b"weights"
+
+
 @pytest.mark.parametrize(("name", "place"), [("left", "left"), ("prior", "val/prior.csv"), ("pose", "poses.csv")])
 def test_every_input_sends_what_its_values_lie_in(tmp_path: Path, name: str, place: str) -> None:
     places = planned(several_inputs.project(tmp_path, images=2))

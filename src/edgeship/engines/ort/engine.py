@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from edgeship.engines import Array
 
 SUFFIX = ".onnx"
+ONE_FILE = 2**31 - 2**20
+"""Bytes of weights that fit one ONNX file: a protobuf message holds 2 GiB."""
 _PROFILE_RUNS = 5
 _SLOWER = 1.1
 _HALF: tuple[Precision, ...] = ("fp16", "int8-fp16")
@@ -360,6 +362,14 @@ def _check_alone(engine: Path, options: OpenOptions, model: Path) -> None:
     try:
         make_session(engine, options)
     except EngineError as error:
+        apart = model.with_name(f"{model.name}.data")
+        if apart.is_file() and apart.stat().st_size > ONE_FILE:
+            raise BuildError(
+                f"{model.name} has {apart.stat().st_size / 2**30:.1f} GiB of weights in a file beside it, and an "
+                "engine of onnxruntime is one ONNX file, which holds 2 GiB",
+                expected="a candidate whose weights fit one file",
+                do="take INT8 or FP16, whose weights are smaller, or engine = 'tensorrt'",
+            ) from error
         raise BuildError(
             f"the engine file does not open alone: {error.found}",
             expected="a candidate that holds its weights itself",

@@ -49,6 +49,8 @@ EXACT_INT8 = "session.x64quantprecision"
 they are exact as they are, and the others four times slower (seen), so it is set only where it is needed."""
 _NO_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_?alloc|CUDA failure 2\b", re.I)
 _FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT) failure")
+_PLACES = re.compile(r"/onnxruntime_src/\S+:\d+ (?:[\w:<>~&*, ]+\([^)]*\)(?: const)?(?: \[with [^\]]*\])? )?")
+"""Source files and signatures of onnxruntime's own code in its messages."""
 _NO_GRAPH = re.compile(r"graph capture feature|CUDA ?graph", re.I)
 
 
@@ -184,17 +186,21 @@ def exact_session(source: bytes | Path, *, level: Level = "fuse", threads: int =
             # its conversion to uint8 weights refuses weights that nodes share; as they stand they run in float: exact
             made = _construct(given, options, replace(request, level="none"))
     except failures() as error:
+        words = one_line(error)[:400]
+        other = "edgeship preflight names the nodes; or export it again with another model.opset"
+        typed = "convert the model to float32 before the export: model.float(); onnxruntime lacks it in other types"
         raise ModelError(
-            f"onnxruntime {ort.__version__} cannot load the graph: {one_line(error)[:400]}",
-            do="edgeship preflight names the nodes; or export it again with another model.opset",
+            f"onnxruntime {ort.__version__} cannot load the graph: {words}",
+            do=typed if words.startswith("Could not find an implementation") else other,
         ) from None
     _refuse_fallback(made, wanted, device, said)
     return made
 
 
 def one_line(error: Exception) -> str:
-    """onnxruntime's words without their code, on one line."""
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+    """onnxruntime's words without their code and without places in its source, on one line."""
+    words = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+    return _PLACES.sub("", words)
 
 
 def _session(path: Path, options: OpenOptions, request: SessionRequest) -> Any:

@@ -1,0 +1,124 @@
+"""Graphs beyond the 2 GiB of one protobuf message: how large one is, the same without its weights, and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+    from google.protobuf.message import Message
+
+PROTOBUF_LIMIT = 2**31 - 2**20
+"""Bytes of weights that one protobuf message holds, with room for the graph itself."""
+SMALL_TENSOR = 1024
+"""Bytes up to which a tensor may be a shape, whose value shape inference needs."""
+_WIDTHS = {"float_data": 4, "int32_data": 4, "int64_data": 8, "double_data": 8, "uint64_data": 8}
+_ALIGNED = 4096
+"""Tensors in a data file begin at multiples of it, as the ONNX specification advises for mapping into memory."""
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Bytes of a tensor's values where they lie in the message itself, not in a file beside it; text is not counted."""
+    return len(tensor.raw_data) + sum(width * len(getattr(tensor, name)) for name, width in _WIDTHS.items())
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of all stored tensors that lie in the graph itself, not in files beside it."""
+    import onnx
+
+    return sum(map(tensor_bytes, onnx.external_data_helper._get_all_tensors(model)))
+
+
+def too_large(model: onnx.ModelProto) -> bool:
+    """Whether the graph with its weights is more than one protobuf message holds."""
+    return weight_bytes(model) > PROTOBUF_LIMIT
+
+
+def without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the graph's initializers; the copy never holds them, so it costs none of their memory."""
+    import onnx
+
+    bare = onnx.ModelProto()
+    _copy_fields(model, bare, leave="graph")
+    _copy_fields(model.graph, bare.graph, leave="initializer")
+    return bare
+
+
+def _copy_fields(source: Message, target: Any, leave: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == leave:
+            continue
+        if hasattr(value, "ListFields"):
+            getattr(target, field.name).CopyFrom(value)
+        elif isinstance(value, (str, bytes, int, float)):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).extend(value)
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with inputs in place of weights; small tensors, which may be shapes, stay."""
+    from onnx import helper
+
+    light = without_initializers(model)
+    declared = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor_bytes(tensor) <= SMALL_TENSOR and not tensor.external_data:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
+
+
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its local functions written out. Raises RuntimeError or ValueError as onnx's inliner does."""
+    import onnx.inliner
+
+    bare = without_initializers(model)
+    done = onnx.inliner.inline_local_functions(bare)
+    done.graph.initializer.extend(model.graph.initializer)
+    return done
+
+
+def write_apart(model: onnx.ModelProto, file: Path, data: Path, name: str) -> None:
+    """Write the graph to ``file`` and its large weights to ``data``; ``model`` stays as it is.
+
+    The graph looks for its weights in a file ``name`` beside it, to which the caller moves ``data``. ``onnx.save``
+    would take the weights out of the model that it is given.
+    """
+    import onnx
+
+    bare = without_initializers(model)
+    with data.open("wb") as stream:
+        for tensor in model.graph.initializer:
+            raw = _raw(tensor)
+            if raw is None:
+                bare.graph.initializer.append(tensor)
+                continue
+            entry = onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+            entry.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", name), *_append(stream, raw)):
+                entry.external_data.add(key=key, value=str(value))
+            bare.graph.initializer.append(entry)
+    onnx.save(bare, str(file))
+
+
+def _append(stream: IO[bytes], raw: bytes) -> Iterator[tuple[str, int]]:
+    stream.write(bytes(-stream.tell() % _ALIGNED))
+    yield "offset", stream.tell()
+    yield "length", stream.write(raw)
+
+
+def _raw(tensor: onnx.TensorProto) -> bytes | None:
+    """The bytes for the data file; None for what stays in the graph: small tensors, and text."""
+    from onnx import TensorProto, numpy_helper
+
+    if tensor.data_type == TensorProto.STRING or tensor_bytes(tensor) <= SMALL_TENSOR:
+        return None
+    if tensor.raw_data:
+        whole: bytes = tensor.raw_data
+        return whole
+    plain = numpy_helper.from_array(numpy_helper.to_array(tensor))  # of the fields by type, in the order of raw_data
+    return bytes(plain.raw_data)

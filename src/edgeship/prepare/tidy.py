@@ -1,0 +1,77 @@
+"""What other tools leave in ONNX files and most libraries refuse: nodes out of order, names that nodes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from edgeship.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def distinct_names(model: onnx.ModelProto) -> list[str]:
+    """Give nodes that share a name names of their own, in place: onnxruntime refuses the graph otherwise.
+
+    Returns:
+        A note that says how many.
+    """
+    taken = {node.name for node in model.graph.node}
+    seen: set[str] = set()
+    renamed = 0
+    for node in model.graph.node:
+        if node.name and node.name in seen:
+            number = 2
+            while f"{node.name}_{number}" in taken:
+                number += 1
+            node.name = f"{node.name}_{number}"
+            taken.add(node.name)
+            renamed += 1
+        seen.add(node.name)
+    return [f"{renamed} nodes shared the name of another and have their own now"] if renamed else []
+
+
+def sort_nodes(model: onnx.ModelProto) -> list[str]:
+    """Put nodes behind those whose results they read, in place; otherwise their order stays.
+
+    Returns:
+        A note, where the order was another.
+
+    Raises:
+        ModelError: Nodes read one another's results in a circle; names them.
+    """
+    nodes = list(model.graph.node)
+    maker = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    waits = [{maker[name] for name in _reads(node) if name in maker} for node in nodes]
+    if all(place > max(needed, default=-1) for place, needed in enumerate(waits)):
+        return []
+    done: set[int] = set()
+    order: list[int] = []
+    left = list(range(len(nodes)))
+    while left:
+        ready = [place for place in left if waits[place] <= done]
+        if not ready:
+            circle = [nodes[place] for place in left if any(place in waits[other] for other in left)]
+            listed = ", ".join(f"{node.op_type} {node.name or node.output[0]!r}" for node in circle[:5])
+            raise ModelError(
+                f"not a valid ONNX graph: nodes read one another's results in a circle: {listed}",
+                expected="nodes that can run one after the other",
+                do="export it again; a loop in the model is an ONNX Loop",
+            )
+        order += ready
+        done.update(ready)
+        left = [place for place in left if place not in done]
+    copies = [type(nodes[0]).FromString(nodes[place].SerializeToString()) for place in order]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    return ["the nodes were not in the order in which they run, and are now"]
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """The tensors that a node reads, also from inside its subgraphs."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            for inner in body.node:
+                yield from _reads(inner)

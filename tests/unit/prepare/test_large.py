@@ -1,0 +1,107 @@
+"""Graphs beyond protobuf's limit, which is lowered here: a real one has more than 2 GiB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from strange import FLOAT, convolution, image, model, node, value, weight
+
+from edgeship.errors import ModelError
+from edgeship.prepare import calibration_cache, graph, large
+from edgeship.prepare.calibrate import CalibrateOptions, calibrate
+from edgeship.prepare.frame_checks import Batches
+from edgeship.prepare.quantize import QuantizeOptions, quantize
+from edgeship.prepare.running import Running
+from edgeship.prepare.slim import slim
+
+FEEDS = {"x": np.random.default_rng(3).standard_normal((4, 3, 16, 16)).astype(np.float32)}
+LIMIT = 4096
+
+
+@pytest.fixture(autouse=True)
+def lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "PROTOBUF_LIMIT", LIMIT)
+
+
+def net() -> onnx.ModelProto:
+    """Two convolutions of 1.7 and 18 KiB of weights, the larger one as typed values, not as raw bytes."""
+    wide = weight("v", 32, 16, 3, 3)
+    typed = helper.make_tensor("v", FLOAT, wide.dims, numpy_helper.to_array(wide).ravel())
+    return model(
+        [convolution(target="a"), node("Relu", ["a"], ["r"], name="relu"), convolution("r", "y", "v")],
+        [weight("w", 16, 3, 3, 3), typed],
+        inputs=[image()],
+        outputs=[value("y", FLOAT, ["batch", 32, 16, 16])],
+    )
+
+
+def test_weights_are_counted_in_every_form() -> None:
+    assert large.weight_bytes(net()) == 4 * (16 * 3 * 9 + 32 * 16 * 9)
+    text = onnx.TensorProto(name="t", data_type=TensorProto.STRING, dims=[1], string_data=[b"word"])
+    assert large.tensor_bytes(text) == 0
+    wholes = helper.make_tensor("i", TensorProto.INT64, [3], [1, 2, 3])
+    assert large.tensor_bytes(wholes) == 24
+
+
+def test_writing_leaves_the_graph_as_it_is_and_the_file_holds_the_same(tmp_path: Path) -> None:
+    made = net()
+    before = made.SerializeToString(deterministic=True)
+    graph.save_onnx(made, tmp_path / "m.onnx")
+    assert made.SerializeToString(deterministic=True) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+    assert (tmp_path / "m.onnx").stat().st_size < 2048
+    read = graph.load_onnx(tmp_path / "m.onnx")
+    for one, other in zip(made.graph.initializer, read.graph.initializer, strict=True):
+        np.testing.assert_array_equal(numpy_helper.to_array(one), numpy_helper.to_array(other))
+    np.testing.assert_array_equal(Running(read).run(["y"], FEEDS)[0], Running(tmp_path / "m.onnx").run(["y"], FEEDS)[0])
+
+
+def test_it_is_checked_without_its_weights() -> None:
+    made = net()
+    graph.check_onnx(made, "the graph")
+    made.graph.node[0].op_type = "Frobnicate"
+    with pytest.raises(ModelError, match="Frobnicate"):
+        graph.check_onnx(made, "the graph")
+
+
+def test_local_functions_are_written_out_without_its_weights() -> None:
+    made = net()
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    made.functions.append(helper.make_function("mine", "Act", ["a"], ["b"], body, [helper.make_opsetid("", 18)]))
+    made.opset_import.append(helper.make_opsetid("mine", 1))
+    made.graph.node[1].op_type, made.graph.node[1].domain = "Act", "mine"
+    done = large.inlined(made)
+    assert not done.functions
+    np.testing.assert_array_equal(Running(done).run(["y"], FEEDS)[0], Running(net()).run(["y"], FEEDS)[0])
+
+
+def test_an_old_one_that_onnx_cannot_convert_is_refused(tmp_path: Path) -> None:
+    made = net()
+    made.opset_import[0].version = 11
+    graph.save_onnx(made, tmp_path / "old.onnx")
+    with pytest.raises(ModelError, match="opset 11 in a graph of more than 2 GiB"):
+        slim(tmp_path / "old.onnx", tmp_path / "out.onnx")
+
+
+def test_slim_calibrate_and_quantize_take_it(tmp_path: Path) -> None:
+    whole, slimmed, cache = (tmp_path / name for name in ("in.onnx", "slim.onnx", "c.cache"))
+    graph.save_onnx(net(), whole)
+    slim(whole, slimmed)
+    assert (tmp_path / "slim.onnx.data").is_file()
+    batch = (tuple("abcd"), FEEDS)
+    calibrate(slimmed, Batches([batch]), cache, CalibrateOptions(method="minmax"))
+    expected = calibration_cache.Expected(graph_sha256=calibration_cache.graph_hash(graph.load_onnx(slimmed)))
+    done = quantize(
+        slimmed,
+        calibration_cache.load(cache, expected),
+        tmp_path / "int8.onnx",
+        [batch],
+        QuantizeOptions("onnxruntime", "int8"),
+    )
+    assert done.quantized_nodes
+    assert done.output_snr_db["y"] > 20
+    assert (tmp_path / "int8.onnx.data").is_file()
