@@ -3,7 +3,7 @@
     python benchmarks/faults.py fuzz [--count 10000]        mutated files of every kind that edgeship reads
     python benchmarks/faults.py device [--count 1000]       mutated replies of a device
     python benchmarks/faults.py kill [--count 50]           KILL, TERM and INT at random moments of `edgeship ship`
-    python benchmarks/faults.py flip [--count 60]           one bit of a finished run's stage files, then ship again
+    python benchmarks/faults.py flip [--count 60 --first 0] one bit of a finished run's stage files, then ship again
     python benchmarks/faults.py frames [--count 2600000]    frames through one open bundle: a day at 30 frames a second
     python benchmarks/faults.py full                        a file system with no space left (needs root, for tmpfs)
 
@@ -172,8 +172,11 @@ def kill(count: int, seed: int, seconds_most: float) -> dict[str, object]:
     return figures | {"targets": [harness.target("runs that differ", runs - sum(told), 0)]}
 
 
-def flip(count: int, seed: int, seconds_most: float) -> dict[str, object]:
-    """Flip a bit at the start, in the middle or at the end of each file of a finished run's stages; ship again."""
+def flip(count: int, seed: int, seconds_most: float, first: int = 0) -> dict[str, object]:
+    """Flip a bit at the start, in the middle or at the end of each file of a finished run's stages; ship again.
+
+    ``first``: the classes before it are left to another run with the same seed.
+    """
     chance = random.Random(seed)
     outcome: Counter[str] = Counter()
     troubles: list[str] = []
@@ -188,7 +191,7 @@ def flip(count: int, seed: int, seconds_most: float) -> dict[str, object]:
         ]
         classes = [(file, where) for file in files for where in ("start", "middle", "end")]
         chance.shuffle(classes)
-        for file, where in classes[:count]:
+        for file, where in classes[first : first + count]:
             path = stages / file
             if time.perf_counter() - begin > seconds_most or not path.is_file():
                 continue
@@ -203,8 +206,15 @@ def flip(count: int, seed: int, seconds_most: float) -> dict[str, object]:
                 troubles.append(f"{file} at its {where}: exit {ended}")
                 shutil.rmtree(project.out)
                 ship(project.config, project.out).wait()
-    return {"position_classes": len(classes), "files": len(files), "tried": outcome.total(), "outcome": dict(outcome),
-            "troubles": troubles, "targets": [harness.target("dead ends", len(troubles), 0)]}  # fmt: skip
+    return {
+        "position_classes": len(classes),
+        "files": len(files),
+        "first": first,
+        "tried": outcome.total(),
+        "outcome": dict(outcome),
+        "troubles": troubles,
+        "targets": [harness.target("dead ends", len(troubles), 0)],
+    }
 
 
 HELLO = {"protocol": wire.PROTOCOL, "edgeship": __version__, "base": "/x", "free": 1 << 40}
@@ -275,6 +285,9 @@ def device(count: int, seed: int) -> dict[str, object]:
             seconds = time.perf_counter() - start
             slowest = max(slowest, seconds)
             outcome["over 5 s"] += seconds > LIMIT_S
+            if seconds > LIMIT_S:
+                troubles.append(f"{do} {reply[:120]!r}: {seconds:.1f} s")
+                print(troubles[-1], flush=True)
             changed = [name for name, digest in inputs.items() if sha256_file(folder / name) != digest]
             changed += [str(path) for path, digest in around.items() if sha256_file(path) != digest]
             outcome["changed outside"] += len(changed)
@@ -354,6 +367,7 @@ def main() -> None:
     parser.add_argument("part", choices=("fuzz", "device", "kill", "flip", "frames", "full"))
     parser.add_argument("--count", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="flip: the first class of this run")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="kill, flip: begin nothing after this")
     arguments = parser.parse_args()
     before = harness.facts()
@@ -363,7 +377,7 @@ def main() -> None:
         "fuzz": lambda: fuzz(count, arguments.seed),
         "device": lambda: device(count, arguments.seed),
         "kill": lambda: kill(count, arguments.seed, arguments.seconds),
-        "flip": lambda: flip(count, arguments.seed, arguments.seconds),
+        "flip": lambda: flip(count, arguments.seed, arguments.seconds, arguments.first),
         "frames": lambda: frames(count),
         "full": full,
     }

@@ -16,7 +16,8 @@ COMMANDS = (
     ("runtime.py",),
     ("false_ship.py",),
 )
-"""Those that need packages of a peer or hosts of their own stand apart: search.py, ssh.py, faults.py, gpu.py."""
+"""Those that need packages of a peer or hosts of their own stand apart: search.py, ssh.py, fleet.py, faults.py and
+gpu.py."""
 
 
 def main() -> int:

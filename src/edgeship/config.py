@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from edgeship.config_inputs import Count as Count
 from edgeship.config_inputs import Fraction as Fraction
@@ -29,9 +30,10 @@ Arithmetic = Literal["exact", "reduced-range"]
 """How a CPU multiplies INT8 where its uint8 × int8 kernels saturate (x86 without VNNI): ``exact`` widens the products
 (uint8 × uint8), ``reduced-range`` keeps the weights within 7 bits so that nothing saturates. Elsewhere both are what
 the kernels do anyway."""
-EngineName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
-CPU_ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
-"""Engines that run on a processor, from graphs of onnxruntime's style."""
+EngineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""The name of an engine: a built-in one, or one that an installed package offers."""
+BUILT_IN_ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+TENSORRT_ENGINES: tuple[EngineName, ...] = ("tensorrt", "tensorrt-rtx")
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
 TorchBaseline = Literal[
     "eager", "channels-last", "compile", "eager-fp16", "channels-last-fp16", "compile-fp16", "cuda-graph-fp16"
@@ -46,6 +48,22 @@ Calibrator = Literal["entropy", "minmax"]
 ClockSetting = Literal["auto", "device", "wall"]
 Dim = int | str
 """A fixed axis, or the name of a dynamic one."""
+
+
+def is_tensorrt(engine: EngineName) -> bool:
+    """Whether an engine takes graphs of TensorRT's style, on a GPU; every other one takes onnxruntime's."""
+    return engine in TENSORRT_ENGINES
+
+
+def _known_engine(name: str, info: ValidationInfo) -> str:
+    """Refuse a name that the context's ``engines()`` does not give; without a context any name may stand in a file."""
+    if name in BUILT_IN_ENGINES or info.context is None:
+        return name
+    known = info.context["engines"]()
+    if name not in known:
+        *first, last = (repr(item) for item in known)
+        raise PydanticCustomError("engine", "input should be {expected}", {"expected": f"{', '.join(first)} or {last}"})
+    return name
 
 
 def _device(name: str) -> str:
@@ -255,7 +273,9 @@ class ShapeRange(Section):
 class Target(Section):
     """Where candidates are built and tried, and the builder's options there."""
 
-    engine: EngineName = "onnxruntime"
+    engine: Annotated[EngineName, AfterValidator(_known_engine)] = "onnxruntime"
+    """``onnxruntime``, ``openvino``, ``tensorrt``, ``tensorrt-rtx``, or one that an installed package offers by an
+    entry point in ``edgeship.engines``."""
     device: TargetDevice = "cpu"
     host: str | None = None
     """``user@name`` for trials over SSH; absent: this machine."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgeship.config import CPU_ENGINES, LOW_CONFIDENCE, Config, Section, Target, baselines_for
+from edgeship.config import BUILT_IN_ENGINES, LOW_CONFIDENCE, Config, Section, Target, baselines_for, is_tensorrt
 from edgeship.config_tables import as_written, gathered
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_bytes
+from edgeship.plugins import DECODERS, ENGINES, TASKS, offered
 from edgeship.text import nearest, other_encoding
 
 if sys.version_info >= (3, 11):
@@ -22,7 +22,7 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - Python 3.10
     import tomli as tomllib
 
-PLUGINS = {"task": "edgeship.tasks", "decoder": "edgeship.decoders"}
+PLUGINS = {"task": TASKS, "decoder": DECODERS}
 """Setting of ``[evaluation]`` → the group of entry points whose names it takes."""
 FILE = "edgeship.toml"
 """The name of a config file."""
@@ -76,7 +76,8 @@ def check(raw: dict[str, Any], path: Path) -> Config:
     root = path.resolve().parent
     stray: list[str] = []
     try:
-        config = Config.model_validate({**gathered(raw, stray), "root": root, "file": path.resolve()})
+        tables = {**gathered(raw, stray), "root": root, "file": path.resolve()}
+        config = Config.model_validate(tables, context={"engines": _engines})
     except ValidationError as error:
         raise ConfigError([*stray, *_problems(error)], where=str(path)) from None
     if stray:
@@ -87,14 +88,19 @@ def check(raw: dict[str, Any], path: Path) -> Config:
     return _absolute(_with_plugins(config), root)
 
 
+def _engines() -> tuple[str, ...]:
+    """The engines that a config may name."""
+    return tuple(dict.fromkeys((*BUILT_IN_ENGINES, *offered(ENGINES))))
+
+
 def _with_plugins(config: Config) -> Config:
     """The config with a task and a decoder that installed packages offer by name as ``module:callable``."""
     found: dict[str, str] = {}
     for field, group in PLUGINS.items():
         name = getattr(config.evaluation, field)
         if name is not None and not _is_reference(name):
-            offered = next((item.value for item in entry_points(group=group) if item.name == name), None)
-            found |= {field: offered} if offered is not None else {}
+            place = offered(group).get(name)
+            found |= {field: place} if place is not None else {}
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=found)}) if found else config
 
 
@@ -231,7 +237,7 @@ def _engine_problems(label: str, target: Target, config: Config) -> list[str]:
     """What of device and precisions the engine of a target does not have."""
     found = []
     engine, device, asked = target.engine, target.device, config.candidates.precisions
-    if engine in CPU_ENGINES and "implicit" in asked:
+    if not is_tensorrt(engine) and "implicit" in asked:
         found.append(f"candidates.precisions: implicit is TensorRT 10's, {label}.engine is {engine}; use int8")
     if engine != "openvino" and "bf16" in asked:
         found.append(f"candidates.precisions: bf16 is OpenVINO's, {label}.engine is {engine}; use fp16")
@@ -239,7 +245,7 @@ def _engine_problems(label: str, target: Target, config: Config) -> list[str]:
         found.append(f'{label}.device: openvino runs on "cpu", Intel\'s "gpu" and "npu", found {device!r}')
     elif engine == "onnxruntime" and device.startswith(("gpu", "npu")):
         found.append(f'{label}.device: {device!r} is OpenVINO\'s; use engine = "openvino", or "cpu" or "cuda:0"')
-    elif engine not in CPU_ENGINES and not device.startswith("cuda"):
+    elif is_tensorrt(engine) and not device.startswith("cuda"):
         found.append(f'{label}.device: {engine} runs on a GPU, found {device!r}; use "cuda:0"')
     return found
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeship import __version__, engines
 from edgeship.config import EngineName
-from edgeship.engines import ENGINES, Probe, cuda, processor
+from edgeship.engines import Probe, cuda, processor
 from edgeship.engines.trt import trtexec
 from edgeship.errors import EdgeshipError, TargetError
 from edgeship.results import Result
@@ -48,7 +48,7 @@ class Checkup(Result):
 def examine() -> Checkup:
     """Look at this machine."""
     packages = {name: version for name in PACKAGES if (version := package_version(name))}
-    probes = tuple(_probe(name) for name in ENGINES)
+    probes = tuple(_probe(name) for name in engines.known())
     here = cuda.cuda()
     tool, tool_version = _trtexec()
     facts = {

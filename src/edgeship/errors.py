@@ -26,6 +26,8 @@ class EdgeshipError(Exception):
         """The stage of a pipeline that failed, set where it is known."""
         self.finished: tuple[str, ...] = ()
         """The stages before it that succeeded."""
+        self.targets: tuple[str, ...] = ()
+        """The targets of the config that it concerns, where it does not concern all."""
 
     def __str__(self) -> str:
         parts = [self.found]

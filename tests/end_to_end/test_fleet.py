@@ -49,10 +49,17 @@ def test_two_models_on_two_workers(tmp_path: Path, edgeship: Edgeship) -> None:
     assert entries["entries"][0]["fleet"] == done.json["run"]
 
     save(tmp_path / "slow" / "model.onnx", leak=True)
+    far = '[devices.far]\ntarget = { device = "cuda:99" }\n[matrix]'
+    text = FLEET.replace("[matrix]", far).replace('["cpu", "two"]', '["cpu", "far", "two"]')
+    (tmp_path / "fleet.toml").write_text(text)
     again = edgeship("fleet", tmp_path / "fleet.toml", "--json")
     assert again.code == 4
     cells = {(cell["model"], cell["label"]): cell for cell in again.json["cells"]}
-    assert cells["good", "cpu"]["verdict"] == "SHIP", "the rest of the fleet goes on"
+    good = {label: cell["verdict"] for (model, label), cell in cells.items() if model == "good"}
+    assert good == {"cpu": "SHIP", "far": "ERROR", "two": "SHIP"}, "a target that cannot go on is a cell of its own"
+    assert "cuda:99" in cells["good", "far"]["sentence"]
+    suites = [suite.get("name") for suite in ElementTree.parse(out / "junit.xml").getroot()]
+    assert {"good.far", "good.cpu: verdict", "good.two: verdict", "slow.cpu"} <= set(suites)
     slow = cells["slow", "cpu"]
     assert slow["verdict"] == "ERROR"
     assert "depends on the rest of its batch" in slow["sentence"]

@@ -1,4 +1,4 @@
-"""Packages that offer tasks, decoders and trackers by name, and runs that are told to trackers."""
+"""Packages that offer engines, tasks, decoders and trackers by name, and runs that are told to trackers."""
 
 from __future__ import annotations
 
@@ -56,6 +56,27 @@ def test_names_of_a_plugin_work_as_built_in_ones(tmp_path: Path, plugin: Path, e
     down = edgeship("ship", config, **places)
     assert down.code == 0, "a tracker that is down fails no run"
     assert "warning: the tracker mlflow at http://127.0.0.1:9 failed" in down.out
+
+
+@pytest.mark.slow
+def test_an_engine_of_a_plugin_ships_a_bundle_that_loads_where_it_is_installed(tmp_path, plugin, edgeship):
+    config = project(tmp_path, each=8)
+    text = config.read_text().replace('["fp32", "int8"]', '["fp32"]')
+    config.write_text(text.replace("[target]", '[target]\nengine = "onnx-reference"'))
+    places = {"PYTHONPATH": os.pathsep.join([str(plugin), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    done = edgeship("ship", config, "--json", **places)
+    assert done.code == 0, done.err
+    (trial,) = done.json["trials"]
+    assert (trial["engine"], trial["metrics"]["top1"]) == ("onnx-reference", 1.0)
+    bundle = tmp_path / "edgeship-out" / "bundle"
+    image = tmp_path / "val" / "green" / "000.png"
+    ran = edgeship("run", bundle, image, "--json", **places)
+    assert (ran.code, "green" in ran.out) == (0, True), ran.err
+    there = edgeship("verify", bundle)
+    assert (there.code, "there is no engine 'onnx-reference'" in there.err) == (2, True), there.err
+    config.write_text(text.replace("[target]", '[target]\nengine = "onnx-referense"'))
+    wrong = edgeship("ship", config, **places)
+    assert (wrong.code, "did you mean 'onnx-reference'?" in wrong.err) == (2, True), wrong.err
 
 
 @pytest.mark.parametrize(

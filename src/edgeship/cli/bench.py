@@ -48,7 +48,7 @@ def bench(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure an engine: median, p90, p99 of device and wall time, throughput, clocks."""
-    from edgeship.config import CPU_ENGINES, Benchmark
+    from edgeship.config import Benchmark, is_tensorrt
     from edgeship.config_file import load
     from edgeship.engines import OpenOptions
     from edgeship.files import storage_errors, write_json, write_text
@@ -60,7 +60,7 @@ def bench(
     if baseline and config is None:
         raise UserInputError("--baseline torch needs the model", do="--config edgeship.toml")
     name = engine_of(engine)
-    place = device or ("cpu" if name in CPU_ENGINES else "cuda:0")
+    place = device or ("cuda:0" if is_tensorrt(name) else "cpu")
     span = {"warmup_s": warmup, "min_s": min(seconds, max_seconds), "max_s": max_seconds}
     settings = checked(Benchmark, {**span, "precision": precision, "min_samples": 50}, "the options")
     sizes = batch_sizes(batches)

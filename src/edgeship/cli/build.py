@@ -75,11 +75,11 @@ def build(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """ONNX to an engine, and what precision its layers really have."""
-    from edgeship.config import CPU_ENGINES
+    from edgeship.config import is_tensorrt
 
     options = {
         "engine": engine_name(engine),
-        "device": device or ("cpu" if engine in CPU_ENGINES else "cuda:0"),
+        "device": device or ("cuda:0" if is_tensorrt(engine) else "cpu"),
         "batch": {"min": min_batch, "opt": opt_batch, "max": opt_batch if max_batch is None else max_batch},
         "shapes": shape_ranges(shapes),
         "compute_capability": tuple(part for text in compute_capability for part in text.split(",")),
@@ -113,7 +113,7 @@ def _request(
     from pydantic import TypeAdapter, ValidationError
 
     from edgeship import engines
-    from edgeship.config import CPU_ENGINES, Precision, Target
+    from edgeship.config import Precision, Target, is_tensorrt
     from edgeship.engines import BuildRequest, onnx_file
 
     keep, cache = extras
@@ -125,7 +125,7 @@ def _request(
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc'])) or 'precision'}: {item['msg']}" for item in error.errors()]
         raise ConfigError(problems, where="the options") from None
-    if not precision and target.engine in CPU_ENGINES:
+    if not precision and not is_tensorrt(target.engine):
         asked = onnx_file.declared_precision(model)
     elif not precision and target.via == "api":
         from edgeship.engines.trt.engine import declared_precision

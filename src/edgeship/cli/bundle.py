@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ def trial(
     end_with_stdin: bool = typer.Option(False, "--end-with-stdin", help="Stop when standard input closes."),
 ) -> None:
     """Run the trial in FOLDER in this process. With --json, progress comes as one JSON object a line."""
-    from edgeship.targets import wire
+    from edgeship.targets import parent, wire
     from edgeship.trial.run import run_trial
 
     if not as_json:
@@ -51,7 +50,7 @@ def trial(
             run_trial(folder, progress)
         return
     if end_with_stdin:
-        _end_with_parent()
+        parent.end_with_stdin(lambda: os._exit(143))
     out = _private_stdout()
     try:
         run_trial(folder, wire.speaker(out))
@@ -66,17 +65,6 @@ def _private_stdout() -> Any:
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return lines
-
-
-def _end_with_parent() -> None:
-    """Die when the waiting process does: it holds the other end of our standard input and never writes to it."""
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        os._exit(143)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @app.command()

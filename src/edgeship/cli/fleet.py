@@ -68,11 +68,16 @@ def worker(
     ca: Path | None = CA,
     cert: Path | None = CERT,
     key: Path | None = KEY,
+    with_stdin: bool = typer.Option(False, "--end-with-stdin", hidden=True, help="Stop when standard input closes."),
 ) -> None:
     """Serve one device to a fleet, until the scheduler is gone. Needs the light install and the extra fleet."""
     from edgeship.config import Target
     from edgeship.fleet.worker import Joining, work
     from edgeship.targets.cluster import Access
+    from edgeship.targets.parent import end_with_stdin
+
+    if with_stdin:
+        end_with_stdin()
 
     names = tuple(part.strip() for text in labels for part in text.split(",") if part.strip())
     via = Target(host=ssh, python=python, remote_dir=remote_dir) if ssh is not None else None

@@ -99,12 +99,11 @@ def checked(kind: type[S], values: dict[str, Any], option: str) -> S:
 
 def engine_name(text: str) -> EngineName:
     """A checked engine name. Raises UserInputError, with the nearest name."""
-    from edgeship.engines import ENGINES
+    from edgeship.engines import known
 
-    for name in ENGINES:
-        if name == text:
-            return name
-    raise UserInputError(f"there is no engine {did_you_mean(text, ENGINES)}", expected=", ".join(ENGINES))
+    if text not in known():
+        raise UserInputError(f"there is no engine {did_you_mean(text, known())}", expected=", ".join(known()))
+    return text
 
 
 def given_frames(

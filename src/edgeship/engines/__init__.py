@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from edgeship import plugins
 from edgeship.config import Arithmetic, Calibrator, EngineName, Precision, Target
-from edgeship.errors import ArtifactError
+from edgeship.errors import ArtifactError, UserInputError
 from edgeship.files import read_bytes, sha256_bytes
+from edgeship.plugins import offered
 from edgeship.progress import Progress, silent
 from edgeship.results import Audit, Build, Identity, TensorInfo
+from edgeship.text import did_you_mean, line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +33,10 @@ ENGINES: dict[EngineName, str] = {
     "tensorrt": "edgeship.engines.trt.tensorrt",
     "tensorrt-rtx": "edgeship.engines.trt.tensorrt_rtx",
 }
+
+
+PARTS = ("SUFFIX", "probe", "identity", "build", "audit", "open", "misfits")
+"""What a module has to have to be an :class:`Engine`."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,37 @@ class Engine(Protocol):
         ...
 
 
+def known() -> dict[str, str]:
+    """Every engine by name, as the module that it is: the built-in ones and those that installed packages offer."""
+    return offered(plugins.ENGINES) | ENGINES
+
+
 def get(name: EngineName) -> Engine:
-    """The module of an engine. Importing it loads no vendor library; its functions raise MissingExtra."""
-    return cast(Engine, importlib.import_module(ENGINES[name]))
+    """The module of an engine. Importing a built-in one loads no vendor library; its functions raise MissingExtra.
+
+    Raises:
+        UserInputError: There is no such engine, or what a package offers under that name is not one.
+    """
+    if name in ENGINES:
+        return cast(Engine, importlib.import_module(ENGINES[name]))
+    place = known().get(name)
+    if place is None:
+        raise UserInputError(
+            f"there is no engine {did_you_mean(name, known())}",
+            expected=f"one of {', '.join(known())}",
+            do="install the package that offers it, here and on the device, or correct the name",
+        )
+    try:
+        module = importlib.import_module(place)
+    except ImportError as error:
+        raise UserInputError(
+            f"the engine {name!r} cannot be imported: {line(str(error))}", do=f"repair the package that offers {place}"
+        ) from None
+    lacking = [part for part in PARTS if not hasattr(module, part)]
+    if lacking:
+        raise UserInputError(
+            f"{place}, offered as the engine {name!r}, has no {', '.join(lacking)}",
+            expected=f"a module with {', '.join(PARTS)}",
+            do="correct the package",
+        )
+    return cast(Engine, module)

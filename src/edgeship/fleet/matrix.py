@@ -122,12 +122,13 @@ def _times(result: run.FleetResult) -> Section:
 
 
 def write_junit(result: run.FleetResult, folder: Path) -> None:
-    """Write ``junit.xml`` with every rule of every cell; a model without a verdict is an error."""
+    """Write ``junit.xml`` with every rule of every cell; a cell without a verdict is an error."""
     root = ElementTree.Element("testsuites", name="edgeship fleet")
     for model in dict.fromkeys(cell.model for cell in result.cells):
         cells = [cell for cell in result.cells if cell.model == model]
-        if cells[0].verdict == "ERROR":
-            root.append(junit.broken(model, cells[0].sentence))
+        broken = [cell for cell in cells if cell.verdict == "ERROR"]
+        root.extend(junit.broken(f"{cell.model}.{cell.label}", cell.sentence) for cell in broken)
+        if len(broken) == len(cells):
             continue
         decisions = read(RunResult, folder / model / "result.json").decisions
         named = [item.model_copy(update={"target_name": f"{model}.{item.target_name}"}) for item in decisions]

@@ -1,7 +1,8 @@
 """One model of a fleet, in a process of its own: ``python -m edgeship.fleet.member JOB``.
 
 A model's code is imported under its own names here, and a crash ends no other model. What happens is told on standard
-output, a JSON object a line; the last one is the outcome.
+output, a JSON object a line; the last one is the outcome. A target that cannot go on is told by its label and left out:
+the others come to their verdicts, with what they had finished.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edgeship.fleet.config import load_fleet, member
 from edgeship.results import Result, StageRun, read
 from edgeship.targets import link, wire
 from edgeship.targets.cluster import Cluster, connected
+from edgeship.targets.parent import end_with_stdin
 
 
 class Job(Result):
@@ -40,6 +42,7 @@ def main(arguments: list[str]) -> int:
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as writing:
         os.dup2(2, 1)
         signal.signal(signal.SIGTERM, _interrupted)
+        end_with_stdin()
         try:
             wire.say(writing, {"verdict": _ship(read(Job, Path(arguments[0])), writing)})
         except EdgeshipError as error:
@@ -58,8 +61,6 @@ def _interrupted(_number: int, _frame: object) -> None:
 
 def _ship(job: Job, writing: TextIO) -> str:
     fleet = load_fleet(job.fleet, job.scheduler)
-    config = member(fleet, job.model, job.labels)
-    history = config.history.model_copy(update={"fleet": job.run})
     access = fleet.access()
     assert access is not None
     cluster = Cluster(access, job.assigned, fleet.scheduler.patience_s)
@@ -70,8 +71,21 @@ def _ship(job: Job, writing: TextIO) -> str:
     def stage(name: str, run: StageRun | None) -> None:
         wire.say(writing, {"began" if run is None else "ended": name})
 
+    labels = job.labels
     with connected(cluster):
-        finished = pipeline.ship(config.model_copy(update={"history": history}), job.out, progress, stage)
+        while True:
+            config = member(fleet, job.model, labels)
+            history = config.history.model_copy(update={"fleet": job.run})
+            try:
+                finished = pipeline.ship(config.model_copy(update={"history": history}), job.out, progress, stage)
+                break
+            except EdgeshipError as error:
+                others = tuple(label for label in labels if label not in error.targets)
+                if not others or others == labels:
+                    raise
+                for label in error.targets:
+                    wire.say(writing, wire.describe(error) | {"stage": error.stage or "check", "label": label})
+                labels = others
     for note in (*finished.notes, *cluster.quarantined):
         wire.say(writing, {"note": note})
     return finished.result.verdict

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeship.errors import StorageError
+from edgeship.errors import StorageError, TargetError
 from edgeship.files import lock
 from edgeship.fleet.config import Fleet, members
 from edgeship.fleet.member import Job
@@ -23,7 +23,7 @@ from edgeship.fleet.placing import Placed, place
 from edgeship.fleet.started import facts, scheduler, wait_until_there, workers
 from edgeship.results import Result, RunResult, TrialSummary, read, write
 from edgeship.targets import wire
-from edgeship.targets.cluster import Access, Cluster
+from edgeship.targets.cluster import Access, Cluster, Lost
 from edgeship.targets.local import last_line
 
 AT_ONCE = 4
@@ -123,6 +123,8 @@ def run_fleet(fleet: Fleet, out: Path, watch: Watch = lambda _states, _model: No
             wait_until_there(cluster, made, here)
             placed = place(fleet, facts(cluster))
             dashboard = str(cluster.client().dashboard_link or "") if fleet.access() is not None else ""
+        except Lost as error:
+            raise TargetError(f"{error}, before anything ran", do="run the same command again") from None
         finally:
             cluster.close()
         name = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -168,21 +170,22 @@ def _one(run: _Run, model: str) -> list[Cell]:
     start = time.monotonic()
     state = run.states[model]
     out = run.out / model
+    labels = run.fleet.matrix[model]
     try:
-        error = _attempt(run, model, run.fleet.matrix[model], out)
+        errors = _attempt(run, model, labels, out)
     except (OSError, StorageError) as failed:
-        error = {"found": str(failed)}
+        errors = {label: {"found": str(failed)} for label in labels}
     run.seconds[model] = round(time.monotonic() - start, 3)
-    result = None if error is not None else read(RunResult, out / "result.json")
-    cells = [_cell(run, model, label, result, error) for label in run.fleet.matrix[model]]
+    result = None if len(errors) == len(labels) else read(RunResult, out / "result.json")
+    cells = [_cell(run, model, label, result, errors.get(label)) for label in labels]
     state.verdict = min((cell.verdict for cell in cells), key=WORST_FIRST.index)
-    state.stage, state.what = "done", cells[0].sentence if error is not None else ""
+    state.stage, state.what = "done", next((cell.sentence for cell in cells if cell.label in errors), "")
     run.watch(run.states, model)
     return cells
 
 
-def _attempt(run: _Run, model: str, labels: tuple[str, ...], out: Path) -> dict[str, Any] | None:
-    """Ship a model in a process; the error that it told, None where it came to a verdict."""
+def _attempt(run: _Run, model: str, labels: tuple[str, ...], out: Path) -> dict[str, dict[str, Any]]:
+    """Ship a model in a process; by label the error that kept it from a verdict."""
     job = Job(
         fleet=run.fleet.file,
         run=run.name,
@@ -198,28 +201,31 @@ def _attempt(run: _Run, model: str, labels: tuple[str, ...], out: Path) -> dict[
     with log_file.open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "edgeship.fleet.member", str(place)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
             errors="replace", start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
     with run.guard:
         run.processes[model] = process
         if run.stopping.is_set():
             process.send_signal(signal.SIGTERM)
-    assert process.stdout is not None
-    error, verdict = None, False
-    with process.stdout as lines:
-        for text in lines:
-            message = wire.hear(text)
-            error = _error(message) or error
-            verdict = verdict or "verdict" in message
-            _follow(run, run.states[model], message)
-    code = process.wait()
+    assert process.stdin is not None and process.stdout is not None
+    errors: dict[str, dict[str, Any]] = {}
+    verdict = False
+    with process.stdin:  # its end tells the process that ours is gone
+        with process.stdout as lines:
+            for text in lines:
+                message = wire.hear(text)
+                errors = _errors(message, labels) | errors
+                verdict = verdict or "verdict" in message
+                _follow(run, run.states[model], message)
+        code = process.wait()
     with run.guard:
         del run.processes[model]
-    if error is None and not verdict:
+    if not verdict and len(errors) < len(labels):
         said = last_line(log_file.read_text(encoding="utf-8", errors="replace"))
         error = {"found": f"its process ended with {code} and no verdict" + (f": {said}" if said else "")}
-    return error
+        errors = dict.fromkeys(labels, error) | errors
+    return errors
 
 
 def log_of(out: Path, model: str) -> Path:
@@ -233,9 +239,12 @@ def _settings(run: _Run) -> dict[str, Any]:
     return {key: str(value) for key, value in told.items() if value} | {"patience_s": run.fleet.scheduler.patience_s}
 
 
-def _error(message: dict[str, Any]) -> dict[str, Any] | None:
+def _errors(message: dict[str, Any], labels: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """An error that a model's process told, by the label that it concerns; without one, by all."""
     told = message.get("error")
-    return told | {"stage": message.get("stage")} if isinstance(told, dict) else None
+    if not isinstance(told, dict):
+        return {}
+    return dict.fromkeys([message["label"]] if "label" in message else labels, told | {"stage": message.get("stage")})
 
 
 def _follow(run: _Run, state: State, message: dict[str, Any]) -> None:
@@ -254,7 +263,7 @@ def _follow(run: _Run, state: State, message: dict[str, Any]) -> None:
 
 def _cell(run: _Run, model: str, label: str, result: RunResult | None, error: dict[str, Any] | None) -> Cell:
     where = {"model": model, "label": label, "workers": run.placed.assigned[model][label]}
-    if result is None:
+    if result is None or error is not None:
         told = error or {}
         stage = f"{told['stage']}: " if told.get("stage") else ""
         do = f"; do: {told['do']}" if told.get("do") else ""

@@ -53,7 +53,7 @@ def scheduler(fleet: Fleet) -> Iterator[Access]:
             host="127.0.0.1",
             protocol="tls://",
             security=made.security(),
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # its own port: two fleets of one machine do not meet
             silence_logs=50,
         ) as cluster:
             yield replace(made, address=cluster.scheduler_address)
@@ -84,7 +84,7 @@ class Workers:
         place = self.folder / name
         with storage_errors(place):
             place.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "edgeship", "worker", self.access.address, "--name", name]
+        command = [sys.executable, "-m", "edgeship", "worker", self.access.address, "--end-with-stdin", "--name", name]
         command += ["--base", str(place)]
         for option, path in (("--ca", self.access.ca), ("--cert", self.access.cert), ("--key", self.access.key)):
             command += [option, str(path)] if path is not None else []
@@ -95,7 +95,7 @@ class Workers:
         gpu = {"CUDA_VISIBLE_DEVICES": str(device.gpu)} if device.gpu is not None else {}
         with (place / "worker.log").open("w") as log:
             self._running[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True, start_new_session=True,
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True, start_new_session=True,
                 env=os.environ | gpu,
             )  # fmt: skip
         self._starts[name] = self._starts.get(name, 0) + 1
@@ -104,6 +104,7 @@ class Workers:
         while not self._ended.wait(WATCH_S):
             for name, process in list(self._running.items()):
                 if process.poll() is not None and self._starts[name] <= RESTARTS and not self._ended.is_set():
+                    _let_go(process)
                     self._start(name, devices[name])
 
     def last_words(self, name: str) -> str:
@@ -120,6 +121,13 @@ class Workers:
                 process.terminate()
         for process in self._running.values():
             stop(process)
+            _let_go(process)
+
+
+def _let_go(process: subprocess.Popen[str]) -> None:
+    """Close our end of a process's standard input."""
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 @contextmanager

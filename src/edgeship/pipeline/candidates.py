@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeship.config import CPU_ENGINES, Config, Precision, Preprocess, Qat, ShapeRange, Target
+from edgeship.config import Config, Precision, Preprocess, Qat, ShapeRange, Target, is_tensorrt
 from edgeship.data.feeds import full_shapes, known_shapes
 from edgeship.errors import ConfigError
 from edgeship.prepare.inferred_graph import QUANTIZED
@@ -99,10 +99,10 @@ def resolved_precision(precision: Precision, target: Target, *, half: bool = Fal
     if precision == "as-given":
         return "int8-fp16" if half else "int8-fp32"
     if precision == "int8":
-        return "int8-fp32" if target.engine in CPU_ENGINES else "int8-fp16"
+        return "int8-fp16" if is_tensorrt(target.engine) else "int8-fp32"
     return precision
 
 
 def style_of(target: Target) -> Style:
     """Which placement of Q/DQ pairs the graphs for a target have."""
-    return "onnxruntime" if target.engine in CPU_ENGINES else "tensorrt"
+    return "tensorrt" if is_tensorrt(target.engine) else "onnxruntime"

@@ -66,11 +66,14 @@ def problems(config: Config, out: Path | None = None) -> list[EdgeshipError]:
 
 
 @contextmanager
-def _noted(found: list[EdgeshipError]) -> Iterator[None]:
+def _noted(found: list[EdgeshipError], failed: list[str] | None = None, name: str = "") -> Iterator[None]:
+    """Keep an error for later, and the name of what failed."""
     try:
         yield
     except EdgeshipError as error:
         found.append(error)
+        if failed is not None:
+            failed.append(name)
 
 
 def _sentences(error: EdgeshipError) -> tuple[str, ...]:
@@ -291,12 +294,13 @@ def open_targets(run: Run) -> None:
 
     Raises:
         EdgeshipError: The only problem found: a host that cannot be reached, a device that is not there.
-        ConfigError: Every problem, where there are several.
+        ConfigError: Every problem, where there are several. Both name the targets that they concern.
     """
     found: list[EdgeshipError] = []
+    failed: list[str] = []
     for name, target in run.config.all_targets().items():
         where = "target" if not run.config.targets else f"targets.{name}"
-        with _noted(found):
+        with _noted(found, failed, name):
             told = machine_of(run, target)
             why = told.get("reason", told.get("identity"))
             if isinstance(why, str) and target.via == "api":  # trtexec needs no TensorRT for Python
@@ -304,7 +308,11 @@ def open_targets(run: Run) -> None:
                     f"{where}: {target.engine} on {target.device!r} cannot run: {why}",
                     do=f"fix {where}.engine or {where}.device; edgeship doctor",
                 )
-    _raise(found, run.config)
+    try:
+        _raise(found, run.config)
+    except EdgeshipError as error:
+        error.targets = tuple(failed)
+        raise
 
 
 def machine_warnings(config: Config) -> list[str]:

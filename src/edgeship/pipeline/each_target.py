@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
+from edgeship.errors import EdgeshipError
 from edgeship.pipeline.stages import Run, Step
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.targets import start_all, stop_all
@@ -30,8 +31,12 @@ def each_target(*steps: TargetStep) -> Step[None]:
 
 
 def _go(run: Run, trials: TargetTrials, steps: tuple[TargetStep, ...]) -> None:
-    for step in steps:
-        step(run, trials)
+    try:
+        for step in steps:
+            step(run, trials)
+    except EdgeshipError as error:
+        error.targets = (trials.name,)
+        raise
 
 
 def _side_by_side(run: Run, remote: list[TargetTrials], steps: tuple[TargetStep, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeship.config import CPU_ENGINES, Config, Model, Target
+from edgeship.config import Config, Model, Target, is_tensorrt
 from edgeship.data import beside
 from edgeship.data.beside import single
 from edgeship.data.feeds import batch_of
@@ -134,7 +134,7 @@ def preflight_work(run: Run, folder: Path) -> Preflight:
 
 
 def _tensorrt_targets(config: Config) -> list[Target]:
-    return [target for target in config.all_targets().values() if target.engine not in CPU_ENGINES]
+    return [target for target in config.all_targets().values() if is_tensorrt(target.engine)]
 
 
 def _plugins_here(targets: list[Target]) -> tuple[Path, ...]:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edgeship import engines
 from edgeship.config import Evaluation, InputSpec, Model, Preprocess
 from edgeship.data.datasets import open_dataset
 from edgeship.data.frames import image_files, spread
 from edgeship.data.locate import located
 from edgeship.data.preprocess import SUFFIXES, open_image
 from edgeship.data.reference import importable
-from edgeship.engines import ENGINES, Runner
+from edgeship.engines import Runner
 from edgeship.errors import DataError, EdgeshipError, UserInputError
 from edgeship.pipeline.head import with_scores
 from edgeship.pipeline.model_guess import Guess, Size, opened
@@ -100,8 +101,9 @@ def start(asked: Asked) -> Started:
     """
     if asked.task is not None and asked.task not in METRIC:
         raise UserInputError(f"there is no task {did_you_mean(asked.task, METRIC)}", expected=", ".join(METRIC))
-    if asked.engine not in ENGINES:
-        raise UserInputError(f"there is no engine {did_you_mean(asked.engine, ENGINES)}", expected=", ".join(ENGINES))
+    offered = engines.known()
+    if asked.engine not in offered:
+        raise UserInputError(f"there is no engine {did_you_mean(asked.engine, offered)}", expected=", ".join(offered))
     if asked.source is None:
         return _template(asked)
     model = Model.model_validate({"source": asked.source, "weights": asked.weights, "inputs": asked.inputs})

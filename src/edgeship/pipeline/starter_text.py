@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.config import (
-    CPU_ENGINES,
     Benchmark,
     Calibration,
     Candidates,
@@ -19,6 +18,7 @@ from edgeship.config import (
     Preprocess,
     Section,
     Target,
+    is_tensorrt,
 )
 from edgeship.pipeline.model_guess import Guess
 
@@ -121,7 +121,7 @@ def _evaluation(content: Content) -> list[str]:
 
 
 def _target(content: Content) -> list[str]:
-    cpu = content.engine in CPU_ENGINES
+    cpu = not is_tensorrt(content.engine)
     _, spec = content.guess.image
     fixed = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else None
     low, high = (fixed, fixed) if fixed else (1, 8)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgeship.config import CPU_ENGINES, Precision
+from edgeship.config import Precision, is_tensorrt
 from edgeship.engines import BuildRequest
 from edgeship.errors import EdgeshipError, PrecisionError
 from edgeship.results import Audit
@@ -113,7 +113,7 @@ def _unknown_operator(bench: Bench) -> None:
 
 
 def _above(bench: Bench) -> str:
-    if bench.name in CPU_ENGINES:
+    if not is_tensorrt(bench.name):
         raise NotHere("a CPU engine serves any batch: it has no profile")
     with bench.open() as runner:
         try:

@@ -32,6 +32,8 @@ from edgeship.version import __version__
 
 PREFIX = "worker:"
 CONNECT_S = 30.0
+RECONNECT_S = 3.0
+"""For one attempt to reach a scheduler that was there before."""
 POLL_S = 0.25
 DEATHS = 3
 """A trial that was running when so many workers died is not tried again."""
@@ -142,6 +144,7 @@ class Cluster:
     quarantined: list[str] = field(default_factory=list)
     """Trials that ended their workers, in sentences."""
     _client: Any = None
+    _was_there: bool = False
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def client(self) -> Any:
@@ -149,6 +152,7 @@ class Cluster:
 
         Raises:
             TargetError: There is no scheduler, or it refuses our certificate.
+            Lost: It was there and is not any more.
         """
         with self._guard:
             if self._client is not None and self._client.status == "running":
@@ -157,9 +161,15 @@ class Cluster:
             distributed = library()
             try:
                 self._client = distributed.Client(
-                    self.access.address, security=self.access.security(), timeout=CONNECT_S, set_as_default=False
+                    self.access.address,
+                    security=self.access.security(),
+                    timeout=RECONNECT_S if self._was_there else CONNECT_S,
+                    set_as_default=False,
                 )
+                self._was_there = True
             except (OSError, TimeoutError, ValueError) as error:
+                if self._was_there:
+                    raise Lost(f"the scheduler {self.access.address} went away") from None
                 raise TargetError(
                     f"the scheduler {self.access.address} cannot be reached: {str(error).splitlines()[0][:300]}",
                     expected="a running scheduler whose certificates come from the same authority as ours",
@@ -201,22 +211,24 @@ class Cluster:
         return next((there[name] for name in names if name in there), None)
 
     def wait_for(self, label: str, progress: Progress) -> Seen:
-        """The worker that serves a label, as soon as one is there.
+        """The worker that serves a label, as soon as one is there; a scheduler that went away is waited for too.
 
         Raises:
-            TargetError: None came within the patience.
+            TargetError: None came within the patience, or the scheduler was never there.
         """
         deadline = time.monotonic() + self.patience_s
         while True:
             require_going_on()
-            with contextlib.suppress(Lost):
+            why = f"{', '.join(self.assigned.get(label, ())) or 'nobody'} had it"
+            try:
                 found = self.choose(label)
                 if found is not None:
                     return found
+            except Lost as error:
+                why = str(error)
             if time.monotonic() > deadline:
-                names = ", ".join(self.assigned.get(label, ())) or "nobody"
                 raise TargetError(
-                    f"no worker with the label {label!r} for {self.patience_s:g} s ({names} had it)",
+                    f"no worker with the label {label!r} for {self.patience_s:g} s ({why})",
                     do="bring it back and run the same command again: finished trials are kept",
                 )
             progress(0, None, f"{label}: waiting for its worker")
@@ -266,9 +278,10 @@ class Cluster:
                 raise
 
     def stop(self, seen: Seen, trial: str) -> None:
-        """End a trial on a worker; silently where it is not there."""
+        """End a trial on a worker; silently where it, or the scheduler, is not there."""
         with contextlib.suppress(Exception):
-            self.client().run(on_worker.stop, trial, workers=[seen.address])
+            if self.is_running():
+                self.client().run(on_worker.stop, trial, workers=[seen.address])
 
     @contextmanager
     def told(self, trial: str, progress: Progress, name: str) -> Iterator[threading.Event]:

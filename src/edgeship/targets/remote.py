@@ -11,9 +11,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import cast
 
-from edgeship.config import EngineName
 from edgeship.targets import probe, supervisor, wire
 from edgeship.targets.agent import Agent
 from edgeship.targets.channel import Channel, Closed, Malformed
@@ -30,7 +28,7 @@ def main(arguments: list[str]) -> int:
     os.dup2(2, 1)
     if arguments[0] == "machine":
         with os.fdopen(writing, "w") as stream:
-            wire.say(stream, probe.machine(cast(EngineName, arguments[1]), arguments[2], arguments[3]))
+            wire.say(stream, probe.machine(arguments[1], arguments[2], arguments[3]))
         return 0
     base = Path(arguments[1]).expanduser()
     base = base if base.is_absolute() else Path.home() / base

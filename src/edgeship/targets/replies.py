@@ -136,10 +136,17 @@ class Step(Reply):
 
 
 class Followed(Reply):
-    """How following a trial ended."""
+    """That a trial still runs, or how following it ended."""
 
+    running: StrictBool = False
     finished: StrictBool = False
     stopped: StrictBool = False
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Followed:
+        if not (self.running or self.finished or self.stopped):
+            raise ValueError("it says neither that the trial runs nor that it ended")
+        return self
 
 
 class _Error(Reply):

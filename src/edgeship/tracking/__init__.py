@@ -9,17 +9,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgeship.config import Track
 from edgeship.errors import UserInputError
 from edgeship.files import write_json
+from edgeship.plugins import TRACKERS, offered
 from edgeship.text import did_you_mean, line
 from edgeship.tracking.told import Told
 
-GROUP = "edgeship.trackers"
 LIMIT_S = 120.0
 Tracker = Callable[[Told, str], None]
 """Takes a finished run, and where to tell it: what ``[track]`` says after the tracker's name."""
@@ -28,7 +27,7 @@ BUILT_IN = {"mlflow": "edgeship.tracking.to_mlflow:track"}
 
 def known() -> dict[str, str]:
     """Every tracker by name, as ``module:callable``: the built-in ones and those of installed packages."""
-    return {item.name: item.value for item in entry_points(group=GROUP)} | BUILT_IN
+    return offered(TRACKERS) | BUILT_IN
 
 
 def check(settings: Track) -> None:
@@ -42,7 +41,7 @@ def check(settings: Track) -> None:
         if name not in names:
             raise UserInputError(
                 f"track: there is no tracker {did_you_mean(name, names)}",
-                expected=f"one of {', '.join(names)}, or a package with an entry point in {GROUP!r}",
+                expected=f"one of {', '.join(names)}, or a package with an entry point in {TRACKERS!r}",
                 do="install it, or correct [track]",
             )
         if name == "mlflow" and where.partition(":")[0] not in ("sqlite", "postgresql", "mysql", "http", "https"):

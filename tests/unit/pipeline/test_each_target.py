@@ -47,7 +47,7 @@ def test_what_stops_one_target_stops_the_run_and_names_the_step(tmp_path: Path) 
 
     with pytest.raises(TargetError, match="user@orin cannot be reached") as caught:
         execute(run_on(tmp_path, orin="user@orin", desk=None), (each_target(refuse),))
-    assert caught.value.stage == "targets"
+    assert (caught.value.stage, caught.value.targets) == ("targets", ("orin",))
 
 
 def test_a_run_that_failed_stops_no_later_one(tmp_path: Path) -> None:

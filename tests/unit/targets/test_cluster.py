@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from edgeship.config import Benchmark, Target
+from edgeship.config import Target
 from edgeship.errors import TargetError, UserInputError
 from edgeship.fleet.config import Device, Fleet
 from edgeship.fleet.started import Workers, facts, scheduler, wait_until_there
 from edgeship.fleet.worker import Joining, work
-from edgeship.results import Artifact, Candidate, TrialSpec, trial_folder
+from edgeship.results import Artifact, trial_folder
 from edgeship.targets import cluster, on_worker
 from edgeship.targets.cluster import Access, Cluster, connected
+from fleet_support import trial
 from tiny_project import save
 
 FLEET = Fleet(models={"m": Path("m")}, matrix={"m": ("a",)}, devices={"a": Device(labels=("x",)), "b": Device()})
@@ -41,20 +41,6 @@ def workers(access: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     made.end()
 
 
-def trial(folder: Path, max_s: float = 0.2) -> Path:
-    """A trial of the tiny model: built and timed, for at least that long."""
-    folder.mkdir(parents=True)
-    save(folder / "model.onnx")
-    np.savez(folder / "frames.npz", images=np.zeros((1, 3, 16, 16), np.float32))
-    spec = TrialSpec(
-        candidate=Candidate(name="fp32", precision="fp32"), target_name="x", target=TARGET,
-        model=Artifact.of(folder / "model.onnx", folder), frames=Artifact.of(folder / "frames.npz", folder),
-        benchmark=Benchmark(warmup_s=0.05, min_s=max_s, max_s=max_s + 0.1, min_samples=10),
-    )  # fmt: skip
-    trial_folder.write_spec(spec, folder)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("address", "what"),
     [
@@ -73,7 +59,7 @@ def test_an_address_over_which_others_could_run_code_is_refused(address, what):
 
 def test_a_worker_of_a_fleet_needs_a_fleet(tmp_path):
     with pytest.raises(UserInputError, match="this is no fleet"):
-        cluster.run(TARGET, trial(tmp_path / "t"))
+        cluster.run(TARGET, trial(TARGET, tmp_path / "t"))
 
 
 def test_the_agents_answers_are_the_same_in_memory(tmp_path):
@@ -97,7 +83,7 @@ def test_the_agents_answers_are_the_same_in_memory(tmp_path):
 def test_a_trial_runs_on_the_worker_of_its_label_once(access, workers, tmp_path):
     with connected(Cluster(access)) as opened:
         told: list[str] = []
-        made = cluster.run(TARGET, trial(tmp_path / "t"), lambda _done, _total, what: told.append(what))
+        made = cluster.run(TARGET, trial(TARGET, tmp_path / "t"), lambda _done, _total, what: told.append(what))
         assert made.failure is None and made.latency is not None
         trial_folder.verify_artifacts(tmp_path / "t", *trial_folder.artifacts_of(made))
         assert any(what.startswith("a: ") for what in told)
@@ -112,7 +98,7 @@ def test_a_worker_that_is_killed_is_started_again_and_the_trial_ends(access, wor
     with connected(Cluster(access)) as opened:
         killed = threading.Timer(1.5, lambda: workers._running["a"].kill())
         killed.start()
-        made = cluster.run(TARGET, trial(tmp_path / "t", 4.0))
+        made = cluster.run(TARGET, trial(TARGET, tmp_path / "t", 4.0))
         assert made.failure is None and opened.quarantined == []
         assert workers._starts["a"] == 2
         assert not _processes(str(workers.folder)), "nothing of it is left running"
@@ -125,7 +111,7 @@ def test_a_trial_that_kills_its_workers_is_quarantined(access, workers, tmp_path
             workers._running["a"].kill()
 
     with connected(Cluster(access)) as opened:
-        made = cluster.run(TARGET, trial(tmp_path / "t", 30.0), kill_when_it_measures)
+        made = cluster.run(TARGET, trial(TARGET, tmp_path / "t", 30.0), kill_when_it_measures)
     assert made.failure is not None and made.failure.kind == "Crash"
     assert made.failure.message.startswith("quarantined: a worker died 3 times while it ran (a)")
     assert len(opened.quarantined) == 1

@@ -115,6 +115,8 @@ STRANGE: dict[str, dict[str, Reply]] = {
     "path in another form": {"tree": {"path": ["/x"]}},
     "not done": {"trial": {"nothing": True}},
     "follow in a list": {"follow": b"[1]\n"},
+    "follow of something else": {"follow": {"{'error': {}}": True}},
+    "follow of nothing": {"follow": {"running": False}},
     "finished is a word": {"follow": {"finished": "yes"}},
     "progress below nothing": {"follow": {"done": -1, "total": 1, "what": "x"}},
     "progress beyond counting": {"follow": {"done": 10**30, "total": 1, "what": "x"}},

@@ -1,4 +1,4 @@
-"""A task, a decoder and a tracker that edgeship finds by its entry points."""
+"""A task, a decoder and a tracker that edgeship finds by its entry points; ``engine`` beside them is an engine."""
 
 from __future__ import annotations
 
