@@ -7,7 +7,7 @@ kernel; TensorRT wants symmetric int8 at the inputs of convolutions and matrix p
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -92,15 +92,9 @@ def quantize(
     require_float(loaded, model.name)
     reference = infer(loaded)
     kept = select(reference, options.keep)
-    measured = calibration.placements.get(options.style, "default")
-    placement = measured if options.placement == "auto" else options.placement
     left = float_nodes(reference) | dict.fromkeys(kept, "kept on request")
-    if options.style == "onnxruntime":
-        proto = ort_graph(reference, calibration, left, per_channel=options.per_channel, placement=placement)
-    else:
-        frame = stacked(few, graph.inputs_of(reference), options.rows)
-        proto = trt_graph(reference, calibration, frame, left, options.precision)
-        leave_out(proto, placement)
+    placement = placement_of(calibration, options)
+    proto = rounded_graph(reference, calibration, left, few, options)
     in_float = _products_in_float(reference, left)
     count = count_quantized(proto)
     if not count and not kept:
@@ -124,6 +118,38 @@ def quantize(
         noisy=compared.noisy,
         notes=compared.notes,
     )
+
+
+def placement_of(calibration: CalibrationCache, options: QuantizeOptions) -> Placement:
+    """Where the Q/DQ pairs go: as asked, or as calibration measured."""
+    measured = calibration.placements.get(options.style, "default")
+    return measured if options.placement == "auto" else options.placement
+
+
+def rounded_graph(
+    reference: onnx.ModelProto,
+    calibration: CalibrationCache,
+    left: dict[str, str],
+    few: Sequence[FrameBatch],
+    options: QuantizeOptions,
+) -> onnx.ModelProto:
+    """The Q/DQ graph of ``options``, in memory.
+
+    Args:
+        reference: Names and types are inferred; it is not changed.
+        left: Node name → why it stays in float; what the engine's writer leaves in float is added.
+        few: Real frames, which ModelOpt runs once.
+
+    Raises:
+        CacheError: The cache lacks a tensor that quantization needs.
+    """
+    placement = placement_of(calibration, options)
+    if options.style == "onnxruntime":
+        return ort_graph(reference, calibration, left, per_channel=options.per_channel, placement=placement)
+    frame = stacked(few, graph.inputs_of(reference), options.rows)
+    proto = trt_graph(reference, calibration, frame, left, options.precision)
+    leave_out(proto, placement)
+    return proto
 
 
 def _few_frames(frames: Iterable[FrameBatch], options: QuantizeOptions) -> list[FrameBatch]:
