@@ -80,6 +80,20 @@ Device = Annotated[str, AfterValidator(_device)]
 """``cpu``, ``cuda:0``, ``cuda:1``, …; ``cuda`` is ``cuda:0``."""
 TargetDevice = Annotated[str, AfterValidator(_target_device)]
 """The same, and Intel's ``gpu``, ``gpu:1``, ``npu`` with OpenVINO."""
+REPAIRS = ("equalize", "smooth", "bias-correct", "adaround")
+"""Steps that repair INT8 without training."""
+
+
+def _repair(steps: str) -> str:
+    named = steps.split("+")
+    wrong = [step for step in named if step not in REPAIRS]
+    if wrong or len(set(named)) < len(named):
+        raise ValueError(f"{steps!r}: write {', '.join(REPAIRS)}, or several of them, each once, joined by +")
+    return steps
+
+
+Repair = Annotated[str, AfterValidator(_repair)]
+"""A step, or several in their order: ``equalize+bias-correct``."""
 Released = Annotated[
     Literal["last"] | Annotated[str, Field(pattern=r"^history:[0-9]+(/.+)?$")] | Path, Field(union_mode="left_to_right")
 ]
@@ -323,6 +337,9 @@ class Candidates(Section):
     max_trials: Count = 24
     keep: tuple[str, ...] = ()
     """Patterns for one more candidate: INT8 with these nodes kept in high precision."""
+    repair: tuple[Repair, ...] = ()
+    """One more INT8 candidate for each entry, with weights and ranges repaired: ``equalize``, ``smooth`` (attention),
+    ``bias-correct``, ``adaround``, or several in their order, such as ``equalize+adaround``."""
     keep_fp32: tuple[str, ...] = ()
     """Patterns that the ``fp16`` candidate leaves in FP32, where values exceed FP16's range or resolution."""
     timeout_s: Positive | None = None

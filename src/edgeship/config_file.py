@@ -178,8 +178,11 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
     found = []
     if config.targets and "target" in raw:
         found.append("target and targets: use one of the two")
-    quantized = [p for p in config.candidates.precisions if p not in ("fp32", "fp16", "bf16")]
+    quantized: list[str] = [p for p in config.candidates.precisions if p not in ("fp32", "fp16", "bf16")]
+    quantized += [f"int8-{entry}" for entry in config.candidates.repair]
     sources = [config.calibration.images, config.calibration.npz, config.calibration.cache]
+    if config.candidates.repair and config.calibration.cache and not any(sources[:2]):
+        found.append("calibration.images: missing, and candidates.repair looks at frames; a cache holds only ranges")
     if (quantized or config.candidates.search) and not any(sources):
         found.append(
             f"calibration.images: missing, and candidates.precisions asks for {', '.join(quantized) or 'a search'}; "

@@ -22,6 +22,7 @@ from edgeship.results import (
     Parity,
     Preflight,
     Quantized,
+    Repaired,
     Result,
     RunResult,
     Slimmed,
@@ -118,6 +119,13 @@ class FinishedRun:
     def trained(self) -> Trained | None:
         """What quantization-aware training gave; None where the config has no ``[qat]`` table."""
         return self.stage("qat", Trained)
+
+    @cached_property
+    def repaired(self) -> dict[str, Repaired]:
+        """What the steps of each repaired candidate did, by its name."""
+        names = dict.fromkeys(item.name for item in self.result.stages if item.name.startswith("repair:"))
+        found = {f"int8-{name.removeprefix('repair:')}": self.stage(name, Repaired) for name in names}
+        return {name: repaired for name, repaired in found.items() if repaired is not None}
 
     def graph(self, summary: TrialSummary) -> Quantized | None:
         """The graph that a candidate was built from; None where that is the simplified one."""

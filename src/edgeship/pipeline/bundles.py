@@ -20,9 +20,9 @@ from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import needs_calibration
 from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, summarize, title
 from edgeship.pipeline.environment import PACKAGES
+from edgeship.pipeline.origins import ranges_stage
 from edgeship.pipeline.prepare import EXPORT
 from edgeship.pipeline.provenance import Shipped, bill_of_materials, statement
-from edgeship.pipeline.qat import ranges_stage
 from edgeship.pipeline.release import release_folder
 from edgeship.pipeline.stages import Run, Stage, Step, versions
 from edgeship.pipeline.target_trials import TargetTrials

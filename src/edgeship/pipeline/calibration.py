@@ -68,12 +68,24 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
     if source is None:
         require_calibration(run.config)
         raise DataError("no calibration frames", do="set calibration.images to frames from the deployment camera")
+    chosen = calibration_frames(run, source, settings.count)
+    options = calibrate_options(run, chosen)
+    return calibrate(model, chosen, folder / CACHE, _with_evaluation(run, options, chosen), run.progress)
+
+
+def calibration_frames(run: Run, source: Path, count: int | None) -> Frames:
+    """``count`` frames of the calibration (None: all), as the simplified graph takes them."""
+    settings = run.config.calibration
+    batch, more = graph_batch(run, settings.batch), remembering(run.config, run.path(SLIM, "model.onnx"))
+    choice = FrameChoice(count, batch, settings.seed, allow_corrupt=settings.allow_corrupt, **more)
+    return frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)
+
+
+def calibrate_options(run: Run, chosen: Frames) -> CalibrateOptions:
+    """The settings of the calibration, for these frames; without evaluation frames."""
+    settings = run.config.calibration
     target = next(iter(run.config.all_targets().values()))
-    batch = graph_batch(run, settings.batch)
-    more = remembering(run.config, model)
-    choice = FrameChoice(settings.count, batch, settings.seed, allow_corrupt=settings.allow_corrupt, **more)
-    chosen = frames(source, run.config.preprocess, run.result(SLIM).inputs, choice)
-    options = CalibrateOptions(
+    return CalibrateOptions(
         method=settings.method,
         percentile=settings.percentile,
         holdout=settings.holdout,
@@ -83,7 +95,6 @@ def calibrate_from_config(run: Run, folder: Path) -> Calibrated:
         style=style_of(target),
         rows=target.batch.opt,
     )
-    return calibrate(model, chosen, folder / CACHE, _with_evaluation(run, options, chosen), run.progress)
 
 
 def preprocess_facts(run: Run) -> dict[str, Any]:

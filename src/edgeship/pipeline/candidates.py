@@ -24,6 +24,7 @@ def candidates(config: Config) -> tuple[Candidate, ...]:
     ]
     if config.candidates.keep:
         named.append(Candidate(name="int8-keep", precision="int8", keep=(*keep, *config.candidates.keep)))
+    named += [repaired_candidate(entry, keep) for entry in dict.fromkeys(config.candidates.repair)]
     if config.qat is not None:
         named.append(trained_candidate(config.qat, keep))
     return tuple(named)
@@ -32,6 +33,11 @@ def candidates(config: Config) -> tuple[Candidate, ...]:
 def trained_candidate(qat: Qat, keep: tuple[str, ...]) -> Candidate:
     """INT8 with the weights and ranges that training leaves; ``keep`` is that of all INT8 candidates."""
     return Candidate(name="int8-qat", precision="int8", keep=(*keep, *qat.keep), trained=True)
+
+
+def repaired_candidate(entry: str, keep: tuple[str, ...]) -> Candidate:
+    """INT8 with the weights and ranges that the steps of ``candidates.repair`` leave, such as ``int8-equalize``."""
+    return Candidate(name=f"int8-{entry}", precision="int8", keep=keep, repair=tuple(entry.split("+")))
 
 
 def needs_calibration(candidate: Candidate) -> bool:

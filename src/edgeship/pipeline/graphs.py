@@ -12,8 +12,9 @@ from edgeship.errors import DataError
 from edgeship.pipeline.calibration import CALIBRATE, graph_batch, known_batches
 from edgeship.pipeline.candidates import converted, needs_calibration, resolved_precision
 from edgeship.pipeline.frames import allow_corrupt, frame_source, remembering, which_set
+from edgeship.pipeline.origins import graph_of, ranges_stage, require_improved
 from edgeship.pipeline.prepare import FRAMES, SLIM
-from edgeship.pipeline.qat import graph_of, quantize_options, ranges_stage, require_improved
+from edgeship.pipeline.qat import quantize_options
 from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.prepare import calibration_cache

@@ -10,6 +10,7 @@ from edgeship.config import Config
 from edgeship.files import read_text, write_json
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import candidates
+from edgeship.pipeline.origins import repair_stage
 from edgeship.pipeline.qat import QAT
 from edgeship.pipeline.release import RELEASE
 from edgeship.pipeline.stages import Run
@@ -36,6 +37,7 @@ def planned_names(config: Config, before_trials: tuple[str, ...]) -> tuple[str, 
     names = [name for name in before_trials if name not in left_out]
     where, _ = reference_target(config)
     names.append(f"trial:{where}:fp32")
+    names += [repair_stage(item).name for item in candidates(config) if item.repair]
     for target in config.all_targets():
         names += [f"trial:{target}:{item.name}" for item in candidates(config)]
         names.append(f"decide:{target}")

@@ -1,4 +1,4 @@
-"""The training stage, and where the graph and the ranges of a candidate come from: calibration or training."""
+"""The training stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeship.config import Config, Precision, Qat, Target
 from edgeship.data.frames import FrameChoice, Frames, frames, image_hash, not_comparable
-from edgeship.errors import ConfigError, DataError, QuantizeError
+from edgeship.errors import ConfigError, DataError
 from edgeship.pipeline.calibration import CALIBRATE, graph_batch, known_batches, pictures
 from edgeship.pipeline.candidates import style_of, trained_candidate
 from edgeship.pipeline.frames import beside_hash, data_hash
@@ -16,7 +16,7 @@ from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.pipeline.user_code import code_hashes
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.quantize import QuantizeOptions
-from edgeship.results import Artifact, Calibrated, Candidate, Trained, write
+from edgeship.results import Candidate, Trained, write
 from edgeship.results.trial_folder import MODEL
 
 
@@ -153,33 +153,3 @@ def quantize_options(config: Config, candidate: Candidate, target: Target, preci
 
 
 QAT = Stage("qat", Trained, qat_key, qat_work, needed=lambda run: run.config.qat is not None, in_place=True)
-
-
-def ranges_stage(candidate: Candidate) -> Stage[Trained] | Stage[Calibrated]:
-    """The stage whose cache holds a candidate's ranges."""
-    return QAT if candidate.trained else CALIBRATE
-
-
-def graph_of(run: Run, candidate: Candidate) -> tuple[Path, str]:
-    """The FP32 graph that a candidate is made from, and its hash."""
-    artifact: Artifact = run.result(QAT).model if candidate.trained else run.result(SLIM).model
-    return run.path(QAT if candidate.trained else SLIM, MODEL), artifact.sha256
-
-
-def require_improved(run: Run, candidate: Candidate) -> None:
-    """Refuse a trained candidate that training did not make better than calibration alone.
-
-    Raises:
-        QuantizeError: With the held-out losses.
-    """
-    if not candidate.trained:
-        return
-    trained = run.result(QAT)
-    if not trained.improved:
-        after = min((point.held_out for point in trained.curve[1:]), default=trained.held_out_before)
-        raise QuantizeError(
-            f"training did not make INT8 better: {trained.judged_on} was {trained.held_out_before:.4g} with "
-            f"calibration alone and {after:.4g} at best in {trained.steps} steps; the trained weights are "
-            "kept and not shipped",
-            do="try a smaller qat.lr, more qat.steps, or more data",
-        )

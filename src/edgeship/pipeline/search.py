@@ -48,7 +48,10 @@ def called_for(run: Run, trials: TargetTrials, reference: TargetTrials) -> bool:
     broken = [(item.candidate in low, rulebook.of(rule.name)) for item in decision.judged for rule in item.rules
               if rule.outcome == "fail"]  # fmt: skip
     loses = any(is_low and family.quantity == "drop" for is_low, family in broken) or any(
-        trial.failure is not None and trial.failure.kind == QuantizeError.__name__ and candidate.name in low
+        trial.failure is not None
+        and trial.failure.kind == QuantizeError.__name__
+        and candidate.name in low
+        and not (candidate.repair or candidate.trained)  # they fail where they do not help
         for candidate, trial, _ in trials.trials
     )
     return loses and any(not is_low and family.kind == "speed" for is_low, family in broken)

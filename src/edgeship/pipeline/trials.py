@@ -24,6 +24,7 @@ from edgeship.pipeline.candidates import FP32, candidates, converted, resolved_p
 from edgeship.pipeline.frames import evaluation_code, evaluation_hash
 from edgeship.pipeline.graphs import graph_stage, quantize_stage
 from edgeship.pipeline.machines import machine_of
+from edgeship.pipeline.origins import repair_stage
 from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, Step, dump, execute_in, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
@@ -135,6 +136,8 @@ def try_one(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Path]:
     """One candidate's graph and its trials (as many builds as ``gate.rebuilds`` asks for): the trials' folders."""
     if converted(candidate):
         try:
+            if candidate.repair:
+                execute_one(run, repair_stage(candidate))
             execute_one(run, quantize_stage(candidate, trials))
         except UserInputError:
             raise

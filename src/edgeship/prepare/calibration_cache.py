@@ -25,6 +25,7 @@ from edgeship.errors import CacheError
 from edgeship.files import sha256_bytes, sha256_file, sha256_json, write_bytes, write_text
 from edgeship.prepare.quantized_tensors import Placement, Style
 from edgeship.results import Result, TensorRange, read
+from edgeship.version import __version__
 
 if TYPE_CHECKING:
     import onnx
@@ -200,6 +201,25 @@ def save(cache: Path, content: Content, facts: Mapping[str, object]) -> None:
     hashes = {f"{part}_sha256": sha256_bytes(data) for part, (_, data) in files.items()}
     binding = Binding.model_validate({**facts, **hashes})
     write_text(sidecar_path(cache), binding.model_dump_json(indent=2) + "\n")
+
+
+def save_derived(cache: Path, base: CalibrationCache, derived: CalibrationCache, graph_sha256: str) -> None:
+    """Write the scales and ranges of ``derived`` for another graph, made from the frames of ``base``.
+
+    Where Q/DQ pairs go, and the frames beside the cache, are those of ``base``.
+    """
+    bound = read(Binding, sidecar_path(base.path)) if sidecar_path(base.path).is_file() else None
+    facts = {
+        "edgeship": __version__,
+        "method": derived.method,
+        "graph_sha256": graph_sha256,
+        "preprocess": bound.preprocess if bound is not None else {},
+        "preprocess_sha256": bound.preprocess_sha256 if bound is not None else "",
+        "frames_sha256": bound.frames_sha256 if bound is not None else "",
+        "frames": bound.frames if bound is not None else 0,
+        "placements": dict(base.placements),
+    }
+    save(cache, Content(derived.scales, derived.ranges, samples(base)), facts)
 
 
 def _pack(samples: Sequence[FrameBatch]) -> bytes:

@@ -7,7 +7,7 @@ kernel; TensorRT wants symmetric int8 at the inputs of convolutions and matrix p
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -93,7 +93,8 @@ def quantize(
     reference = infer(loaded)
     kept = select(reference, options.keep)
     left = float_nodes(reference) | dict.fromkeys(kept, "kept on request")
-    proto, placement = _with_qdq(reference, calibration, few, left, options)
+    placement = placement_of(calibration, options)
+    proto = rounded_graph(reference, calibration, left, few, options)
     in_float = _products_in_float(reference, left)
     count = count_quantized(proto)
     if not count and not kept:
@@ -119,24 +120,36 @@ def quantize(
     )
 
 
-def _with_qdq(
+def placement_of(calibration: CalibrationCache, options: QuantizeOptions) -> Placement:
+    """Where the Q/DQ pairs go: as asked, or as calibration measured."""
+    measured = calibration.placements.get(options.style, "default")
+    return measured if options.placement == "auto" else options.placement
+
+
+def rounded_graph(
     reference: onnx.ModelProto,
     calibration: CalibrationCache,
-    few: list[FrameBatch],
     left: dict[str, str],
+    few: Sequence[FrameBatch],
     options: QuantizeOptions,
-) -> tuple[onnx.ModelProto, Placement]:
-    """The graph with Q/DQ as the engine of ``options.style`` wants it, but at the nodes ``left`` in float; and where
-    the pairs went."""
-    measured = calibration.placements.get(options.style, "default")
-    placement = measured if options.placement == "auto" else options.placement
+) -> onnx.ModelProto:
+    """The Q/DQ graph of ``options``, in memory.
+
+    Args:
+        reference: Names and types are inferred; it is not changed.
+        left: Node name → why it stays in float; what the engine's writer leaves in float is added.
+        few: Real frames, which ModelOpt runs once.
+
+    Raises:
+        CacheError: The cache lacks a tensor that quantization needs.
+    """
+    placement = placement_of(calibration, options)
     if options.style == "onnxruntime":
-        made = ort_graph(reference, calibration, left, per_channel=options.per_channel, placement=placement)
-        return made, placement
+        return ort_graph(reference, calibration, left, per_channel=options.per_channel, placement=placement)
     frame = stacked(few, graph.inputs_of(reference), options.rows)
-    made = trt_graph(reference, calibration, frame, left, options.precision)
-    leave_out(made, placement)
-    return made, placement
+    proto = trt_graph(reference, calibration, frame, left, options.precision)
+    leave_out(proto, placement)
+    return proto
 
 
 def _few_frames(frames: Iterable[FrameBatch], options: QuantizeOptions) -> list[FrameBatch]:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeship.prepare import calibration_cache
-from edgeship.prepare.calibration_cache import Binding, CalibrationCache, Content
+from edgeship.prepare.calibration_cache import CalibrationCache
 from edgeship.prepare.methods import scales_of
 from edgeship.prepare.quantized_tensors import find_tensors
 from edgeship.qat.fake import ActivationQuantizer
-from edgeship.results import TensorRange, read
-from edgeship.version import __version__
+from edgeship.results import TensorRange
 
 if TYPE_CHECKING:
     import onnx
@@ -37,19 +36,8 @@ def save_learned(
         shared={name: root for name, root in touched.shared.items() if root in ranges},
     )
     scales |= scales_of(ranges, usable, METHOD)
-    bound = None
-    if calibration_cache.sidecar_path(base.path).is_file():
-        bound = read(Binding, calibration_cache.sidecar_path(base.path))
-    facts = {
-        "edgeship": __version__,
-        "method": METHOD,
-        "graph_sha256": calibration_cache.graph_hash(reference),
-        "preprocess_sha256": bound.preprocess_sha256 if bound is not None else "",
-        "frames_sha256": bound.frames_sha256 if bound is not None else "",
-        "frames": bound.frames if bound is not None else 0,
-        "placements": dict(base.placements),
-    }
-    calibration_cache.save(out, Content(scales, ranges, calibration_cache.samples(base)), facts)
+    derived = CalibrationCache(out, scales, ranges, METHOD)
+    calibration_cache.save_derived(out, base, derived, calibration_cache.graph_hash(reference))
 
 
 def _entry(base: CalibrationCache, name: str, quantizer: ActivationQuantizer | None) -> TensorRange:

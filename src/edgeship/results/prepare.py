@@ -242,6 +242,38 @@ class Trained(Result):
         return self.best_step > 0
 
 
+class Repaired(Result):
+    """What the steps of a repair made of the FP32 graph, and whether its INT8 is nearer to FP32 than before."""
+
+    model: Artifact
+    """FP32, of the same inputs and outputs as the simplified graph."""
+    cache: Artifact
+    ranges: Artifact
+    changed: dict[str, int]
+    """Step → how many layers it changed, in the order of the steps."""
+    style: Literal["tensorrt", "onnxruntime"]
+    """The kind of engine whose rounding was repaired."""
+    frames: int
+    """Real frames that the steps looked at."""
+    held_out: int
+    """Other frames, on which INT8 before and after was compared with FP32. 0: too few; the same served."""
+    before_db: float
+    """Signal-to-noise of the worst output of plain INT8."""
+    after_db: float
+    """The same of the repaired."""
+    agreement_before: float | None = None
+    agreement_after: float | None = None
+    float_db: float
+    """Of the repaired graph in FP32, without any rounding."""
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def improved(self) -> bool:
+        """Whether the repaired INT8 is nearer to FP32."""
+        return self.after_db >= self.before_db + 0.1
+
+
 class LayerNoise(Result):
     """Signal-to-noise of one layer's output against the reference, on real frames."""
 

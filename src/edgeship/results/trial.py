@@ -19,6 +19,8 @@ class Candidate(Result):
     keep: tuple[str, ...] = ()
     trained: bool = False
     """Its weights and ranges come from quantization-aware training."""
+    repair: tuple[str, ...] = ()
+    """The steps that repaired its weights and ranges, in their order."""
 
 
 class Budget(Result):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgeship.config import Batch, Preprocess, ShapeRange, Target
-from edgeship.errors import DataError
-from edgeship.pipeline.candidates import sized
+from edgeship.config_file import load
+from edgeship.errors import ConfigError, DataError
+from edgeship.pipeline.candidates import candidates, sized
+from edgeship.pipeline.planned import planned_names
 from edgeship.results import TensorInfo
 
 IMAGES = TensorInfo(name="images", shape=("batch", 3, "height", "width"), dtype="float32")
@@ -35,3 +39,39 @@ def test_a_size_that_nothing_tells_is_asked_for(preprocess: Preprocess | None) -
     with pytest.raises(DataError, match="dynamic axes beside the batch") as caught:
         sized(TARGET, (IMAGES,), preprocess)
     assert "preprocess.size" in str(caught.value) and "target.shapes.images" in str(caught.value)
+
+
+def test_every_repair_is_a_candidate_that_keeps_what_all_int8_keeps(tmp_path: Path) -> None:
+    (tmp_path / "edgeship.toml").write_text(
+        '[model]\nsource = "m:build"\n[preprocess]\nfit = "stretch"\n[calibration]\nimages = "calib/"\n'
+        '[quantization]\nkeep = ["first"]\n[candidates]\nrepair = ["equalize", "equalize+adaround"]\n'
+    )
+    config = load(tmp_path / "edgeship.toml")
+    found = candidates(config)[2:]
+    assert [(item.name, item.precision, item.keep, item.repair) for item in found] == [
+        ("int8-equalize", "int8", ("first",), ("equalize",)),
+        ("int8-equalize+adaround", "int8", ("first",), ("equalize", "adaround")),
+    ]
+    assert "repair:equalize+adaround" in planned_names(config, ())
+
+
+@pytest.mark.parametrize(
+    ("repair", "words"),
+    [
+        ('["equalise"]', "'equalise': write equalize, smooth, bias-correct, adaround"),
+        ('["adaround+adaround"]', "each once"),
+    ],
+)
+def test_a_repair_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path, repair: str, words: str) -> None:
+    (tmp_path / "edgeship.toml").write_text(f'[model]\nsource = "m:build"\n[candidates]\nrepair = {repair}\n')
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "edgeship.toml")
+    assert words in str(caught.value)
+
+
+def test_a_repair_needs_frames_and_not_only_ranges(tmp_path: Path) -> None:
+    (tmp_path / "edgeship.toml").write_text(
+        '[model]\nsource = "m:build"\n[calibration]\ncache = "a.cache"\n[candidates]\nrepair = ["adaround"]\n'
+    )
+    with pytest.raises(ConfigError, match=r"candidates\.repair looks at frames"):
+        load(tmp_path / "edgeship.toml")

@@ -12,7 +12,8 @@ from edgeship.errors import ConfigError, DataError, QuantizeError
 from edgeship.pipeline import train
 from edgeship.pipeline.candidates import candidates
 from edgeship.pipeline.checks import problems
-from edgeship.pipeline.qat import QAT, _frames, _require_apart, graph_of, ranges_stage, require_improved
+from edgeship.pipeline.origins import graph_of, ranges_stage, require_improved
+from edgeship.pipeline.qat import QAT, _frames, _require_apart
 from edgeship.pipeline.stages import Run
 from edgeship.results import Artifact, Candidate, Slimmed, TensorInfo, Trained, TrainedPoint
 

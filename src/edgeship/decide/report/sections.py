@@ -16,6 +16,7 @@ from edgeship.decide.report import (
     inside_engine,
     numbers,
     pictures,
+    repair,
     timing,
     training,
     trend,
@@ -54,6 +55,7 @@ def assemble(run: FinishedRun) -> Page:
             sections.append(_named(section, view.name) if several else section)
     shared = [
         training.training_section(run),
+        repair.repair_section(run),
         export_and_calibration.calibration_section(run),
         export_and_calibration.export_section(run),
         _stages(run.result.stages),

@@ -1,0 +1,1 @@
+"""Repairs of post-training quantization: steps from one FP32 graph to another that rounds with less noise."""
