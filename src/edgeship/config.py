@@ -194,7 +194,8 @@ class Evaluation(Section):
     """What is measured, on which labelled images."""
 
     task: str = "classification"
-    """classification | detection | segmentation | depth | module:callable"""
+    """classification | detection | instances | keypoints | rotated | segmentation | depth | text | embeddings |
+    module:callable"""
     images: Path | None = None
     """A folder (of one folder per class, or of images), an ``.npz``, or ``module:callable``."""
     labels: Path | None = None
@@ -206,9 +207,12 @@ class Evaluation(Section):
     classes: tuple[str, ...] | Path | None = None
     """Class names in the order of the model's outputs, or a text file with one name a line."""
     decoder: str | None = None
-    """yolox | ultralytics | detr | nms | nms-image | logits | classmap | module:callable"""
+    """yolox | ultralytics | detr | nms | nms-image | ultralytics-seg | mask-rcnn | ultralytics-pose |
+    ultralytics-obb | logits | classmap | map | ctc | vector | module:callable"""
     output: str | None = None
     """Which output carries the prediction, when the model has several."""
+    ctc_blank: Literal["first", "last"] = "first"
+    """Where CTC's blank stands among the symbols of a text recognizer; the others are ``classes``."""
     depth_scale: Positive = 256.0
     """Steps of a metre in depth maps of whole numbers: KITTI's 16-bit PNG have 256."""
     scores: Literal["auto", "logits", "probabilities"] = "auto"
@@ -237,6 +241,9 @@ class Evaluation(Section):
     """How many images that the labels name may be absent."""
     kpt_shape: tuple[Count, Annotated[int, Field(ge=2, le=3)]] | None = None
     """Keypoints of an object and numbers of each in YOLO labels. Default: that of ``data.yaml``."""
+    keypoint_sigmas: tuple[Positive, ...] | None = None
+    """How far each keypoint may lie off, as COCO's OKS has it. Default: COCO's own for 17, else 1 / keypoints each, as
+    Ultralytics has it."""
     workers: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from edgeship.config import EngineName, Evaluation, Preprocess
     from edgeship.results import Evaluated
 
-TASK = typer.Option(None, help="classification | detection | segmentation | depth | module:callable")
+TASK = typer.Option(
+    None, help="classification | detection | instances | keypoints | rotated | segmentation | depth | text | …"
+)
 IMAGES = typer.Option(None, help="Folder of labelled images, an .npz, or module:callable.")
 LABELS = typer.Option(None, help="CSV or JSON of labels, COCO JSON, or the folder of masks.")
 CLASSES = typer.Option(None, help="Text file with one class name a line, in the order of the model's outputs.")
-DECODER = typer.Option(None, help="yolox | ultralytics | detr | nms | logits | classmap | module:callable")
+DECODER = typer.Option(None, help="Decoder of the outputs (default: the only one that fits them).")
 PREPROCESS = typer.Option(
     [], "--preprocess", "-p", help="A setting of [preprocess] as key=value, such as mean=127,127,127; repeat."
 )

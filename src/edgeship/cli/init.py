@@ -12,7 +12,10 @@ from edgeship.cli.output import show
 from edgeship.cli.settings import INPUT, WEIGHTS, input_specs
 from edgeship.errors import UserInputError
 
-TASK = typer.Option(None, help="classification | detection | segmentation (default: what the outputs look like).")
+TASK = typer.Option(
+    None,
+    help="classification | detection | instances | keypoints | rotated | segmentation (default: by the outputs).",
+)
 IMAGES = typer.Option(None, help="Labelled images; with them init finds the class names and the preprocessing.")
 
 

@@ -92,7 +92,19 @@ def frame_json(image: Path, frame: Frame, confidence: float) -> dict[str, Any]:
 def _prediction(prediction: Any, confidence: float) -> dict[str, Any]:
     import numpy as np
 
-    from edgeship.decode.predictions import Classification, Depth, Detection, Segmentation, Several
+    from edgeship.data.regions import to_runs
+    from edgeship.decode.predictions import (
+        Classification,
+        Depth,
+        Detection,
+        Embedding,
+        Instances,
+        Poses,
+        Rotated,
+        Segmentation,
+        Several,
+        Text,
+    )
 
     if isinstance(prediction, Several):
         return {"tasks": {name: _prediction(item, confidence) for name, item in prediction.parts.items()}}
@@ -101,7 +113,18 @@ def _prediction(prediction: Any, confidence: float) -> dict[str, Any]:
     if isinstance(prediction, Detection):
         kept = prediction.above(confidence)
         rows = zip(kept.names, kept.scores.tolist(), kept.boxes.tolist(), strict=True)
-        return {"boxes": [{"class": name, "score": score, "box": box} for name, score, box in rows]}
+        found = [{"class": name, "score": score, "box": box} for name, score, box in rows]
+        if isinstance(kept, Instances):
+            size = kept.height, kept.width
+            for row, one in zip(found, kept.regions, strict=True):
+                row["mask"] = {"size": list(size), "counts": to_runs(one, *size)}
+        if isinstance(kept, Poses):
+            for row, points in zip(found, kept.points.tolist(), strict=True):
+                row["keypoints"] = points
+        if isinstance(kept, Rotated):
+            for row, corners in zip(found, kept.corners.tolist(), strict=True):
+                row["corners"] = corners
+        return {"boxes": found}
     if isinstance(prediction, Segmentation):
         values, counts = np.unique(prediction.mask, return_counts=True)
         shares = {
@@ -109,6 +132,10 @@ def _prediction(prediction: Any, confidence: float) -> dict[str, Any]:
             for value, count in zip(values.tolist(), (counts / prediction.mask.size).tolist(), strict=True)
         }
         return {"shares": shares}
+    if isinstance(prediction, Text):
+        return {"text": prediction.text}
+    if isinstance(prediction, Embedding):
+        return {"vector": prediction.vector.tolist()}
     if isinstance(prediction, Depth):
         low, middle, high = (round(float(value), 4) for value in np.nanpercentile(prediction.metres, (0, 50, 100)))
         return {"metres": {"least": low, "median": middle, "most": high}}
@@ -136,6 +163,10 @@ def _words(frame: dict[str, Any]) -> str:
         words = [f"{name} {score:.3f}" for name, score in frame["top"][:3]]
     elif "boxes" in frame:
         words = [f"{row['class']} {row['score']:.2f}" for row in frame["boxes"][:8]] or ["no box"]
+    elif "text" in frame:
+        words = [frame["text"]]
+    elif "vector" in frame:
+        words = [f"a vector of {len(frame['vector'])}"]
     elif "metres" in frame:
         words = [f"{name} {value:g} m" for name, value in frame["metres"].items()]
     elif "shares" in frame:

@@ -65,6 +65,8 @@ def read(path: Path, names: Sequence[str] | None, need: Need = "boxes") -> Truth
             )
             shape = shapes.coco_shape(label, annotation.get("segmentation")) if need == "masks" else None
             points = shapes.coco_points(label, annotation.get("keypoints")) if need == "keypoints" else None
+            if points is not None:
+                _require_inside(label, images[image_id], points)
             found[image_id].append(_Object(row, shape, points))
     _check_pixels(path, [item.row[0] for rows in found.values() for item in rows])
     notes = [f"{count} boxes {what} were left out of {path.name}" for what, count in left_out.items() if count]
@@ -121,6 +123,20 @@ def _root(content: Mapping[str, Any]) -> int | str | None:
     others = all(row.get("supercategory") == roots[0]["name"] for row in rows if row is not roots[0])
     used = any(_key(row.get("category_id")) == key for row in content["annotations"])
     return key if others and not used else None
+
+
+def _require_inside(label: str, image: Mapping[str, Any], points: Any) -> None:
+    """Refuse labelled keypoints that lie more than a pixel outside the image; nothing where its size is not told."""
+    size = np.array([image.get("width") or np.inf, image.get("height") or np.inf])
+    labelled = points[points[:, 2] > 0, :2]
+    away = ((labelled < -1) | (labelled > size + 1)).any(axis=1)
+    if away.any():
+        x, y = labelled[away][0].tolist()
+        raise DataError(
+            f"{label} has a keypoint at ({x:g}, {y:g}), outside {image['file_name']} of {size[0]:g}×{size[1]:g}",
+            expected="labelled keypoints inside the image",
+            do="correct it, or set its visibility to 0",
+        )
 
 
 def _check_pixels(path: Path, boxes: Sequence[list[float]]) -> None:

@@ -21,6 +21,7 @@ from edgeship.data.classified import open_classified
 from edgeship.data.dataset import Counts, Dataset, class_counts
 from edgeship.data.depth_maps import open_depth
 from edgeship.data.frames import image_files, spread
+from edgeship.data.lines import open_text
 from edgeship.data.loader import Item
 from edgeship.data.locate import OBJECT_TASKS, located
 from edgeship.data.names import read_classes
@@ -66,6 +67,10 @@ def open_dataset(settings: Evaluation, classes: Sequence[str] = ()) -> Dataset:
         dataset = open_classified(settings, names)
     elif settings.task in OBJECT_TASKS:
         dataset = open_objects(settings, names)
+    elif settings.task == "embeddings":
+        dataset = replace(open_classified(settings, names), task="embeddings")
+    elif settings.task == "text":
+        dataset = open_text(settings, names)
     elif settings.task == "depth":
         dataset = open_depth(settings)
     elif settings.task == "segmentation":
@@ -132,15 +137,15 @@ def _custom(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
     mask array or file; anything for a task of one's own. One walk over the rows checks them and reads the labels.
     """
     source = str(settings.images)
-    if settings.task == "detection" and names is None:
-        raise DataError("detection from module:callable needs class names", do="set evaluation.classes")
+    if settings.task in OBJECT_TASKS and names is None:
+        raise DataError(f"{settings.task} from module:callable needs class names", do="set evaluation.classes")
     labelled: list[tuple[str, Any]] = []
     count = 0
     for number, row in rows.read(source):
         name, _, target = _parts(source, number, row)
         if settings.task == "classification":
             labelled.append((name, target))
-        elif settings.task == "detection":
+        elif settings.task in OBJECT_TASKS:
             from_dict(name, target, names or ())
         count += 1
     known, numbered = names or (), names is None and settings.task == "segmentation"
@@ -152,7 +157,7 @@ def _custom(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
         name, image, target = _parts(source, number, row)
         if settings.task == "classification":
             target = labels.to_indices([(name, target)], known, source)[0]
-        elif settings.task == "detection":
+        elif settings.task in OBJECT_TASKS:
             target = from_dict(name, target, known)
         elif settings.task == "segmentation":
             target = masks.reader(target, name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.data.preprocess import Geometry
+from edgeship.data.regions import Region, region
 from edgeship.errors import DataError
 from edgeship.text import did_you_mean
 
@@ -31,8 +32,8 @@ class Boxes:
     COCO protocol tells small from large.
 
     Where the labels have them: ``shapes``, for each object its polygons (a list of float64 [points, 2]), its COCO
-    run-length encoding (a dict of ``size`` and ``counts``) or None; ``keypoints`` float64 [N, K, 3] (x, y, visibility
-    0, 1 or 2); ``corners`` float64 [N, 4, 2] of rotated boxes.
+    run-length encoding (a dict of ``size`` and ``counts``), its mask or None; ``keypoints`` float64 [N, K, 3] (x, y,
+    visibility 0, 1 or 2); ``corners`` float64 [N, 4, 2] of rotated boxes.
     """
 
     boxes: Array
@@ -127,7 +128,8 @@ def class_position(where: str, name: str, classes: Mapping[str, int]) -> int:
 
 
 def from_dict(name: str, target: Any, classes: Sequence[str]) -> Boxes:
-    """Boxes given by a ``module:callable``: ``boxes`` xyxy, ``labels`` (names or indices), ``crowd``, ``area``.
+    """Boxes given by a ``module:callable``: ``boxes`` xyxy, ``labels`` (names or indices), ``crowd``, ``area``, and
+    ``masks`` [N, height, width], ``keypoints`` [N, K, 3] or ``corners`` [N, 4, 2] where the task compares them.
 
     Raises:
         DataError: Missing keys, other shapes, boxes without area, or unknown classes.
@@ -150,7 +152,27 @@ def from_dict(name: str, target: Any, classes: Sequence[str]) -> Boxes:
     area = np.asarray(target.get("area", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)), dtype=np.float64)
     if not len(boxes) == crowd.size == area.size:
         raise DataError(f"{name} has {len(boxes)} boxes, {crowd.size} crowd flags and {area.size} areas")
-    return Boxes(boxes=boxes, labels=np.array(labels, dtype=np.int64), crowd=crowd, area=area)
+    masks = _masks(name, target["masks"], len(boxes)) if "masks" in target else None
+    if masks is not None and "area" not in target:
+        area = np.array([mask.area for mask in masks], dtype=np.float64)
+    points = np.asarray(target["keypoints"], dtype=np.float64) if "keypoints" in target else None
+    if points is not None and (points.ndim != 3 or points.shape[::2] != (len(boxes), 3)) and points.size:
+        expected = f"[{len(boxes)}, keypoints, 3]: x, y, visibility"
+        raise DataError(f"{name} has keypoints of shape {list(points.shape)}", expected=expected)
+    known = np.array(labels, dtype=np.int64)
+    corners = np.asarray(target["corners"], dtype=np.float64) if "corners" in target else None
+    if corners is not None and corners.shape != (len(boxes), 4, 2):
+        raise DataError(f"{name} has corners of shape {list(corners.shape)}", expected=f"[{len(boxes)}, 4, 2]")
+    return Boxes(boxes, known, crowd, area, shapes=masks, keypoints=points, corners=corners)
+
+
+def _masks(name: str, value: Any, count: int) -> tuple[Region, ...]:
+    masks = np.asarray(value)
+    if masks.ndim != 3 or len(masks) != count:
+        if masks.size == 0 and count == 0:
+            return ()
+        raise DataError(f"{name} has masks of shape {list(masks.shape)}", expected=f"[{count}, height, width]")
+    return tuple(region(mask.astype(np.bool_)) for mask in masks)
 
 
 def _corners(name: str, value: Any) -> Array:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeship.data.regions import run_lengths
 from edgeship.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,18 +16,16 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-FINE = 5
-"""Sub-pixels a side with which COCO's own code walks along a polygon's edge."""
-
 
 def coco_shape(where: str, value: Any) -> Any:
     """A COCO ``segmentation`` as :class:`edgeship.data.objects.Boxes` keeps it.
 
     Raises:
-        DataError: A polygon of fewer than three points, an odd number of coordinates, or another thing altogether.
+        DataError: A polygon of fewer than three points, an odd number of coordinates, run lengths that do not fill
+            their size, or another thing altogether.
     """
     if isinstance(value, dict) and set(value) >= {"size", "counts"}:
-        return {"size": [int(side) for side in value["size"]], "counts": value["counts"]}
+        return _runs(where, value["size"], value["counts"])
     if not isinstance(value, list) or not value:
         raise DataError(
             f"{where} has segmentation {str(value)[:40]}",
@@ -34,6 +33,20 @@ def coco_shape(where: str, value: Any) -> Any:
             do='label the object\'s outline, or set evaluation.task = "detection"',
         )
     return [polygon(where, part) for part in value]
+
+
+def _runs(where: str, size: Any, counts: Any) -> dict[str, Any]:
+    whole = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    try:
+        total = int(run_lengths(counts).sum())
+    except DataError as error:
+        raise DataError(f"{where} {error.found}", expected=error.expected) from None
+    if not whole or total != size[0] * size[1]:
+        raise DataError(
+            f"{where} has run lengths of {total} pixels for the size {str(size)[:40]}",
+            expected="[height, width] of the image, and runs that fill it",
+        )
+    return {"size": size, "counts": counts}
 
 
 def polygon(where: str, values: Any) -> Array:

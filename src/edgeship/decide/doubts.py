@@ -12,6 +12,7 @@ from edgeship.decide.case import Wanted
 from edgeship.decide.distributions import binomial_cdf, clopper_pearson
 from edgeship.decide.drops import Reference
 from edgeship.decide.loaded_trial import Arrays
+from edgeship.metrics.objects import of_objects
 
 NEAR_ZERO = 0.05
 """An AP or mIoU that no working model has."""
@@ -86,7 +87,7 @@ def _no_better_than_chance(reference: Reference) -> str:
     counted = reference.units.member >= 0
     if task == "classification" and counted.any():
         return _top1_chance(reference, counted)
-    if task == "detection":
+    if of_objects(records):
         value = max(_value(reference, name) for name in ("map50", "map"))
         if np.isfinite(value) and value < NEAR_ZERO:
             return f"the reference's map50 is {value:.4f}: near zero, as with wrong labels, boxes or preprocessing"

@@ -7,14 +7,25 @@ labels int64 [N], before suppression and thresholds.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array
 
-    Candidates = tuple[Array, Array, Array]
+
+class Candidates(NamedTuple):
+    """What a decoder gives for one image.
+
+    ``extra`` [N, …]: what its shape is made from, where it has more than a box.
+    """
+
+    boxes: Array
+    scores: Array
+    labels: Array
+    extra: Array | None = None
+
 
 MOST_CANDIDATES = 30_000
 """The best ones that go into suppression; Ultralytics uses the same bound."""
@@ -27,14 +38,15 @@ def corners(boxes: Array) -> Array:
     return result
 
 
-def above(boxes: Array, class_scores: Array, threshold: float) -> Candidates:
+def above(boxes: Array, class_scores: Array, threshold: float, extra: Array | None = None) -> Candidates:
     """Every (box, class) pair whose score reaches the threshold: several classes of one box count each."""
     rows, labels = np.nonzero(class_scores >= threshold)
     scores = class_scores[rows, labels]
     if len(scores) > MOST_CANDIDATES:
         best = np.argpartition(-scores, MOST_CANDIDATES)[:MOST_CANDIDATES]
         rows, labels, scores = rows[best], labels[best], scores[best]
-    return boxes[rows].astype(np.float32), scores.astype(np.float32), labels.astype(np.int64)
+    more = None if extra is None else extra[rows]
+    return Candidates(boxes[rows].astype(np.float32), scores.astype(np.float32), labels.astype(np.int64), more)
 
 
 def best_class(boxes: Array, class_scores: Array, threshold: float) -> Candidates:
@@ -42,7 +54,7 @@ def best_class(boxes: Array, class_scores: Array, threshold: float) -> Candidate
     labels = class_scores.argmax(axis=1)
     scores = class_scores[np.arange(len(labels)), labels]
     kept = scores >= threshold
-    return boxes[kept].astype(np.float32), scores[kept].astype(np.float32), labels[kept].astype(np.int64)
+    return Candidates(boxes[kept].astype(np.float32), scores[kept].astype(np.float32), labels[kept].astype(np.int64))
 
 
 def nms(boxes: Array, scores: Array, labels: Array, iou: float, limit: int) -> Array:

@@ -3,9 +3,14 @@
 ==============  ==============================================================================================
 classification  ``logits`` [batch, classes]: logits or probabilities
 detection       ``yolox``, ``ultralytics``, ``detr``, ``nms``, ``nms-image``: see :mod:`edgeship.decode.detectors`
+instances       ``ultralytics-seg``, ``mask-rcnn``: see :mod:`edgeship.decode.instances`
+keypoints       ``ultralytics-pose``: see :mod:`edgeship.decode.keypoints`
+rotated         ``ultralytics-obb``: see :mod:`edgeship.decode.rotated`
+text            ``ctc`` [batch, steps, symbols]; embeddings: ``vector`` [batch, size]: see :mod:`edgeship.decode.lines`
 segmentation    ``logits`` [batch, classes, h, w] at any stride, ``classmap`` [batch, h, w] or [batch, 1, h, w]
 any             ``module:callable``: gets the outputs of one image (a dict, without the batch axis) and its
-                Geometry; returns scores [classes], ``(boxes xyxy in image pixels, scores, labels)`` or a mask
+                Geometry; returns scores [classes], ``(boxes xyxy in image pixels, scores, labels)``, the same and
+                masks [N, height, width] or points [N, K, 3] or corners [N, 4, 2], a mask, a text or a vector
 ==============  ==============================================================================================
 """
 
@@ -20,10 +25,24 @@ from edgeship.config import Evaluation
 from edgeship.data.preprocess import Geometry
 from edgeship.data.reference import is_reference, resolve
 from edgeship.decode import dense
-from edgeship.decode.boxes import nms
+from edgeship.decode.boxes import Candidates, nms
 from edgeship.decode.depth import depths
 from edgeship.decode.detectors import ASKED_FOR, DECODERS, Head
-from edgeship.decode.predictions import Classification, Depth, Detection, Prediction, Raw, Segmentation, Several
+from edgeship.decode.instances import INSTANCES, own_instances
+from edgeship.decode.keypoints import KEYPOINTS, own_keypoints
+from edgeship.decode.lines import embeddings, texts
+from edgeship.decode.predictions import (
+    Classification,
+    Depth,
+    Detection,
+    Embedding,
+    Prediction,
+    Raw,
+    Segmentation,
+    Several,
+    Text,
+)
+from edgeship.decode.rotated import ROTATED, own_rotated
 from edgeship.errors import DataError, EngineError, OutputError
 from edgeship.text import did_you_mean
 
@@ -31,11 +50,16 @@ if TYPE_CHECKING:
     from edgeship.metrics import Array
 
 Outputs = Mapping[str, "Array"]
+Heads = Mapping[str, Callable[[Outputs, Geometry, int], Head | None]]
+HEADS: dict[str, Heads] = {"detection": DECODERS, "instances": INSTANCES, "keypoints": KEYPOINTS, "rotated": ROTATED}
+"""Decoders of objects, by task."""
 KNOWN = {
     "classification": ("logits",),
-    "detection": tuple(DECODERS),
+    **{task: tuple(table) for task, table in HEADS.items()},
     "segmentation": ("logits", "classmap"),
     "depth": ("map",),
+    "text": ("ctc",),
+    "embeddings": ("vector",),
 }
 
 
@@ -82,9 +106,13 @@ def decode_predictions(
         return [Classification(row, names) for row in scores[: len(geometries)]]
     if task == "depth":
         return list(depths(chosen, geometries))
+    if task == "text":
+        return list(texts(chosen, len(geometries), names, settings.ctc_blank))
+    if task == "embeddings":
+        return list(embeddings(chosen, len(geometries)))
     if task == "segmentation":
         return _segmentations(decoder, chosen, geometries, names, settings.scores)
-    return _detections(decoder, chosen, geometries, settings, names)
+    return _detections(task, decoder, chosen, geometries, settings, names)
 
 
 def decode_all(
@@ -199,6 +227,7 @@ def _segmentations(
 
 
 def _detections(
+    task: str,
     decoder: str | None,
     outputs: Outputs,
     geometries: Sequence[Geometry],
@@ -207,15 +236,15 @@ def _detections(
 ) -> list[Prediction]:
     if not geometries:
         return []
-    head = _head(decoder, outputs, geometries[0], names)
+    head = _head(HEADS[task], decoder, outputs, geometries[0], names)
     return [_detect(head, row, geometry, settings, names) for row, geometry in enumerate(geometries)]
 
 
-def _head(decoder: str | None, outputs: Outputs, geometry: Geometry, names: tuple[str, ...]) -> Head:
-    asked = DECODERS[decoder](outputs, geometry, len(names)) if decoder else None
+def _head(table: Heads, decoder: str | None, outputs: Outputs, geometry: Geometry, names: tuple[str, ...]) -> Head:
+    asked = table[decoder](outputs, geometry, len(names)) if decoder else None
     if asked is not None and asked.classes in (None, len(names)):
         return asked
-    heads = {key: take(outputs, geometry, len(names)) for key, take in DECODERS.items() if key not in ASKED_FOR}
+    heads = {key: take(outputs, geometry, len(names)) for key, take in table.items() if key not in ASKED_FOR}
     fitting = [key for key, head in heads.items() if head and head.classes in (None, len(names))]
     only = heads[fitting[0]] if decoder is None and len(fitting) == 1 else None
     if only is not None:
@@ -232,8 +261,11 @@ def _head(decoder: str | None, outputs: Outputs, geometry: Geometry, names: tupl
 
 
 def _detect(head: Head, row: int, geometry: Geometry, settings: Evaluation, names: tuple[str, ...]) -> Detection:
-    boxes, scores, labels = head.decode(row, settings.score_threshold)
-    if head.suppress:
+    found = head.decode(row, settings.score_threshold)
+    boxes, scores, labels, extra = found
+    if head.suppressor is not None:
+        kept = head.suppressor(found, settings.nms_iou, settings.max_detections)
+    elif head.suppress:
         kept = nms(boxes, scores, labels, settings.nms_iou, settings.max_detections)
     else:
         kept = np.argsort(-scores, kind="stable")[: settings.max_detections]
@@ -247,7 +279,12 @@ def _detect(head: Head, row: int, geometry: Geometry, settings: Evaluation, name
     whole = np.tile([geometry.width, geometry.height], 2)
     placed = np.clip(boxes[kept], 0, whole) if head.in_image else geometry.boxes_to_image(boxes[kept])
     inside = (placed[:, 2] > placed[:, 0]) & (placed[:, 3] > placed[:, 1])
-    return Detection(placed[inside], scores[kept][inside], labels[inside], names)
+    answer = Detection(placed[inside], scores[kept][inside], labels[inside], names)
+    if head.shape is None:
+        return answer
+    rows = kept[inside]
+    own = Candidates(boxes[rows], scores[rows], found.labels[rows], None if extra is None else extra[rows])
+    return head.shape(answer, own, row, geometry)
 
 
 def _own(task: str, decoder: str, value: Any, geometry: Geometry, names: tuple[str, ...]) -> Prediction:
@@ -258,6 +295,12 @@ def _own(task: str, decoder: str, value: Any, geometry: Geometry, names: tuple[s
             raise OutputError(f"{decoder} returned shape {list(scores.shape)}", expected=f"[{len(names)}] scores")
         _check_own(decoder, scores=scores)
         return Classification(scores, names)
+    if task == "text":
+        return Text(str(value))
+    if task == "embeddings":
+        vector = np.asarray(value, dtype=np.float32)
+        _check_own(decoder, vector=vector)
+        return Embedding(vector.ravel())
     if task == "depth":
         metres = np.asarray(value, dtype=np.float32)
         if metres.shape != (geometry.height, geometry.width):
@@ -274,10 +317,9 @@ def _own(task: str, decoder: str, value: Any, geometry: Geometry, names: tuple[s
         _check_own(decoder, mask=mask)
         _check_chart(f"the mask of {decoder}", mask, names, least=-1)
         return Segmentation(mask.astype(np.int16), names)
-    if not isinstance(value, tuple) or len(value) != 3:
-        raise OutputError(
-            f"{decoder} returned {type(value).__name__}", expected="(boxes [N, 4], scores [N], labels [N])"
-        )
+    parts = ("boxes [N, 4]", "scores [N]", "labels [N]", *OWN_PARTS.get(task, ()))
+    if not isinstance(value, tuple) or len(value) != len(parts):
+        raise OutputError(f"{decoder} returned {type(value).__name__}", expected=f"({', '.join(parts)})")
     boxes = np.asarray(value[0], dtype=np.float32).reshape(-1, 4)
     scores, labels = np.asarray(value[1], dtype=np.float32), np.asarray(value[2], dtype=np.int64)
     if not len(boxes) == len(scores) == len(labels) or (
@@ -289,7 +331,14 @@ def _own(task: str, decoder: str, value: Any, geometry: Geometry, names: tuple[s
         )
     _check_own(decoder, boxes=boxes, scores=scores)
     order = np.argsort(-scores, kind="stable")
-    return Detection(boxes[order], scores[order], labels[order], names)
+    found = Detection(boxes[order], scores[order], labels[order], names)
+    if task == "instances":
+        return own_instances(decoder, found, np.asarray(value[3])[order], geometry)
+    if task == "keypoints":
+        return own_keypoints(decoder, found, np.asarray(value[3])[order])
+    if task == "rotated":
+        return own_rotated(decoder, found, np.asarray(value[3], dtype=np.float64)[order])
+    return found
 
 
 def _check_own(decoder: str, **values: Array) -> None:
@@ -316,5 +365,11 @@ def _head_error(head: int, names: Sequence[str]) -> OutputError:
     )
 
 
+OWN_PARTS = {
+    "instances": ("masks [N, height, width]",),
+    "keypoints": ("points [N, K, 3]",),
+    "rotated": ("corners [N, 4, 2]",),
+}
+"""What a decoder of one's own gives beside boxes, scores and labels."""
 Decoder = Callable[[dict[str, Any], Geometry], Any]
 """The signature of a decoder of one's own."""

@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeship.data.preprocess import Geometry
-from edgeship.decode.boxes import above, best_class, corners, sigmoid, yolox_grid
+from edgeship.decode.boxes import Candidates, above, best_class, corners, sigmoid, yolox_grid
+from edgeship.decode.predictions import Detection
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array
-
-    Candidates = tuple[Array, Array, Array]
 
 Outputs = Mapping[str, "Array"]
 
@@ -46,6 +45,11 @@ class Head:
     suppress: bool
     in_image: bool = False
     """Boxes are in pixels of the image, not of the network's input."""
+    shape: Callable[[Detection, Candidates, int, Geometry], Detection] | None = None
+    """From the boxes that were kept, in image pixels, and what the decoder gave of them, of row ``i``: the prediction
+    with their shapes. None: boxes are all."""
+    suppressor: Callable[[Candidates, float, int], Array] | None = None
+    """Suppression of its own: candidates, IoU, how many at most → indices by falling score."""
 
 
 def yolox(outputs: Outputs, geometry: Geometry, _names: int) -> Head | None:
@@ -126,17 +130,17 @@ def nms(outputs: Outputs, _geometry: Geometry, _names: int) -> Head | None:
 
         def rows_of_six(row: int, threshold: float) -> Candidates:
             values = only[row].astype(np.float32)
-            return _filtered(values[:, :4], values[:, 4], values[:, 5], threshold)
+            return filtered(values[:, :4], values[:, 4], values[:, 5], threshold)
 
         return Head(None, rows_of_six, suppress=False)
-    parts = _nms_parts(outputs)
+    parts = nms_parts(outputs)
     if parts is None:
         return None
     boxes, scores, labels, count = parts
 
     def three_arrays(row: int, threshold: float) -> Candidates:
         end = len(scores[row]) if count is None else int(count.reshape(-1)[row])
-        return _filtered(boxes[row][:end], scores[row][:end], labels[row][:end], threshold)
+        return filtered(boxes[row][:end], scores[row][:end], labels[row][:end], threshold)
 
     return Head(None, three_arrays, suppress=False)
 
@@ -154,12 +158,15 @@ def _batched(outputs: Outputs) -> Outputs:
     return {name: value[None] for name, value in outputs.items()} if alone else outputs
 
 
-def _filtered(boxes: Array, scores: Array, labels: Array, threshold: float) -> Candidates:
+def filtered(boxes: Array, scores: Array, labels: Array, threshold: float, extra: Array | None = None) -> Candidates:
+    """The rows whose score reaches the threshold; a label below 0 marks a row that holds nothing."""
     kept = (scores >= threshold) & (labels >= 0)
-    return boxes[kept].astype(np.float32), scores[kept].astype(np.float32), np.rint(labels[kept]).astype(np.int64)
+    more = None if extra is None else extra[kept]
+    label = np.rint(labels[kept]).astype(np.int64)
+    return Candidates(boxes[kept].astype(np.float32), scores[kept].astype(np.float32), label, more)
 
 
-def _nms_parts(outputs: Outputs) -> tuple[Array, Array, Array, Array | None] | None:
+def nms_parts(outputs: Outputs) -> tuple[Array, Array, Array, Array | None] | None:
     """Boxes, scores, labels and perhaps a count. Integers are labels; of two floats the fractional one is scores."""
     boxes = [value for value in outputs.values() if value.ndim == 3 and value.shape[2] == 4]
     if len(boxes) != 1:

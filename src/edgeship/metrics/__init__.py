@@ -30,8 +30,13 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": "edgeship.metrics.classification",
     "detection": "edgeship.metrics.detection",
+    "instances": "edgeship.metrics.instances",
+    "keypoints": "edgeship.metrics.keypoints",
+    "rotated": "edgeship.metrics.rotated",
     "segmentation": "edgeship.metrics.segmentation",
     "depth": "edgeship.metrics.depth",
+    "text": "edgeship.metrics.text",
+    "embeddings": "edgeship.metrics.embeddings",
 }
 
 

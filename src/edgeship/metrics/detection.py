@@ -4,72 +4,28 @@ Equal to pycocotools on the same boxes (the tests compare), but in numpy alone, 
 with the light install needs no compiler for it, and a bootstrap over images needs AP under a thousand weightings,
 which no evaluation library offers.
 
-Records of N images, D detections (grouped by image, by falling score) and G objects:
-
-``count``        int64, N
-``det_image``    int32 [D]          ``det_label``  int32 [D]       ``det_score`` float32 [D]
-``det_rank``     int32 [D], among those of its class in its image
-``det_box``      float32 [D, 4]
-``det_matched``, ``det_ignored``  uint16 [D, 4]: for each area range, bit t for IoU threshold t
-``gt_image``     int32 [G]          ``gt_label``   int32 [G]       ``gt_box`` float32 [G, 4]
-``gt_ignored``   bool [G, 4]        ``gt_score``   float32 [G]: of the detection that found it at IoU 0.5, else -1
-``operating_confidence`` float64
+Records: see :mod:`edgeship.metrics.objects`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeship.config import Evaluation
 from edgeship.data.objects import Boxes
-from edgeship.decode.predictions import Detection, Prediction
+from edgeship.decode.predictions import Detection
 from edgeship.metrics import Summary, average_precision
 from edgeship.metrics.average_precision import CLASS_METRICS, METRICS, SIZES
-from edgeship.metrics.matching import AREAS, MAX_DETECTIONS, match, outside_bits
+from edgeship.metrics.matching import AREAS, areas, iou_matrix
+from edgeship.metrics.objects import Compared, ObjectsCollector
 
 if TYPE_CHECKING:
-    from edgeship.metrics import Array, Mask, Records, RecordsLike
+    from edgeship.metrics import Array, Mask, RecordsLike
 
 CLASS_METRIC = "ap"
-
-
-class DetectionCollector:
-    """Matches each image as it comes; keeps flags, scores and boxes."""
-
-    def __init__(self, classes: Sequence[str], settings: Evaluation) -> None:
-        self._classes = tuple(classes)
-        self._confidence = settings.operating_confidence
-        self._count = 0
-        self._detections: list[dict[str, Array]] = []
-        self._objects: list[dict[str, Array]] = []
-
-    def add(self, prediction: Prediction, target: Any) -> None:
-        """Record one image; ``target`` is its :class:`edgeship.data.objects.Boxes`."""
-        assert isinstance(prediction, Detection)
-        assert isinstance(target, Boxes)
-        detections, objects = _match_image(prediction, target)
-        for kind, part in ((self._detections, detections), (self._objects, objects)):
-            part["image"] = np.full(len(part["label"]), self._count, dtype=np.int32)
-            kind.append(part)
-        self._count += 1
-
-    def records(self) -> Records:
-        """The arrays of this module's docstring."""
-        empty_d, empty_o = _match_image(_nothing(self._classes), _no_objects())
-        empty_d["image"] = empty_o["image"] = np.zeros(0, dtype=np.int32)
-        found: Records = {
-            "task": np.array("detection"),
-            "classes": np.array(self._classes, dtype=np.str_),
-            "count": np.array(self._count, dtype=np.int64),
-            "operating_confidence": np.array(self._confidence, dtype=np.float64),
-        }
-        for prefix, parts, empty in (("det", self._detections, empty_d), ("gt", self._objects, empty_o)):
-            for name in empty:
-                found[f"{prefix}_{name}"] = np.concatenate([empty[name], *(part[name] for part in parts)])
-        return found
 
 
 def metric_names(classes: Sequence[str] | None) -> tuple[str, ...]:  # noqa: ARG001
@@ -77,54 +33,19 @@ def metric_names(classes: Sequence[str] | None) -> tuple[str, ...]:  # noqa: ARG
     return METRICS
 
 
-def collector(classes: Sequence[str], settings: Evaluation) -> DetectionCollector:
+def collector(classes: Sequence[str], settings: Evaluation) -> ObjectsCollector:
     """An empty collector."""
-    return DetectionCollector(classes, settings)
+    return ObjectsCollector("detection", classes, settings, compare)
 
 
-def _nothing(classes: Sequence[str]) -> Detection:
-    return Detection(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), tuple(classes))
+def compare(prediction: Detection, target: Boxes) -> Compared:
+    """Boxes by their IoU."""
+    boxes = prediction.boxes.astype(np.float32).astype(np.float64)
 
+    def overlap(mine: Array, theirs: Array) -> Array:
+        return iou_matrix(boxes[mine], target.boxes[theirs], target.crowd[theirs])
 
-def _no_objects() -> Boxes:
-    return Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0))
-
-
-def _match_image(prediction: Detection, target: Boxes) -> tuple[dict[str, Array], dict[str, Array]]:
-    order = np.argsort(-prediction.scores, kind="stable")
-    labels = prediction.labels[order].astype(np.int32)
-    rank = _rank_in_class(labels)
-    kept = rank < MAX_DETECTIONS
-    labels, rank, boxes = labels[kept], rank[kept], prediction.boxes[order][kept].astype(np.float32)
-    scores = prediction.scores[order][kept].astype(np.float32)
-    wide = boxes.astype(np.float64)
-    matched = np.zeros((len(labels), len(AREAS)), dtype=np.uint16)
-    ignored = np.zeros_like(matched)
-    gt_ignored = np.zeros((len(target.labels), len(AREAS)), dtype=np.bool_)
-    gt_score = np.full(len(target.labels), -1.0, dtype=np.float32)
-    for label in np.unique(target.labels):
-        mine = np.flatnonzero(labels == label)
-        theirs = np.flatnonzero(target.labels == label)
-        result = match(wide[mine], target.boxes[theirs], target.crowd[theirs], target.area[theirs])
-        matched[mine], ignored[mine] = result.matched, result.ignored
-        gt_ignored[theirs] = result.out_of_range
-        found = result.finder >= 0
-        gt_score[theirs[found]] = scores[mine[result.finder[found]]]
-    ignored |= outside_bits(wide, matched)
-    detections: dict[str, Array] = {"label": labels, "score": scores, "rank": rank, "box": boxes}
-    detections |= {"matched": matched, "ignored": ignored}
-    objects: dict[str, Array] = {"label": target.labels.astype(np.int32), "box": target.boxes.astype(np.float32)}
-    objects |= {"ignored": gt_ignored, "score": gt_score}
-    return detections, objects
-
-
-def _rank_in_class(labels: Array) -> Array:
-    """How many earlier detections of the same class there are: int32 [D]."""
-    by_class = np.argsort(labels, kind="stable")
-    first = np.searchsorted(labels[by_class], labels[by_class], side="left")
-    rank = np.empty(len(labels), dtype=np.int32)
-    rank[by_class] = np.arange(len(labels)) - first
-    return rank
+    return Compared(overlap, areas(boxes), target.crowd)
 
 
 def summarize(records: RecordsLike, weights: Array | None = None) -> Summary:

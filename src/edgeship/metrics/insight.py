@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeship.metrics.objects import of_objects
+
 if TYPE_CHECKING:
     from edgeship.metrics import Array, RecordsLike
 
@@ -55,7 +57,7 @@ def reliability(records: RecordsLike) -> Reliability | None:
     task = str(records["task"])
     if task == "classification":
         score, right = records["score"], records["top"][:, 0] == records["label"]
-    elif task == "detection":
+    elif of_objects(records):
         alive = records["det_ignored"][:, 0] & 1 == 0
         score, right = records["det_score"][alive], (records["det_matched"][alive, 0] & 1).astype(bool)
     else:
@@ -82,7 +84,7 @@ def shared(base: RecordsLike, other: RecordsLike) -> Shared | None:
     if task == "classification":
         a, b = (records["top"][:, 0] == records["label"] for records in (base, other))
         what = "images"
-    elif task == "detection":
+    elif of_objects(base):
         counted = ~base["gt_ignored"][:, 0]
         a, b = (records["gt_score"][counted] >= float(records["operating_confidence"]) for records in (base, other))
         what = "objects"

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeship.metrics import values
 from edgeship.metrics.matching import AREAS
+from edgeship.metrics.objects import of_objects
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, RecordsLike
@@ -42,7 +43,7 @@ def held(records: RecordsLike, name: str) -> Array:
     if task == "segmentation":
         pixels = records["labelled"]
         return np.asarray(pixels[:, _index(records, class_name)] if class_name else pixels.sum(axis=1), np.float64)
-    if task == "detection":
+    if of_objects(records):
         mask = _objects(records, metric, class_name)
         count = int(records["count"])
         return np.bincount(records["gt_image"][mask], minlength=count).astype(np.float64)
@@ -63,7 +64,7 @@ def lost(reference: RecordsLike, candidate: RecordsLike, name: str) -> Array:
     if task == "segmentation":
         fewer: Array = np.minimum(_pixels_lost(reference, candidate, metric, class_name), holds)
         return fewer
-    if task == "detection":
+    if of_objects(reference):
         mask = _objects(reference, metric, class_name)
         least = float(reference["operating_confidence"]) if metric.startswith("recall") else 0.0
         away = mask & (reference["gt_score"] >= least) & (candidate["gt_score"] < least)

@@ -47,44 +47,48 @@ def iou_matrix(detections: Array, objects: Array, crowd: Array) -> Array:
     high = np.minimum(detections[:, None, 2:], objects[None, :, 2:])
     sides = np.maximum(high - low, 0.0)
     inside = sides[..., 0] * sides[..., 1]
-    own, other = _areas(detections)[:, None], _areas(objects)[None, :]
+    own, other = areas(detections)[:, None], areas(objects)[None, :]
     union = np.where(crowd[None, :], own, own + other - inside)
     overlap: Array = np.divide(inside, union, out=np.zeros_like(inside), where=(inside > 0) & (union > 0))
     return overlap
 
 
-def _areas(boxes: Array) -> Array:
+def areas(boxes: Array) -> Array:
+    """Width times height of boxes (x1, y1, x2, y2): float64 [N]."""
     sides = boxes[:, 2:] - boxes[:, :2]
     result: Array = sides[:, 0] * sides[:, 1]
     return result
 
 
-def match(detections: Array, objects: Array, crowd: Array, area: Array) -> Matches:
+def match(overlap: Array, crowd: Array, area: Array, ignored: Array) -> Matches:
     """Match one class in one image.
 
     Args:
-        detections: float64 [D, 4], by falling score, at most :data:`MAX_DETECTIONS`.
-        objects: float64 [G, 4].
-        crowd: bool [G].
+        overlap: float64 [D, G]: how well detections, by falling score, fit objects, 0 to 1: IoU, or what stands in
+            its place.
+        crowd: bool [G]: may be taken many times.
         area: float64 [G]: the annotations' own areas.
+        ignored: bool [G]: does not count, whatever its area.
     """
-    out_of_range = crowd[:, None] | (area[:, None] < _LOW) | (area[:, None] > _HIGH)
-    if len(objects) == 0 or len(detections) == 0:
-        nothing = np.zeros((len(detections), len(AREAS)), dtype=np.uint16)
-        finder = np.full(len(objects), -1, dtype=np.int64)
+    detections, objects = overlap.shape
+    out_of_range = ignored[:, None] | (area[:, None] < _LOW) | (area[:, None] > _HIGH)
+    if objects == 0 or detections == 0:
+        nothing = np.zeros((detections, len(AREAS)), dtype=np.uint16)
+        finder = np.full(objects, -1, dtype=np.int64)
         return Matches(nothing, nothing, out_of_range, finder)
-    overlap = iou_matrix(detections, objects, crowd)
-    if len(objects) == 1 and not crowd[0]:
+    if objects == 1 and not crowd[0]:
         matched, ignored, finder = _match_one(overlap[:, 0], out_of_range[0])
     else:
         matched, ignored, finder = _match_many(overlap, out_of_range, crowd)
     return Matches(matched, ignored, out_of_range, finder)
 
 
-def outside_bits(detections: Array, matched: Array) -> Array:
-    """Bits uint16 [D, A] of unmatched detections whose own size is out of the range: neither right nor wrong there."""
-    size = _areas(detections)[:, None]
-    outside = (size < _LOW) | (size > _HIGH)
+def outside_bits(size: Array, matched: Array) -> Array:
+    """Bits uint16 [D, A] of unmatched detections whose own area is out of the range: neither right nor wrong there.
+
+    ``size`` float64 [D]: their areas.
+    """
+    outside = (size[:, None] < _LOW) | (size[:, None] > _HIGH)
     every = np.uint16(_BITS.sum())
     return np.where(outside, ~matched & every, np.uint16(0)).astype(np.uint16)
 

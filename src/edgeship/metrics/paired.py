@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeship.errors import DataError
 from edgeship.metrics.matching import iou_matrix
+from edgeship.metrics.objects import of_objects
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, RecordsLike
@@ -56,9 +57,11 @@ def comparable(reference: RecordsLike, candidate: RecordsLike) -> tuple[RecordsL
 def agreement(reference: RecordsLike, candidate: RecordsLike) -> float:
     """Share of answers that are the same, 0 to 1.
 
-    Classification: images with the same best class. Detection: boxes at the operating confidence that both found
-    (same class, IoU at least 0.5), twice over the boxes of both; 1 where neither found any. Segmentation: grid points
-    with the same class. A task of one's own: images with equal numbers.
+    Classification: images with the same best class. Detection and instance masks: boxes at the operating confidence
+    that both found (same class, IoU of the boxes at least 0.5), twice over the boxes of both; 1 where neither found
+    any. Segmentation: grid points
+    with the same class. Text: equal lines. Embeddings: images with the same nearest one. A task of one's own: images
+    with equal numbers.
     """
     same, total = answers(reference, candidate)
     return float(same.sum() / total.sum()) if total.sum() > 0 else 1.0
@@ -88,7 +91,7 @@ def score_shift(reference: RecordsLike, candidate: RecordsLike) -> float | None:
     if task == "classification":
         both = reference["top"][:, 0] == candidate["top"][:, 0]
         moved = candidate["score"][both].astype(np.float64) - reference["score"][both]
-    elif task == "detection":
+    elif of_objects(reference):
         confidence = float(reference["operating_confidence"])
         parts = [
             candidate["det_score"][theirs].astype(np.float64) - reference["det_score"][mine]
@@ -107,7 +110,7 @@ def answers(reference: RecordsLike, candidate: RecordsLike) -> tuple[Array, Arra
     if task == "segmentation":
         same = (reference["grid"] == candidate["grid"]).mean(axis=(1, 2))
         return same, np.ones(len(same))
-    if task == "detection":
+    if of_objects(reference):
         confidence = float(reference["operating_confidence"])
         count = int(reference["count"])
         total = np.zeros(count)
@@ -117,6 +120,9 @@ def answers(reference: RecordsLike, candidate: RecordsLike) -> tuple[Array, Arra
         for image, mine, _ in _shared_boxes(reference, candidate, confidence, confidence):
             shared[image] = 2 * len(mine)
         return shared, total
+    for name in ("text", "nearest"):
+        if name in reference:
+            return (reference[name] == candidate[name]).astype(np.float64), np.ones(len(reference[name]))
     values = [name for name in reference if name.startswith("value/")]
     same = np.all([np.isclose(reference[name], candidate[name], equal_nan=True) for name in values], axis=0)
     return same.astype(np.float64), np.ones(len(same))

@@ -18,12 +18,15 @@ from edgeship.data.preprocess import decode, image_input, in_dtype, input_size
 from edgeship.decide import loaded_trial
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decode.decoders import decode_predictions
-from edgeship.decode.predictions import Detection, Prediction, Segmentation
+from edgeship.decode.predictions import Detection, Instances, Poses, Prediction, Rotated, Segmentation, Text
 from edgeship.errors import EdgeshipError
 from edgeship.files import storage_errors
-from edgeship.metrics.matching import iou_matrix
+from edgeship.metrics import detection as boxes_alone
+from edgeship.metrics import instances, keypoints, rotated
+from edgeship.metrics.objects import Compare, of_objects
 from edgeship.metrics.paired import change
 from edgeship.metrics.segmentation import count_pixels
+from edgeship.metrics.text import distance
 from edgeship.pipeline.decide import decision_of
 from edgeship.pipeline.stages import Run, Stage, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
@@ -37,6 +40,15 @@ MISTAKES = 12
 """Images kept of those that the reference and the candidate get wrong alike."""
 ORDER: dict[Harm, int] = {"worse": 0, "other": 1, "better": 2, "both wrong": 3}
 """Harm first."""
+COMPARED: dict[type, Compare] = {
+    Detection: boxes_alone.compare,
+    Instances: instances.compare,
+    Poses: keypoints.compare,
+    Rotated: rotated.compare,
+}
+"""How a prediction is compared with the labels."""
+SURE = 0.5
+"""Confidence from which a keypoint is drawn."""
 LARGEST = 560
 """Longest side of a kept picture, in pixels."""
 LOSSLESS = 96
@@ -187,7 +199,7 @@ def compare_predictions(
     Empty when an engine of the two cannot run here (it was tried on another host), and for a task of one's own: nobody
     but its author knows how to draw its answers.
     """
-    if str(base.records["task"]) not in ("detection", "segmentation"):
+    if str(base.records["task"]) not in ("segmentation", "text") and not of_objects(base.records):
         return []
     moved = change(base.records, other.records)
     rows = [int(row) for row in np.argsort(-moved, kind="stable")[:count] if moved[row] > 0]
@@ -212,7 +224,7 @@ def compare_predictions(
 
 def missed_by_both(base: Any, other: Any) -> list[int]:
     """Rows of the images in which both miss objects at the operating confidence, those that miss most first."""
-    if str(base["task"]) != "detection":
+    if not of_objects(base):
         return []
     missed = ~base["gt_ignored"][:, 0]
     for records in (base, other):
@@ -290,10 +302,22 @@ def _pair(
             name=item.id,
             label=counted(len(truth), "object", "objects"),
             candidate=candidate,
-            reference=_found(first, good, len(truth)),
-            answer=_found(second, later, len(truth)),
+            reference=_found(first, good, len(truth), kept),
+            answer=_found(second, later, len(truth), kept),
             truth=truth,
             harm="worse" if later < good else "better" if later > good else "other",
+        )
+    if isinstance(before, Text) and isinstance(after, Text):
+        wrong, wrong_later = distance(before.text, target), distance(after.text, target)
+        return ChangedImage(
+            picture=picture,
+            size=size,
+            name=item.id,
+            label=target,
+            candidate=candidate,
+            reference=Answer(text=before.text),
+            answer=Answer(text=after.text),
+            harm="worse" if wrong_later > wrong else "better" if wrong_later < wrong else "other",
         )
     assert isinstance(before, Segmentation)
     assert isinstance(after, Segmentation)
@@ -311,9 +335,10 @@ def _pair(
     )
 
 
-def _found(detection: Detection, good: int, objects: int) -> Answer:
+def _found(detection: Detection, good: int, objects: int, kept: Pictures) -> Answer:
     boxes = counted(len(detection.boxes), "box", "boxes")
-    return Answer(text=f"{good} of {objects} found, {boxes}", boxes=boxes_of(detection))
+    mask = kept.mask(detection.class_map()) if isinstance(detection, Instances) else None
+    return Answer(text=f"{good} of {objects} found, {boxes}", boxes=boxes_of(detection), mask=mask)
 
 
 def counted(number: int, one: str, many: str) -> str:
@@ -322,19 +347,32 @@ def counted(number: int, one: str, many: str) -> str:
 
 
 def found_objects(detection: Detection, truth: Any) -> int:
-    """How many labelled objects a box of their class covers with an IoU of at least 0.5."""
+    """How many labelled objects a box, mask or pose of their class fits with an IoU or OKS of at least
+    0.5."""
     if not len(detection.boxes) or not len(truth.boxes):
         return 0
-    overlap = iou_matrix(detection.boxes.astype(np.float64), truth.boxes, np.zeros(len(truth.boxes), bool))
+    overlap = COMPARED[type(detection)](detection, truth).overlap(
+        np.arange(len(detection.boxes)), np.arange(len(truth.boxes))
+    )
     same = detection.labels[:, None] == truth.labels[None, :]
     return int(((overlap >= MATCH_IOU) & same).any(axis=0).sum())
 
 
 def boxes_of(detection: Detection) -> tuple[Box, ...]:
     """A detection's boxes for the report."""
+    points: Any = detection.points if isinstance(detection, Poses) else [()] * len(detection.boxes)
+    outlines: Any = detection.corners if isinstance(detection, Rotated) else [()] * len(detection.boxes)
     return tuple(
-        Box(corners=(float(a), float(b), float(c), float(d)), label=name, score=float(score))
-        for (a, b, c, d), name, score in zip(detection.boxes, detection.names, detection.scores, strict=True)
+        Box(
+            corners=(float(a), float(b), float(c), float(d)),
+            label=name,
+            score=float(score),
+            points=tuple((float(x), float(y)) for x, y, sure in own if sure >= SURE),
+            outline=tuple((float(x), float(y)) for x, y in line),
+        )
+        for (a, b, c, d), name, score, own, line in zip(
+            detection.boxes, detection.names, detection.scores, points, outlines, strict=True
+        )
     )
 
 

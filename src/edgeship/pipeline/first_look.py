@@ -28,7 +28,16 @@ from edgeship.data.reference import is_reference
 from edgeship.data.rows import take
 from edgeship.decode.decoders import decode_all
 from edgeship.decode.fitting import fitted
-from edgeship.decode.predictions import Classification, Depth, Detection, Prediction, Segmentation, Several
+from edgeship.decode.predictions import (
+    Classification,
+    Depth,
+    Detection,
+    Embedding,
+    Prediction,
+    Segmentation,
+    Several,
+    Text,
+)
 from edgeship.engines import OpenOptions, Runner
 from edgeship.errors import DataError
 from edgeship.files import sha256_file, storage_errors
@@ -192,6 +201,10 @@ def words(prediction: Prediction) -> str:
     if isinstance(prediction, Depth):
         low, middle, high = np.nanpercentile(prediction.metres, (0, 50, 100))
         return f"{low:.3g} to {high:.3g} m, half of it within {middle:.3g} m"
+    if isinstance(prediction, Text):
+        return repr(prediction.text)
+    if isinstance(prediction, Embedding):
+        return f"a vector of {prediction.vector.size}"
     return ", ".join(f"{name} {list(value.shape)}" for name, value in prediction.outputs.items())
 
 

@@ -15,8 +15,7 @@ from edgeship import engines
 from edgeship.config import InputSpec, Model
 from edgeship.data.feeds import noise, possible_shapes
 from edgeship.data.preprocess import Geometry
-from edgeship.decode.decoders import classification_scores
-from edgeship.decode.detectors import DECODERS
+from edgeship.decode.decoders import HEADS, classification_scores
 from edgeship.engines import OpenOptions, Runner
 from edgeship.errors import EdgeshipError, ModelError, OutputError
 from edgeship.results import TensorInfo
@@ -40,7 +39,7 @@ class Guess:
     """Of the image input; height and width are numbers where they are known or were tried."""
     outputs: tuple[TensorInfo, ...]
     task: str | None
-    """classification, detection, segmentation; None: the outputs look like none of them."""
+    """classification, detection, instances, segmentation; None: the outputs look like none of them."""
     decoder: str | None
     classes: int | None
     tried_size: bool = False
@@ -162,14 +161,15 @@ def recognise(outputs: Mapping[str, Any], size: Size) -> tuple[str | None, str |
         return "segmentation", "logits" if channels > 1 else "classmap", channels if channels > 1 else None
     height, width = size
     place = Geometry(height, width, height, width)
-    for name, take in DECODERS.items():
-        for names in (80, 0):
-            try:
-                head = take(outputs, place, names)
-            except (EdgeshipError, ValueError, IndexError):
-                continue
-            if head is not None:
-                return "detection", name, head.classes
+    for task, table in (("instances", HEADS["instances"]), ("detection", HEADS["detection"])):
+        for name, take in table.items():
+            for names in (80, 0):
+                try:
+                    head = take(outputs, place, names)
+                except (EdgeshipError, ValueError, IndexError):
+                    continue
+                if head is not None:
+                    return task, name, head.classes
     if len(outputs) == 1:
         only = next(iter(outputs.values()))
         if only.ndim == 3 and np.issubdtype(only.dtype, np.integer):

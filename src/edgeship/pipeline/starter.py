@@ -16,7 +16,7 @@ from edgeship import engines
 from edgeship.config import Evaluation, InputSpec, Model, Preprocess
 from edgeship.data.datasets import open_dataset
 from edgeship.data.frames import image_files, spread
-from edgeship.data.locate import located
+from edgeship.data.locate import OBJECT_TASKS, located
 from edgeship.data.preprocess import SUFFIXES, open_image
 from edgeship.data.reference import importable
 from edgeship.engines import Runner
@@ -53,7 +53,12 @@ WAYS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
 }
 """Common ways to preprocess, by task: init measures the reference with each on labelled images and takes the best."""
+WAYS |= dict.fromkeys(("instances", "keypoints", "rotated"), WAYS["detection"])
 METRIC = {"classification": "top1", "detection": "map50", "segmentation": "miou"}
+METRIC |= dict.fromkeys(("instances", "keypoints", "rotated"), "map50")
+TYPICAL = {"detection": "yolox", "instances": "ultralytics-seg", "keypoints": "ultralytics-pose"}
+TYPICAL["rotated"] = "ultralytics-obb"
+"""The decoder of a config that has no model to look at."""
 TRIED = 60
 """Images that each way is measured on."""
 TIE = 1 / TRIED
@@ -147,7 +152,8 @@ def _common_size(asked: Asked) -> Size | None:
 def _evaluation(asked: Asked, task: str, guess: Guess) -> Evaluation:
     """Images, labels and class names as far as they are found; no images where none were named."""
     settings: dict[str, Any] = {"task": task, "images": asked.images, "labels": asked.labels}
-    settings["decoder"] = guess.decoder if task == "detection" else None
+    if task in OBJECT_TASKS:
+        settings["decoder"] = guess.decoder if task == guess.task else TYPICAL.get(task)
     if asked.images is None:
         return Evaluation.model_validate(settings)
     if asked.labels is None:
@@ -158,7 +164,7 @@ def _evaluation(asked: Asked, task: str, guess: Guess) -> Evaluation:
         )
         if guess.classes == len(folders):
             settings["classes"] = tuple(folders)
-    if task == "detection" and settings["labels"] is not None:
+    if task in OBJECT_TASKS and settings["labels"] is not None:
         names = open_dataset(Evaluation.model_validate(settings | {"decoder": None})).classes
         if guess.classes in (None, len(names)):
             settings["classes"] = names
@@ -173,12 +179,12 @@ def _beside(images: Path, task: str) -> Path | None:
     if task == "segmentation":
         found = [images.parent / name for name in ("masks", "labels", "annotations") if (images.parent / name).is_dir()]
     else:
-        suffixes = (".json",) if task == "detection" else (".csv", ".json")
+        suffixes = (".json",) if task in OBJECT_TASKS else (".csv", ".json")
         found = [
             path
             for folder in (images, images.parent)
             for path in sorted(folder.iterdir())
-            if path.suffix in suffixes and (task != "detection" or _is_coco(path))
+            if path.suffix in suffixes and (task not in OBJECT_TASKS or _is_coco(path))
         ]
         loose = any(path.suffix.lower() in SUFFIXES for path in images.iterdir())
         if task == "classification" and not loose:
@@ -219,7 +225,7 @@ def _ways(task: str, guess: Guess, images: Path | None) -> list[Preprocess]:
     if len(guess.inputs) > 1:
         common["input"] = name
     if any(isinstance(side, str) for side in sides):
-        common["size"] = (640, 640) if task == "detection" else (224, 224)
+        common["size"] = (640, 640) if task in OBJECT_TASKS else (224, 224)
     if spec.dtype in ("uint8", "float16"):
         common["dtype"] = spec.dtype
     found = []
@@ -294,9 +300,9 @@ def _order(records: Mapping[str, Any]) -> tuple[tuple[str, ...], float] | None:
 def _template(asked: Asked) -> Started:
     """A config without a model to look at: a common input of the task, to be filled in."""
     task = asked.task or "classification"
-    side = 640 if task == "detection" else 224
+    side = 640 if task in OBJECT_TASKS else 224
     inputs = {"images": InputSpec(shape=("batch", 3, side, side))}
-    guess = Guess(inputs, (), task, "yolox" if task == "detection" else None, None, tried_size=True)
+    guess = Guess(inputs, (), task, TYPICAL.get(task), None, tried_size=True)
     evaluation = Evaluation(task=task, images=asked.images, labels=asked.labels, decoder=guess.decoder)
     preprocess = Preprocess.model_validate(YOLOX if task == "detection" else WAYS[task][0])
     model = Model(source="model:build")
@@ -340,7 +346,7 @@ def _open(asked: Asked, guess: Guess, evaluation: Evaluation, measured: list[Mea
     if evaluation.images is None:
         left.append("evaluation.images: name labelled images; without them no accuracy is judged")
     elif evaluation.task != "classification" and evaluation.labels is None:
-        left.append("evaluation.labels: name the " + ("COCO JSON" if evaluation.task == "detection" else "masks"))
+        left.append("evaluation.labels: name the " + ("COCO JSON" if evaluation.task in OBJECT_TASKS else "masks"))
     elif evaluation.classes is None and guess.classes is not None:
         left.append(f"evaluation.classes: the model has {guess.classes} outputs; name them in their order")
     elif measured and measured[0].classes is not None:

@@ -22,7 +22,14 @@ from edgeship.config import (
 )
 from edgeship.pipeline.model_guess import Guess
 
-LIMIT = {"classification": "top1", "detection": "map", "segmentation": "miou"}
+LIMIT = {
+    "classification": "top1",
+    "detection": "map",
+    "instances": "map",
+    "keypoints": "map",
+    "rotated": "map",
+    "segmentation": "miou",
+}
 """The metric of the first rule, by task."""
 
 

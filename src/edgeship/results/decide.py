@@ -172,6 +172,10 @@ class Box(Result):
     corners: tuple[float, float, float, float]
     label: str
     score: float | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    """Its keypoints, in the same pixels."""
+    outline: tuple[tuple[float, float], ...] = ()
+    """Its corners, where it stands at an angle."""
 
 
 class Answer(Result):

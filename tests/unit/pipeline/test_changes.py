@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeship.decode.predictions import Detection, Segmentation
-from edgeship.pipeline.changes import LARGEST, Pictures, boxes_of, counted, pixel_accuracy
+from edgeship.data.objects import Boxes
+from edgeship.data.regions import region
+from edgeship.decode.predictions import Detection, Instances, Poses, Segmentation
+from edgeship.pipeline.changes import LARGEST, Pictures, _found, boxes_of, counted, found_objects, pixel_accuracy
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 boxes"), (1, "1 box"), (2, "2 boxes")])
@@ -66,3 +68,25 @@ def test_a_mask_keeps_its_classes_at_the_size_of_the_picture(tmp_path: Path) -> 
     with Image.open(tmp_path / kept.path) as shown:
         assert shown.size == (LARGEST, LARGEST // 2)
         assert sorted(set(np.asarray(shown).ravel())) == [0, 3]
+
+
+def test_shapes_of_objects_are_kept_for_the_report(tmp_path: Path) -> None:
+    window = np.zeros((20, 30), bool)
+    window[4:9, 5:15] = True
+    parts = (np.array([[5, 4, 15, 9]], np.float32), np.ones(1, np.float32), np.array([1]), ("person", "cat"))
+    masked = Instances(*parts, (region(window),), 20, 30)
+    answer = _found(masked, 1, 1, Pictures(tmp_path))
+    assert answer.mask is not None
+    assert np.array_equal(np.asarray(Image.open(tmp_path / answer.mask.path)) == 2, window)
+    posed = Poses(*parts, np.array([[[6, 5, 0.9], [7, 6, 0.1]]], np.float32))
+    assert boxes_of(posed)[0].points == ((6.0, 5.0),)
+
+
+def test_objects_are_found_by_their_shapes() -> None:
+    window = np.ones((20, 30), bool)
+    label = np.array([0])
+    truth = Boxes(np.array([[0.0, 0, 30, 20]]), label, np.zeros(1, bool), np.array([600.0]), shapes=(region(window),))
+    window[:, 10:] = False
+    parts = (truth.boxes.astype(np.float32), np.ones(1, np.float32), label, ("person",))
+    assert found_objects(Detection(*parts), truth) == 1
+    assert found_objects(Instances(*parts, (region(window),), 20, 30), truth) == 0

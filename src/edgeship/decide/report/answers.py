@@ -14,6 +14,7 @@ from edgeship.decide.report.blocks import Block, Cell, Chart, Column, Heading, P
 from edgeship.decide.report.view import CandidateView, TargetView
 from edgeship.metrics import insight
 from edgeship.metrics.average_precision import RECALL_LEVELS, precision_recall
+from edgeship.metrics.objects import of_objects
 from edgeship.metrics.several import part, tasks_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def answers_section(view: TargetView, prefix: str) -> Section | None:
 
 def _told(focus: CandidateView, base: Records, own: Records) -> list[Block]:
     """What the records of one task tell; nothing of a task without single answers."""
-    if str(base["task"]) not in ("classification", "detection"):
+    if str(base["task"]) != "classification" and not of_objects(base):
         return []
     blocks = [*_shared(focus, base, own), *_confusions(focus, base, own), *_precision_recall(focus, base, own)]
     return [*blocks, *_reliability(focus, base, own)]
@@ -157,7 +158,7 @@ def _pairs(focus: CandidateView, classes: list[str], before: Any, after: Any) ->
 
 
 def _precision_recall(focus: CandidateView, base: Records, own: Records) -> Iterator[Block]:
-    if str(base["task"]) != "detection":
+    if not of_objects(base):
         return
     found = [precision_recall(records) for records in (base, own)]
     if not all(np.isfinite(values).all() for values in found):

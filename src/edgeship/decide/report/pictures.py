@@ -218,9 +218,14 @@ def _box(box: Box, frame: _Frame, kind: str) -> Markup:
     if kind.endswith("lost"):
         shown = f"lost: {box.label}"
     top = y0 - letter * 0.3 if y0 > letter * 1.3 else min(y0 + letter * 1.05, frame.size[1] - 2)
+    shape = element("rect", x=x0, y=y0, width=max(x1 - x0, 0.0), height=max(y1 - y0, 0.0))
+    if box.outline:
+        corners = " ".join(f"{x * frame.scale:.1f},{y * frame.scale:.1f}" for x, y in box.outline)
+        shape = element("polygon", points=corners)
     return group(
         [
-            element("rect", x=x0, y=y0, width=max(x1 - x0, 0.0), height=max(y1 - y0, 0.0)),
+            shape,
+            *(element("circle", cx=x * frame.scale, cy=y * frame.scale, r=letter / 6) for x, y in box.points),
             text(min(max(x0, 1.0), max(frame.size[0] - letter * 4, 0.0)), top, shown, font_size=letter),
         ],
         class_=kind,

@@ -246,3 +246,14 @@ def test_metadata_among_the_images_is_found(images):
     (images / "metadata.csv").unlink()
     put(images / "metadata.jsonl", "\n".join(map(json.dumps, HUGGING_FACE)))
     assert open_dataset(Evaluation(task="detection", images=images, classes=CLASSES)).labelled == (0, 1)
+
+
+def test_a_labelled_keypoint_outside_its_image_is_refused(images, tmp_path):
+    content = json.loads(json.dumps(COCO))
+    content["annotations"][0]["keypoints"] = [30, 20, 2, 250, 20, 2]
+    path = put(tmp_path / "pose.json", json.dumps(content))
+    with pytest.raises(DataError, match=r"pose\.json: annotation .* has a keypoint at \(250, 20\), outside a\.png"):
+        open_dataset(Evaluation(task="keypoints", images=images, labels=path))
+    content["annotations"][0]["keypoints"][5] = 0
+    opened = open_dataset(Evaluation(task="keypoints", images=images, labels=put(path, json.dumps(content))))
+    assert opened.items[0].target(GEOMETRY).keypoints[0, 0].tolist() == [30, 20, 2]
