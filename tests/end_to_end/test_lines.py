@@ -90,7 +90,7 @@ def test_lines_ship(tmp_path: Path, edgeship: Edgeship, task: str) -> None:
         assert found == {"cer": pytest.approx(0.0), "exact": pytest.approx(1.0)}
     else:
         assert found["recall1"] == pytest.approx(1.0)
-    ran = edgeship("run", done.json["bundle"], tmp_path / "val" / "000.png", "--json")
+    ran = edgeship("run", tmp_path / "edgeship-out" / "bundle", tmp_path / "val" / "000.png", "--json")
     assert ran.code == 0, ran.err
     frame = ran.json["frames"][0]
     if task == "text":

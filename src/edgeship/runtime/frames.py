@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeship.engines import Array
     from edgeship.results import TensorInfo
 
-    Picture = Array | Image.Image | Path | str | bytes
+    Picture: TypeAlias = Array | Image.Image | Path | str | bytes
 
 
 class Preparer:
