@@ -40,7 +40,7 @@ def _runs(where: str, size: Any, counts: Any) -> dict[str, Any]:
     try:
         total = int(run_lengths(counts).sum())
     except DataError as error:
-        raise DataError(f"{where} {error.found}", expected=error.expected) from None
+        raise DataError(f"{where} has {error.found}", expected=error.expected) from None
     if not whole or total != size[0] * size[1]:
         raise DataError(
             f"{where} has run lengths of {total} pixels for the size {str(size)[:40]}",
