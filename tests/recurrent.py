@@ -31,6 +31,7 @@ classes = ["red", "green", "blue"]
 group = "^[^/]+"
 [candidates]
 precisions = ["fp32", "int8"]
+reduced_range = false
 [benchmark]
 warmup_s = 0.05
 min_s = 0.1

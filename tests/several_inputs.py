@@ -51,6 +51,7 @@ classes = ["red", "green", "blue"]
 batch = { min = 1, opt = 2, max = 4 }
 [candidates]
 precisions = ["fp32", "int8"]
+reduced_range = false
 [benchmark]
 warmup_s = 0.05
 min_s = 0.1

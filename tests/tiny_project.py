@@ -27,6 +27,7 @@ classes = ["red", "green", "blue"]
 batch = { min = 1, opt = 1, max = 8 }
 [candidates]
 precisions = ["fp32", "int8"]
+reduced_range = false
 [benchmark]
 warmup_s = 0.05
 min_s = 0.1

@@ -102,7 +102,8 @@ def _print_calibrated(result: Calibrated, out: Path) -> Lines:
 
 SATURATES = (
     "this processor has no VNNI: onnxruntime's own kernels would saturate here. The figures above are of exact "
-    "arithmetic, which edgeship's engine and runtime set too; elsewhere set session.x64quantprecision = 1"
+    "arithmetic, which edgeship's engine and runtime set too; elsewhere set session.x64quantprecision = 1, or "
+    "quantize with --reduced-range"
 )
 
 
@@ -120,6 +121,9 @@ def quantize(
     ),
     allow_noise: list[str] = typer.Option(
         [], "--allow-noise", help="An output that may fall below 10 dB against FP32; repeat."
+    ),
+    reduced_range: bool = typer.Option(
+        False, "--reduced-range", help="onnxruntime: weights of 7 bits, which saturate on no processor."
     ),
     rows: int = typer.Option(
         8, "--batch", help="The target's usual batch: TensorRT gains by INT8 on products from it."
@@ -161,6 +165,7 @@ def quantize(
             placement=placement_named(placement),
             rows=rows,
             allow_noise=tuple(allow_noise),
+            reduced_range=reduced_range,
         )
         result = run(model, calibration, out, frames, options)
 
@@ -180,7 +185,7 @@ def quantize(
                 yield f"    {name}: {why}"
         for note in result.notes:
             yield f"  {note}"
-        if style == "onnxruntime" and processor.saturates():
+        if style == "onnxruntime" and not reduced_range and processor.saturates():
             yield f"  {SATURATES}"
         if result.left:
             yield f"  left in FP32 by AutoCast: {', '.join(result.left)}"

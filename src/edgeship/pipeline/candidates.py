@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from edgeship.config import CPU_ENGINES, Config, Precision, Preprocess, Qat, ShapeRange, Target
 from edgeship.data.feeds import full_shapes, known_shapes
+from edgeship.engines import processor
 from edgeship.errors import ConfigError
 from edgeship.prepare.inferred_graph import QUANTIZED
 from edgeship.prepare.quantized_tensors import Style
-from edgeship.results import Candidate, TensorInfo
+from edgeship.results import Candidate, Identity, TensorInfo
 
 FP32 = Candidate(name="fp32", precision="fp32")
 
@@ -32,6 +33,33 @@ def candidates(config: Config) -> tuple[Candidate, ...]:
 def trained_candidate(qat: Qat, keep: tuple[str, ...]) -> Candidate:
     """INT8 with the weights and ranges that training leaves; ``keep`` is that of all INT8 candidates."""
     return Candidate(name="int8-qat", precision="int8", keep=(*keep, *qat.keep), trained=True)
+
+
+def with_reduced_range(
+    config: Config, candidate: Candidate, target: Target, built: Identity | None
+) -> Candidate | None:
+    """The candidate with weights of 7 bits that is tried beside an INT8 one; None: none is.
+
+    Args:
+        built: What the INT8 engine is bound to; None where none was built.
+    """
+    if candidate.trained or candidate.precision not in ("int8", "int8-fp32"):
+        return None
+    if (target.engine, target.device) != ("onnxruntime", "cpu"):
+        return None
+    wanted = config.candidates.reduced_range
+    if wanted is None:
+        wanted = built is not None and processor.saturates(built.instruction_sets, built.platform.split("-")[0])
+    if not wanted:
+        return None
+    return candidate.model_copy(update={"name": f"{candidate.name}-reduced-range", "reduced_range": True})
+
+
+def rescued(candidate: Candidate, keep: tuple[str, ...]) -> Candidate | None:
+    """FP16 with the nodes in FP32 that rescue it, tried beside plain FP16; None where nothing needs to be rescued."""
+    if candidate.precision != "fp16" or not keep:
+        return None
+    return candidate.model_copy(update={"name": f"{candidate.name}-keep", "keep": keep})
 
 
 def needs_calibration(candidate: Candidate) -> bool:

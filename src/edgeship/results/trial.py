@@ -19,6 +19,8 @@ class Candidate(Result):
     keep: tuple[str, ...] = ()
     trained: bool = False
     """Its weights and ranges come from quantization-aware training."""
+    reduced_range: bool = False
+    """INT8 on onnxruntime's CPU with weights of 7 bits, which need no exact arithmetic where kernels saturate."""
 
 
 class Budget(Result):
@@ -427,6 +429,8 @@ class Failure(Result):
     stage: str
     kind: str
     message: str
+    rescue: tuple[str, ...] = ()
+    """Of FP16: nodes with which in FP32 the graph answers as it should, where they were found."""
 
 
 class Trial(Result):
