@@ -32,6 +32,7 @@ classes = ["red", "green", "blue"]
 group = "^[^/]+"
 [candidates]
 precisions = ["fp32", "int8"]
+reduced_range = false
 """
     + BENCHMARK
     + """[gate]

@@ -28,6 +28,7 @@ classes = ["red", "green", "blue"]
 batch = { min = 1, opt = 1, max = 8 }
 [candidates]
 precisions = ["fp32", "int8"]
+reduced_range = false
 """
     + BENCHMARK
     + """[gate]

@@ -38,6 +38,7 @@ output = "lanes"
 batch = { min = 1, opt = 2, max = 4 }
 [candidates]
 precisions = ["fp32", "int8"]
+reduced_range = false
 """
     + BENCHMARK
     + """[gate]

@@ -349,6 +349,10 @@ class Candidates(Section):
     ``bias-correct``, ``adaround``, or several in their order, such as ``equalize+adaround``."""
     keep_fp32: tuple[str, ...] = ()
     """Patterns that the ``fp16`` candidate leaves in FP32, where values exceed FP16's range or resolution."""
+    reduced_range: bool | None = None
+    """Whether ``int8`` on onnxruntime's CPU is also tried with weights of 7 bits, as ``int8-reduced-range``: exact by
+    itself where uint8 × int8 kernels saturate, so that the faster kernels may run. Default: where the target's
+    processor saturates (AVX2 without VNNI)."""
     timeout_s: Positive | None = None
     """Longest time of one trial, from the start of its build to the end of its evaluation. A trial that takes longer
     is stopped and fails its candidate, not the run. Default: no limit."""

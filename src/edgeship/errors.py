@@ -127,6 +127,8 @@ class QuantizeError(StageError):
     """The graph cannot be made in the asked-for precision, or no longer answers as it did."""
 
     exit_code = 2
+    rescue: tuple[str, ...] = ()
+    """Of FP16: nodes with which in FP32 the graph answers as it should, where they were found."""
 
 
 class ParityError(StageError):

@@ -41,6 +41,7 @@ classes = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt",
 batch = { min = 1, opt = 4, max = 8 }
 [candidates]
 precisions = ["fp32", "int8"]
+reduced_range = false
 [benchmark]
 warmup_s = 0.05
 min_s = 0.1

@@ -75,6 +75,7 @@ def copy_example(name: str, folder: Path, packages: Path | None = None) -> Examp
     example.change("latency_p99_ms = 200.0\n", "")
     example.change("min_samples = 400", "min_samples = 30\nmin_s = 0.2\nmax_s = 120.0")
     example.change("precision   = 0.1 ", "precision   = 0.9 ")
+    example.change("[candidates]\n", "[candidates]\nreduced_range = false\n")  # the same candidates on any processor
     return example
 
 

@@ -120,6 +120,29 @@ def test_a_model_that_is_quantized_already_ships_as_given(shipped: Project, tmp_
     assert set(scales.values()) <= kept
 
 
+def test_weights_of_seven_bits_are_a_candidate_with_its_own_arithmetic(
+    shipped: Project, tmp_path: Path, edgeship: Edgeship
+) -> None:
+    """The choice is in the trial, in what ships and in its known answer, which ``verify`` runs."""
+    made = copy(shipped, tmp_path / "project")
+    made.change("reduced_range = false", "reduced_range = true")
+    assert edgeship("ship", made.config).code == 0
+    result = made.result()
+    tried = {item["candidate"]: item for item in result["trials"]}
+    assert set(tried) == {"fp32", "int8", "int8-reduced-range"}
+    assert tried["int8-reduced-range"]["audit"]["achieved"] > 0.9
+    assert tried["int8-reduced-range"]["latency_ms"]["p50"] > 0
+    bound = {
+        name: json.loads((made.out / item["folder"] / "trial.json").read_text())["build"]["identity"]["arithmetic"]
+        for name, item in tried.items()
+    }
+    assert bound == {"fp32": "exact", "int8": "exact", "int8-reduced-range": "reduced-range"}
+    manifest = json.loads((made.out / "bundle" / "manifest.json").read_text())
+    assert manifest["identity"]["arithmetic"] == bound[result["chosen"]]
+    assert manifest["known_answer"]["arithmetic"] == bound[result["chosen"]]
+    assert edgeship("verify", made.out / "bundle").code == 0
+
+
 def test_no_field_of_the_report_stays_unset(tmp_path: Path, edgeship: Edgeship) -> None:
     """What the report can show is filled by a real run that asks for everything."""
     made = make_project(tmp_path / "project")

@@ -49,6 +49,7 @@ device = "cuda:0"
 compute_capability = ["8.6", "8.9"]
 [candidates]
 precisions = ["fp32", "int8"]
+reduced_range = false
 [benchmark]
 warmup_s = 0.05
 min_s = 0.1

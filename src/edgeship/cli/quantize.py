@@ -103,7 +103,8 @@ def _print_calibrated(result: Calibrated, out: Path) -> Lines:
 
 SATURATES = (
     "this processor has no VNNI: onnxruntime's own kernels would saturate here. The figures above are of exact "
-    "arithmetic, which edgeship's engine and runtime set too; elsewhere set session.x64quantprecision = 1"
+    "arithmetic, which edgeship's engine and runtime set too; elsewhere set session.x64quantprecision = 1, or "
+    "quantize with --reduced-range"
 )
 
 
@@ -121,6 +122,9 @@ def quantize(
     ),
     allow_noise: list[str] = typer.Option(
         [], "--allow-noise", help="An output that may fall below 10 dB against FP32; repeat."
+    ),
+    reduced_range: bool = typer.Option(
+        False, "--reduced-range", help="onnxruntime: weights of 7 bits, which saturate on no processor."
     ),
     rows: int = typer.Option(
         8, "--batch", help="The target's usual batch: TensorRT gains by INT8 on products from it."
@@ -146,10 +150,11 @@ def quantize(
             placement=placement_named(placement),
             rows=rows,
             allow_noise=tuple(allow_noise),
+            reduced_range=reduced_range,
         )
         result = run(model, calibration, out, frames, options)
 
-    emit(result, as_json=as_json, lines=lambda: _print_quantized(result, out))
+    emit(result, as_json=as_json, lines=lambda: _print_quantized(result, out, reduced_range))
 
 
 def _ranges_and_frames(
@@ -171,7 +176,7 @@ def _ranges_and_frames(
     return calibration, kept or given_frames(model, places, preprocess, 8, 1)
 
 
-def _print_quantized(result: Quantized, out: Path) -> Lines:
+def _print_quantized(result: Quantized, out: Path, reduced_range: bool) -> Lines:
     from edgeship.engines import processor
     from edgeship.prepare.compare import worst
 
@@ -190,7 +195,7 @@ def _print_quantized(result: Quantized, out: Path) -> Lines:
             yield f"    {name}: {why}"
     for note in result.notes:
         yield f"  {note}"
-    if result.style == "onnxruntime" and processor.saturates():
+    if result.style == "onnxruntime" and not reduced_range and processor.saturates():
         yield f"  {SATURATES}"
     if result.left:
         yield f"  left in FP32 by AutoCast: {', '.join(result.left)}"

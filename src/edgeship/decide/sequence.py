@@ -59,9 +59,9 @@ def _share(earlier: int) -> float:
     return FIRST if earlier == 0 else (1 - FIRST) * 0.5**earlier
 
 
-def safety(candidate: Candidate) -> tuple[int, int]:
-    """Sorts the safest first: by precision, then by how many nodes are kept."""
-    return SAFEST.index(candidate.precision), -len(candidate.keep)
+def safety(candidate: Candidate) -> tuple[int, bool, int]:
+    """Sorts the safest first: by precision, 8 bits before 7, then by how many nodes are kept."""
+    return SAFEST.index(candidate.precision), candidate.reduced_range, -len(candidate.keep)
 
 
 def in_sequence(

@@ -64,7 +64,8 @@ class OpenOptions:
     """How to open an engine.
 
     ``max_batch`` sizes the buffers; None: the engine's own profile maximum. ``sha256``: of the only bytes that may be
-    opened: a file that was changed after it was checked is refused. ``arithmetic``: that of INT8 on a CPU.
+    opened: a file that was changed after it was checked is refused. ``arithmetic``: that of INT8 on a CPU
+    (None: as the file is marked).
     """
 
     device: str = "cpu"
@@ -75,7 +76,7 @@ class OpenOptions:
     nhwc: bool = True
     plugins: tuple[Path, ...] = ()
     sha256: str | None = None
-    arithmetic: Arithmetic = "exact"
+    arithmetic: Arithmetic | None = None
 
 
 MAX_ENGINE_BYTES = 16 << 30

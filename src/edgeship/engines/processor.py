@@ -113,7 +113,8 @@ def int8_words() -> str:
     if saturates():
         return (
             "this processor has AVX2 and no VNNI: onnxruntime's uint8 × int8 kernels would saturate in 16 bits; "
-            "edgeship computes exactly instead, and INT8 gains little over FP32"
+            "edgeship computes exactly instead, so that INT8 gains little over FP32, and also tries weights of 7 bits, "
+            "which cannot saturate (candidates.reduced_range)"
         )
     dots = [flag for flag in have if flag in ("asimddp", "i8mm")]
     if dots:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from edgeship.config import Config, Precision, Preprocess, Qat, ShapeRange, Target, is_tensorrt
 from edgeship.data.feeds import full_shapes, known_shapes
+from edgeship.engines import processor
 from edgeship.errors import ConfigError
 from edgeship.prepare.inferred_graph import QUANTIZED
 from edgeship.prepare.quantized_tensors import Style
-from edgeship.results import Candidate, TensorInfo
+from edgeship.results import Candidate, Identity, TensorInfo
 
 FP32 = Candidate(name="fp32", precision="fp32")
 
@@ -38,6 +39,33 @@ def trained_candidate(qat: Qat, keep: tuple[str, ...]) -> Candidate:
 def repaired_candidate(entry: str, keep: tuple[str, ...]) -> Candidate:
     """INT8 with the weights and ranges that the steps of ``candidates.repair`` leave, such as ``int8-equalize``."""
     return Candidate(name=f"int8-{entry}", precision="int8", keep=keep, repair=tuple(entry.split("+")))
+
+
+def with_reduced_range(
+    config: Config, candidate: Candidate, target: Target, built: Identity | None
+) -> Candidate | None:
+    """The candidate with weights of 7 bits that is tried beside an INT8 one; None: none is.
+
+    Args:
+        built: What the INT8 engine is bound to; None where none was built.
+    """
+    if candidate.trained or candidate.precision not in ("int8", "int8-fp32"):
+        return None
+    if (target.engine, target.device) != ("onnxruntime", "cpu"):
+        return None
+    wanted = config.candidates.reduced_range
+    if wanted is None:
+        wanted = built is not None and processor.saturates(built.instruction_sets, built.platform.split("-")[0])
+    if not wanted:
+        return None
+    return candidate.model_copy(update={"name": f"{candidate.name}-reduced-range", "reduced_range": True})
+
+
+def rescued(candidate: Candidate, keep: tuple[str, ...]) -> Candidate | None:
+    """FP16 with the nodes in FP32 that rescue it, tried beside plain FP16; None where nothing needs to be rescued."""
+    if candidate.precision != "fp16" or not keep:
+        return None
+    return candidate.model_copy(update={"name": f"{candidate.name}-keep", "keep": keep})
 
 
 def needs_calibration(candidate: Candidate) -> bool:

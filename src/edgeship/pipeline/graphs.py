@@ -41,6 +41,7 @@ def quantize_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Quantize
             "model": graph_of(run, candidate)[1],
             "precision": resolved_precision(candidate.precision, trials.target),
             "keep": candidate.keep,
+            "reduced_range": candidate.reduced_range,
             "style": trials.style,
             "quantization": run.config.quantization.model_dump(mode="json", exclude={"keep"}),
             "rows": trials.target.batch.opt,

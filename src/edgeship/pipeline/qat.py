@@ -149,6 +149,7 @@ def quantize_options(config: Config, candidate: Candidate, target: Target, preci
         placement=settings.placement,
         rows=target.batch.opt,
         allow_noise=settings.allow_noise,
+        reduced_range=candidate.reduced_range,
     )
 
 

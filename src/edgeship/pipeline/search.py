@@ -20,7 +20,7 @@ from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.release import release_of
 from edgeship.pipeline.stages import Run, Stage, execute_one, versions
 from edgeship.pipeline.target_trials import TargetTrials
-from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one
+from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one, try_with_variants
 from edgeship.prepare import calibration_cache, sensitivity
 from edgeship.prepare.compare import Snr
 from edgeship.prepare.quantized_tensors import Style
@@ -79,6 +79,8 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
         return None
     high_name = "fp32" if style == "onnxruntime" else "fp16"
     high = _ensure(run, trials, Candidate(name=high_name, precision="fp32" if style == "onnxruntime" else "fp16"))
+    if high[0].trial.failure is not None and any(item.name == f"{high_name}-keep" for item, _, _ in trials.trials):
+        high = _ensure(run, trials, high[0].trial.candidate.model_copy(update={"name": f"{high_name}-keep"}))
     context = _fp32(trials)
     clock = common_clock([item.trial.latency for item in (*context, *plain, *high)], run.config.gate.clock)
     ranking = execute_one(run, ranking_stage(style))
@@ -121,8 +123,9 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
 
 def _ensure(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Measured]:
     """The trials of a candidate, made now if the config did not ask for it."""
-    folders = [folder for known, _, folder in trials.trials if known.name == candidate.name]
-    return [loaded_trial.load(folder) for folder in folders or try_one(run, trials, candidate)]
+    if not any(known.name == candidate.name for known, _, _ in trials.trials):
+        try_with_variants(run, trials, candidate)
+    return [loaded_trial.load(folder) for known, _, folder in trials.trials if known.name == candidate.name]
 
 
 def _fp32(trials: TargetTrials) -> list[Measured]:

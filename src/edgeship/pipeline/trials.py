@@ -15,12 +15,21 @@ from edgeship.errors import (
     InconsistentError,
     ModelError,
     OutputError,
+    QuantizeError,
     StageError,
     UserInputError,
 )
 from edgeship.files import storage_errors
 from edgeship.pipeline.calibration import CALIBRATE
-from edgeship.pipeline.candidates import FP32, candidates, converted, resolved_precision, sized
+from edgeship.pipeline.candidates import (
+    FP32,
+    candidates,
+    converted,
+    rescued,
+    resolved_precision,
+    sized,
+    with_reduced_range,
+)
 from edgeship.pipeline.frames import evaluation_code, evaluation_hash
 from edgeship.pipeline.graphs import graph_stage, quantize_stage
 from edgeship.pipeline.machines import machine_of
@@ -28,7 +37,7 @@ from edgeship.pipeline.origins import repair_stage
 from edgeship.pipeline.prepare import FRAMES, SLIM
 from edgeship.pipeline.stages import Run, Stage, Step, dump, execute_in, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
-from edgeship.results import Budget, Candidate, Failure, Trial, TrialSpec, trial_folder
+from edgeship.results import Budget, Candidate, Failure, Quantized, Trial, TrialSpec, trial_folder
 from edgeship.results.seal import seal
 from edgeship.results.trial_folder import MODEL
 
@@ -129,7 +138,33 @@ def _budget(config: Config) -> Budget:
 def try_candidates(run: Run, trials: TargetTrials) -> None:
     """Try the config's candidates on a target. One that cannot be made or built fails alone."""
     for candidate in candidates(run.config):
-        try_one(run, trials, candidate)
+        try_with_variants(run, trials, candidate)
+
+
+def try_with_variants(run: Run, trials: TargetTrials, candidate: Candidate) -> None:
+    """One candidate, and what its trial calls for beside it.
+
+    INT8 with weights of 7 bits, where the target's processor saturates; FP16 with the nodes in FP32 that rescue it.
+    Neither depends on what was evaluated.
+    """
+    try_one(run, trials, candidate)
+    trial = trials.trials[-1][1]
+    bound = trial.build.identity if trial.build is not None else None
+    variants = (
+        with_reduced_range(run.config, candidate, trials.target, bound),
+        rescued(candidate, _rescue(run, trials, candidate, trial)),
+    )
+    for variant in variants:
+        if variant is not None:
+            try_one(run, trials, variant)
+
+
+def _rescue(run: Run, trials: TargetTrials, candidate: Candidate, trial: Trial) -> tuple[str, ...]:
+    """The nodes that FP16 needs in FP32, as its conversion found them."""
+    if trial.failure is not None and trial.failure.kind == QuantizeError.__name__:
+        return trial.failure.rescue
+    made = run.results.get(quantize_stage(candidate, trials).name)
+    return made.rescue if isinstance(made, Quantized) else ()
 
 
 def try_one(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Path]:
@@ -175,7 +210,12 @@ def _record_failure(run: Run, trials: TargetTrials, candidate: Candidate, error:
         target_name=trials.name,
         engine=trials.target.engine,
         device=trials.target.device,
-        failure=Failure(stage="quantize", kind=type(error).__name__, message=str(error)),
+        failure=Failure(
+            stage="quantize",
+            kind=type(error).__name__,
+            message=str(error),
+            rescue=error.rescue if isinstance(error, QuantizeError) else (),
+        ),
     )
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -58,13 +58,10 @@ def to_half(
     with tempfile.TemporaryDirectory(prefix="edgeship-half-") as folder:
         converter = _Converter(reference, few, Path(folder))
         found = converter.attempt(kept)
-        advice = None
+        rescue = None
         if found.db < fp16_rescue.GOAL_DB:
-            advice = _advice(fp16_rescue.rescue(reference, few, kept, lambda keep: converter.attempt(keep).db))
-    if found.compared is None:
-        raise QuantizeError(found.failure.found, expected=found.failure.expected, do=advice or found.failure.do)
-    compared, converted = found.compared, found.graph
-    compare.require_signal(compared, allow_noise, "fp16", advice)
+            rescue = fp16_rescue.rescue(reference, few, kept, lambda keep: converter.attempt(keep).db)
+    compared, converted = _require_signal(found, rescue, allow_noise), found.graph
     graph.save_onnx(converted, out)
     return Quantized(
         model=Artifact.of(out, out.parent),
@@ -75,7 +72,8 @@ def to_half(
         noise=compared.layers,
         output_snr_db=compared.outputs,
         noisy=compared.noisy,
-        notes=(*compared.notes, *([advice] if advice else ())),
+        rescue=rescue.keep if rescue is not None else (),
+        notes=(*compared.notes, *([_advice(rescue)] if rescue is not None else ())),
     )
 
 
@@ -113,10 +111,23 @@ class _Converter:
             return _Attempt(converted, None, error)
 
 
-def _advice(found: fp16_rescue.Rescue | None) -> str | None:
+def _require_signal(
+    found: _Attempt, rescue: fp16_rescue.Rescue | None, allow_noise: tuple[str, ...]
+) -> compare.Comparison:
+    """The comparison. Raises QuantizeError, with the nodes of the rescue, where there is none or an output is noise."""
+    advice = _advice(rescue) if rescue is not None else None
+    try:
+        if found.compared is None:
+            raise QuantizeError(found.failure.found, expected=found.failure.expected, do=advice or found.failure.do)
+        compare.require_signal(found.compared, allow_noise, "fp16", advice)
+    except QuantizeError as error:
+        error.rescue = rescue.keep if rescue is not None else ()
+        raise
+    return found.compared
+
+
+def _advice(found: fp16_rescue.Rescue) -> str:
     """The nodes to keep, as the command line takes them."""
-    if found is None:
-        return None
     flags = " ".join(f"--keep {shlex.quote(name)}" for name in found.keep)
     return (
         f"with {len(found.keep)} nodes in FP32 it reaches {found.output_snr_db:.1f} dB: "

@@ -17,6 +17,12 @@ GOAL_DB = 30.0
 """Signal-to-noise that FP16 reaches in every output where nothing is wrong; most networks reach 50 and more."""
 MARGIN_DB = 3.0
 """The simulation rounds between nodes only; engines round inside them too."""
+FRAGILE = frozenset(
+    ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization", "LpNormalization",
+     "RMSNormalization", "Softmax", "LogSoftmax", "Attention", "Pow", "Sqrt", "Exp", "Log", "Reciprocal", "Div",
+     "ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "ReduceProd", "CumSum")
+)  # fmt: skip
+"""Norms, attention, powers and reductions: their sums and quotients leave FP16's range or resolution first."""
 TRIES = 4
 """Conversions that a rescue makes, at most: the kept nodes double each time."""
 
@@ -37,8 +43,9 @@ def rescue(
 ) -> Rescue | None:
     """The fewest nodes, worst first, whose FP32 brings every output to :data:`GOAL_DB`; None: no few do.
 
-    Every node is ranked by what FP16 in it alone does to the outputs; the fewest that suffice in the simulation are
-    kept, and the converted graph decides.
+    Every node is ranked by what FP16 in it alone does to the outputs. Two orders are tried in the simulation: that
+    ranking, and the same with norms, attention, powers and reductions first; the one of which fewer nodes suffice is
+    taken (the second, where both need as many), and the converted graph decides.
 
     Args:
         kept: Nodes that stay in FP32 in any case.
@@ -46,8 +53,13 @@ def rescue(
     """
     options = RankOptions("fp16", keep=kept)
     ranking = rank(reference, None, frames, options)
-    nodes = [group.nodes for group in ranking.groups]
-    count = _fewest(reference, frames, options, nodes)
+    simulator = Simulator(reference, None, frames, options)
+    by_damage = [group.nodes for group in ranking.groups]
+    kinds = {node.name: node.op_type for node in reference.graph.node}
+    fragile_first = sorted(by_damage, key=lambda names: not FRAGILE.intersection(kinds[name] for name in names))
+    count, nodes = min(
+        ((_fewest(simulator, order), order) for order in (fragile_first, by_damage)), key=lambda found: found[0]
+    )
     for _ in range(TRIES):
         if count > len(nodes) // 2:
             return None
@@ -59,11 +71,8 @@ def rescue(
     return None
 
 
-def _fewest(
-    reference: onnx.ModelProto, frames: Sequence[FrameBatch], options: RankOptions, nodes: list[tuple[str, ...]]
-) -> int:
-    """The fewest groups from the top of the ranking that suffice in the simulation; one at least."""
-    simulator = Simulator(reference, None, frames, options)
+def _fewest(simulator: Simulator, nodes: list[tuple[str, ...]]) -> int:
+    """The fewest groups from the top of an order that suffice in the simulation; one at least."""
     place = {group.nodes[0].name: index for index, group in enumerate(simulator.groups)}
     order = [place[names[0]] for names in nodes]
 

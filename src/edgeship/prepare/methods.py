@@ -13,7 +13,7 @@ from edgeship.prepare import compare, graph
 from edgeship.prepare.calibration_cache import CalibrationCache
 from edgeship.prepare.float_nodes import float_nodes
 from edgeship.prepare.frame_checks import FrameSource, Held, stacked
-from edgeship.prepare.qdq_onnxruntime import ort_graph
+from edgeship.prepare.qdq_onnxruntime import OrtForm, ort_graph
 from edgeship.prepare.qdq_tensorrt import leave_out, set_scales, trt_graph
 from edgeship.prepare.quantized_tensors import WEIGHTED, Placement, QuantizedTensors, Style, find_tensors
 from edgeship.prepare.running import Running
@@ -114,7 +114,7 @@ def _placed(
 ) -> dict[Placement, onnx.ModelProto]:
     """The quantized graph of each placement."""
     if judging.style == "onnxruntime":
-        return {name: ort_graph(model, cache, float_nodes(model), placement=name) for name in PLACEMENTS}
+        return {name: ort_graph(model, cache, float_nodes(model), OrtForm(placement=name)) for name in PLACEMENTS}
     frame = stacked(frames, graph.inputs_of(model), judging.rows)
     first = trt_graph(model, cache, frame, float_nodes(model), "int8-fp32")
     made: dict[Placement, onnx.ModelProto] = {}

@@ -8,10 +8,12 @@ is an output and feeds a ReLU, and gives a bias that two layers share the scale 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeship.engines.ort import arithmetic
 from edgeship.prepare.calibration_cache import CalibrationCache
 from edgeship.prepare.integer_plan import MOVING, IntegerPlan
 from edgeship.prepare.quantized_tensors import Placement
@@ -23,15 +25,28 @@ if TYPE_CHECKING:
 
 INT32 = float(2**30)
 """Largest quantized bias: its sum with the products stays within int32."""
+INT8, INT7 = 127, 64
+"""Largest quantized weights. Two products of uint8 with 64 add up to 32,640, which fits into 16 bits; with 127 they do
+not, and kernels that add pairs in 16 bits (x86 without VNNI) saturate."""
+
+
+@dataclass(frozen=True)
+class OrtForm:
+    """What a Q/DQ graph for onnxruntime looks like.
+
+    ``reduced_range``: weights of 7 bits, and a mark that the graph needs no exact arithmetic.
+    """
+
+    per_channel: bool = True
+    placement: Placement = "default"
+    reduced_range: bool = False
 
 
 def ort_graph(
     reference: onnx.ModelProto,
     calibration: CalibrationCache,
     left: dict[str, str],
-    *,
-    per_channel: bool = True,
-    placement: Placement = "default",
+    form: OrtForm | None = None,
 ) -> onnx.ModelProto:
     """The Q/DQ graph for onnxruntime, in memory.
 
@@ -44,20 +59,26 @@ def ort_graph(
     """
     import onnx
 
+    form = form or OrtForm()
     proto = onnx.ModelProto()
     proto.CopyFrom(reference)
-    plan = IntegerPlan(proto, calibration, left, placement)
-    _Writer(proto, plan, per_channel).write()
+    plan = IntegerPlan(proto, calibration, left, form.placement)
+    _Writer(proto, plan, form).write()
+    if form.reduced_range:
+        onnx.helper.set_model_props(
+            proto, {**{entry.key: entry.value for entry in proto.metadata_props}, arithmetic.KEY: arithmetic.REDUCED}
+        )
     return proto
 
 
 class _Writer:
     """Writes the Q/DQ pairs and 8-bit constants of a plan into its graph."""
 
-    def __init__(self, model: onnx.ModelProto, plan: IntegerPlan, per_channel: bool) -> None:
+    def __init__(self, model: onnx.ModelProto, plan: IntegerPlan, form: OrtForm) -> None:
         self._graph = model.graph
         self._plan = plan
-        self._per_channel = per_channel
+        self._per_channel = form.per_channel
+        self._peak = INT7 if form.reduced_range else INT8
         self._inputs: dict[str, str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._added: dict[str, Array] = {}
@@ -143,7 +164,7 @@ class _Writer:
 
         weight = numpy_helper.to_array(self._plan.constants[node.input[1]]).astype(np.float64)
         axis = self._axis(node, weight.ndim)
-        scale = _weight_scale(weight, axis)
+        scale = _weight_scale(weight, axis, self._peak)
         low, high = self._plan.bounds(self._plan.roots[node.input[0]]) or (0.0, 0.0)
         step = float(grid(low, high)[0])
         bias = None
@@ -170,7 +191,7 @@ class _Writer:
 
         weight = numpy_helper.to_array(self._plan.constants[name]).astype(np.float64)
         axis = self._axis(node, weight.ndim)
-        return self._rounded_weight(node, name, weight, _weight_scale(weight, axis), axis)
+        return self._rounded_weight(node, name, weight, _weight_scale(weight, axis, self._peak), axis)
 
     def _axis(self, node: onnx.NodeProto, dimensions: int) -> int | None:
         return channel_axis(node, dimensions) if self._per_channel else None
@@ -180,7 +201,7 @@ class _Writer:
         shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
         values = np.rint(weight / stored.astype(np.float64).reshape(shape if axis is not None else ()))
         names = [
-            self._constant(f"{name}_quantized", np.clip(values, -127, 127).astype(np.int8), own=True),
+            self._constant(f"{name}_quantized", np.clip(values, -self._peak, self._peak).astype(np.int8), own=True),
             self._constant(f"{name}_scale", stored),
             self._constant(f"{name}_zero_point", np.zeros(stored.shape, np.int8), own=True),
         ]
@@ -224,12 +245,12 @@ def channel_axis(node: onnx.NodeProto, dimensions: int) -> int | None:
     return 1 if node.op_type == "MatMul" and dimensions == 2 else None
 
 
-def _weight_scale(weight: Array, axis: int | None) -> Array:
-    """Symmetric int8 scale, for each channel along ``axis`` or for all; 1 for channels of zeros."""
+def _weight_scale(weight: Array, axis: int | None, largest: int) -> Array:
+    """Symmetric scale up to the integer ``largest``, for each channel along ``axis`` or for all; 1 for zeros."""
     over = tuple(index for index in range(weight.ndim) if index != axis)
     peak = np.abs(weight).max(axis=over if axis is not None else None, initial=0.0)
-    tiny = float(np.finfo(np.float32).tiny) * 127
-    return np.asarray(np.where(peak > tiny, peak / 127, 1.0))
+    tiny = float(np.finfo(np.float32).tiny) * largest
+    return np.asarray(np.where(peak > tiny, peak / largest, 1.0))
 
 
 def _outer_names(nodes: list[onnx.NodeProto]) -> set[str]:

@@ -21,7 +21,7 @@ from edgeship.prepare.fp16 import to_half
 from edgeship.prepare.fp16_rounding import rounded_twin
 from edgeship.prepare.frame_checks import ROWS, stacked
 from edgeship.prepare.inferred_graph import infer, require_float, select
-from edgeship.prepare.qdq_onnxruntime import ort_graph
+from edgeship.prepare.qdq_onnxruntime import OrtForm, ort_graph
 from edgeship.prepare.qdq_tensorrt import leave_out, trt_graph
 from edgeship.prepare.quantized_tensors import Placement, Style
 from edgeship.results import Artifact, Quantized
@@ -56,6 +56,8 @@ class QuantizeOptions:
     """The target's usual batch (``target.batch.opt``): ModelOpt leaves products in float that gain nothing at it."""
     allow_noise: tuple[str, ...] = ()
     """Outputs that may fall below 10 dB."""
+    reduced_range: bool = False
+    """For onnxruntime: weights of 7 bits, whose products with uint8 cannot saturate on any processor."""
 
 
 def quantize(
@@ -109,6 +111,7 @@ def quantize(
         precision=options.precision,
         style=options.style,
         placement=placement,
+        reduced_range=options.reduced_range,
         kept=kept,
         quantized_nodes=count,
         products=sum(is_product(node) for node in reference.graph.node) + len(nested_products(reference)),
@@ -145,7 +148,7 @@ def rounded_graph(
     """
     placement = placement_of(calibration, options)
     if options.style == "onnxruntime":
-        return ort_graph(reference, calibration, left, per_channel=options.per_channel, placement=placement)
+        return ort_graph(reference, calibration, left, OrtForm(options.per_channel, placement, options.reduced_range))
     frame = stacked(few, graph.inputs_of(reference), options.rows)
     proto = trt_graph(reference, calibration, frame, left, options.precision)
     leave_out(proto, placement)
@@ -159,6 +162,12 @@ def _few_frames(frames: Iterable[FrameBatch], options: QuantizeOptions) -> list[
             f"{options.precision} was asked for, {options.style} does not compute in it here",
             expected=", ".join(PRECISIONS[options.style]),
             do="choose one of these, or another engine",
+        )
+    if options.reduced_range and (options.style != "onnxruntime" or options.precision == "fp16"):
+        raise PrecisionError(
+            f"reduced range was asked for, of {options.precision} for {options.style}",
+            expected="int8 for onnxruntime: its weights get 7 bits where a processor's kernels saturate",
+            do="leave it out: no other kernels saturate",
         )
     few = list(itertools.islice(frames, max(compare.FRAMES, options.rows)))
     if not few:

@@ -314,10 +314,14 @@ class Quantized(Result):
     style: Literal["tensorrt", "onnxruntime", "plain"]
     placement: Literal["default", "products", "residual-float"] = "default"
     """Which operators have Q/DQ pairs: all that the engine runs in 8 bits, products alone, or all but residual sums."""
+    reduced_range: bool = False
+    """Weights of 7 bits, whose products with uint8 saturate on no processor."""
     kept: tuple[str, ...] = ()
     """Nodes left in high precision on request."""
     left: tuple[str, ...] = ()
     """Nodes that the converter left in FP32 by its own judgement (AutoCast)."""
+    rescue: tuple[str, ...] = ()
+    """Of FP16 below 30 dB: the nodes with which in FP32 every output reaches that, where they were found."""
     quantized_nodes: int = 0
     products: int = 0
     """Convolutions, matrix products and recurrent layers of the model."""

@@ -21,6 +21,8 @@ class Candidate(Result):
     """Its weights and ranges come from quantization-aware training."""
     repair: tuple[str, ...] = ()
     """The steps that repaired its weights and ranges, in their order."""
+    reduced_range: bool = False
+    """INT8 on onnxruntime's CPU with weights of 7 bits, which need no exact arithmetic where kernels saturate."""
 
 
 class Budget(Result):
@@ -429,6 +431,8 @@ class Failure(Result):
     stage: str
     kind: str
     message: str
+    rescue: tuple[str, ...] = ()
+    """Of FP16: nodes with which in FP32 the graph answers as it should, where they were found."""
 
 
 class Trial(Result):

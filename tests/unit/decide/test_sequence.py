@@ -43,12 +43,13 @@ def test_the_sentence_says_among_how_many():
 
 def test_safest_first():
     plans = [
+        Candidate(name="e", precision="int8", keep=("a", "b", "c"), reduced_range=True),
         Candidate(name="d", precision="int8"),
         Candidate(name="c", precision="int8", keep=("a",)),
         Candidate(name="b", precision="int8", keep=("a", "b")),
         Candidate(name="a", precision="fp16"),
     ]
-    assert [plan.name for plan in sorted(plans, key=safety)] == ["a", "b", "c", "d"]
+    assert [plan.name for plan in sorted(plans, key=safety)] == ["a", "b", "c", "d", "e"]
 
 
 def test_all_attempts_together_keep_the_error():

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edgeship.config import Batch, Preprocess, ShapeRange, Target
+from edgeship.config import Batch, Candidates, Config, Model, Preprocess, ShapeRange, Target
 from edgeship.config_file import load
 from edgeship.errors import ConfigError, DataError
-from edgeship.pipeline.candidates import candidates, sized
+from edgeship.pipeline.candidates import candidates, rescued, sized, with_reduced_range
 from edgeship.pipeline.planned import planned_names
-from edgeship.results import TensorInfo
+from edgeship.results import Candidate, Identity, TensorInfo
 
 IMAGES = TensorInfo(name="images", shape=("batch", 3, "height", "width"), dtype="float32")
 FIXED = TensorInfo(name="images", shape=("batch", 3, 224, 224), dtype="float32")
@@ -75,3 +75,38 @@ def test_a_repair_needs_frames_and_not_only_ranges(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"candidates\.repair looks at frames"):
         load(tmp_path / "edgeship.toml")
+
+
+INT8 = Candidate(name="int8", precision="int8", keep=("op:Softmax",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flags", "candidate", "target", "tried"),
+    [
+        (None, ("avx2",), INT8, TARGET, True),
+        (None, ("avx2", "avx512_vnni"), INT8, TARGET, False),
+        (None, ("sse4_1",), INT8, TARGET, False),
+        (True, ("avx512_vnni",), INT8, TARGET, True),
+        (False, ("avx2",), INT8, TARGET, False),
+        (True, ("avx2",), Candidate(name="fp32", precision="fp32"), TARGET, False),
+        (True, ("avx2",), INT8.model_copy(update={"trained": True}), TARGET, False),
+        (True, ("avx2",), INT8, Target(device="cuda:0"), False),
+        (True, ("avx2",), INT8, Target(engine="openvino"), False),
+    ],
+)
+def test_seven_bits_are_tried_where_eight_saturate_or_are_asked_for(
+    wanted: bool | None, flags: tuple[str, ...], candidate: Candidate, target: Target, tried: bool
+) -> None:
+    config = Config(model=Model(source="m.onnx"), candidates=Candidates(reduced_range=wanted))
+    built = Identity(engine="onnxruntime", version="1", device="", platform="x86_64-linux", instruction_sets=flags)
+    found = with_reduced_range(config, candidate, target, built)
+    named = {"name": "int8-reduced-range", "reduced_range": True}
+    assert found == (candidate.model_copy(update=named) if tried else None)
+    assert with_reduced_range(config, candidate, target, None) == (found if wanted else None)
+
+
+def test_fp16_that_needs_nodes_in_fp32_is_tried_with_them() -> None:
+    half = Candidate(name="fp16", precision="fp16", keep=("head",))
+    assert rescued(half, ()) is None
+    assert rescued(half, ("head", "norm")) == Candidate(name="fp16-keep", precision="fp16", keep=("head", "norm"))
+    assert rescued(INT8, ("norm",)) is None

@@ -33,6 +33,10 @@ def main(folder: Path) -> None:
         }
         with engine.open(quantized, OpenOptions()) as runner:
             found[name]["engine"] = decibels(reference, list(runner.infer(feeds).values()))
+        narrow = folder / f"{name}.reduced.onnx"
+        as_it_is = library().InferenceSession(str(narrow), providers=["CPUExecutionProvider"])
+        found[name]["reduced"] = decibels(reference, exact_session(narrow, level="all").run(None, feeds))
+        found[name]["reduced native"] = decibels(reference, as_it_is.run(None, feeds))
         if name == "gemm":
             built = Path(sys.argv[2]) / "engine.onnx"
             identity = engine.build(BuildRequest(quantized, built, "int8", Target())).identity

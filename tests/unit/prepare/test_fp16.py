@@ -36,6 +36,7 @@ def test_a_collapse_names_the_nodes_that_prevent_it(tmp_path: Path) -> None:
     assert "edgeship quantize --precision fp16 --keep" in advice
     keep = tuple(word for word in advice.split() if word.startswith("n_"))
     assert 0 < len(keep) <= 4
+    assert refused.value.rescue == keep
     result = to_half(tmp_path / "m.onnx", noise(), tmp_path / "h.onnx", keep)
     assert result.output_snr_db["y"] > 30
     assert result.kept == keep

@@ -21,7 +21,7 @@ from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.graph import load_onnx
 from edgeship.prepare.inferred_graph import infer
-from edgeship.prepare.qdq_onnxruntime import ort_graph
+from edgeship.prepare.qdq_onnxruntime import OrtForm, ort_graph
 
 ROLES = ("residual", "wide residual", "concat", "depthwise", "transposed", "gemm", "shared", "relu6", "attention")
 CHILD = Path(__file__).with_name("other_processor.py")
@@ -43,7 +43,9 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         known = calibration_cache.load(
             folder / f"{name}.cache", calibration_cache.Expected(calibration_cache.graph_hash(load_onnx(path)))
         )
-        onnx.save(ort_graph(infer(load_onnx(path)), known, {}), folder / f"{name}.int8.onnx")
+        reference = infer(load_onnx(path))
+        onnx.save(ort_graph(reference, known, {}), folder / f"{name}.int8.onnx")
+        onnx.save(ort_graph(reference, known, {}, OrtForm(reduced_range=True)), folder / f"{name}.reduced.onnx")
         np.save(folder / f"{name}.npy", np.concatenate([feeds["x"] for _, feeds in frames]))
     return folder
 
@@ -73,9 +75,12 @@ def test_every_processor_gives_the_same_int8(graphs: Path, tmp_path: Path) -> No
     assert sse4["saturates"] is False and "avx2" not in sse4["flags"]
     for told in (here, avx2, sse4):
         for role, ways in told["found"].items():
-            for way in ways.keys() - {"native"}:
+            for way in ways.keys() - {"native", "reduced", "reduced native"}:
                 exact = here["found"][role]["exact"]
                 assert ways[way] == pytest.approx(exact, abs=0.1), (role, way, told["flags"])
+            seven_bits = here["found"][role]["reduced"]
+            assert ways["reduced"] == pytest.approx(seven_bits, abs=0.1), (role, told["flags"])
+            assert ways["reduced native"] == pytest.approx(seven_bits, abs=0.1), (role, told["flags"])
     lost = {role: of["exact"] - of["native"] for role, of in avx2["found"].items()}
     assert max(lost.values()) > 6, "onnxruntime's own setting saturates no more: exact arithmetic may be left out"
     same = {role: abs(of["exact"] - of["native"]) for role, of in sse4["found"].items()}

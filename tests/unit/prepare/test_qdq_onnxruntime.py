@@ -11,6 +11,8 @@ import pytest
 from calibration_support import graph, node
 from onnx import helper
 
+from edgeship.engines.ort.arithmetic import arithmetic_of
+from edgeship.errors import PrecisionError
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.frame_checks import Batches
@@ -124,3 +126,31 @@ def test_integer_products_without_a_rounded_result(tmp_path: Path) -> None:
     rounded = {item.input[0] for item in proto.graph.node if item.op_type == "QuantizeLinear"}
     assert "h_QuantizeLinear_Input" not in rounded
     assert result.output_snr_db["y"] > 40
+
+
+def test_reduced_range_keeps_weights_within_seven_bits_and_is_marked(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w b", "a"), node("Relu", "a", "r"), node("GlobalAveragePool", "r", "g")]
+    nodes += [node("Flatten", "g", "f"), node("Gemm", "f v", "m"), node("MatMul", "m u", "y")]
+    weights = {"w": weight(8, 3, 3, 3), "b": weight(8), "v": weight(8, 8), "u": weight(8, 4)}
+    model = graph(nodes, weights, IMAGE, ["y"])
+    wide, proto = run(model, tmp_path)
+    assert not wide.reduced_range and arithmetic_of(str(tmp_path / "q.onnx")) == "exact"
+    narrow, reduced = run(model, tmp_path, QuantizeOptions(reduced_range=True))
+    assert narrow.reduced_range and arithmetic_of(str(tmp_path / "q.onnx")) == "reduced-range"
+    largest = [
+        max(
+            int(np.abs(onnx.numpy_helper.to_array(tensor).astype(int)).max())
+            for tensor in made.graph.initializer
+            if tensor.data_type == onnx.TensorProto.INT8
+        )
+        for made in (proto, reduced)
+    ]
+    assert largest == [127, 64]
+    assert narrow.quantized_nodes == wide.quantized_nodes
+    assert 25 < narrow.output_snr_db["y"] < wide.output_snr_db["y"]
+
+
+@pytest.mark.parametrize(("style", "precision"), [("tensorrt", "int8-fp32"), ("onnxruntime", "fp16")])
+def test_reduced_range_is_onnxruntimes_int8_alone(style: Any, precision: Any, tmp_path: Path) -> None:
+    with pytest.raises(PrecisionError, match="reduced range was asked for"):
+        quantize(tmp_path, None, tmp_path, noise(), QuantizeOptions(style, precision, reduced_range=True))

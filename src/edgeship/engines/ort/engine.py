@@ -21,6 +21,7 @@ import numpy as np
 from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, processor
 from edgeship.engines.checked_feeds import shapes_of
 from edgeship.engines.onnx_file import read_nodes, read_weight_shapes
+from edgeship.engines.ort.arithmetic import arithmetic_of
 from edgeship.engines.ort.cpu import CpuRunner
 from edgeship.engines.ort.profile import read_profile
 from edgeship.engines.ort.session import (
@@ -173,7 +174,7 @@ def build(request: BuildRequest) -> Build:
     request.progress(3, 3, "writing the engine")
     return Build(
         engine=Artifact.of(request.output, request.output.parent),
-        identity=bound.model_copy(update={"portable": made.file == request.onnx and target.device == "cpu"}),
+        identity=bound.model_copy(update=_own_identity(request, made)),
         seconds=time.perf_counter() - start,
         inputs=made.inputs,
         outputs=made.outputs,
@@ -375,6 +376,13 @@ def _check_alone(engine: Path, options: OpenOptions, model: Path) -> None:
             expected="a candidate that holds its weights itself",
             do=f"edgeship slim {model} -o whole.onnx writes one file without external data; build that",
         ) from error
+
+
+def _own_identity(request: BuildRequest, made: _Made) -> dict[str, Any]:
+    """What of the identity depends on the file: whether it is the candidate's own, and its INT8 arithmetic."""
+    if request.target.device != "cpu":
+        return {"portable": False}
+    return {"portable": made.file == request.onnx, "arithmetic": arithmetic_of(str(request.output))}
 
 
 def _write_log(request: BuildRequest, made: _Made) -> Artifact | None:

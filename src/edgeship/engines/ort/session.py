@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from edgeship.engines import OpenOptions, onnx_policy, processor, read_engine
 from edgeship.engines.onnx_file import read_inputs, weights_are_half
+from edgeship.engines.ort.arithmetic import REDUCED, arithmetic_of
 from edgeship.errors import DeviceError, EngineError, MissingExtra, ModelError, UserInputError
 from edgeship.results import TensorInfo
 
@@ -174,7 +175,7 @@ def exact_session(source: bytes | Path, *, level: Level = "fuse", threads: int =
     except MissingExtra:
         raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
     wanted, said = provider_for(device)
-    options = OpenOptions(device=device, threads=threads, nhwc=False)
+    options = OpenOptions(device=device, threads=threads, nhwc=False, arithmetic="exact")
     request = SessionRequest(level=level, search="HEURISTIC")
     given = str(source) if isinstance(source, Path) else source
     try:
@@ -214,6 +215,8 @@ def _session(path: Path, options: OpenOptions, request: SessionRequest) -> Any:
 
 def _construct(source: str | bytes, options: OpenOptions, request: SessionRequest) -> Any:
     """The one call that makes a session."""
+    if options.arithmetic is None and processor.saturates():
+        options = replace(options, arithmetic=arithmetic_of(source))
     return library().InferenceSession(
         source, session_options(options, request), providers=providers(options, request), enable_fallback=0
     )
@@ -238,7 +241,7 @@ def session_options(options: OpenOptions, request: SessionRequest) -> Any:
     made.intra_op_num_threads = options.threads
     made.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[request.level])
     made.add_session_config_entry("optimization.disable_specified_optimizers", UNWANTED_OPTIMIZER)
-    if options.arithmetic == "exact" and processor.saturates():
+    if options.arithmetic != REDUCED and processor.saturates():
         made.add_session_config_entry(EXACT_INT8, "1")
     if request.write_optimized is not None:
         made.optimized_model_filepath = str(request.write_optimized)
