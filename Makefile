@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := host,openvino,rtx,coco,sign,model-signing,nvml,history,fleet,mlflow,dev
+EXTRAS := host,openvino,rtx,coco,sign,model-signing,nvml,history,fleet,mlflow,video,bags,dev
 
 .PHONY: help demo test test-all test-python lint format bench hashes docs notebook site gpu-wheels gpu-test gpu-bench cpp clean
 

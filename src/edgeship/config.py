@@ -13,10 +13,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from edgeship.config_inputs import Count as Count
 from edgeship.config_inputs import Fraction as Fraction
+from edgeship.config_inputs import FrameStreams as FrameStreams
 from edgeship.config_inputs import Input as Input
 from edgeship.config_inputs import Memory as Memory
 from edgeship.config_inputs import Positive as Positive
 from edgeship.config_inputs import Preprocess as Preprocess
+from edgeship.config_inputs import RawFrames as RawFrames
 from edgeship.config_inputs import Section as Section
 from edgeship.config_records import History as History
 from edgeship.config_records import Track as Track
@@ -432,6 +434,7 @@ class Config(Section):
 
     model: Model
     preprocess: Preprocess | None = None
+    frames: FrameStreams = FrameStreams()
     parity: Parity = Parity()
     calibration: Calibration = Calibration()
     quantization: Quantization = Quantization()
