@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Two at a time, each with one thread of its own, so that they do not wait for one another's.
+TWO    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 EXTRAS := host,openvino,rtx,coco,sign,model-signing,nvml,history,fleet,mlflow,video,bags,dev
 
 .PHONY: help demo test test-all test-python lint format bench hashes docs notebook site gpu-wheels gpu-test gpu-bench cpp clean
@@ -29,18 +31,20 @@ demo: $(STAMP)  ## Ship the Fashion-MNIST example: ends in a verdict and a repor
 	echo "To use edgeship in this shell: . $(BIN)/activate"
 
 test: $(STAMP)  ## Fast tests, two at a time
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(TWO) --dist worksteal
 
-test-all: $(STAMP)  ## Fast and slow tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
-	$(BIN)/python -m pytest -m 'slow and not gpu'  # one at a time: they measure
+test-all: $(STAMP)  ## Fast and slow tests; those that a neighbour would disturb one at a time
+	$(BIN)/python -m compileall -q src  # read by the processes that the tests start
+	$(TWO) --dist worksteal
+	$(TWO) --dist loadfile --no-loadscope-reorder -m 'slow and not alone and not gpu'
+	$(BIN)/python -m pytest -m 'alone and not gpu'
 
 OTHER := tests/unit/decide/test_statistics.py tests/unit/decide/test_remarks.py tests/unit/decide/test_units.py \
 	tests/unit/test_text.py tests/unit/test_files.py
 
 test-python:  ## A few fast tests on the base install with another interpreter: make test-python PYTHON=python3.12
 	@$(PYTHON) -m venv build/$(notdir $(PYTHON))
-	@build/$(notdir $(PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	@build/$(notdir $(PYTHON))/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt \
 		-e . pytest hypothesis scipy
 	build/$(notdir $(PYTHON))/bin/python -m pytest -q -p no:cacheprovider $(OTHER)
 

@@ -183,6 +183,8 @@ class Evaluation(Section):
     """Steps of a metre in depth maps of whole numbers: KITTI's 16-bit PNG have 256."""
     scores: Literal["auto", "logits", "probabilities"] = "auto"
     """What the outputs of a classifier or a segmentation network hold. ``auto``: read once from the graph's end."""
+    box_values: Literal["auto", "raw", "decoded"] = "auto"
+    """What a YOLOX head gives: offsets and logarithms, or boxes in pixels. ``auto``: read once from the graph."""
     outputs: tuple[str, ...] = ()
     """Which outputs do, where a prediction needs more than one of them."""
     tasks: dict[str, Evaluation] = Field(default_factory=dict)

@@ -152,7 +152,8 @@ class Preprocess(Section):
     """center-crop: the short side is resized to size / crop_fraction before the crop."""
     pad_value: Annotated[float, Field(ge=0, le=255)] = 114.0
     pad_align: Literal["center", "top-left"] = "center"
-    interpolation: Literal["bilinear", "bicubic", "nearest", "box", "lanczos"] = "bilinear"
+    interpolation: Literal["bilinear", "bicubic", "nearest", "box", "lanczos", "opencv-bilinear"] = "bilinear"
+    """Pillow's filters, which widen where an image shrinks, or OpenCV's INTER_LINEAR, as YOLO networks train with."""
     color: Literal["rgb", "bgr", "gray"] = "rgb"
     scale: Positive = 1.0
     mean: tuple[float, ...] = (0.0,)

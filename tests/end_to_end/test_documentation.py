@@ -28,6 +28,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     shutil.copytree(FASHION, tmp_path / "fashion", ignore=shutil.ignore_patterns("edgeship-out"))
     config = tmp_path / "fashion" / "edgeship.toml"

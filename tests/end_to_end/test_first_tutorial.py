@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from edgeship.config_file import load
 from tiny_project import NAMES, picture
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 PAGE = (ROOT / "docs" / "tutorials" / "first-model.md").read_text(encoding="utf-8")
 
 

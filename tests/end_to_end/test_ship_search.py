@@ -97,6 +97,7 @@ def guilty(project: Project) -> tuple[str, ...]:
     return tuple(node.name for node in nodes if {"up.weight", "down.weight"} & set(node.input))
 
 
+@pytest.mark.alone
 def test_int8_loses_and_fp32_is_too_slow_so_a_mixed_engine_is_found(tmp_path: Path, edgeship: Edgeship) -> None:
     gate = "speedup_over_fp32 = 1.05\nmax_drop = { top1 = 0.03 }"
     project = uneven(tmp_path / "project", "wide", gate, "")
@@ -113,6 +114,7 @@ def test_int8_loses_and_fp32_is_too_slow_so_a_mixed_engine_is_found(tmp_path: Pa
     assert (project.out / "bundle" / "manifest.json").is_file()
 
 
+@pytest.mark.alone
 def test_int8_is_slower_and_worse_so_fp32_ships_with_the_reason(tmp_path: Path, edgeship: Edgeship) -> None:
     gate = "latency_p99_ms = 1000.0\nmax_drop = { top1 = 0.03 }"
     project = uneven(tmp_path / "project", "narrow", gate, "search = true")

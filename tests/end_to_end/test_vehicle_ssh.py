@@ -48,7 +48,7 @@ def same(folder: Path, here: Path) -> None:
         np.testing.assert_allclose(x["logits"], y["logits"], rtol=1e-5)
 
 
-def soon(true: Callable[[], bool], patience_s: float = 2.0) -> bool:
+def soon(true: Callable[[], bool], patience_s: float = 20.0) -> bool:
     """Whether something comes true within a moment: a killed process leaves the table a little later."""
     deadline = time.monotonic() + patience_s
     while not true() and time.monotonic() < deadline:
@@ -93,7 +93,7 @@ def test_killed_anywhere_it_ends_in_the_same_answer(
     said = round_of(host, folder, kind, moment_s)
     same(folder, here)
     assert sum("done" in line for line in said) <= 1 + (kind != "worker")
-    assert at_work(host) == []
+    assert soon(lambda: at_work(host) == [])
 
 
 def test_ctrl_c_leaves_nothing_running_there(host: Device, made: Ground, tmp_path: Path) -> None:
@@ -148,6 +148,7 @@ def test_a_reboot_in_the_middle_is_waited_out(host: Device, made: Ground, here: 
     same(folder, here)
 
 
+@pytest.mark.alone
 def test_a_long_trial_does_not_use_up_the_patience_with_the_device(
     host: Device, made: Ground, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +190,7 @@ def test_an_agent_that_is_killed_at_first_contact_is_started_again(
     assert soon(lambda: serving(host) == [])
     folder = make_trial(tmp_path / "trial", made, target=remote_target(host))
     process = start(host, folder)
-    assert soon(lambda: serving(host) != [], 20.0)
+    assert soon(lambda: serving(host) != [])
     for pid in serving(host):
         os.kill(pid, signal.SIGKILL)
     said, errors = process.communicate(timeout=120)

@@ -1,7 +1,8 @@
 """From an image file to the model's input, and back: one implementation for parity on images, calibration,
 evaluation and the vehicle.
 
-Resizing is Pillow's own (``Image.resize``): it filters when it shrinks, which OpenCV's ``INTER_LINEAR`` does not.
+Resizing is Pillow's own (``Image.resize``), which filters when it shrinks, or OpenCV's ``INTER_LINEAR``, which does
+not.
 Values are ``(pixel * scale - mean) / std`` on 0..255 pixels, in float32.
 """
 
@@ -31,7 +32,7 @@ from PIL import (  # the plugins by name: Pillow's own lazy loading is not safe 
 )
 
 from edgeship.config import Preprocess
-from edgeship.data import raw
+from edgeship.data import opencv_resize, raw
 from edgeship.errors import DataError
 from edgeship.results import TensorInfo
 
@@ -66,6 +67,7 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+OPENCV = "opencv-bilinear"
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, struct.error, zlib.error)
 """What Pillow's decoders raise on damaged files."""
 
@@ -324,6 +326,9 @@ def _center_crop(image: Image.Image, preprocess: Preprocess, size: tuple[int, in
         new_w, new_h = max(target_w, target_h * w // h), target_h
     left, top = round((new_w - width) / 2), round((new_h - height) / 2)
     geometry = Geometry(h, w, height, width, new_w / w, new_h / h, -left, -top)
+    if preprocess.interpolation == OPENCV:
+        window = (top, left, height, width)
+        return Image.fromarray(opencv_resize.resize(np.asarray(image), (new_h, new_w), window)), geometry
     if new_w * new_h <= MAX_PIXELS:
         resized = _resize(image, (new_w, new_h), preprocess)
         return resized.crop((left, top, left + width, top + height)), geometry
@@ -335,7 +340,11 @@ _FITS = {"stretch": _stretch, "letterbox": _letterbox, "center-crop": _center_cr
 
 
 def _resize(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) -> Image.Image:
-    return image if image.size == size else image.resize(size, _FILTERS[preprocess.interpolation])
+    if image.size == size:
+        return image
+    if preprocess.interpolation == OPENCV:
+        return Image.fromarray(opencv_resize.resize(np.asarray(image), (size[1], size[0])))
+    return image.resize(size, _FILTERS[preprocess.interpolation])
 
 
 def normalise(pixels: Array, preprocess: Preprocess, out: Array | None = None) -> Array:

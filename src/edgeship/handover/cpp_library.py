@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from edgeship.config import Preprocess
+from edgeship.data.preprocess import OPENCV
 from edgeship.errors import DataError
 from edgeship.handover.source import Source
 
@@ -111,7 +112,7 @@ def _steps(steps: Preprocess, height: int, width: int) -> dict[str, str]:
         "cropFraction": repr(steps.crop_fraction),
         "padValue": repr(steps.pad_value),
         "padCentered": str(steps.pad_align == "center").lower(),
-        "filter": f"Filter::{steps.interpolation}",
+        "filter": f"Filter::{'opencvBilinear' if steps.interpolation == OPENCV else steps.interpolation}",
         "color": f"Color::{steps.color}",
         "scale": f"static_cast<float>({steps.scale!r})",
         "mean": listed(steps.mean),

@@ -94,7 +94,8 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
     made["labels.txt"] = (separator.join(manifest.classes) + "\n").encode()
     notes.append(
         "DeepStream resizes on the GPU with its own bilinear filter, which does not widen where the image shrinks as "
-        "Pillow's does: judge its answers on recorded frames before you trust them"
+        'Pillow\'s does; preprocess.interpolation = "opencv-bilinear" does not either. Judge its answers on recorded '
+        "frames before you trust them"
     )
     return made, notes
 

@@ -15,7 +15,8 @@ from edgeship.engines import cuda
 from edgeship.errors import EdgeshipError
 from edgeship.progress import Progress, silent
 from edgeship.results import CheckResult, SelfTest
-from edgeship.selftest.checks import CHECKS, Bench, Failed, NotHere
+from edgeship.selftest.bench import Bench, Failed, NotHere
+from edgeship.selftest.checks import CHECKS
 
 
 def selftest(engine: EngineName, device: str = "", progress: Progress = silent) -> SelfTest:
@@ -36,6 +37,8 @@ def selftest(engine: EngineName, device: str = "", progress: Progress = silent) 
             progress(count, len(CHECKS), check.name)
             start = time.perf_counter()
             try:
+                if found and found[0].outcome == "failed":
+                    raise NotHere("the engine does not load here")
                 outcome, said = "passed", check.run(bench)
             except NotHere as reason:
                 outcome, said = "not here", str(reason)

@@ -15,12 +15,14 @@ from edgeship.engines.onnx_file import field, number
 
 Floats = NDArray[np.float32]
 CHANNELS, MAPS, CLASSES, SIZE = 8, 16, 4, 16
-FLOAT, UINT8, INT8 = 1, 2, 3
+FLOAT, UINT8, INT8, INT64, FP8 = 1, 2, 3, 7, 17
 _RANDOM = np.random.default_rng(0)
 KERNEL: Floats = (_RANDOM.standard_normal((MAPS, CHANNELS, 3, 3)) * 0.15).astype(np.float32)
 HEAD: Floats = (_RANDOM.standard_normal((MAPS, CLASSES)) * 0.5).astype(np.float32)
 LEVEL, KEPT = np.float32(4 / 127), np.float32(12 / 255)
 """Steps of the quantized network's 8-bit input, and of the convolution's result."""
+LARGEST_FP8 = 448
+"""The largest value of E4M3."""
 
 
 def frames(rows: int, seed: int = 1) -> Floats:
@@ -44,11 +46,15 @@ def answers(images: Floats) -> NDArray[np.float64]:
 def write(path: Path, style: str = "") -> Path:
     """The network: ``images`` float32 [batch, 8, 16, 16] → ``scores`` [batch, 4].
 
-    ``style``: with Q/DQ pairs as ``onnxruntime`` (uint8) or ``tensorrt`` (int8) takes them; empty: without.
+    ``style``: with Q/DQ pairs as ``onnxruntime`` (uint8) or ``tensorrt`` (int8) takes them, or in ``fp8`` (E4M3);
+    empty: without.
     """
-    nodes, weights = [], [_tensor("head", HEAD, FLOAT)]
+    nodes: list[bytes] = []
+    weights = [_tensor("head", HEAD, FLOAT)]
     image, kept = "images", "kept"
-    if style:
+    if style == "fp8":
+        nodes, image = _fp8(weights)
+    elif style:
         unsigned = style == "onnxruntime"
         kind, whole_type = (UINT8, np.uint8) if unsigned else (INT8, np.int8)
         kept_step = KEPT if unsigned else KEPT * np.float32(255 / 127)
@@ -72,7 +78,7 @@ def write(path: Path, style: str = "") -> Path:
     else:
         weights.append(_tensor("kernel", KERNEL, FLOAT))
     nodes += [_node("Conv", [image, "kernel"], "maps", pads=[1, 1, 1, 1]), _node("Relu", ["maps"], "kept")]
-    if style:
+    if style and style != "fp8":
         nodes += [
             _node("QuantizeLinear", ["kept", "kept_s", "kept_z"], "kept_q"),
             _node("DequantizeLinear", ["kept_q", "kept_s", "kept_z"], "kept_d"),
@@ -82,12 +88,43 @@ def write(path: Path, style: str = "") -> Path:
         _node("Flatten", ["mean"], "flat", axis=1),
         _node("MatMul", ["flat", "head"], "scores"),
     ]
+    scores = _value("scores", ["batch", CLASSES])
+    return _save(path, nodes, weights, scores, opset=19 if style == "fp8" else 18)
+
+
+def write_unknown(path: Path) -> Path:
+    """A network of one operator that no engine has: it must be refused."""
+    node = _node("EdgeshipKnowsNoSuchOperator", ["images"], "scores")
+    return _save(path, [node], [], _value("scores", ["batch", CHANNELS, SIZE, SIZE]))
+
+
+def write_dependent(path: Path) -> Path:
+    """Where the image is above zero: ``places`` int64 [4, n], of which n depends on the values."""
+    nodes = [_node("Relu", ["images"], "above"), _node("NonZero", ["above"], "places")]
+    return _save(path, nodes, [], _value("places", [4, "found"], INT64))
+
+
+def _fp8(weights: list[bytes]) -> tuple[list[bytes], str]:
+    """Q/DQ pairs in E4M3 around the convolution's input and kernel; the name of the input behind them."""
+    nodes = []
+    for name, given, largest in (("image", "images", 4.0), ("kernel", "kernel_f", float(np.abs(KERNEL).max()))):
+        weights += [
+            _tensor(f"{name}_s", np.array(largest / LARGEST_FP8, np.float32), FLOAT),
+            _tensor(f"{name}_z", np.zeros((), np.uint8), FP8),
+        ]
+        nodes.append(_node("QuantizeLinear", [given, f"{name}_s", f"{name}_z"], f"{name}_q"))
+        made = "kernel" if name == "kernel" else "image_d"
+        nodes.append(_node("DequantizeLinear", [f"{name}_q", f"{name}_s", f"{name}_z"], made))
+    weights.append(_tensor("kernel_f", KERNEL, FLOAT))
+    return nodes, "image_d"
+
+
+def _save(path: Path, nodes: list[bytes], weights: list[bytes], output: bytes, opset: int = 18) -> Path:
+    """A model of ``images`` float32 [batch, 8, 16, 16] with one output."""
     graph = b"".join(field(1, node) for node in nodes) + field(2, b"selftest")
     graph += b"".join(field(5, weight) for weight in weights)
-    graph += field(11, _value("images", ["batch", CHANNELS, SIZE, SIZE])) + field(
-        12, _value("scores", ["batch", CLASSES])
-    )
-    path.write_bytes(_whole(1, 9) + field(7, graph) + field(8, _whole(2, 18)))
+    graph += field(11, _value("images", ["batch", CHANNELS, SIZE, SIZE])) + field(12, output)
+    path.write_bytes(_whole(1, 9) + field(7, graph) + field(8, _whole(2, opset)))
     return path
 
 
@@ -114,6 +151,6 @@ def _tensor(name: str, values: NDArray[Any], kind: int) -> bytes:
     return dims + _whole(2, kind) + field(8, name.encode()) + field(9, np.ascontiguousarray(values).tobytes())
 
 
-def _value(name: str, shape: list[str | int]) -> bytes:
+def _value(name: str, shape: list[str | int], kind: int = FLOAT) -> bytes:
     dims = b"".join(field(1, field(2, axis.encode()) if isinstance(axis, str) else _whole(1, axis)) for axis in shape)
-    return field(1, name.encode()) + field(2, field(1, _whole(1, FLOAT) + field(2, dims)))
+    return field(1, name.encode()) + field(2, field(1, _whole(1, kind) + field(2, dims)))

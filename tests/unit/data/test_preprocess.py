@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,6 +58,28 @@ def test_stretch_is_pillows_resize(interpolation):
     found, _ = apply(image, Preprocess(fit="stretch", interpolation=interpolation), (64, 80))
     expected = Image.fromarray(image).resize((80, 64), Image.Resampling[interpolation.upper()])
     assert np.array_equal(found, np.asarray(expected).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [(64, 80), (224, 224), (48, 105), (97, 30), (300, 211)])
+def test_opencv_bilinear_is_opencvs_resize_to_the_bit(size):
+    for image in (photo(97, 211), photo(97, 211)[:, :, 0], photo(1, 7), photo(9, 1)):
+        steps = Preprocess(fit="stretch", interpolation="opencv-bilinear", layout="nhwc", dtype="uint8")
+        steps = steps if image.ndim == 3 else steps.model_copy(update={"color": "gray"})
+        found, _ = apply(image, steps, size)
+        expected = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+        assert np.array_equal(found, expected.reshape(found.shape))
+
+
+def test_opencv_bilinear_crops_what_it_would_have_resized():
+    image = photo(97, 211)
+    steps = Preprocess(fit="center-crop", crop_fraction=0.7, interpolation="opencv-bilinear", layout="nhwc")
+    found, geometry = apply(image, steps, (40, 56))
+    whole = cv2.resize(image, (round(211 * geometry.scale_x), round(97 * geometry.scale_y)))
+    top, left = round(-geometry.top), round(-geometry.left)
+    assert np.array_equal(found, whole[top : top + 40, left : left + 56])
+    long = photo(2, 9000)
+    found, _ = apply(long, steps, (224, 224))
+    assert found.shape == (224, 224, 3)
 
 
 def test_values_colour_order_and_layout():

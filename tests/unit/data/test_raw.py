@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     assert frame_bytes(layout("nv12")) == 72
     with pytest.raises(CorruptImage, match=r"short.nv12: holds 71 bytes, not 72 for nv12 of 8×6 at 8 bytes a row"):
         open_picture(tmp_path / "short.nv12", steps)
-    with pytest.raises(DataError, match="short.nv12 is a raw dump, and nothing says how its bytes lie"):
+    with pytest.raises(DataError, match=r"short.nv12 is a raw dump, and nothing says how its bytes lie"):
         open_picture(tmp_path / "short.nv12", Preprocess())
     with pytest.raises(DataError, match="frame holds 12 bytes"):
         apply(np.zeros((3, 4), np.uint8), steps, (4, 4))

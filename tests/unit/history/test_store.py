@@ -171,6 +171,7 @@ def test_a_folder_that_is_no_folder_is_said(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_appending_to_a_hundred_thousand_rules_is_quick(tmp_path):
     """The best of ten: the limit is ours, the other nine are the machine's."""
     history = History(tmp_path / "h.sqlite")

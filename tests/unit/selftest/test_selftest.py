@@ -16,7 +16,8 @@ from edgeship import engines
 from edgeship.engines import Engine
 from edgeship.results import Identity
 from edgeship.selftest import networks, selftest
-from edgeship.selftest.checks import CHECKS, Bench, Failed
+from edgeship.selftest.bench import Bench, Failed
+from edgeship.selftest.checks import CHECKS
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "tensorrt-rtx"])
@@ -48,6 +49,9 @@ class Bent:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
+
+    def build(self, request: Any) -> Any:
+        return None if self.accepts and "unknown" in request.onnx.name else self.engine.build(request)
 
     def audit(self, *arguments: Any) -> Any:
         return self.engine.audit(*arguments).model_copy(update={"achieved": self.achieved})
@@ -113,6 +117,8 @@ def noisy(found: dict[str, np.ndarray], call: int) -> dict[str, np.ndarray]:
         ("foreign file refused", {"accepts": True}),
         ("changed file refused", {"accepts": True}),
         ("fit", {"fits": False}),
+        ("operator refused", {"accepts": True}),
+        ("data-dependent output", {"answer": noisy}),
     ],
 )
 def test_a_check_fails_where_its_assumption_is_broken(tmp_path: Path, name: str, bent: dict[str, Any]) -> None:
@@ -122,3 +128,35 @@ def test_a_check_fails_where_its_assumption_is_broken(tmp_path: Path, name: str,
     with pytest.raises(Failed):
         check.run(bench)
     assert check.distrust
+
+
+@pytest.mark.parametrize(
+    ("name", "bent"),
+    [
+        ("above the profile refused", {}),
+        ("timing cache", {}),
+        ("version-compatible plan", {"answer": noisy}),
+        ("hardware-compatible plan", {"answer": noisy}),
+    ],
+)
+def test_a_check_of_tensorrt_fails_where_its_assumption_is_broken(
+    tmp_path: Path, name: str, bent: dict[str, Any]
+) -> None:
+    """An engine that serves every batch, reuses no timing cache and answers otherwise each time stands for TensorRT."""
+    bench = Bench("tensorrt", Bent(engines.get("onnxruntime"), **bent), "cpu", tmp_path, runs=True)  # type: ignore[arg-type]
+    check = next(check for check in CHECKS if check.name == name)
+    with pytest.raises(Failed):
+        check.run(bench)
+    assert check.distrust
+
+
+def test_fp8_that_is_none_is_found(tmp_path: Path) -> None:
+    bench = Bench("tensorrt-rtx", Bent(engines.get("tensorrt-rtx"), achieved=0.0), "cuda:0", tmp_path, runs=False)  # type: ignore[arg-type]
+    with pytest.raises(Failed, match="none of the arithmetic is fp8"):
+        next(check for check in CHECKS if check.name == "fp8").run(bench)
+
+
+def test_an_engine_that_is_not_installed_fails_once(tmp_path: Path) -> None:
+    found = selftest("tensorrt")
+    assert [check.name for check in found.checks if check.outcome == "failed"] == ["available"]
+    assert {check.outcome for check in found.checks[1:]} == {"not here"}

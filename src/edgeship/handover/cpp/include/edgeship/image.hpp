@@ -12,7 +12,7 @@
 namespace edgeship {
 
 enum class Fit { centerCrop, letterbox, stretch };
-enum class Filter { nearest, box, bilinear, bicubic, lanczos };
+enum class Filter { nearest, box, bilinear, bicubic, lanczos, opencvBilinear };
 enum class Color { rgb, bgr, gray };
 
 // uint8 pixels, row by row, `channels` interleaved: 3 (RGB) or 1.
@@ -169,6 +169,53 @@ inline Image nearest(const Image& image, int width, int height) {
     return made;
 }
 
+// For each output pixel of one axis: both source pixels and their weights, in OpenCV's fixed point (2048 is 1).
+struct Pair {
+    int first = 0;
+    int second = 0;
+    int before = 0;
+    int after = 0;
+};
+
+inline std::vector<Pair> pairs(int from, int to, bool inside) {
+    std::vector<Pair> found;
+    const double scale = static_cast<double>(from) / to;
+    for (int out = 0; out < to; ++out) {
+        const auto place = static_cast<float>((out + 0.5) * scale - 0.5);
+        const int first = static_cast<int>(std::floor(place));
+        float share = place - static_cast<float>(first);
+        if (inside && (first < 0 || first >= from - 1)) share = 0.0f;
+        found.push_back({std::clamp(first, 0, from - 1), std::clamp(first + 1, 0, from - 1),
+                         static_cast<int>(std::nearbyint((1.0f - share) * 2048.0f)),
+                         static_cast<int>(std::nearbyint(share * 2048.0f))});
+    }
+    return found;
+}
+
+// OpenCV's INTER_LINEAR: two pixels in each direction, also where the image shrinks.
+inline Image opencvBilinear(const Image& image, int width, int height) {
+    const std::vector<Pair> rows = pairs(image.height, height, false), columns = pairs(image.width, width, true);
+    Image made{width, height, image.channels, {}};
+    made.pixels.resize(static_cast<std::size_t>(width) * height * image.channels);
+    for (int y = 0; y < height; ++y) {
+        const Pair& row = rows[static_cast<std::size_t>(y)];
+        for (int x = 0; x < width; ++x) {
+            const Pair& column = columns[static_cast<std::size_t>(x)];
+            for (int channel = 0; channel < image.channels; ++channel) {
+                const auto along = [&](int line) {
+                    const std::size_t begin = static_cast<std::size_t>(line) * image.width;
+                    return (image.pixels[(begin + column.first) * image.channels + channel] * column.before +
+                            image.pixels[(begin + column.second) * image.channels + channel] * column.after) >> 4;
+                };
+                const int value = ((along(row.first) * row.before) >> 16) + ((along(row.second) * row.after) >> 16);
+                made.pixels[(static_cast<std::size_t>(y) * width + x) * image.channels + channel] =
+                    static_cast<std::uint8_t>((value + 2) >> 2);
+            }
+        }
+    }
+    return made;
+}
+
 inline Image gray(const Image& image) {
     if (image.channels == 1) return image;
     Image made{image.width, image.height, 1, {}};
@@ -209,10 +256,11 @@ inline int even(double value) { return static_cast<int>(std::nearbyint(value)); 
 
 }  // namespace detail
 
-// Pillow's resize: along the width first, with a filter that widens where the image shrinks.
+// Pillow's resize: along the width first, with a filter that widens where the image shrinks; or OpenCV's.
 inline Image resize(const Image& image, int width, int height, Filter filter) {
     if (image.width == width && image.height == height) return image;
     if (filter == Filter::nearest) return detail::nearest(image, width, height);
+    if (filter == Filter::opencvBilinear) return detail::opencvBilinear(image, width, height);
     Image made = image.width == width ? image : detail::resampled(image, width, true, filter);
     return image.height == height ? made : detail::resampled(made, height, false, filter);
 }
