@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Two at a time, each with one thread of its own, so that they do not wait for one another's.
 TWO    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
-EXTRAS := host,openvino,rtx,coco,sign,model-signing,nvml,history,fleet,mlflow,dev
+EXTRAS := host,openvino,rtx,coco,sign,model-signing,nvml,history,fleet,mlflow,video,bags,dev
 
 .PHONY: help demo test test-all test-python lint format bench hashes docs notebook site gpu-wheels gpu-test gpu-bench cpp clean
 

@@ -14,10 +14,12 @@ from pydantic_core import PydanticCustomError
 
 from edgeship.config_inputs import Count as Count
 from edgeship.config_inputs import Fraction as Fraction
+from edgeship.config_inputs import FrameStreams as FrameStreams
 from edgeship.config_inputs import Input as Input
 from edgeship.config_inputs import Memory as Memory
 from edgeship.config_inputs import Positive as Positive
 from edgeship.config_inputs import Preprocess as Preprocess
+from edgeship.config_inputs import RawFrames as RawFrames
 from edgeship.config_inputs import Section as Section
 from edgeship.config_records import History as History
 from edgeship.config_records import Track as Track
@@ -217,6 +219,8 @@ class Evaluation(Section):
     """Steps of a metre in depth maps of whole numbers: KITTI's 16-bit PNG have 256."""
     scores: Literal["auto", "logits", "probabilities"] = "auto"
     """What the outputs of a classifier or a segmentation network hold. ``auto``: read once from the graph's end."""
+    box_values: Literal["auto", "raw", "decoded"] = "auto"
+    """What a YOLOX head gives: offsets and logarithms, or boxes in pixels. ``auto``: read once from the graph."""
     outputs: tuple[str, ...] = ()
     """Which outputs do, where a prediction needs more than one of them."""
     tasks: dict[str, Evaluation] = Field(default_factory=dict)
@@ -480,6 +484,7 @@ class Config(Section):
 
     model: Model
     preprocess: Preprocess | None = None
+    frames: FrameStreams = FrameStreams()
     parity: Parity = Parity()
     calibration: Calibration = Calibration()
     quantization: Quantization = Quantization()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -88,6 +88,57 @@ class Memory(Section):
     """What the memory holds before the first frame, everywhere."""
 
 
+class RawFrames(Section):
+    """The layout of raw dumps, written in ``[frames]``: what a camera's driver hands over before any encoding."""
+
+    format: Literal[
+        "nv12", "nv21", "i420", "yuyv", "uyvy", "bayer_rggb", "bayer_grbg", "bayer_gbrg", "bayer_bggr"
+    ]  # fmt: skip
+    width: Count
+    """Of the picture, in pixels."""
+    height: Count
+    stride: Count | None = None
+    """Bytes from one row to the next; default: no padding. The chroma rows of i420 have half of it."""
+    matrix: Literal["bt601", "bt709"] = "bt709"
+    """Of YUV: which standard's matrix the camera encodes with."""
+    range: Literal["limited", "full"] = "limited"
+    """Of YUV: limited has Y in 16..235."""
+    bits: Literal[8, 10, 12, 14, 16] = 8
+    """Of a Bayer sample; more than 8 lie in the lower bits of little-endian 16-bit words."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes from one row to the next."""
+        wide = 2 if self.format in ("yuyv", "uyvy") or self.bits > 8 else 1
+        return self.stride if self.stride is not None else self.width * wide
+
+    @model_validator(mode="after")
+    def _fitting(self) -> RawFrames:
+        bayer = self.format.startswith("bayer")
+        if self.width % 2 or (self.height % 2 and self.format not in ("yuyv", "uyvy")):
+            raise ValueError(f"{self.format} needs an even width and height, found {self.width}×{self.height}")
+        if self.bits != 8 and not bayer:
+            raise ValueError(f"bits belongs to a Bayer format; {self.format} has 8")
+        least = self.model_copy(update={"stride": None}).row_bytes
+        if self.row_bytes < least or (self.row_bytes % 2 and (self.format == "i420" or self.bits > 8)):
+            raise ValueError(
+                f"stride is {self.stride}; {self.width} pixels of {self.format} need at least {least}, even"
+            )
+        for name in ("matrix", "range"):
+            if bayer and name in self.model_fields_set:
+                raise ValueError(f"{name} belongs to YUV; {self.format} has none")
+        return self
+
+
+class FrameStreams(Section):
+    """``[frames]``: how frames are taken out of videos and bags."""
+
+    every: Count = 1
+    """Every n-th frame of a video or a bag, the first one included."""
+    topic: str | None = None
+    """The topic of a bag; default: its only topic of images."""
+
+
 class Preprocess(Section):
     """From a decoded image to the model's input; the same for calibration, evaluation and the vehicle.
 
@@ -115,10 +166,18 @@ class Preprocess(Section):
     """The model's other inputs, written as ``[inputs.NAME]``."""
     state: dict[str, Memory] = Field(default_factory=dict)
     """The model's memory, written as ``[state]``."""
+    raw: RawFrames | None = None
+    """The layout of raw dumps, written in ``[frames]``."""
 
     def fed(self) -> frozenset[str]:
         """The inputs that do not take the image."""
         return frozenset([*self.inputs, *(item.origin for item in self.state.values())])
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What caches and bundles are bound to stays as it is where there are no raw dumps."""
+        told: dict[str, Any] = rest(self)
+        return told if self.raw is not None else {name: value for name, value in told.items() if name != "raw"}
 
     @model_validator(mode="after")
     def _channels(self) -> Preprocess:

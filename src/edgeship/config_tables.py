@@ -1,6 +1,7 @@
 """Tables that stand apart in edgeship.toml and belong together in :class:`edgeship.config.Config`.
 
-``[inputs.NAME]`` is ``preprocess.inputs.NAME``, ``[state]`` is ``preprocess.state``, and ``[preprocess.NAME]`` holds
+``[inputs.NAME]`` is ``preprocess.inputs.NAME``; of ``[frames]``, the layout of raw dumps is ``preprocess.raw``;
+``[state]`` is ``preprocess.state``, and ``[preprocess.NAME]`` holds
 the steps of one camera: those of ``[preprocess]`` with its own in their place. ``[evaluation.NAME]`` is one of several
 tasks, ``evaluation.tasks.NAME``.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgeship.config import Evaluation, Preprocess
+from edgeship.config import Evaluation, FrameStreams, Preprocess, RawFrames
 
 PARTS = ("inputs", "state")
 """Tables at the top of the file that are fields of ``[preprocess]``."""
@@ -30,6 +31,12 @@ def gathered(raw: dict[str, Any], problems: list[str]) -> dict[str, Any]:
         found["evaluation"] = _with_tasks(found["evaluation"])
     if isinstance(found.get("gate"), dict):
         found["gate"] = {key: _dotted(value) if key in LIMITS else value for key, value in found["gate"].items()}
+    if isinstance(found.get("frames"), dict):
+        found["frames"], layout = _with_layout(found["frames"])
+        if layout and isinstance(found.get("preprocess"), dict):
+            found["preprocess"] = {**found["preprocess"], "raw": layout}
+        elif layout and "preprocess" not in found:
+            problems.append("preprocess: missing; through it the raw dumps of [frames] become the network's input")
     steps = found.get("preprocess")
     parts = {name: found.pop(name) for name in PARTS if name in found}
     if not isinstance(steps, dict):
@@ -53,6 +60,13 @@ def _with_tasks(table: dict[str, Any]) -> dict[str, Any]:
         return table
     common = {name: value for name, value in table.items() if name not in tasks}
     return {**common, "tasks": {name: {**common, **own} for name, own in tasks.items()}}
+
+
+def _with_layout(table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``[frames]`` says of recordings, and what of raw dumps; a strange key belongs where the others do."""
+    stream = {name: value for name, value in table.items() if name in FrameStreams.model_fields}
+    rest = {name: value for name, value in table.items() if name not in stream}
+    return (stream, rest) if rest.keys() & RawFrames.model_fields.keys() else (table, {})
 
 
 def _dotted(limits: Any) -> Any:
@@ -93,6 +107,8 @@ def as_written(location: Sequence[str]) -> list[str]:
         parts = parts[1:]
         if len(parts) > 2 and parts[2] == "preprocess":
             parts = ["preprocess", parts[1], *parts[3:]]
+    if parts[:2] == ["preprocess", "raw"]:
+        parts = ["frames", *parts[2:]]
     if parts[:2] == ["evaluation", "tasks"]:
         parts = ["evaluation", *parts[2:]]
     return parts

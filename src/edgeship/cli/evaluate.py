@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TASK = typer.Option(
     None, help="classification | detection | instances | keypoints | rotated | segmentation | depth | text | …"
 )
-IMAGES = typer.Option(None, help="Folder of labelled images, an .npz, or module:callable.")
+IMAGES = typer.Option(None, help="Folder of labelled images, a video, a bag, an .npz, or module:callable.")
 LABELS = typer.Option(None, help="CSV or JSON of labels, COCO JSON, or the folder of masks.")
 CLASSES = typer.Option(None, help="Text file with one class name a line, in the order of the model's outputs.")
 DECODER = typer.Option(None, help="Decoder of the outputs (default: the only one that fits them).")
@@ -93,11 +93,12 @@ def _settings(
     """The config's tables under what the command line says."""
     from edgeship import config as configs
     from edgeship.config_file import load
+    from edgeship.data.streams import scratch, unpacked
 
-    base, steps = configs.Evaluation(), None
+    base, steps, take = configs.Evaluation(), None, configs.FrameStreams()
     if config is not None:
         loaded = load(config)
-        base, steps = loaded.evaluation, loaded.preprocess
+        base, steps, take = loaded.evaluation, loaded.preprocess, loaded.frames
     known = {key: value for key, value in given.items() if value is not None}
     base = checked(configs.Evaluation, base.model_dump() | known, "evaluate")
     steps = preprocess_of(preprocess, steps)
@@ -107,7 +108,10 @@ def _settings(
             expected="the steps the model was trained with",
             do="give -p fit=center-crop -p mean=… -p std=…, or --config edgeship.toml",
         )
-    return section_of(configs.Evaluation, texts, "--set", base), steps
+    found = section_of(configs.Evaluation, texts, "--set", base)
+    if found.images is not None:
+        found = found.model_copy(update={"images": unpacked(found.images, take, steps.raw, scratch())})
+    return found, steps
 
 
 def _engine(model: Path, name: str | None) -> EngineName:

@@ -23,7 +23,9 @@ PARTS = ("preprocess", "infer", "postprocess", "total")
 @app.command()
 def run(
     path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
-    images: list[Path] = typer.Argument(..., help="Images to predict."),
+    images: list[Path] = typer.Argument(..., help="Images, videos or bags to predict."),
+    every: int = typer.Option(1, "--every", min=1, help="Of a video or a bag, predict every n-th frame."),
+    topic: str | None = typer.Option(None, "--topic", help="The topic of a bag; default: its only one of images."),
     key: list[Path] = KEY_OPTION,
     threshold: int | None = THRESHOLD_OPTION,
     min_release: int | None = MIN_RELEASE_OPTION,
@@ -38,7 +40,10 @@ def run(
 
     The first image is predicted once before, which is not counted: the first frame of a process loads libraries.
     """
-    absent = [str(image) for image in images if not image.is_file()]
+    from edgeship.config import FrameStreams
+    from edgeship.data.streams import is_stream
+
+    absent = [str(image) for image in images if not image.is_file() and not is_stream(image)]
     if absent:
         raise DataError(
             f"no image at {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}",
@@ -46,6 +51,7 @@ def run(
         )
     from edgeship.bundle import Trust
     from edgeship.bundle.find import find_bundle
+    from edgeship.runtime.frames import frame_files
     from edgeship.runtime.model import LoadOptions, open_bundle
 
     options = LoadOptions(
@@ -57,11 +63,12 @@ def run(
     )
     with progress_bar(quiet=as_json) as progress, open_bundle(find_bundle(path), options) as model:
         frames = []
-        progress(0, len(images), "warming up")
-        model.warm_up(images[0])
-        for number, image in enumerate(images):
-            progress(number, len(images), "predicting")
-            frames.append((image, model.predict(image)))
+        files = frame_files(images, FrameStreams(every=every, topic=topic), model.manifest.preprocess, progress)
+        progress(0, len(files), "warming up")
+        model.warm_up(files[0][1])
+        for number, (name, image) in enumerate(files):
+            progress(number, len(files), "predicting")
+            frames.append((name, model.predict(image)))
         seen = model.statistics()
         confidence = model.manifest.evaluation.operating_confidence if model.manifest.evaluation else 0.0
     told: dict[str, Any] = {

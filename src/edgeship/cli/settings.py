@@ -20,7 +20,7 @@ CONFIG = typer.Argument(Path("edgeship.toml"), help="The config file, or its fol
 CHANGES = typer.Option([], "--set", help="Replace a setting: gate.max_drop.top1=0.01. Repeat for more.")
 OUT = typer.Option(None, "--out", help="The work folder (default: edgeship-out beside the config).")
 PLUGIN = typer.Option([], "--plugin", help="A shared library of TensorRT plugins to load. Repeat for more.")
-IMAGES = typer.Option(None, help="Folder of frames from the deployment camera.")
+IMAGES = typer.Option(None, help="Frames from the deployment camera: a folder of images, a video or a bag.")
 NPZ = typer.Option(None, help=".npz of raw images ('images') or of one ready array for each input.")
 PREPROCESS = typer.Option(
     [],
@@ -114,8 +114,10 @@ def given_frames(
     Raises:
         DataError: None or both were given, or they cannot be used.
     """
+    from edgeship.config import FrameStreams
     from edgeship.data.feeds import fixed_batch
     from edgeship.data.frames import FrameChoice, frames
+    from edgeship.data.streams import scratch, unpacked
     from edgeship.prepare.graph import inputs_of, load_onnx
 
     given = [path for path in source if path is not None]
@@ -125,11 +127,12 @@ def given_frames(
             expected="real frames from one place (random data is never used)",
             do="give --images FOLDER or --npz FILE",
         )
-    inputs = inputs_of(load_onnx(model))
+    inputs, steps = inputs_of(load_onnx(model)), preprocess_of(settings)
+    place = unpacked(given[0], FrameStreams(), steps.raw if steps is not None else None, scratch())
     fixed = fixed_batch(inputs)
     if fixed is not None:  # the graph takes this batch alone
         count, batch = max(count - count % fixed, fixed), fixed
-    return frames(given[0], preprocess_of(settings), inputs, FrameChoice(count=count, batch=batch))
+    return frames(place, steps, inputs, FrameChoice(count=count, batch=batch))
 
 
 def input_specs(texts: list[str]) -> dict[str, InputSpec]:

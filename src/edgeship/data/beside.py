@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgeship.config import Input, Preprocess
-from edgeship.data.preprocess import SUFFIXES, Geometry, image_input, in_dtype, input_size
+from edgeship.data.preprocess import PICTURES, Geometry, image_input, in_dtype, input_size
 from edgeship.data.stored import Arrays, Camera, Columns, Files, cast, files_in, fits, indexed, keys_of, table_in
 from edgeship.errors import DataError
+from edgeship.files import walk
 from edgeship.results import TensorInfo
 from edgeship.text import did_you_mean
 
@@ -137,8 +138,8 @@ def check_cameras(preprocess: Preprocess, which: Which, folder: Path) -> None:
         place = getattr(declared, which)
         if declared.origin != "images" or place is None or not place.is_dir() or not folder.is_dir():
             continue
-        have = {key for path in folder.rglob("*") for key in keys_of(path.relative_to(folder).as_posix())}
-        others = [path.relative_to(place).with_suffix("") for path in sorted(place.rglob("*")) if _is_picture(path)]
+        have = {key for path in walk(folder) for key in keys_of(path.relative_to(folder).as_posix())}
+        others = [path.relative_to(place).with_suffix("") for path in sorted(walk(place)) if _is_picture(path)]
         more = [stem.as_posix() for stem in others if not have.intersection(keys_of(stem.as_posix()))]
         if more:
             raise DataError(
@@ -150,7 +151,7 @@ def check_cameras(preprocess: Preprocess, which: Which, folder: Path) -> None:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in PICTURES
 
 
 def single(inputs: Sequence[TensorInfo], preprocess: Preprocess) -> str:
@@ -218,7 +219,7 @@ def _source(info: TensorInfo, declared: Input, image: TensorInfo, steps: Preproc
         rows = Columns(info, table_in(info.name, place, declared.columns), place)
         rows.require(images.names)
         return rows
-    suffixes = frozenset({".npy"}) if origin == "arrays" else SUFFIXES
+    suffixes = frozenset({".npy"}) if origin == "arrays" else PICTURES
     files = indexed(info.name, place) if place.suffix.lower() == ".csv" else files_in(info.name, place, suffixes)
     found = Files(info.name, place, files)
     found.require(images.names)

@@ -19,6 +19,7 @@ from edgeship.data.loader import Item, Loader, LoadOptions
 from edgeship.data.memory import Memories, in_sequences, sequence_of
 from edgeship.data.npz import open_npz
 from edgeship.data.preprocess import SUFFIXES, in_dtype, input_size
+from edgeship.data.raw import SUFFIXES as RAW
 from edgeship.data.reference import is_reference
 from edgeship.errors import DataError
 from edgeship.files import sha256_file, sha256_json, walk
@@ -197,16 +198,26 @@ def spread(total: int, count: int | None, seed: int = 0) -> list[int]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files below ``folder``, sorted by relative path. Hidden files and folders are left out,
-    links to folders are followed.
+    """The image files below ``folder``, sorted by relative path: encoded images, or raw dumps of a camera. Hidden
+    files and folders are left out, links to folders are followed.
 
     Raises:
-        DataError: Absent, no folder, unreadable, or without any image.
+        DataError: Absent, no folder, unreadable, without any image, or with encoded images and raw dumps.
     """
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
         raise DataError(f"the image folder {folder} {what}", do="name a folder of images")
-    found = sorted(path for path in walk(folder) if path.suffix.lower() in SUFFIXES)
+    files = sorted(walk(folder))
+    found = [path for path in files if path.suffix.lower() in SUFFIXES]
+    dumps = [path for path in files if path.suffix.lower() in RAW]
+    if found and dumps:
+        raise DataError(
+            f"{folder} holds {len(found)} images, such as {found[0].name}, and {len(dumps)} raw dumps, such as "
+            f"{dumps[0].name}",
+            expected="one kind, so that every frame is converted alike",
+            do="move one of them elsewhere",
+        )
+    found = found or dumps
     if not found:
         inside = sorted(path.name for path in folder.iterdir())[:5]
         holds = f"it holds {', '.join(inside)}" if inside else "it is empty"

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeship.config import Preprocess
 from edgeship.data.beside import Beside, stacked
-from edgeship.data.preprocess import CorruptImage, Geometry, apply, input_shape, open_image
+from edgeship.data.preprocess import CorruptImage, Geometry, apply, input_shape, open_picture
 from edgeship.errors import DataError
 from edgeship.results import TensorInfo
 
@@ -121,7 +121,7 @@ def load(
         except OSError as error:
             raise CorruptImage(str(picture), f"cannot be read: {error.strerror}") from None
         digest = hashlib.sha256(content).hexdigest()
-        array, geometry = apply(open_image(content, str(picture)), preprocess, size, out)
+        array, geometry = apply(open_picture(content, preprocess, str(picture)), preprocess, size, out)
     else:
         pixels = np.asarray(picture)
         digest = digest_of(pixels)

@@ -32,7 +32,7 @@ from PIL import (  # the plugins by name: Pillow's own lazy loading is not safe 
 )
 
 from edgeship.config import Preprocess
-from edgeship.data import opencv_resize
+from edgeship.data import opencv_resize, raw
 from edgeship.errors import DataError
 from edgeship.results import TensorInfo
 
@@ -58,6 +58,8 @@ PLUGINS = (
 )
 """The decoders of ``FORMATS``."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+PICTURES = SUFFIXES | raw.SUFFIXES
+"""Encoded images, and raw dumps."""
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
@@ -156,8 +158,45 @@ def open_image(source: Path | bytes, name: str | None = None) -> Image.Image:
         return _to_rgb(image, label)
 
 
-def check_header(path: Path) -> None:
-    """Open an image file without decoding its pixels. Raises CorruptImage where that fails already."""
+def open_picture(source: Path | bytes, preprocess: Preprocess | None, name: str | None = None) -> Image.Image:
+    """As :func:`open_image`, or a raw dump in RGB, converted as ``preprocess.raw`` declares it.
+
+    With a declared layout, files of encoded images are told by their suffix; all else is a raw dump.
+
+    Args:
+        source: A file, or its content.
+        preprocess: The steps that declare the layout; None: no raw dumps are known.
+        name: The file's path, where only the content is given.
+
+    Raises:
+        CorruptImage: It cannot be decoded, or a dump has not the size of its layout.
+        DataError: A raw dump, and no layout is declared.
+    """
+    label = name or (str(source) if isinstance(source, Path) else "frame")
+    suffix = Path(label).suffix.lower()
+    layout = preprocess.raw if preprocess is not None else None
+    if layout is None and suffix in raw.SUFFIXES:
+        raise DataError(
+            f"{label} is a raw dump, and nothing says how its bytes lie",
+            expected="the layout of the camera in [frames]",
+            do='add [frames] with format = "nv12" (or another), width and height',
+        )
+    if layout is None or suffix in SUFFIXES:
+        return open_image(source, name)
+    try:
+        content = source.read_bytes() if isinstance(source, Path) else source
+        return Image.fromarray(raw.to_rgb(content, layout, label))
+    except OSError as error:
+        raise CorruptImage(label, f"cannot be read: {error.strerror}") from None
+    except DataError as error:
+        raise CorruptImage(label, f"{error.found.removeprefix(label).lstrip()}, not {error.expected}") from None
+
+
+def check_header(path: Path, preprocess: Preprocess | None = None) -> None:
+    """Open an image file without decoding its pixels. Raises as :func:`open_picture` where that fails already."""
+    if path.suffix.lower() in raw.SUFFIXES:
+        open_picture(path, preprocess)
+        return
     with _opened(path, str(path)):
         return
 
@@ -206,7 +245,8 @@ def apply(
     """Turn a decoded image into one model input, without the batch axis.
 
     Args:
-        image: uint8 RGB [height, width, 3] or greyscale [height, width], or a Pillow image of mode RGB or L.
+        image: uint8 RGB [height, width, 3] or greyscale [height, width], or a Pillow image of mode RGB or L. With
+            ``preprocess.raw``, an array of one or two axes is a raw dump.
         preprocess: The steps.
         size: (height, width) of the model's input.
         out: Where to put the input; default: a new array.
@@ -217,6 +257,8 @@ def apply(
     Raises:
         DataError: The array is no 8-bit image, or the values do not fit ``dtype = "uint8"``.
     """
+    if preprocess.raw is not None and isinstance(image, np.ndarray) and image.ndim <= 2:
+        image = raw.to_rgb(image, preprocess.raw)
     pixels, geometry = place(_as_image(image), preprocess, size)
     return normalise(pixels, preprocess, out), geometry
 

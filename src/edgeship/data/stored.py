@@ -15,9 +15,9 @@ import numpy as np
 from edgeship.config import Preprocess
 from edgeship.data.labels import IMAGE_KEYS
 from edgeship.data.npz import BROKEN_ARRAY
-from edgeship.data.preprocess import CorruptImage, Geometry, apply, open_image
+from edgeship.data.preprocess import CorruptImage, Geometry, apply, open_picture
 from edgeship.errors import DataError
-from edgeship.files import read_text
+from edgeship.files import read_text, walk
 from edgeship.results import TensorInfo
 from edgeship.text import did_you_mean
 
@@ -112,11 +112,10 @@ def files_in(name: str, folder: Path, suffixes: frozenset[str]) -> dict[str, Pat
         raise DataError(f"inputs.{name}: there is no folder {folder}", do=f"fix [inputs.{name}], or add the folder")
     found: dict[str, Path] = {}
     last: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in relative.parts):
+    for path in sorted(walk(folder)):
+        if path.suffix.lower() not in suffixes:
             continue
-        key = relative.with_suffix("").as_posix()
+        key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
             raise DataError(f"inputs.{name}: {found[key].name} and {path.name} in {path.parent} are for one image")
         found[key] = path
@@ -289,7 +288,7 @@ class Camera:
     def __call__(self, name: str, _geometry: Geometry) -> Array:
         path = self.files.of(name)
         try:
-            picture = open_image(path.read_bytes(), str(path))
+            picture = open_picture(path.read_bytes(), self.steps, str(path))
         except OSError as error:
             raise CorruptImage(str(path), f"cannot be read: {error.strerror}") from None
         return apply(picture, self.steps, self.size)[0]

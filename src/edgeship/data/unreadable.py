@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from edgeship.config import Preprocess
 from edgeship.data.frames import spread
 from edgeship.data.loader import default_workers
-from edgeship.data.preprocess import CorruptImage, check_header, open_image
+from edgeship.data.preprocess import CorruptImage, check_header, open_picture
 from edgeship.errors import DataError
 
 DECODED = 300
@@ -19,7 +20,7 @@ NAMED = 10
 """Files that the error names."""
 
 
-def unreadable(paths: Sequence[Path]) -> tuple[CorruptImage, ...]:
+def unreadable(paths: Sequence[Path], preprocess: Preprocess | None = None) -> tuple[CorruptImage, ...]:
     """What is wrong with the files of a set that cannot be read, in their order."""
     opened = [paths[place] for place in spread(len(paths), OPENED)]
     whole = {opened[place] for place in spread(len(opened), DECODED)}
@@ -27,9 +28,9 @@ def unreadable(paths: Sequence[Path]) -> tuple[CorruptImage, ...]:
     def fault(path: Path) -> CorruptImage | None:
         try:
             if path in whole:
-                open_image(path)
+                open_picture(path, preprocess)
             else:
-                check_header(path)
+                check_header(path, preprocess)
         except CorruptImage as error:
             return error
         return None
@@ -38,7 +39,9 @@ def unreadable(paths: Sequence[Path]) -> tuple[CorruptImage, ...]:
         return tuple(error for error in pool.map(fault, opened) if error is not None)
 
 
-def require_readable(key: str, paths: Sequence[Path], folder: Path, allowed: int) -> None:
+def require_readable(
+    key: str, paths: Sequence[Path], folder: Path, allowed: int, preprocess: Preprocess | None = None
+) -> None:
     """Refuse a set with more unreadable images than allowed, and name them.
 
     Args:
@@ -46,11 +49,12 @@ def require_readable(key: str, paths: Sequence[Path], folder: Path, allowed: int
         paths: Its files.
         folder: Names are told relative to it where they lie in it.
         allowed: ``allow_corrupt`` of the set.
+        preprocess: Declares the layout of raw dumps.
 
     Raises:
         DataError: There are more.
     """
-    found = unreadable(paths)
+    found = unreadable(paths, preprocess)
     if len(found) <= allowed:
         return
     told = [f"{_near(Path(error.name), folder)}: {error.reason}" for error in found[:NAMED]]

@@ -237,6 +237,8 @@ def _detections(
     if not geometries:
         return []
     head = _head(HEADS[task], decoder, outputs, geometries[0], names)
+    if head.told is not None and settings.box_values != "auto":
+        head = head.told(settings.box_values == "raw")
     return [_detect(head, row, geometry, settings, names) for row, geometry in enumerate(geometries)]
 
 

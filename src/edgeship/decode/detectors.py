@@ -50,6 +50,8 @@ class Head:
     with their shapes. None: boxes are all."""
     suppressor: Callable[[Candidates, float, int], Array] | None = None
     """Suppression of its own: candidates, IoU, how many at most → indices by falling score."""
+    told: Callable[[bool], Head] | None = None
+    """Where the values can be raw or decoded: the same head, once something else than the values tells which."""
 
 
 def yolox(outputs: Outputs, geometry: Geometry, _names: int) -> Head | None:
@@ -62,11 +64,14 @@ def yolox(outputs: Outputs, geometry: Geometry, _names: int) -> Head | None:
     fitting = [grid for grid in grids if len(grid[0]) == only.shape[1]]
     if not fitting:
         return None
-    cells, steps = fitting[0]
+    return _yolox_head(only, fitting[0], raw=_raw_grid(only[:, :, :2]))
+
+
+def _yolox_head(only: Array, grid: tuple[Array, Array], *, raw: bool) -> Head:
+    cells, steps = grid
 
     def decode(row: int, threshold: float) -> Candidates:
         values = only[row].astype(np.float32)
-        raw = _raw_grid(values[:, :4])
         likely = np.flatnonzero(values[:, 4] >= threshold)
         values, boxes = values[likely], values[likely, :4]
         if raw:
@@ -74,15 +79,15 @@ def yolox(outputs: Outputs, geometry: Geometry, _names: int) -> Head | None:
             boxes = np.concatenate([(boxes[:, :2] + cells[likely]) * steps[likely], size], axis=1)
         return best_class(corners(boxes), values[:, 5:] * values[:, 4:5], threshold)
 
-    return Head(only.shape[2] - 5, decode, suppress=True)
+    return Head(only.shape[2] - 5, decode, suppress=True, told=lambda raw: _yolox_head(only, grid, raw=raw))
 
 
-def _raw_grid(boxes: Array) -> bool:
-    """Whether centres are offsets from cells (around 0..1) and sizes logarithms, rather than pixels.
+def _raw_grid(centres: Array) -> bool:
+    """Whether the centres of a batch are offsets from cells (around 0..1), rather than pixels: where no graph tells.
 
     Decoded centres cover the input, whose last anchor lies at least a stride's half from the origin.
     """
-    return bool(np.median(np.abs(boxes[::7, :2])) < 4.0)
+    return bool(np.median(np.abs(centres[:, ::7].astype(np.float32))) < 4.0)
 
 
 def ultralytics(outputs: Outputs, _geometry: Geometry, names: int) -> Head | None:

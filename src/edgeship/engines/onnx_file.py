@@ -69,8 +69,29 @@ MOVES = frozenset(
 BOUNDED = frozenset(("Sigmoid", "HardSigmoid", "Softmax"))
 
 
+LINEAR = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+"""Operators with weights, whose values have no bounds."""
+
+
+def exponent_behind(path: Path) -> dict[str, bool]:
+    """Output → whether an Exp lies between it and the last layers with weights. Raises as :func:`last_activations`."""
+    made = {name: node for node in read_nodes(path) for name in node.outputs}
+    found = {}
+    for info in read_inputs(path)[1]:
+        open_, seen, exponent = [info.name], set(), False
+        while open_:
+            node = made.get(open_.pop())
+            if node is None or id(node) in seen or node.operator in LINEAR:
+                continue
+            seen.add(id(node))
+            exponent = exponent or node.operator == "Exp"
+            open_ += node.inputs
+        found[info.name] = exponent
+    return found
+
+
 def last_activations(path: Path) -> dict[str, str]:
-    """Output → the operator of :data:`BOUNDED` that its values come from; empty where they come from another.
+    """Output → the operator of :data:`BOUNDED` or :data:`LINEAR` that its values come from; empty: from another.
 
     Raises:
         ModelError: The file is absent, empty, cut short, or not an ONNX model.
@@ -81,7 +102,7 @@ def last_activations(path: Path) -> dict[str, str]:
         node = made.get(info.name)
         while node is not None and node.operator in MOVES:
             node = made.get(node.inputs[0])
-        found[info.name] = node.operator if node is not None and node.operator in BOUNDED else ""
+        found[info.name] = node.operator if node is not None and node.operator in BOUNDED | LINEAR else ""
     return found
 
 

@@ -27,15 +27,15 @@ from pathlib import Path
 
 import numpy as np
 from edgeship.config import Preprocess
-from edgeship.data.preprocess import apply, open_image
+from edgeship.data.preprocess import apply, open_picture
 
 SETTINGS = json.loads(Path(__file__).with_name("settings.json").read_text(encoding="utf-8"))
 STEPS = Preprocess.model_validate(SETTINGS["preprocess"])
 
 
 def prepare(content: bytes) -> np.ndarray:
-    """One encoded image: the input without the batch axis."""
-    return apply(open_image(content), STEPS, tuple(SETTINGS["size"]))[0]
+    """One encoded image, or raw dump of the declared layout: the input without the batch axis."""
+    return apply(open_picture(content, STEPS), STEPS, tuple(SETTINGS["size"]))[0]
 
 
 class TritonPythonModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from edgeship.pipeline.remember import REMEMBER, TRACK
 from edgeship.pipeline.report import REPORT
 from edgeship.pipeline.search import search_if_needed
 from edgeship.pipeline.stages import Run, Stage, Workflow, WouldRun, execute
+from edgeship.pipeline.streams import FOLDER, with_frames
 from edgeship.pipeline.trials import REFERENCE, try_candidates
 from edgeship.pipeline.turns import take_turns
 from edgeship.pipeline.work_folder import require_apart, require_own
@@ -171,12 +173,12 @@ def _opened(
     config: Config, folder: Path, progress: Progress, on_stage: Callable[[str, StageRun | None], None]
 ) -> Iterator[Run]:
     """A run in a work folder that is this process's own while the block lasts."""
-    config = _located(config)
     require_apart(folder, config)
     require_own(folder)
     with lock(folder), importable(config.root):
         for place in (folder, folder / "stages"):
             sweep(place)
+        config = _located(with_frames(config, folder / FOLDER, progress))
         run = Run(config, folder, progress, on_stage, Hasher(folder / "hashes.json"))
         try:
             yield run
@@ -197,9 +199,14 @@ def plan(config: Config, folder: Path) -> tuple[Planned, ...]:
     Raises:
         EdgeshipError: What the check found.
     """
-    config = _located(config)
     require_apart(folder, config)
     require_own(folder)
+    with tempfile.TemporaryDirectory(prefix="edgeship-") as scratch:
+        config = _located(with_frames(config, folder / FOLDER if folder.is_dir() else Path(scratch)))
+        return _planned(config, folder)
+
+
+def _planned(config: Config, folder: Path) -> tuple[Planned, ...]:
     CHECK.work(Run(config, folder))
     names = planned_names(config, tuple(item.name for item in WORKFLOW if isinstance(item, Stage) and item.name))
     if not folder.is_dir():

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeship import engines
+from edgeship.config import Preprocess
 from edgeship.data import datasets
 from edgeship.data.beside import beside
 from edgeship.data.feeds import batch_of
 from edgeship.data.loader import Batch, Item, Loader, LoadOptions
 from edgeship.data.memory import Memories, ordered
-from edgeship.data.preprocess import decode, image_input, in_dtype, input_size
+from edgeship.data.preprocess import image_input, in_dtype, input_size, open_picture
+from edgeship.data.raw import to_rgb
 from edgeship.decide import loaded_trial
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decode.decoders import decode_predictions
@@ -33,6 +35,9 @@ from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
 from edgeship.results import Answer, Artifact, Box, ChangedImage, Changes, Decision, Harm, trial_folder
 from edgeship.trial.run import built_batch, open_options
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SHOWN = 36
 """Images kept of those that changed."""
@@ -79,7 +84,7 @@ def changes_stage(reference: TargetTrials, trials: TargetTrials, decision: Decis
         base, other = loaded_trial.load(reference.folders()[0]), loaded_trial.load(candidate)
         if not base.records or not other.records:
             return Changes(images=())
-        pictures = Pictures(folder)
+        pictures = Pictures(folder, run.config.preprocess)
         if "top" in base.records:
             found = _classification(run, base.records, other.records, other.name, pictures)
         else:
@@ -92,8 +97,10 @@ def changes_stage(reference: TargetTrials, trials: TargetTrials, decision: Decis
 class Pictures:
     """Small copies of images and masks in a stage's folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, preprocess: Preprocess | None = None) -> None:
+        """``preprocess`` declares the layout of raw dumps."""
         self._folder = folder
+        self._preprocess = preprocess
         self._count = 0
 
     def image(self, source: Path | NDArray[Any]) -> tuple[Artifact | None, tuple[int, int]]:
@@ -108,13 +115,21 @@ class Pictures:
         from PIL import Image
 
         try:
-            pixels = decode(source) if isinstance(source, Path) else source
-            image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).convert("RGB")
+            image = self._opened(source).convert("RGB")
         except (OSError, TypeError, ValueError, EdgeshipError):
             return None, (0, 0)
         original = image.size
         image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
         return self._save(image, "PNG" if max(image.size) <= LOSSLESS else "JPEG"), original
+
+    def _opened(self, source: Path | NDArray[Any]) -> Image.Image:
+        from PIL import Image
+
+        if isinstance(source, Path):
+            return open_picture(source, self._preprocess)
+        if self._preprocess is not None and self._preprocess.raw is not None and source.ndim <= 2:
+            return Image.fromarray(to_rgb(source, self._preprocess.raw))
+        return Image.fromarray(source.squeeze(2) if source.shape[2:] == (1,) else source)
 
     def mask(self, classes: NDArray[Any]) -> Artifact:
         """Keep a mask of class numbers, H×W integers of the original image's size, as large as the image's copy."""

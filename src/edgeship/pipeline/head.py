@@ -5,29 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeship.config import Evaluation
-from edgeship.engines.onnx_file import last_activations
+from edgeship.engines.onnx_file import BOUNDED, LINEAR, exponent_behind, last_activations
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.stages import Run, Step
 
 
 def with_scores(settings: Evaluation, model: Path) -> Evaluation:
-    """The settings with ``scores`` as the end of an ONNX file tells it; as they are where it does not.
+    """The settings with ``scores`` and ``box_values`` as the end of an ONNX file tells them; as they are where it does
+    not.
 
-    A softmax ends in probabilities. A segmentation network with one output, or with ``output`` set, ends in
-    probabilities after a sigmoid too, and otherwise in logits. Raises ModelError.
+    A softmax ends in probabilities, a last layer with weights in logits. A segmentation network with one output, or
+    with ``output`` set, ends in probabilities after a sigmoid too, and otherwise in logits. A YOLOX head whose boxes
+    are decoded takes the exponential of their sizes. Raises ModelError.
     """
     if settings.tasks:
         tasks = {name: with_scores(item, model) for name, item in settings.tasks.items()}
         return settings.model_copy(update={"tasks": tasks})
+    if settings.task == "detection" and settings.decoder in (None, "yolox"):
+        return _with_boxes(settings, model)
     if settings.scores != "auto" or settings.task not in ("classification", "segmentation"):
         return settings
     ends = last_activations(model)
     name = settings.output or (next(iter(ends)) if len(ends) == 1 else None)
     if name not in ends:
         return settings
-    if ends[name] == "Softmax" or (settings.task == "segmentation" and ends[name]):
+    if ends[name] == "Softmax" or (settings.task == "segmentation" and ends[name] in BOUNDED):
         return settings.model_copy(update={"scores": "probabilities"})
-    return settings.model_copy(update={"scores": "logits"}) if settings.task == "segmentation" else settings
+    logits = settings.task == "segmentation" or ends[name] in LINEAR
+    return settings.model_copy(update={"scores": "logits"}) if logits else settings
+
+
+def _with_boxes(settings: Evaluation, model: Path) -> Evaluation:
+    ends = exponent_behind(model) if settings.box_values == "auto" else {}
+    name = settings.output or (next(iter(ends)) if len(ends) == 1 else None)
+    if name not in ends:
+        return settings
+    return settings.model_copy(update={"box_values": "decoded" if ends[name] else "raw"})
 
 
 def read_head(run: Run) -> None:

@@ -45,7 +45,7 @@ def look_at_images(run: Run, folder: Path) -> Readable:
         looked[key] = len(files)
         run.progress(0, None, f"opening {key}")
         try:
-            require_readable(key, files, source, allowed)
+            require_readable(key, files, source, allowed, config.preprocess)
         except DataError as error:
             found.append(error)
     if len(found) == 1:

@@ -11,7 +11,7 @@ from edgeship.errors import UserInputError
 MARKS = ("stages", "trial")
 """Folders by which a work folder of ``ship`` or of ``rebuild`` is known."""
 OWN = frozenset(
-    {"lock", "hashes.json", "looks.json", "result.json", "report.html", "summary.md", "junit.xml", "bundle"}
+    {"frames", "lock", "hashes.json", "looks.json", "result.json", "report.html", "summary.md", "junit.xml", "bundle"}
 )
 """What a run writes beside its marks: a killed run, or somebody who removed the stages, may have left these alone."""
 NAMED = 3

@@ -11,15 +11,17 @@ import numpy as np
 from edgeship.data import beside
 from edgeship.data.feeds import batch_of
 from edgeship.data.loader import feeds_of
-from edgeship.data.preprocess import Geometry, apply, in_dtype, input_size, open_image
+from edgeship.data.preprocess import Geometry, apply, in_dtype, input_size, open_picture
+from edgeship.data.streams import scratch, unpacked
 from edgeship.errors import DataError
 from edgeship.text import did_you_mean
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from edgeship.config import Preprocess
+    from edgeship.config import FrameStreams, Preprocess
     from edgeship.engines import Array
+    from edgeship.progress import Progress
     from edgeship.results import TensorInfo
 
     Picture: TypeAlias = Array | Image.Image | Path | str | bytes
@@ -50,7 +52,7 @@ class Preparer:
         Raises:
             DataError: A picture cannot be decoded, or the value of an input is missing or does not fit.
         """
-        made = [apply(as_picture(image), self._steps, self._size) for image in images]
+        made = [apply(as_picture(image, self._steps), self._steps, self._size) for image in images]
         rows = [array for array, _ in made]
         batch = rows[0][None] if len(rows) == 1 else np.stack(rows)
         geometries = [geometry for _, geometry in made]
@@ -87,11 +89,27 @@ class Preparer:
         info, declared = self._inputs[name], self._declared.inputs[name]
         if declared.origin != "images":
             return beside.given_value(info, value)
-        return apply(as_picture(value), *beside.camera_steps(info, declared, self._declared))[0]
+        steps, size = beside.camera_steps(info, declared, self._declared)
+        return apply(as_picture(value, steps), steps, size)[0]
 
 
-def as_picture(image: Picture) -> Array | Image.Image:
-    """What :func:`edgeship.data.preprocess.apply` takes: an encoded file is decoded."""
-    if isinstance(image, bytes):
-        return open_image(image)
-    return open_image(Path(image)) if isinstance(image, (str, Path)) else image
+def frame_files(
+    given: Sequence[Path], take: FrameStreams, steps: Preprocess | None, progress: Progress
+) -> list[tuple[Path, Path]]:
+    """Name and file of each frame of images, videos, bags and raw dumps, in order. Raises as :func:`unpacked` does."""
+    found: list[tuple[Path, Path]] = []
+    for place in given:
+        folder = unpacked(place, take, steps.raw if steps is not None else None, scratch(), progress)
+        if folder == place:
+            found.append((place, place))
+        else:
+            inside = sorted(path for path in folder.rglob("*") if path.is_file())
+            found += [(place.parent / path.relative_to(folder), path) for path in inside]
+    return found
+
+
+def as_picture(image: Picture, steps: Preprocess) -> Array | Image.Image:
+    """What :func:`edgeship.data.preprocess.apply` takes: a file or its bytes are decoded, a raw dump is converted."""
+    if isinstance(image, (str, Path)):
+        return open_picture(Path(image), steps)
+    return open_picture(image, steps) if isinstance(image, bytes) else image

@@ -286,7 +286,9 @@ class Model:
 
         Args:
             image: uint8 RGB [height, width, 3] or grey [height, width], a Pillow image, or an encoded file (its path
-                or its bytes). With several cameras, that of ``[preprocess]``; it may be given by its input's name too.
+                or its bytes). Where ``[frames]`` declared a layout, bytes and arrays of one or two axes are raw dumps
+                in it, as the camera's driver gives them. With several cameras, that of ``[preprocess]``; it may be
+                given by its input's name too.
             inputs: By name: a picture for each other camera, an array (without the batch axis) for each input whose
                 values lay in files. Sizes and constants are known.
 

@@ -12,7 +12,7 @@ import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from edgeship.data.feeds import batch_of
 from edgeship.data.frames import spread
 from edgeship.data.loader import feeds_of
 from edgeship.data.memory import Memories
-from edgeship.data.preprocess import apply, in_dtype, input_size, open_image
+from edgeship.data.preprocess import apply, in_dtype, input_size, open_picture
 from edgeship.decode.decoders import decode_all
 from edgeship.decode.fitting import fitted
 from edgeship.engines import Runner, Timing
@@ -95,7 +95,7 @@ def frame_times(runner: Runner, ask: FrameAsk, folder: Path, progress: Progress 
     return FrameTimes(
         batch=ask.batch,
         pictures=len(frame.pictures),
-        from_files=any(isinstance(picture, bytes) for _, picture in frame.pictures),
+        from_files=any(picture.path for picture in frame.pictures),
         parts_ms={name: quantiles(samples[f"{name}_ms"]) for name in PARTS},
         total_ms=quantiles(samples["total_ms"]),
         unsettled=unsettled,
@@ -107,14 +107,22 @@ def frame_times(runner: Runner, ask: FrameAsk, folder: Path, progress: Progress 
     )
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """An image in memory: a file as it is encoded, with its path, or an array as it is, with none."""
+
+    id: str
+    path: str
+    content: Any
+
+
 @dataclass
 class _Frame:
     """One frame a call; ``parts`` gathers [image, preprocess, infer, postprocess] milliseconds of each."""
 
     runner: Runner
     ask: FrameAsk
-    pictures: list[tuple[str, bytes | Array]]
-    """Ids, and files as they are encoded or arrays as they are."""
+    pictures: list[_Picture]
     name: str
     size: tuple[int, int]
     steps: Preprocess
@@ -130,7 +138,7 @@ class _Frame:
         dataset = open_dataset(ask.evaluation, ask.classes)
         size, steps = input_size(info, ask.preprocess), in_dtype(ask.preprocess, info)
         pictures = _pictures(dataset)
-        others = beside(runner.inputs, ask.preprocess, "evaluation", [name for name, _ in pictures])
+        others = beside(runner.inputs, ask.preprocess, "evaluation", [picture.id for picture in pictures])
         memories = Memories(runner.inputs, ask.preprocess)
         frame = cls(runner, ask, pictures, info.name, size, steps, others, memories)
         outputs = frame.memories.take(runner.infer(frame.feeds()[0]))
@@ -138,7 +146,7 @@ class _Frame:
         frame.memories.reset()
         return frame
 
-    def next(self) -> list[tuple[str, bytes | Array]]:
+    def next(self) -> list[_Picture]:
         """The images of the next frame; a model with memory begins anew with the first of them."""
         if self.place == 0:
             self.memories.reset()
@@ -149,7 +157,10 @@ class _Frame:
     def feeds(self) -> tuple[dict[str, Array], list[Geometry], int, int]:
         """The engine's input for the next frame, its geometries, and the moments before and between (ns)."""
         start = time.perf_counter_ns()
-        images = [(name, open_image(item) if isinstance(item, bytes) else item) for name, item in self.next()]
+        images = [
+            (picture.id, open_picture(picture.content, self.steps, picture.path) if picture.path else picture.content)
+            for picture in self.next()
+        ]
         opened = time.perf_counter_ns()
         made = [apply(image, self.steps, self.size) for _, image in images]
         rows = made[0][0][None] if len(made) == 1 else np.stack([array for array, _ in made])
@@ -171,9 +182,9 @@ class _Frame:
         return Timing(wall_ms=(end - start) / 1e6)
 
 
-def _pictures(dataset: Dataset) -> list[tuple[str, bytes | Array]]:
-    """Ids and images spread over the evaluation set, in memory."""
-    found: list[tuple[str, bytes | Array]] = []
+def _pictures(dataset: Dataset) -> list[_Picture]:
+    """Images spread over the evaluation set, in memory."""
+    found: list[_Picture] = []
     left = PICTURE_BYTES
     chosen = set(spread(len(dataset.items), PICTURES))
     for place, item in enumerate(dataset.items):
@@ -184,7 +195,7 @@ def _pictures(dataset: Dataset) -> list[tuple[str, bytes | Array]]:
         left -= len(content) if isinstance(content, bytes) else content.nbytes
         if found and left < 0:
             break
-        found.append((item.id, content))
+        found.append(_Picture(item.id, str(picture) if isinstance(picture, Path) else "", content))
     return found
 
 

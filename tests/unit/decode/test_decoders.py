@@ -320,3 +320,22 @@ def test_a_decoder_of_ones_own(tmp_path, monkeypatch):
     for value, message in ((7, "holds class 7, 3 class names"), (-2, "holds class -2"), (np.nan, "mask with NaN")):
         with pytest.raises(OutputError, match=message):
             segmented({"m": np.full((1, 2, 2), value)}, "own_decoder:mask", small)
+
+
+def test_what_the_graph_tells_of_boxes_holds_whatever_an_image_shows():
+    """Small values look raw, and are pixels all the same where the graph says that they are decoded."""
+    head = np.zeros((1, 84, 5 + len(CLASSES)), np.float32)
+    head[0, 70] = [2.0, 3.0, 4.0, 6.0, 0.9, 0.0, 1.0, 0.0]
+    whole = (Geometry(64, 64, 64, 64),)
+    found = decoded({"output": head}, "yolox", geometries=whole, box_values="decoded")[0]
+    assert found.boxes[0] == pytest.approx([0, 0, 4, 6])
+    guessed = decoded({"output": head}, "yolox", geometries=whole)[0]
+    assert found.boxes[0] != pytest.approx(guessed.boxes[0])
+
+
+def test_one_batch_is_read_one_way():
+    """An image of nothing does not turn the boxes of its neighbours, nor they its own."""
+    both = np.concatenate([yolox_raw(), yolox_raw()])
+    both[1, :, :4] = 9.0  # alone, these would pass for pixels
+    pair = decoded({"output": both}, "yolox", geometries=(GEOMETRY, GEOMETRY), box_values="raw")
+    assert pair[0].boxes[0] == pytest.approx(decoded({"output": yolox_raw()}, "yolox")[0].boxes[0])
