@@ -13,8 +13,7 @@ import numpy as np
 from edgeship.decide.case import Case, Family
 from edgeship.decide.distributions import t_quantile
 from edgeship.decide.drops import POINT
-from edgeship.decide.rules import ORDER, SLACK, percent
-from edgeship.decide.statistics import quantile_upper
+from edgeship.decide.rules import ORDER, SLACK, percent, upper_bound
 from edgeship.results import FrameTimes, Outcome, Rule
 from edgeship.results.separate_calls import samples_needed
 
@@ -59,7 +58,10 @@ def _tail(family: Family, case: Case, key: str, said: str, times: FrameTimes, li
         return family.unmeasured(limit, "the samples of its frames are not there")
     confidence = case.gate.confidence
     measured = float(np.quantile(samples, LEVEL, method="inverted_cdf"))
-    bound = quantile_upper(samples, LEVEL, confidence, looked=key != PACED) if confidence > 0 else measured
+    bound, method = measured, POINT
+    if confidence > 0:
+        bound, method = upper_bound(samples, LEVEL, confidence, looked=key != PACED)
+        bound = math.inf if method != ORDER and bound > limit else bound
     outcome: Outcome = "inconclusive"
     if measured > limit + SLACK:
         outcome, reason = "fail", f"{said}; p99 is {measured:.3g} ms, {limit:.3g} ms are allowed"
@@ -75,7 +77,7 @@ def _tail(family: Family, case: Case, key: str, said: str, times: FrameTimes, li
     else:
         sure = f" (at {percent(confidence)} confidence p99 is at most {bound:.3g} ms)" if confidence > 0 else ""
         outcome, reason = "pass", f"{said}{sure}, within {limit:.3g} ms"
-    sure_bound, method = bound if math.isfinite(bound) else None, ORDER if confidence > 0 else POINT
+    sure_bound = bound if math.isfinite(bound) else None
     return family.rule(outcome, reason, limit=limit, measured=measured, bound=sure_bound, method=method)
 
 

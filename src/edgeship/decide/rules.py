@@ -13,13 +13,17 @@ from edgeship import metrics
 from edgeship.decide.case import Case, Family, Wanted
 from edgeship.decide.drops import POINT, UNTESTED, Drop
 from edgeship.decide.paired_times import METHOD, paired_speedup
-from edgeship.decide.statistics import bootstrap_images_needed, quantile_lower, quantile_upper
+from edgeship.decide.statistics import Floats, bootstrap_images_needed, quantile_lower, quantile_upper
 from edgeship.results import Latency, Outcome, Rule
 from edgeship.results.separate_calls import reliable, samples_needed
 
 SLACK = 1e-12
 MIB = 1 << 20
 ORDER = "order statistics"
+SLOWEST = "ten times the slowest call"
+FAR = 10
+"""Calls that are slow together do not bound a quantile by their order. A budget that even the slowest of them keeps so
+many times over is kept all the same: other work, throttling and bursts slow a call down by less."""
 GOES_ON = 10
 """A drift may go on for so many times as long as was measured, and the budget must still be kept."""
 
@@ -87,9 +91,9 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
     bound, method, problem = measured, POINT, ""
     if gate.confidence > 0:
         samples = case.samples(case.clock)
-        bound, method = quantile_upper(samples, level, gate.confidence) if len(samples) else math.inf, ORDER
-        if not math.isfinite(bound):
-            problem = _too_few(len(samples), level, gate.confidence)
+        bound, method = upper_bound(samples, level, gate.confidence)
+        if method != ORDER and bound > limit:
+            bound, problem = math.inf, _too_few(len(samples), level, gate.confidence)
     outcome: Outcome = "inconclusive"
     if distrust := untrusted(timed):
         reason = f"{said}, but {distrust}"
@@ -108,6 +112,17 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
     else:
         outcome, reason = "pass", f"{said}{_bound_text(gate.confidence, bound, ' ms')}, within {limit:g} ms"
     yield family.rule(outcome, reason, limit=limit, measured=measured, bound=_finite(bound), method=method)
+
+
+def upper_bound(samples: Floats, level: float, confidence: float, *, looked: bool = True) -> tuple[float, str]:
+    """The upper bound of a quantile and its method: by the order of the samples, else :data:`FAR` times the slowest.
+
+    ``inf`` where there are fewer samples than a bound takes.
+    """
+    if len(samples) < samples_needed(level, confidence):
+        return math.inf, SLOWEST
+    bound = quantile_upper(samples, level, confidence, looked=looked)
+    return (bound, ORDER) if math.isfinite(bound) else (FAR * float(samples.max()), SLOWEST)
 
 
 def _too_few(calls: int, level: float, confidence: float) -> str:
@@ -186,9 +201,8 @@ def throughput(family: Family, case: Case) -> Iterator[Rule]:
         return
     measured, bound, method = timed.throughput, timed.throughput, POINT
     if gate.confidence > 0:
-        samples = case.samples("wall")
-        upper = quantile_upper(samples, 0.5, gate.confidence) if len(samples) else math.inf
-        bound, method = timed.batch * 1000 / upper, ORDER
+        upper, method = upper_bound(case.samples("wall"), 0.5, gate.confidence)
+        bound = timed.batch * 1000 / upper
     said = f"{measured:.4g} images a second at batch {timed.batch}"
     outcome: Outcome = "inconclusive"
     if distrust := untrusted(timed):

@@ -14,6 +14,7 @@ from edgeship.cli.guard import crash
 
 PROGRAM = """
 import ctypes, os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
 from edgeship.cli.guard import guarded
 def stopped(number, frame):
     sys.exit(70 + number)

@@ -238,6 +238,17 @@ def test_a_measurement_under_changed_conditions_decides_nothing():
         assert "power mode went from MAXN to 15W" in found.reason
 
 
+def test_calls_that_are_slow_together_keep_a_budget_ten_times_over_and_no_nearer_one() -> None:
+    """One slow stretch and one fast one tell too little of a median, unless the slowest call is far within."""
+    samples = np.repeat([1.0, 3.0], 500)
+    item = measured(samples=samples, latency=latency(samples))
+    far, near = (only(Gate(latency_p50_ms=limit), item, "latency_p50_ms") for limit in (31.0, 29.0))
+    assert (far.outcome, far.bound, far.method) == ("pass", 30.0, "ten times the slowest call")
+    assert near.outcome == "inconclusive" and "slow in long stretches" in near.reason
+    assert only(Gate(throughput_min=32.0), item, "throughput_min").outcome == "pass"
+    assert only(Gate(throughput_min=100.0), item, "throughput_min").outcome == "inconclusive"
+
+
 BUSY = Conditions(machine=MachineLoad(busy="other processes used 1.5 of 2 cores"))
 
 
