@@ -66,10 +66,10 @@ def compare(folder: Path, given: argparse.Namespace) -> tuple[list[dict[str, Any
 
     sys.path[:0] = [str(EXAMPLE), str(given.packages)]
     data: Any = importlib.import_module("data")
-    preprocess = _preprocess()
-    path = _export(folder)
+    preprocess = preprocessing()
+    path = network(folder)
     frames = [preprocess(pixels) for pixels, _, _ in itertools.islice(data.frames(), 0, None, 256 // given.frames)]
-    views = [([str(row)], {"images": preprocess(view)}) for row, view in enumerate(_views(data))]
+    views = [([str(row)], {"images": preprocess(view)}) for row, view in enumerate(photo_views(data))]
     reference = infer(graph.load_onnx(path))
     rows = []
     for name in CONTENDERS:
@@ -86,7 +86,7 @@ def compare(folder: Path, given: argparse.Namespace) -> tuple[list[dict[str, Any
     return rows, len(views)
 
 
-def _export(folder: Path) -> Path:
+def network(folder: Path) -> Path:
     from edgeship.config import Model
     from edgeship.prepare.export import export
     from edgeship.prepare.slim import slim
@@ -97,7 +97,7 @@ def _export(folder: Path) -> Path:
     return folder / "slim.onnx"
 
 
-def _preprocess() -> Any:
+def preprocessing() -> Any:
     from edgeship.config_file import load
     from edgeship.data.preprocess import apply
 
@@ -105,7 +105,7 @@ def _preprocess() -> Any:
     return lambda pixels: np.ascontiguousarray(apply(pixels, settings, SIZE)[0][None])
 
 
-def _views(data: Any) -> Iterator[np.ndarray]:
+def photo_views(data: Any) -> Iterator[np.ndarray]:
     """The whole photograph, then crops of at least 0.7 of its shorter side, half of them mirrored."""
     from PIL import Image
 

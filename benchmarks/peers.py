@@ -32,7 +32,15 @@ def reader(stack: np.ndarray, name: str = "images") -> Any:
 def quantize(peer: str, model: Path, stack: np.ndarray, out: Path) -> None:
     """Calibrate and quantize ``model`` as ``peer`` (``onnxruntime Entropy``, ``ModelOpt max``, …) does it."""
     library, method = peer.split()
-    (_onnxruntime if library == "onnxruntime" else _modelopt)(method, model, stack, out)
+    made = {"onnxruntime": _onnxruntime, "ModelOpt": _modelopt, "NNCF": _nncf}[library]
+    made(method, model, stack, out)
+
+
+def _input(model: Path) -> str:
+    """The name of a model's one input."""
+    import onnx
+
+    return str(onnx.load(str(model)).graph.input[0].name)
 
 
 def _onnxruntime(method: str, model: Path, stack: np.ndarray, out: Path) -> None:
@@ -41,7 +49,7 @@ def _onnxruntime(method: str, model: Path, stack: np.ndarray, out: Path) -> None
     quantize_static(
         str(model),
         str(out),
-        reader(stack),
+        reader(stack, _input(model)),
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -54,10 +62,19 @@ def _modelopt(method: str, model: Path, stack: np.ndarray, out: Path) -> None:
 
     modelopt(
         str(model),
-        calibration_data={"images": stack},
+        calibration_data={_input(model): stack},
         calibration_method=method,
         calibration_eps=["cpu"],
         output_path=str(out),
         high_precision_dtype="fp32",
         log_level="ERROR",
     )
+
+
+def _nncf(_method: str, model: Path, stack: np.ndarray, out: Path) -> None:
+    import nncf  # type: ignore[import-not-found]
+    import onnx
+
+    name = _input(model)
+    rows = nncf.Dataset(range(len(stack)), lambda row: {name: stack[row : row + 1]})
+    onnx.save(nncf.quantize(onnx.load(str(model)), rows, subset_size=len(stack)), str(out))

@@ -85,3 +85,20 @@ def test_fp16_refuses_what_is_not_float32_and_what_has_a_body(tmp_path: Path) ->
     onnx.save(graph(nodes, weights, IMAGE, ["y", "i"]), tmp_path / "if.onnx")
     with pytest.raises(QuantizeError, match="If 'n_i'"):
         to_half(tmp_path / "if.onnx", noise(), tmp_path / "h.onnx")
+
+
+def test_sums_beyond_65504_stay_in_fp32_by_themselves(tmp_path: Path) -> None:
+    """Features of a thousand divided by their root mean square: their squares overflow FP16."""
+    nodes = [
+        node("Conv", "x w", "a"), node("Mul", "a large", "t"), node("Pow", "t two", "p"),
+        node("ReduceMean", "p axis", "s", keepdims=1), node("Sqrt", "s", "l"), node("Div", "t l", "n"),
+        node("Conv", "n v", "y"),
+    ]  # fmt: skip
+    weights: dict[str, Any] = {"w": weight(8, 3, 1, 1), "v": weight(4, 8, 1, 1), "large": np.float32(1e3)}
+    weights |= {"two": np.float32(2), "axis": np.array([1])}
+    onnx.save(graph(nodes, weights, IMAGE, ["y"]), tmp_path / "m.onnx")
+    result = to_half(tmp_path / "m.onnx", noise(), tmp_path / "h.onnx")
+    assert result.output_snr_db["y"] > 40
+    assert {"n_p", "n_s"} <= set(result.left)
+    assert "n_y" not in result.left
+    assert result.rescue == ()
