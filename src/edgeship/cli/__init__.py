@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -47,6 +48,8 @@ __all__ = [
 ]  # fmt: skip
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT. Typer turns KeyboardInterrupt into an Exit with it."""
+SAME_STOP_S = 1.0
+"""Seconds within which a second SIGTERM is the first one, passed on."""
 
 
 def main() -> None:
@@ -71,8 +74,18 @@ def _crashed(error: EdgeshipError, trace: str) -> None:
 
 
 def _terminated(_number: int, _frame: object) -> None:
-    """Stop as after Ctrl-C, so that nothing temporary is left; a second signal ends the process at once."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Stop as after Ctrl-C, so that nothing temporary is left; a later signal ends the process at once.
+
+    One that is sent to a whole group of processes comes twice: by itself, and passed on by the guard.
+    """
+    first = time.monotonic()
+
+    def again(_number: int, _frame: object) -> None:
+        if time.monotonic() - first > SAME_STOP_S:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, again)
     raise KeyboardInterrupt
 
 

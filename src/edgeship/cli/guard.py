@@ -109,7 +109,8 @@ def _wait(child: int, passed: set[signal.Signals]) -> int:
         if ended:
             return status
         told = signal.sigwaitinfo(passed | {signal.SIGCHLD})
-        from_terminal = told.si_code > 0  # the kernel gave it to every process of the terminal's group, the child too
+        # What the terminal sends goes to its whole group, the child too; a hang-up to the session's leader alone.
+        from_terminal = told.si_code > 0 and told.si_signo != signal.SIGHUP
         if told.si_signo != signal.SIGCHLD and not from_terminal:
             os.kill(child, told.si_signo)
 

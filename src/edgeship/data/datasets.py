@@ -56,7 +56,7 @@ def open_dataset(settings: Evaluation, classes: Sequence[str] = ()) -> Dataset:
     settings = located(settings)
     if settings.tasks:
         return open_several(settings, classes, open_dataset)
-    names = tuple(classes) or read_classes(settings.classes)
+    names = tuple(classes) or read_classes(settings.classes, symbols=settings.task == "text")
     if settings.images is None:
         raise DataError("evaluation.images is missing", do="name a folder of labelled images")
     if is_reference(settings.images):
@@ -143,19 +143,21 @@ def _custom(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset:
     count = 0
     for number, row in rows.read(source):
         name, _, target = _parts(source, number, row)
-        if settings.task == "classification":
+        if settings.task in ("classification", "embeddings"):
             labelled.append((name, target))
         elif settings.task in OBJECT_TASKS:
             from_dict(name, target, names or ())
+        elif settings.task == "text" and (not isinstance(target, str) or not target):
+            raise DataError(f"{name} has the text {target!r}", expected="a text of one character at least")
         count += 1
     known, numbered = names or (), names is None and settings.task == "segmentation"
-    if settings.task == "classification":
+    if settings.task in ("classification", "embeddings"):
         known, numbered = labels.class_names([target for _, target in labelled], names)
         labels.to_indices(labelled, known, source)
 
     def item(number: int, row: Any) -> Item:
         name, image, target = _parts(source, number, row)
-        if settings.task == "classification":
+        if settings.task in ("classification", "embeddings"):
             target = labels.to_indices([(name, target)], known, source)[0]
         elif settings.task in OBJECT_TASKS:
             target = from_dict(name, target, known)

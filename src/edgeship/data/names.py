@@ -14,22 +14,27 @@ NUMBERED = re.compile(r"(\d+)\s*[:;,\t]\s*(.+)")
 """A line of a numbered list of class names: ``0: person``, ``0,person``."""
 
 
-def read_classes(value: tuple[str, ...] | Path | None) -> tuple[str, ...] | None:
+def read_classes(value: tuple[str, ...] | Path | None, *, symbols: bool = False) -> tuple[str, ...] | None:
     """Class names from the config: a list as it stands, or a text file with one name a line.
+
+    ``symbols``: the file is a dictionary of characters, of which a space is one and nothing is trimmed.
 
     Raises:
         DataError: The file is absent, empty or not text, or a name stands twice.
     """
     if isinstance(value, Path):
         try:
-            lines = read_text(value).splitlines()
+            text = read_text(value)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"the class names {value} cannot be read: {error}",
                 expected="a text file with one name a line",
                 do="fix evaluation.classes",
             ) from None
-        names = _unnumbered(tuple(line.strip() for line in lines if line.strip()))
+        if symbols:
+            names = tuple(line for line in text.replace("\r\n", "\n").split("\n") if line)
+        else:
+            names = _unnumbered(tuple(line.strip() for line in text.splitlines() if line.strip()))
         if not names:
             raise DataError(f"{value} holds no class names", expected="one name a line", do="fix evaluation.classes")
     elif value is None:

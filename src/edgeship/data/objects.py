@@ -155,19 +155,35 @@ def from_dict(name: str, target: Any, classes: Sequence[str]) -> Boxes:
     masks = _masks(name, target["masks"], len(boxes)) if "masks" in target else None
     if masks is not None and "area" not in target:
         area = np.array([mask.area for mask in masks], dtype=np.float64)
-    points = np.asarray(target["keypoints"], dtype=np.float64) if "keypoints" in target else None
-    if points is not None and (points.ndim != 3 or points.shape[::2] != (len(boxes), 3)) and points.size:
+    points = _numbers(name, "keypoints", target)
+    if (
+        points is not None
+        and (points.ndim != 3 or points.shape[::2] != (len(boxes), 3))
+        and (points.size or len(boxes))
+    ):
         expected = f"[{len(boxes)}, keypoints, 3]: x, y, visibility"
         raise DataError(f"{name} has keypoints of shape {list(points.shape)}", expected=expected)
     known = np.array(labels, dtype=np.int64)
-    corners = np.asarray(target["corners"], dtype=np.float64) if "corners" in target else None
+    corners = _numbers(name, "corners", target)
     if corners is not None and corners.shape != (len(boxes), 4, 2):
         raise DataError(f"{name} has corners of shape {list(corners.shape)}", expected=f"[{len(boxes)}, 4, 2]")
     return Boxes(boxes, known, crowd, area, shapes=masks, keypoints=points, corners=corners)
 
 
+def _numbers(name: str, key: str, target: Mapping[str, Any]) -> Array | None:
+    if key not in target:
+        return None
+    try:
+        return np.asarray(target[key], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"the {key} of {name} are not one array of numbers", expected="as many for every box") from None
+
+
 def _masks(name: str, value: Any, count: int) -> tuple[Region, ...]:
-    masks = np.asarray(value)
+    try:
+        masks = np.asarray(value)
+    except ValueError:
+        raise DataError(f"the masks of {name} are of several sizes", expected=f"[{count}, height, width]") from None
     if masks.ndim != 3 or len(masks) != count:
         if masks.size == 0 and count == 0:
             return ()

@@ -1,13 +1,14 @@
 """Videos, bags and files of several raw dumps → folders of frames, which everything that takes images then reads.
 
 A frame is called ``<stream>/<frame>``: the stream's path without its suffix, then the number of the frame in a video
-or a raw file, counted from 0, or the time in nanoseconds at which a bag received it. Frames of a bag stay encoded as
-they are; those of a video are decoded by FFmpeg and kept as PNG.
+or a raw file, counted from 0, or the time in nanoseconds at which a bag received it and its number. Frames of a bag
+stay encoded as they are; those of a video are decoded by FFmpeg, turned as they are to be shown, and kept as PNG.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from edgeship.data.preprocess import SUFFIXES
 from edgeship.data.raw import SUFFIXES as RAW
 from edgeship.data.raw import frame_bytes
 from edgeship.data.reference import is_reference
-from edgeship.errors import DataError, MissingExtra
+from edgeship.errors import DataError, EdgeshipError, MissingExtra
 from edgeship.files import finished_folder, sha256_json, walk, write_bytes
 from edgeship.progress import Progress, silent
 from edgeship.text import did_you_mean
@@ -42,7 +43,9 @@ CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1}
 MAGIC = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp"}
 SHORT = 0.9
 """A video that gives less than this share of what its header promises was cut off."""
-FORMAT = 1
+DECOMPRESSORS = (OSError, ValueError, EOFError, RuntimeError, AssertionError)
+"""What the decompressors of bags raise on damaged chunks, and rosbags on lengths that do not fit."""
+FORMAT = 2
 """Of the folder; a new number unpacks again."""
 
 
@@ -96,7 +99,7 @@ def scratch() -> Path:
 
 def is_stream(path: Path) -> bool:
     """Whether a path is a video or a bag."""
-    return path.suffix.lower() in VIDEOS | BAGS or _is_bag(path)
+    return (path.suffix.lower() in VIDEOS | BAGS and not path.is_dir()) or _is_bag(path)
 
 
 def _is_bag(path: Path) -> bool:
@@ -200,7 +203,7 @@ def _video(path: Path, every: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
                 if frame.is_corrupt:
                     raise DataError(f"{path}: frame {number} is damaged", do="cut it off, or copy the file again")
                 if number % every == 0:
-                    yield f"{number:06d}.png", np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                    yield f"{number:06d}.png", _upright(frame, path)
                 end = max(end, frame.time or 0.0)
                 number += 1
             promised = stream.frames
@@ -214,6 +217,15 @@ def _video(path: Path, every: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         raise DataError(f"{path} was cut off: it gives {told}", do="copy the file again")
 
 
+def _upright(frame: Any, path: Path) -> NDArray[np.uint8]:
+    """A frame as it is to be shown: recorders note by how much they were turned (counter-clockwise, in degrees)."""
+    turned = int(getattr(frame, "rotation", 0))
+    if turned % 90:
+        raise DataError(f"{path} is to be shown turned by {turned}°", expected="a multiple of 90°")
+    pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    return np.ascontiguousarray(np.rot90(pixels, turned // 90))
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """An open bag; what its library cannot read is a DataError."""
@@ -222,12 +234,16 @@ def _opened(path: Path) -> Iterator[Any]:
         from rosbags.rosbag1 import ReaderError as Error1
         from rosbags.rosbag2 import ReaderError as Error2
         from rosbags.typesys import Stores, get_typestore
+
+        damaged = importlib.import_module("rosbags.rosbag2.storage_mcap").zstd.ZstdError
     except ImportError:
         raise MissingExtra(f"reading the bag {path.name}", "rosbags", "bags") from None
     try:
         with AnyReader([path], default_typestore=get_typestore(Stores.LATEST)) as reader:
             yield reader
-    except (AnyReaderError, Error1, Error2, OSError) as error:
+    except EdgeshipError:
+        raise
+    except (AnyReaderError, Error1, Error2, damaged, *DECOMPRESSORS) as error:
         raise DataError(
             f"the bag {path} cannot be read: {error}",
             expected="a whole ROS 1 or ROS 2 bag (.bag, .db3, .mcap)",
@@ -243,12 +259,13 @@ def _bag(path: Path, take: FrameStreams) -> Iterator[tuple[str, bytes | NDArray[
             if number % take.every:
                 continue
             where = f"{path}, {topic}, message {number} at {time} ns"
+            name = f"{time:019d}-{number:06d}"  # frames may share a time; names sort as the frames came
             message = reader.deserialize(content, connection.msgtype)
             if connection.msgtype == COMPRESSED:
                 data = message.data.tobytes()
-                yield f"{time}{_suffix(data, message.format, where)}", data
+                yield f"{name}{_suffix(data, message.format, where)}", data
             else:
-                yield f"{time}.png", _pixels(message, where)
+                yield f"{name}.png", _pixels(message, where)
 
 
 def _topic(path: Path, wanted: str | None, topics: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ any             ``module:callable``: gets the outputs of one image (a dict, with
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -236,7 +237,10 @@ def _detections(
 ) -> list[Prediction]:
     if not geometries:
         return []
-    head = _head(HEADS[task], decoder, outputs, geometries[0], names)
+    table = HEADS[task]
+    if task == "keypoints" and settings.kpt_shape is not None:
+        table = {name: partial(take, told=settings.kpt_shape[1]) for name, take in KEYPOINTS.items()}
+    head = _head(table, decoder, outputs, geometries[0], names)
     if head.told is not None and settings.box_values != "auto":
         head = head.told(settings.box_values == "raw")
     return [_detect(head, row, geometry, settings, names) for row, geometry in enumerate(geometries)]
@@ -334,13 +338,20 @@ def _own(task: str, decoder: str, value: Any, geometry: Geometry, names: tuple[s
     _check_own(decoder, boxes=boxes, scores=scores)
     order = np.argsort(-scores, kind="stable")
     found = Detection(boxes[order], scores[order], labels[order], names)
+    if task not in OWN_PARTS:
+        return found
+    own = np.asarray(value[3])
+    if len(own) != len(boxes):
+        raise OutputError(
+            f"{decoder} returned {len(boxes)} boxes and {len(own)} of {parts[3]}", expected="as many of each"
+        )
+    if not len(boxes):
+        own = np.zeros({"instances": (0, geometry.height, geometry.width), "keypoints": (0, 0, 3)}.get(task, (0, 4, 2)))
     if task == "instances":
-        return own_instances(decoder, found, np.asarray(value[3])[order], geometry)
+        return own_instances(decoder, found, own[order], geometry)
     if task == "keypoints":
-        return own_keypoints(decoder, found, np.asarray(value[3])[order])
-    if task == "rotated":
-        return own_rotated(decoder, found, np.asarray(value[3], dtype=np.float64)[order])
-    return found
+        return own_keypoints(decoder, found, own[order])
+    return own_rotated(decoder, found, own[order].astype(np.float64))
 
 
 def _check_own(decoder: str, **values: Array) -> None:

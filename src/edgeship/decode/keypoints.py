@@ -26,36 +26,39 @@ if TYPE_CHECKING:
 Outputs = Mapping[str, "Array"]
 
 
-def ultralytics_pose(outputs: Outputs, _geometry: Geometry, names: int) -> Head | None:
-    """See the module's docstring; source: the Ultralytics pose export's output layout."""
+def ultralytics_pose(outputs: Outputs, _geometry: Geometry, names: int, told: int = 0) -> Head | None:
+    """See the module's docstring; source: the Ultralytics pose export's output layout.
+
+    ``told``: the numbers of a point, where the config's ``kpt_shape`` says them; 0: three where they divide, else two.
+    """
     rows = [value for value in outputs.values() if value.ndim == 3]
     if len(rows) != 1:
         return None
     only = rows[0]
     end = 4 + names
-    if end < only.shape[1] < only.shape[2] and (each := _numbers(only.shape[1] - end)):
+    if end < only.shape[1] < only.shape[2] and (each := _numbers(only.shape[1] - end, told)):
 
         def decode(row: int, threshold: float) -> Candidates:
             values = only[row]
             values = values[:, values[4:end].max(axis=0) >= threshold].astype(np.float32).T
-            points = values[:, end:].reshape(len(values), -1, each)
+            points = values[:, end:].reshape(len(values), (values.shape[1] - end) // each, each)
             return above(corners(values[:, :4]), values[:, 4:end], threshold, points)
 
         return Head(names, decode, suppress=True, shape=_shape)
-    if only.shape[2] > only.shape[1] or not (each := _numbers(only.shape[2] - 6)):
+    if only.shape[2] > only.shape[1] or not (each := _numbers(only.shape[2] - 6, told)):
         return None
 
     def ended(row: int, threshold: float) -> Candidates:
         values = only[row].astype(np.float32)
-        points = values[:, 6:].reshape(len(values), -1, each)
+        points = values[:, 6:].reshape(len(values), (values.shape[1] - 6) // each, each)
         return filtered(values[:, :4], values[:, 4], values[:, 5], threshold, points)
 
     return Head(None, ended, suppress=False, shape=_shape)
 
 
-def _numbers(values: int) -> int:
+def _numbers(values: int, told: int) -> int:
     """How many numbers each point has; 0: these are not points."""
-    return next((each for each in (3, 2) if values > 0 and values % each == 0), 0)
+    return next((each for each in ((told,) if told else (3, 2)) if values > 0 and values % each == 0), 0)
 
 
 def _shape(found: Detection, own: Candidates, _row: int, geometry: Geometry) -> Poses:
@@ -82,5 +85,5 @@ def own_keypoints(decoder: str, found: Detection, points: Array) -> Poses:
     return Poses(found.boxes, found.scores, found.labels, found.classes, points.astype(np.float32))
 
 
-KEYPOINTS: dict[str, Callable[[Outputs, Geometry, int], Head | None]] = {"ultralytics-pose": ultralytics_pose}
+KEYPOINTS: dict[str, Callable[..., Head | None]] = {"ultralytics-pose": ultralytics_pose}
 """As :data:`edgeship.decode.detectors.DECODERS`."""

@@ -36,6 +36,12 @@ def texts(outputs: Mapping[str, Array], rows: int, names: Sequence[str], blank: 
             expected="one output [batch, steps, symbols]",
             do="name it in evaluation.output" if steps else "check evaluation.task",
         )
+    if rows != steps[0].shape[0] and rows == steps[0].shape[1]:
+        raise OutputError(
+            f"the text output has shape {list(steps[0].shape)} for {rows} images: the steps come first",
+            expected="[batch, steps, symbols]",
+            do="transpose the output when the model is exported",
+        )
     symbols = steps[0].shape[2]
     if symbols - len(names) not in (1, 2):
         raise OutputError(

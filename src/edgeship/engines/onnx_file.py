@@ -73,20 +73,31 @@ LINEAR = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 """Operators with weights, whose values have no bounds."""
 
 
+JOINS = MOVES | {"Concat", "Slice", "Split", "Sigmoid", "HardSigmoid", "Constant"}
+"""Operators between the last weights of a head that is not decoded and its output."""
+
+
 def exponent_behind(path: Path) -> dict[str, bool]:
-    """Output → whether an Exp lies between it and the last layers with weights. Raises as :func:`last_activations`."""
+    """Output → whether an Exp lies between it and the last layers with weights.
+
+    Outputs without one are left out where another operator than :data:`JOINS` computes: it may decode in its own way.
+    Raises as :func:`last_activations`.
+    """
     made = {name: node for node in read_nodes(path) for name in node.outputs}
     found = {}
     for info in read_inputs(path)[1]:
-        open_, seen, exponent = [info.name], set(), False
+        open_, seen = [info.name], set()
+        exponent, plain = False, True
         while open_:
             node = made.get(open_.pop())
             if node is None or id(node) in seen or node.operator in LINEAR:
                 continue
             seen.add(id(node))
             exponent = exponent or node.operator == "Exp"
+            plain = plain and node.operator in JOINS
             open_ += node.inputs
-        found[info.name] = exponent
+        if exponent or plain:
+            found[info.name] = exponent
     return found
 
 

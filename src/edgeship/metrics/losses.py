@@ -85,7 +85,7 @@ def missed(records: RecordsLike, name: str) -> Array:
         right = records["intersection"]
         found = right[:, _index(records, class_name)] if class_name else right.sum(axis=1)
         return np.asarray(holds - found, np.float64)
-    if task == "detection":
+    if of_objects(records):
         mask = _objects(records, metric, class_name)
         least = float(records["operating_confidence"]) if metric.startswith("recall") else 0.0
         unfound = mask & (records["gt_score"] < least)

@@ -178,7 +178,7 @@ def _opened(
     with lock(folder), importable(config.root):
         for place in (folder, folder / "stages"):
             sweep(place)
-        config = _located(with_frames(config, folder / FOLDER, progress))
+        config = _located(with_frames(config, folder / FOLDER, progress, tidy=True))
         run = Run(config, folder, progress, on_stage, Hasher(folder / "hashes.json"))
         try:
             yield run

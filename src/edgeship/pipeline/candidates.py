@@ -41,6 +41,10 @@ def repaired_candidate(entry: str, keep: tuple[str, ...]) -> Candidate:
     return Candidate(name=f"int8-{entry}", precision="int8", keep=keep, repair=tuple(entry.split("+")))
 
 
+GRID_BOUND = frozenset(("adaround", "bias-correct"))
+"""Repairs that choose weights and biases for steps of 8 bits: with 7 their choice is lost."""
+
+
 def with_reduced_range(
     config: Config, candidate: Candidate, target: Target, built: Identity | None
 ) -> Candidate | None:
@@ -49,7 +53,8 @@ def with_reduced_range(
     Args:
         built: What the INT8 engine is bound to; None where none was built.
     """
-    if candidate.trained or candidate.precision not in ("int8", "int8-fp32"):
+    on_a_grid = candidate.trained or GRID_BOUND & set(candidate.repair)
+    if on_a_grid or candidate.precision not in ("int8", "int8-fp32"):
         return None
     if (target.engine, target.device) != ("onnxruntime", "cpu"):
         return None

@@ -16,7 +16,7 @@ BY_STREAM = r"^(.+)/[^/]+$"
 """``evaluation.group`` of frames out of recordings: those of one recording are not independent."""
 
 
-def with_frames(config: Config, scratch: Path, progress: Progress = silent) -> Config:
+def with_frames(config: Config, scratch: Path, progress: Progress = silent, *, tidy: bool = False) -> Config:
     """The config with a folder of images in the place of every video, bag and file of raw dumps.
 
     Frames of an evaluation recording are grouped by it where ``evaluation.group`` says nothing else. Frames that lie
@@ -51,7 +51,7 @@ def with_frames(config: Config, scratch: Path, progress: Progress = silent) -> C
             for name, item in steps.inputs.items()
         }
         update["preprocess"] = _with_inputs(steps, inputs)
-    for left in set(scratch.glob("*")) - used if scratch.is_dir() else ():
+    for left in set(scratch.glob("*")) - used if tidy and scratch.is_dir() else ():
         shutil.rmtree(left, ignore_errors=True)
     return config.model_copy(update=update)
 

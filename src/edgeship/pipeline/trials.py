@@ -148,7 +148,8 @@ def try_with_variants(run: Run, trials: TargetTrials, candidate: Candidate) -> N
     Neither depends on what was evaluated.
     """
     try_one(run, trials, candidate)
-    trial = trials.trials[-1][1]
+    own = [made for tried, made, *_ in trials.trials if tried.name == candidate.name]
+    trial = next((made for made in own if made.build is not None), own[-1])
     bound = trial.build.identity if trial.build is not None else None
     variants = (
         with_reduced_range(run.config, candidate, trials.target, bound),

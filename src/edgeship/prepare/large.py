@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ PROTOBUF_LIMIT = 2**31 - 2**20
 """Bytes of weights that one protobuf message holds, with room for the graph itself."""
 SMALL_TENSOR = 1024
 """Bytes up to which a tensor may be a shape, whose value shape inference needs."""
+WEIGHTS = "edgeship.weights_sha256"
+"""Metadata of a graph whose weights lie in a file beside it."""
 _WIDTHS = {"float_data": 4, "int32_data": 4, "int64_data": 8, "double_data": 8, "uint64_data": 8}
 _ALIGNED = 4096
 """Tensors in a data file begin at multiples of it, as the ONNX specification advises for mapping into memory."""
@@ -86,22 +89,28 @@ def write_apart(model: onnx.ModelProto, file: Path, data: Path, name: str) -> No
     """Write the graph to ``file`` and its large weights to ``data``; ``model`` stays as it is.
 
     The graph looks for its weights in a file ``name`` beside it, to which the caller moves ``data``. ``onnx.save``
-    would take the weights out of the model that it is given.
+    would take the weights out of the model that it is given. The graph's file names the weights by their hash
+    (:data:`WEIGHTS`), so that it is another file where they are others.
     """
     import onnx
 
     bare = without_initializers(model)
+    digest = hashlib.sha256()
     with data.open("wb") as stream:
         for tensor in model.graph.initializer:
             raw = _raw(tensor)
             if raw is None:
                 bare.graph.initializer.append(tensor)
                 continue
+            digest.update(raw)
             entry = onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
             entry.data_location = onnx.TensorProto.EXTERNAL
             for key, value in (("location", name), *_append(stream, raw)):
                 entry.external_data.add(key=key, value=str(value))
             bare.graph.initializer.append(entry)
+    kept = [item for item in bare.metadata_props if item.key != WEIGHTS]
+    del bare.metadata_props[:]
+    bare.metadata_props.extend([*kept, onnx.StringStringEntryProto(key=WEIGHTS, value=digest.hexdigest())])
     onnx.save(bare, str(file))
 
 

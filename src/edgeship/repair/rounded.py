@@ -176,7 +176,7 @@ def _bias(node: onnx.NodeProto, weight: Array, weights: Mapping[str, onnx.Tensor
     """A convolution's or Gemm's bias, zeros where it has none; None where there is no such input, or it is computed."""
     from onnx import numpy_helper
 
-    if node.op_type == "MatMul":
+    if node.op_type == "MatMul" or any(item.name == "beta" and item.f != 1.0 for item in node.attribute):
         return None
     outputs = len(weight)
     if node.op_type == "Gemm":

@@ -473,3 +473,9 @@ def test_cityscapes_ids(tmp_path, end, value, expected):
     assert (found.classes[expected], len(found.classes)) == ("car", 19)
     assert sorted(np.unique(read).tolist()) == [expected, 255]
     assert found.said == "Cityscapes ids: 1 labelled images"
+
+
+def test_a_dictionary_keeps_its_space_and_a_list_of_classes_loses_blank_lines(tmp_path):
+    (tmp_path / "dictionary.txt").write_text(" \n!\na\nb\n")
+    assert read_classes(tmp_path / "dictionary.txt", symbols=True) == (" ", "!", "a", "b")
+    assert read_classes(tmp_path / "dictionary.txt") == ("!", "a", "b")

@@ -85,8 +85,8 @@ def test_frames_of_a_bag_stay_as_they_are_encoded(tmp_path: Path, plugin: Storag
     for place, stem in ((bag, "drive"), (bag.parent, "drive"), (storage, storage.stem)):
         found = unpacked(place, FrameStreams(topic=TOPIC), None, tmp_path / "out")
         assert [path.read_bytes() for path in image_files(found)] == frames
-        assert names(found)[0] == f"{stem}/0.jpg"
-        assert [Path(name).stem for name in names(found)] == ["0", "1000000000", "2000000000"]
+        assert names(found)[0] == f"{stem}/{0:019d}-000000.jpg"
+        assert [int(Path(name).stem[:19]) for name in names(found)] == [0, 10**9, 2 * 10**9]
     assert len(names(unpacked(bag, FrameStreams(every=2), None, tmp_path / "out"))) == 2
 
 
@@ -148,7 +148,7 @@ def test_a_frame_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="message 0 at 0 ns: the frame is encoded as '32FC1; compressedDepth png'"):
         unpacked(bag, FrameStreams(), None, tmp_path / "out")
     kept = unpacked(write_bag(tmp_path / "bad", [b"12345678"]), FrameStreams(), None, tmp_path / "out")
-    assert names(kept) == ["bad/0.jpg"]  # told as a corrupt image, which allow_corrupt counts
+    assert names(kept) == [f"bad/{0:019d}-000000.jpg"]  # told as a corrupt image, which allow_corrupt counts
     storage = next(bag.glob("*.mcap"))
     (tmp_path / "half.mcap").write_bytes(storage.read_bytes()[: storage.stat().st_size // 2])
     with pytest.raises(DataError, match=r"the bag .*half.mcap cannot be read"):

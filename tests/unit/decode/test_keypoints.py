@@ -44,6 +44,20 @@ def test_points_go_back_to_the_image(each, ended):
     assert found.above(0.95).points.shape == (0, 2, 3)
 
 
+@pytest.mark.parametrize("shape", [(1, 56 + 1, 84), (1, 300, 57)])
+def test_a_frame_without_a_person_has_no_points(shape):
+    found = decoded({"output0": np.zeros(shape, np.float32)})
+    assert len(found.boxes) == len(found.points) == 0
+
+
+def test_twelve_points_of_two_numbers_are_told_by_the_config():
+    head = np.zeros((1, 6 + 24, 40), np.float32)
+    head[0, :6, 4] = [24, 32, 32, 32, 0.1, 0.9]
+    settings = Evaluation(task="keypoints", score_threshold=0.25, kpt_shape=(12, 2))
+    (found,) = decode_predictions("keypoints", None, {"output0": head}, [LETTERBOX], settings, CLASSES)
+    assert found.points.shape == (1, 12, 3)
+
+
 def test_a_head_of_boxes_alone_is_refused():
     with pytest.raises(OutputError, match="no decoder is set for the outputs"):
         decoded({"output0": np.zeros((1, 6, 40), np.float32)})

@@ -31,6 +31,12 @@ def test_a_dictionary_of_another_length_is_refused():
         read([0, 1], 9, ("a", "b", "c"))
 
 
+def test_steps_before_the_batch_are_refused():
+    outputs = {"logits": np.zeros((26, 1, 4), np.float32)}
+    with pytest.raises(OutputError, match="the steps come first"):
+        decode_predictions("text", None, outputs, [SQUARE], Evaluation(task="text"), ("a", "b", "c"))
+
+
 def test_vectors():
     vectors = np.random.default_rng(0).normal(size=(2, 5, 1, 1)).astype(np.float32)
     settings = Evaluation(task="embeddings")

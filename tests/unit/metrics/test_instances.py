@@ -17,7 +17,7 @@ from edgeship.data.objects import Boxes
 from edgeship.data.regions import from_shape, region, to_runs
 from edgeship.decode.predictions import Instances
 from edgeship.errors import DataError
-from edgeship.metrics import instances
+from edgeship.metrics import instances, losses
 
 CLASSES = ("person", "car")
 HEIGHT, WIDTH = 150, 170
@@ -132,6 +132,8 @@ def test_a_box_that_fits_is_not_enough():
     found = instances.summarize(records_of([(truth, half)])).metrics
     assert found["map50"] == pytest.approx(1.0)  # an IoU of exactly one half
     assert found["map75"] == 0.0
+    nothing = Instances(half.boxes[:0], half.scores[:0], half.labels[:0], CLASSES, (), 20, 20)
+    assert losses.missed(records_of([(truth, half), (truth, nothing)]), "map").tolist() == [0.0, 1.0]
 
 
 def test_objects_without_an_outline_are_refused():

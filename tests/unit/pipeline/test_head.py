@@ -38,7 +38,12 @@ def test_the_end_of_the_graph_tells(tmp_path, operators, task, scores):
 
 @pytest.mark.parametrize(
     ("operators", "values"),
-    [(("Conv", "Sigmoid"), "raw"), (("Conv", "Exp", "Transpose"), "decoded"), (("Exp", "Conv", "Transpose"), "raw")],
+    [
+        (("Conv", "Sigmoid"), "raw"),
+        (("Conv", "Exp", "Transpose"), "decoded"),
+        (("Exp", "Conv", "Transpose"), "raw"),
+        (("Conv", "Softmax", "Transpose"), "auto"),
+    ],
 )
 def test_an_exponential_behind_the_last_weights_tells_decoded_boxes(
     tmp_path: Path, operators: tuple[str, ...], values: str

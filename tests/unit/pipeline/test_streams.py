@@ -50,7 +50,7 @@ def test_every_place_of_images_becomes_a_folder_of_frames(tmp_path: Path) -> Non
 
 def test_frames_that_are_no_longer_used_are_removed(tmp_path: Path) -> None:
     first = with_frames(project(tmp_path), tmp_path / "frames").calibration.images
-    second = with_frames(project(tmp_path, 6), tmp_path / "frames").calibration.images
+    second = with_frames(project(tmp_path, 6), tmp_path / "frames", tidy=True).calibration.images
     assert first is not None
     assert second is not None
     assert not first.exists()

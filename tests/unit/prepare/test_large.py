@@ -60,6 +60,17 @@ def test_writing_leaves_the_graph_as_it_is_and_the_file_holds_the_same(tmp_path:
     np.testing.assert_array_equal(Running(read).run(["y"], FEEDS)[0], Running(tmp_path / "m.onnx").run(["y"], FEEDS)[0])
 
 
+def test_other_weights_make_another_graph_file(tmp_path: Path) -> None:
+    """What comes after knows a graph by its file's hash."""
+    made = net()
+    graph.save_onnx(made, tmp_path / "m.onnx")
+    first = (tmp_path / "m.onnx").read_bytes()
+    large = max(made.graph.initializer, key=lambda tensor: tensor.ByteSize())
+    large.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(large) * 2, large.name))
+    graph.save_onnx(made, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() != first
+
+
 def test_it_is_checked_without_its_weights() -> None:
     made = net()
     graph.check_onnx(made, "the graph")
