@@ -63,7 +63,7 @@ def type_name(annotation: Any) -> str:
         ("pathlib.", ""), ("NoneType", "None"), ("Annotated[", ""), ("Literal", "one of "),
     ):  # fmt: skip
         text = text.replace(old, new)
-    for marker in (", Gt(", ", Ge(", ", FieldInfo("):
+    for marker in (", Gt(", ", Ge(", ", FieldInfo(", ", AfterValidator("):
         while marker in text:
             start = text.index(marker)
             depth, end = 0, start + len(marker) - 1
