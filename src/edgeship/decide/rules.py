@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from edgeship import metrics
 from edgeship.decide.case import Case, Family, Wanted
 from edgeship.decide.drops import POINT, UNTESTED, Drop
@@ -20,10 +22,11 @@ from edgeship.results.separate_calls import reliable, samples_needed
 SLACK = 1e-12
 MIB = 1 << 20
 ORDER = "order statistics"
-SLOWEST = "ten times the slowest call"
+BEYOND = "ten times a quantile halfway beyond"
 FAR = 10
-"""Calls that are slow together do not bound a quantile by their order. A budget that even the slowest of them keeps so
-many times over is kept all the same: other work, throttling and bursts slow a call down by less."""
+"""Calls that are slow together do not bound a quantile by their order. A budget that is kept so many times over by the
+quantile halfway from the asked one to the slowest call (p75 for the median, p99.5 for p99) is kept all the same: other
+work, throttling and bursts slow an engine down by less."""
 GOES_ON = 10
 """A drift may go on for so many times as long as was measured, and the budget must still be kept."""
 
@@ -115,14 +118,16 @@ def latency(family: Family, case: Case, *, level: float) -> Iterator[Rule]:
 
 
 def upper_bound(samples: Floats, level: float, confidence: float, *, looked: bool = True) -> tuple[float, str]:
-    """The upper bound of a quantile and its method: by the order of the samples, else :data:`FAR` times the slowest.
+    """The upper bound of a quantile and its method: by the order of the samples, else :data:`FAR` times one beyond it.
 
     ``inf`` where there are fewer samples than a bound takes.
     """
     if len(samples) < samples_needed(level, confidence):
-        return math.inf, SLOWEST
+        return math.inf, BEYOND
     bound = quantile_upper(samples, level, confidence, looked=looked)
-    return (bound, ORDER) if math.isfinite(bound) else (FAR * float(samples.max()), SLOWEST)
+    if math.isfinite(bound):
+        return bound, ORDER
+    return FAR * float(np.quantile(samples, (1 + level) / 2, method="inverted_cdf")), BEYOND
 
 
 def _too_few(calls: int, level: float, confidence: float) -> str:
