@@ -106,11 +106,24 @@ def from_shape(shape: Any, height: int, width: int) -> Region:
     return region(mask)
 
 
+FAR_OUT = 100
+"""Sides of the image that a polygon may reach beyond it: each edge is walked pixel by pixel."""
+
+
 def filled(points: Array, height: int, width: int) -> Region:
     """The pixels inside a polygon float64 [n, 2], as COCO's ``frPyObjects`` fills it.
 
     Each edge is walked in fifths of a pixel; where the walk enters another column, everything below changes sides.
+
+    Raises:
+        DataError: A point lies so far outside that its label is not one of this image.
     """
+    reach = float(np.abs(points).max(initial=0))
+    if reach > FAR_OUT * max(height, width, 1):
+        raise DataError(
+            f"a polygon reaches {reach:.3g} pixels, the image is {width}×{height}",
+            expected="x, y in pixels of the image",
+        )
     fine = np.trunc(points * FINE + 0.5).astype(np.int64)
     walk = np.concatenate([_steps(start, end) for start, end in zip(fine, np.roll(fine, -1, axis=0), strict=True)])
     x, y = walk[:, 0], walk[:, 1]

@@ -73,3 +73,8 @@ def test_a_shape_that_is_none_is_refused_with_its_annotation(segmentation: objec
 def test_run_lengths_of_another_image_size_are_refused() -> None:
     with pytest.raises(DataError, match="a mask is of 2×3 pixels, the image of 3×2"):
         from_shape({"size": [3, 2], "counts": [6]}, 2, 3)
+
+
+def test_a_polygon_of_another_world_is_refused_before_it_is_walked() -> None:
+    with pytest.raises(DataError, match=r"a polygon reaches 1e\+09 pixels, the image is 20×10"):
+        from_shape([np.array([[0.0, 0.0], [1e9, 0.0], [5.0, 5.0]])], 10, 20)
