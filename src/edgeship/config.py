@@ -23,6 +23,7 @@ from edgeship.config_inputs import RawFrames as RawFrames
 from edgeship.config_inputs import Section as Section
 from edgeship.config_records import History as History
 from edgeship.config_records import Track as Track
+from edgeship.config_values import Device, Released, Repair, TargetDevice
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-fp16", "int8-fp32", "fp8", "implicit", "as-given"]
 """What a candidate is asked to compute in. ``int8`` means INT8 with the engine's usual companion: FP16 for
@@ -68,38 +69,6 @@ def _known_engine(name: str, info: ValidationInfo) -> str:
     return name
 
 
-def _device(name: str) -> str:
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ValueError('is not a device; use "cpu", or "cuda:0" for the first GPU')
-    return name
-
-
-def _target_device(name: str) -> str:
-    return name if re.fullmatch(r"npu|gpu(:\d+)?", name) else _device(name)
-
-
-Device = Annotated[str, AfterValidator(_device)]
-"""``cpu``, ``cuda:0``, ``cuda:1``, …; ``cuda`` is ``cuda:0``."""
-TargetDevice = Annotated[str, AfterValidator(_target_device)]
-"""The same, and Intel's ``gpu``, ``gpu:1``, ``npu`` with OpenVINO."""
-REPAIRS = ("equalize", "smooth", "bias-correct", "adaround")
-"""Steps that repair INT8 without training."""
-
-
-def _repair(steps: str) -> str:
-    named = steps.split("+")
-    wrong = [step for step in named if step not in REPAIRS]
-    if wrong or len(set(named)) < len(named):
-        raise ValueError(f"{steps!r}: write {', '.join(REPAIRS)}, or several of them, each once, joined by +")
-    return steps
-
-
-Repair = Annotated[str, AfterValidator(_repair)]
-"""A step, or several in their order: ``equalize+bias-correct``."""
-Released = Annotated[
-    Literal["last"] | Annotated[str, Field(pattern=r"^history:[0-9]+(/.+)?$")] | Path, Field(union_mode="left_to_right")
-]
-"""A bundle's path; ``last`` or ``history:12`` (or ``history:12/orin``, its target) names an entry of the history."""
 LOW_CONFIDENCE = 0.8
 """A confidence below this must be accepted explicitly."""
 

@@ -95,7 +95,6 @@ def quantize(
     reference = infer(loaded)
     kept = select(reference, options.keep)
     left = float_nodes(reference) | dict.fromkeys(kept, "kept on request")
-    placement = placement_of(calibration, options)
     proto = rounded_graph(reference, calibration, left, few, options)
     in_float = _products_in_float(reference, left)
     count = count_quantized(proto)
@@ -110,7 +109,7 @@ def quantize(
         model=Artifact.of(out, out.parent),
         precision=options.precision,
         style=options.style,
-        placement=placement,
+        placement=placement_of(calibration, options),
         reduced_range=options.reduced_range,
         kept=kept,
         quantized_nodes=count,

@@ -70,6 +70,15 @@ class Bench:
             raise NotHere("no device to run on")
         return self.engine.open(request.output, replace(self.options, **options))
 
+    def right(self, precision: Precision, key: str = "") -> str:
+        """The answers of what :meth:`build` built against numpy's. Raises Failed where they are too far apart."""
+        images = networks.frames(2)
+        with self.open(precision, key) as runner:
+            found = decibels(networks.answers(images), runner.infer({"images": images})["scores"])
+        least = LEAST_DB["int8" if precision == "implicit" else precision]
+        require(found >= least, f"{found:.1f} dB against numpy, at least {least:g}")
+        return f"{found:.1f} dB against numpy"
+
     def device_name(self) -> str:
         """The device's own name."""
         try:
