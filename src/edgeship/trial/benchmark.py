@@ -40,8 +40,8 @@ SHORTEST = 3
 """Blocks of the shortest stretch that a step may end: a burst meets fewer."""
 STEP_SIGMAS = 5.0
 """Standard errors from which a step is real; the largest of many places is looked at."""
-PATIENCE = 5
-"""How many times ``benchmark.max_s`` a gated quantile may take where the calls do not bound it yet."""
+PATIENCE = 2
+"""How many times ``benchmark.max_s`` a gated p90 or p99 may take where the calls do not bound it yet."""
 _MEASURES = ("wall_ms", "device_ms", "upload_ms", "download_ms")
 
 
@@ -172,9 +172,8 @@ class Measurement:
     def run(self, progress: Progress, sample: Callable[[], None]) -> tuple[list[Timing], str]:
         """Timings, and why the gated quantiles are not known; empty when they are.
 
-        They are looked at ten times in each doubling of the samples, so that looking costs nothing. A quantile that
-        needs more calls than ``max_s`` allows, a p99 or a median among other work that comes and goes, gets up to
-        :data:`PATIENCE` times as long.
+        They are looked at ten times in each doubling of the samples, so that looking costs nothing. A p90 or p99 that
+        needs more calls than ``max_s`` allows gets up to :data:`PATIENCE` times as long.
         """
         settings = self.settings
         timings: list[Timing] = []
@@ -193,7 +192,8 @@ class Measurement:
             look = len(timings) + max(len(timings) // 10, 1)
             unknown = self._median_unknown(timings)
             unbound = self._unbound(timings)
-            over = gone >= settings.max_s * (PATIENCE if unbound and not unknown else 1)
+            patience = PATIENCE if unbound and not unknown and max(self.gated) > 0.5 else 1
+            over = gone >= settings.max_s * patience
             if over or not (unknown or unbound):
                 progress(100, 100, "measuring")
                 return timings, unknown or unbound

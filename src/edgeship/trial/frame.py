@@ -33,7 +33,7 @@ from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, FrameTimes
 from edgeship.results.separate_calls import calls_needed
 from edgeship.results.trial_folder import FRAME_SAMPLES
-from edgeship.trial.benchmark import PATIENCE, Measurement, quantiles
+from edgeship.trial.benchmark import Measurement, quantiles
 from edgeship.trial.load import load_between, read_counters
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 PARTS = ("image", "preprocess", "infer", "postprocess")
 """Decode the image's file; resize, crop and normalise; the engine; outputs to predictions."""
+PATIENCE = 5
+"""How many times ``benchmark.max_s`` frames may come at their rate, which no haste shortens."""
 LEVEL = 0.99
 PICTURES = 64
 PICTURE_BYTES = 256 << 20
