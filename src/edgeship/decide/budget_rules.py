@@ -13,7 +13,7 @@ import numpy as np
 from edgeship.decide.case import Case, Family
 from edgeship.decide.distributions import t_quantile
 from edgeship.decide.drops import POINT
-from edgeship.decide.rules import ORDER, SLACK, percent, upper_bound
+from edgeship.decide.rules import ORDER, SLACK, excuse, percent, upper_bound
 from edgeship.results import FrameTimes, Outcome, Rule
 from edgeship.results.separate_calls import samples_needed
 
@@ -65,8 +65,9 @@ def _tail(family: Family, case: Case, key: str, said: str, times: FrameTimes, li
     outcome: Outcome = "inconclusive"
     if measured > limit + SLACK:
         outcome, reason = "fail", f"{said}; p99 is {measured:.3g} ms, {limit:.3g} ms are allowed"
-        if times.machine.busy:
-            outcome, reason = "inconclusive", f"{reason}, but the machine was busy: {times.machine.busy}"
+        busy = f"the machine was busy: {times.machine.busy}" if times.machine.busy else ""
+        if spoiled := excuse(busy, samples, LEVEL, limit):
+            outcome, reason = "inconclusive", f"{reason}, but {spoiled}"
     elif not math.isfinite(bound):
         reason = (
             f"{said}, but {len(samples)} frames are too few to be {percent(confidence)} sure of p99: it takes at least "

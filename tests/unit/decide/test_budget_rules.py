@@ -56,6 +56,7 @@ def test_a_frame_over_its_budget_fails_unless_the_machine_was_busy() -> None:
     assert only(Gate(frame_p99_ms=19), framed(), "frame_p99_ms").outcome == "fail"
     busy = framed(machine=MachineLoad(busy="other processes used 1.9 of 2 cores"))
     assert only(Gate(frame_p99_ms=19), busy, "frame_p99_ms").outcome == "inconclusive"
+    assert only(Gate(frame_p99_ms=0.5), busy, "frame_p99_ms").outcome == "fail"  # no other work slows frames tenfold
 
 
 def test_few_frames_prove_nothing() -> None:

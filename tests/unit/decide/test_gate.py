@@ -264,10 +264,11 @@ def test_a_disturbed_measurement_fails_no_budget_and_keeps_one_whose_bound_holds
     """What disturbs makes times longer: within the budget they are all the more so on a quiet machine."""
     samples = np.random.default_rng(0).normal(2.0, 0.01, 1000)
     item = measured(samples=samples, latency=latency(samples, **changes))
-    for name, kept, missed in (("latency_p50_ms", 5.0, 1.0), ("throughput_min", 10.0, 1e6)):
+    for name, kept, missed, far in (("latency_p50_ms", 5, 0.3, 0.1), ("throughput_min", 10, 4e3, 1e4)):
         assert only(Gate(**{name: kept}), item, name).outcome == "pass"
         found = only(Gate(**{name: missed}), item, name)
         assert found.outcome == "inconclusive" and said in found.reason
+        assert only(Gate(**{name: far}), item, name).outcome == "fail"  # nothing disturbs tenfold
     judged = judge(Gate(speedup_over_fp32=1.5), [fp32(4.0), item], reference())
     assert rule(judged, "int8", "speedup_over_fp32").outcome == "inconclusive"
 
@@ -320,8 +321,8 @@ def test_taking_turns_settles_the_speed_up_and_names_the_fastest():
     assert decision.judged[1].speedup_by == "turns" and "(timed turn by turn)" in found.reason
     assert 1.5 < found.bound < found.measured
     busy = turns.model_copy(update={"machine": BUSY.machine})
-    for taken, outcome in ((turns, "fail"), (busy, "inconclusive")):
-        missed = judge(Gate(speedup_over_fp32=9), [fp32(4.0), slow], reference(), beside=Beside(turns=taken))
+    for taken, asked, outcome in ((turns, 9, "fail"), (busy, 9, "inconclusive"), (busy, 29, "fail")):
+        missed = judge(Gate(speedup_over_fp32=asked), [fp32(4.0), slow], reference(), beside=Beside(turns=taken))
         assert rule(missed, "int8", "speedup_over_fp32").outcome == outcome
     both = judge(Gate(latency_p50_ms=50), [fp32(4.0), slow], reference(), beside=Beside(turns=turns))
     assert both.chosen == "int8" and "timed turn by turn" in both.sentence
