@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def overhead(count: int) -> dict[str, Any]:
 
 
 def busy(count: int) -> dict[str, Any]:
-    """Trivial trials on four workers, two models' worth at a time for each."""
+    """Trivial trials on four workers: each has two models' trials, one that runs and one that is sent or fetched."""
     names = ("w0", "w1", "w2", "w3")
     with tempfile.TemporaryDirectory() as name, pool(Path(name), names) as opened:
         root = Path(name)
@@ -134,9 +134,11 @@ def busy(count: int) -> dict[str, Any]:
         ]
         for target, place in places:
             trial(target, place)
-        with cluster.library().get_task_stream(opened.client()) as stream, ThreadPoolExecutor(2 * len(names)) as hands:
+        with cluster.library().get_task_stream(opened.client()) as stream, ExitStack() as stack:
+            hands = [stack.enter_context(ThreadPoolExecutor(2)) for _ in names]
             begin = time.perf_counter()
-            made = list(hands.map(lambda item: cluster.run(*item), places))
+            sent = [hands[number % 4].submit(cluster.run, *item) for number, item in enumerate(places)]
+            made = [future.result() for future in sent]
             seconds = time.perf_counter() - begin
         ran = [item for item in stream.data if str(item["key"]).startswith("run_trial")]
     assert all(item.failure is None for item in made), next(item.failure for item in made if item.failure)
