@@ -189,6 +189,8 @@ def kill(count: int, seed: int, seconds_most: float, done: dict[str, Any]) -> di
 
 
 PLACES = ("start", "middle", "end")
+LAST = ("decide-", "evidence-")
+"""Stages that a run makes anew where a trial is measured again: each of their files is damaged alone, and first."""
 
 
 def flip(count: int, seed: int, seconds_most: float, done: dict[str, Any]) -> dict[str, object]:
@@ -196,6 +198,7 @@ def flip(count: int, seed: int, seconds_most: float, done: dict[str, Any]) -> di
 
     One file of each stage at a time: a stage is found damaged by its own seal. ``done``: the figures of earlier
     pieces, whose classes are left out. A flip was noticed where the file does not hold the flipped bytes afterwards.
+    The file ``lock`` of a trial is no result: it holds the number of a process that is gone.
     """
     chance = random.Random(seed)
     outcome: Counter[str] = Counter(done.get("outcome", {}))
@@ -205,18 +208,17 @@ def flip(count: int, seed: int, seconds_most: float, done: dict[str, Any]) -> di
         begin = time.perf_counter()
         ship(project.config, project.out).wait()
         wanted = answer(project.out)
-        stages = project.out / "stages"
-        found = sorted(path for path in stages.rglob("*") if path.is_file() and path.stat().st_size)
-        classes = [f"{path.relative_to(stages)} at its {where}" for path in found for where in PLACES]
+        places = _stage_files(project.out / "stages")
+        classes = [f"{name} at its {where}" for name in places for where in PLACES]
         while len(told) < count and time.perf_counter() - begin < seconds_most:
-            batch = _one_of_each_stage([item for item in classes if item not in told])
+            batch = _together([item for item in classes if item not in told])
             if not batch:
                 break
-            flipped = {item: _flip(stages / item.rpartition(" at its ")[0], item, chance) for item in batch}
+            flipped = {item: _flip(places[item.rpartition(" at its ")[0]], item, chance) for item in batch}
             ended = ship(project.config, project.out).wait()
             same = ended == 0 and answer(project.out) == wanted
             for item, bytes_then in flipped.items():
-                path = stages / item.rpartition(" at its ")[0]
+                path = places[item.rpartition(" at its ")[0]]
                 noticed = not path.is_file() or path.read_bytes() != bytes_then
                 outcome["noticed and redone" if same and noticed else f"exit {ended}, noticed: {noticed}"] += 1
                 troubles += [] if same and noticed else [f"{item}: exit {ended}, noticed: {noticed}, same: {same}"]
@@ -225,9 +227,10 @@ def flip(count: int, seed: int, seconds_most: float, done: dict[str, Any]) -> di
             if not same:
                 shutil.rmtree(project.out)
                 ship(project.config, project.out).wait()
+                places = _stage_files(project.out / "stages")
     return {
         "position_classes": len(classes),
-        "files": len(found),
+        "files": len(places),
         "tried": len(told),
         "outcome": dict(outcome),
         "troubles": troubles,
@@ -239,9 +242,18 @@ def flip(count: int, seed: int, seconds_most: float, done: dict[str, Any]) -> di
     }
 
 
-def _one_of_each_stage(classes: list[str]) -> list[str]:
-    """The first class of each stage."""
-    return list({item.partition("/")[0]: item for item in reversed(classes)}.values())
+def _stage_files(stages: Path) -> dict[str, Path]:
+    """The files of a run's stages by stage and path: folders are named after times, which differ from run to run."""
+    found = [path for path in sorted(stages.rglob("*")) if path.is_file() and path.stat().st_size]
+    names = [path.relative_to(stages) for path in found]
+    short = ["/".join((name.parts[0].rpartition("-")[0], *name.parts[1:])) for name in names]
+    return {name: path for name, path in zip(short, found, strict=True) if path.name != "lock"}
+
+
+def _together(classes: list[str]) -> list[str]:
+    """The next classes to damage in one run: one of :data:`LAST` alone, then the first of each other stage."""
+    alone = [item for item in classes if f"{item.partition('/')[0]}-".startswith(LAST)]
+    return alone[:1] or list({item.partition("/")[0]: item for item in reversed(classes)}.values())
 
 
 def _flip(path: Path, name: str, chance: random.Random) -> bytes:

@@ -4,6 +4,7 @@
     python benchmarks/fleet.py overhead [--count 5]  one trial on a worker, beside the same trial here
     python benchmarks/fleet.py busy [--count 200]    trivial trials on 4 workers: how busy those are
     python benchmarks/fleet.py scheduler             50 models x 20 devices x 12 trials, all at once, and 20 large files
+    python benchmarks/fleet.py gpus [--count 4000]   two GPUs of this host beside one: evaluation, ranking, clocks
     python benchmarks/fleet.py history               appending to a history of 100,000 rules
 
 Models are tiny (one convolution), each inference has one thread. ``busy`` counts a worker as busy while it runs a
@@ -32,6 +33,7 @@ sys.path[:0] = [str(HERE.parent / "tests")]
 # ruff: noqa: E402
 
 import harness
+from fleet_gpus import gpus
 
 from edgeship.config import Target
 from edgeship.fleet.config import Device, Fleet
@@ -266,11 +268,13 @@ def main() -> None:
         "busy": (busy, 200),
         "scheduler": (simulate, 1),
         "history": (history, 50),
+        "gpus": (lambda count: gpus(count, arguments.device), 4000),
     }
     parser = harness.parser(__doc__)
     parser.add_argument("part", choices=(*parts, "serve"))
     parser.add_argument("--count", type=int)
     parser.add_argument("--address", default="", help="serve: the scheduler of the workers that `scheduler` starts")
+    parser.add_argument("--device", default="cuda:0", help="gpus: cpu tries the script where there is no GPU")
     arguments = parser.parse_args()
     if arguments.part == "serve":
         asyncio.run(serve(arguments.address))
