@@ -1,6 +1,6 @@
 """ONNX's own node tests through inspect, slim, preflight, parity and calibrate: what fails, what is refused and why.
 
-    python benchmarks/onnx_suite.py [--every 10] [--kept build/onnx_suite.jsonl --limit-s 800] [--json suite.json]
+    python benchmarks/onnx_suite.py [--every 10] [--workers 2] [--kept build/onnx_suite.jsonl --limit-s 800] [--json F]
 
 Every graph runs in a worker process, so that a native crash is one failure and not the end. A failure is an exception
 that is not one of edgeship's own, or the end of the worker; a refusal is one sentence. With ``--kept`` outcomes are
@@ -15,10 +15,12 @@ import multiprocessing
 import re
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -136,20 +138,32 @@ class Worker:
 def main() -> int:
     """Run what has no outcome yet, as long as there is time; the exit code says whether anything failed."""
     options = _options()
-    before, begin, worker = facts(), time.perf_counter(), Worker()
+    before, begin = facts(), time.perf_counter()
     known = _kept(options.kept)
-    outcomes, left = {}, 0
-    for case in cases(options.every):
-        if case[0] in known:
-            outcomes[case[0]] = known[case[0]]
-        elif time.perf_counter() - begin > options.limit_s:
-            left += 1
-        else:
-            outcomes[case[0]] = worker.ask(case)
-            if options.kept is not None:
-                with options.kept.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps([case[0], outcomes[case[0]]]) + "\n")
-    worker.stop()
+    asked = cases(options.every)
+    outcomes = {case[0]: known[case[0]] for case in asked if case[0] in known}
+    todo = deque(case for case in asked if case[0] not in known)
+    lock = threading.Lock()
+
+    def work() -> None:
+        worker = Worker()
+        while time.perf_counter() - begin < options.limit_s:
+            with lock:
+                case = todo.popleft() if todo else None
+            if case is None:
+                break
+            found = worker.ask(case)
+            with lock:
+                outcomes[case[0]] = found
+                if options.kept is not None:
+                    with options.kept.open("a", encoding="utf-8") as stream:
+                        stream.write(json.dumps([case[0], found]) + "\n")
+        worker.stop()
+
+    with ThreadPoolExecutor(options.workers) as pool:
+        for done in [pool.submit(work) for _ in range(options.workers)]:
+            done.result()
+    left, outcomes = len(todo), dict(sorted(outcomes.items()))
     counts, reasons = summary(outcomes)
     for name, found in outcomes.items():
         for step, text in found.items():
@@ -187,6 +201,7 @@ def _kept(path: Path | None) -> dict[str, dict[str, str]]:
 def _options() -> argparse.Namespace:
     asked = parser(__doc__)
     asked.add_argument("--every", type=int, default=1, help="take every n-th case only")
+    asked.add_argument("--workers", type=int, default=1, help="processes that share the graphs")
     asked.add_argument("--limit-s", type=float, default=3000.0, help="begin none after this many seconds")
     asked.add_argument("--kept", type=Path, help="file of the outcomes so far, a line each")
     return asked.parse_args()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from processes import edgeship
+
 CLI = Path(__file__).parents[3] / "src" / "edgeship" / "cli"
 HOSTILE = ["stop [/sign]", "[bold]red", "\x1b[31mblue", "{ForeignNode[/model.22/Range]}", "a\nSHIP", ":smile:"]
 PRINT = (
@@ -83,21 +85,16 @@ def test_a_terminal_without_our_signs(encoding: str) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["doctor"], ["doctor", "--json"], ["ship", "--help"]])
 def test_a_full_disk_behind_the_output_changes_no_exit_code(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = subprocess.run(
-            [sys.executable, "-m", "edgeship", *arguments],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-            env=ENVIRONMENT,
-        )
+        streams = {"capture_output": False, "stdout": full, "stderr": subprocess.PIPE}
+        done = edgeship(*arguments, **streams, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == b"not all of the output could be written: No space left on device\n"
+    assert done.stderr == "not all of the output could be written: No space left on device\n"
 
 
 def test_a_full_disk_behind_the_errors_changes_no_exit_code() -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        command = [sys.executable, "-m", "edgeship", "ship", "absent.toml"]
-        assert subprocess.run(command, stdout=full, stderr=full, check=False, env=ENVIRONMENT).returncode == 2
+        done = edgeship("ship", "absent.toml", capture_output=False, stdout=full, stderr=full, env=ENVIRONMENT)
+    assert done.returncode == 2
 
 
 def test_a_closed_pipe_and_closed_streams_change_no_exit_code() -> None:

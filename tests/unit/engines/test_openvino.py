@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from small_onnx import convolutions, images, nonzero, quantized, save
+from small_onnx import images, nonzero, reference, save
 
 from edgeship import engines
 from edgeship.cli.bench import engine_of
@@ -34,24 +33,10 @@ def request_for(onnx_file: Path, precision: str = "fp32", name: str = "engine", 
 
 
 @pytest.fixture(scope="module")
-def fp32(tmp_path_factory) -> Path:
-    return convolutions(tmp_path_factory.mktemp("fp32") / "net.onnx")
-
-
-@pytest.fixture(scope="module")
-def int8(tmp_path_factory, fp32) -> Path:
-    return quantized(fp32, tmp_path_factory.mktemp("int8") / "net.onnx")
-
-
-@pytest.fixture(scope="module")
 def built(fp32) -> BuildRequest:
     request = request_for(fp32)
     ENGINE.build(request)
     return request
-
-
-def reference(path: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
 
 
 def test_fp32_is_computed_in_fp32_whatever_the_processor_prefers(fp32: Path, built: BuildRequest) -> None:
