@@ -37,8 +37,8 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "end_to_
 # ruff: noqa: E402
 
 import harness
-from conftest import Project, make_project
 from fuzz_kinds import kinds_of
+from projects import Project, make_project
 
 from edgeship import targets
 from edgeship.bundle import Contents, write

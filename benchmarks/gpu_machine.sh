@@ -25,7 +25,7 @@ PY
 echo "with the library path unset:"
 python3 -c 'from edgeship import engines; print(engines.get("onnxruntime").probe())
 import tempfile, pathlib, sys
-sys.path.insert(0, "tests/gpu")
+sys.path[:0] = ["tests/gpu", "tests/unit/engines"]
 from gpu_models import convolutions, images
 with tempfile.TemporaryDirectory() as place:
     path = convolutions(pathlib.Path(place) / "net.onnx")

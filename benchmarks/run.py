@@ -14,6 +14,7 @@ COMMANDS = (
     ("calibration.py",),
     ("evaluation.py",),
     ("runtime.py",),
+    ("openvino_engine.py",),
     ("false_ship.py",),
 )
 """Those that need packages of a peer or hosts of their own stand apart: search.py, ssh.py, fleet.py, faults.py and

@@ -90,13 +90,20 @@ def changes(random: Random, shape: Any, drop: float, gained: float = 0.005) -> n
     return random.choice(3, shape, p=[drop + gained, gained, 1 - drop - 2 * gained])
 
 
-def clips(random: Random, drop: float, *, count: int, together: float, named: bool = True, limit: float = 0.02) -> bool:
-    """Clips of 30 frames; with probability √together a frame does what its clip does. ``named``: evaluation.group."""
-    length = 30
+def clips(random: Random, drop: float, *, count: int, together: float, named: bool = True, alike: bool = True) -> bool:
+    """Clips of 30 frames; with probability √together a frame does what its clip does. ``named``: evaluation.group.
+
+    ``alike``: the scores of two frames of a clip correlate by 0.8, as on a video; else they tell nothing.
+    """
+    length, limit = 30, 0.02
     clip = np.repeat(changes(random, count, drop), length)
     own = changes(random, count * length, drop)
     what = np.where(random.random(count * length) < math.sqrt(together), clip, own)
     group = {"group": np.repeat(np.arange(count), length)} if named else {}
+    if alike:
+        level = np.repeat(random.normal(0, math.sqrt(0.8), count), length)
+        noise = level + random.normal(0, math.sqrt(0.2), count * length)
+        group["score"] = (1 / (1 + np.exp(-2 - noise))).astype(np.float32)
     return ships(Gate(max_drop={"top1": limit}), *pair(what, np.arange(count * length) % 10, **group))
 
 
@@ -236,14 +243,16 @@ class Situation:
     drop: float
     power: float | None = 0.0
     """The true drop at which SHIP is right; None: not asked."""
+    promised: bool = True
+    """Whether a false SHIP is promised to be rare; else the row shows what nothing in the records could tell."""
 
 
-def _clips(count: int, together: float, named: bool) -> Situation:
+def _clips(count: int, together: float, named: bool, alike: bool = True) -> Situation:
     def draw(random: Random, drop: float) -> bool:
-        return clips(random, drop, count=count, together=together, named=named)
+        return clips(random, drop, count=count, together=together, named=named, alike=alike)
 
-    by = "with group" if named else "without group"
-    return Situation(f"{count} clips of 30, correlation {together:g}, {by}", draw, 0.02)
+    by = "with group" if named else "without group" if alike else "without group or likeness"
+    return Situation(f"{count} clips of 30, correlation {together:g}, {by}", draw, 0.02, promised=alike)
 
 
 def _rare(images: int) -> Situation:
@@ -273,7 +282,8 @@ def _plans(alike: float) -> Situation:
 
 SITUATIONS = (
     *(_clips(count, together, True) for count in (40, 166, 400) for together in (0.1, 0.3, 0.7)),
-    *(_clips(count, together, False) for count in (40, 166) for together in (0.1, 0.3, 0.7)),
+    *(_clips(count, together, False) for count in (40, 166, 400) for together in (0.1, 0.3, 0.7)),
+    *(_clips(40, together, False, False) for together in (0.1, 0.3, 0.7)),
     Situation("300 pictures, each ten times", copies, 0.02),
     *(_rare(images) for images in (20, 50, 100, 200)),
     Situation(

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeship.config import Benchmark, Target
 from edgeship.results import Artifact, Candidate, TrialSpec, trial_folder
+from processes import edgeship_line
 from tiny_project import project, save
 
 QUIET = subprocess.DEVNULL
@@ -56,7 +57,7 @@ def fleet_file(root: Path, matrix: dict[str, list[str]], devices: tuple[str, ...
 
 def start(file: Path) -> subprocess.Popen[bytes]:
     """``edgeship fleet`` in a process of its own, that a signal reaches alone."""
-    command = [sys.executable, "-m", "edgeship", "fleet", str(file), "--json"]
+    command = edgeship_line("fleet", file, "--json")
     with (file.parent / "fleet.out").open("w") as out, (file.parent / "fleet.err").open("w") as err:
         return subprocess.Popen(command, stdin=QUIET, stdout=out, stderr=err, start_new_session=True)
 

@@ -47,3 +47,12 @@ def write_picture(path: Path, pixels: NDArray[Any]) -> None:
     """Write a picture of values in 0..255, with its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def write_tree(root: Path, files: dict[str, str]) -> Path:
+    """Write text files by their paths below ``root``; returns it."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root

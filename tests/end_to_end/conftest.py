@@ -1,76 +1,17 @@
-"""Projects as a user has them: the Fashion-MNIST example cut down, and the command run as a process."""
+"""Fixtures of the tests through the command line."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from projects import Done, Edgeship, Project, make_project
 
+import processes
 from edgeship.targets import link
 from sshd_support import Device, device
-
-ROOT = Path(__file__).parents[2]
-FASHION = ROOT / "examples" / "fashion"
-CONFIG = """
-[model]
-source  = "model:build"
-weights = "weights.safetensors"
-[model.inputs.images]
-shape = ["batch", 1, 28, 28]
-[preprocess]
-fit   = "stretch"
-color = "gray"
-mean  = [73.0]
-std   = [90.0]
-[calibration]
-images = "calib/"
-count  = 32
-method = "minmax"
-[evaluation]
-images  = "val/"
-classes = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle-boot"]
-[target]
-batch = { min = 1, opt = 4, max = 8 }
-[candidates]
-precisions = ["fp32", "int8"]
-reduced_range = false
-[benchmark]
-warmup_s = 0.05
-min_s = 0.1
-max_s = 2.0
-min_samples = 20
-precision = 0.95
-[gate]
-latency_p99_ms = 1000.0
-max_drop = { top1 = 0.5 }
-confidence = 0
-accept_low_confidence = true
-"""
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished command."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """What ``--json`` printed."""
-        return json.loads(self.out)
-
-
-Edgeship = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
@@ -88,67 +29,11 @@ def edgeship(tmp_path: Path) -> Edgeship:
 
     def run(*arguments: object, cwd: Path | None = None, timeout: float = 300, **more: str) -> Done:
         environment = {key: value for key, value in os.environ.items() if key != "EDGESHIP_DEBUG"} | more
-        done = subprocess.run(
-            [sys.executable, "-m", "edgeship", *map(str, arguments)],
-            cwd=cwd or tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        done = processes.edgeship(*arguments, cwd=cwd or tmp_path, env=environment, timeout=timeout)
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 
     return run
-
-
-@dataclass(frozen=True)
-class Project:
-    """A folder with a model, images and an edgeship.toml."""
-
-    folder: Path
-
-    @property
-    def config(self) -> Path:
-        """Its edgeship.toml."""
-        return self.folder / "edgeship.toml"
-
-    @property
-    def out(self) -> Path:
-        """Its work folder."""
-        return self.folder / "edgeship-out"
-
-    def change(self, old: str, new: str) -> None:
-        """Edit the config; the old text must be there."""
-        text = self.config.read_text()
-        assert old in text
-        self.config.write_text(text.replace(old, new))
-
-    def result(self) -> Any:
-        """The last run's result.json."""
-        return json.loads((self.out / "result.json").read_text())
-
-    def stages(self) -> dict[str, bool]:
-        """Stage name → whether the last run reused it."""
-        return {item["name"]: item["cached"] for item in self.result()["stages"]}
-
-
-def make_project(folder: Path, per_class: int = 6) -> Project:
-    """The Fashion-MNIST example with a few images."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("model.py", "weights.safetensors"):
-        shutil.copyfile(FASHION / name, folder / name)
-    (folder / "calib").mkdir()
-    for image in sorted((FASHION / "calib").glob("*.png"))[:40]:
-        shutil.copyfile(image, folder / "calib" / image.name)
-    for place in sorted((FASHION / "val").iterdir()):
-        if place.is_dir():
-            (folder / "val" / place.name).mkdir(parents=True)
-            for image in sorted(place.glob("*.png"))[:per_class]:
-                shutil.copyfile(image, folder / "val" / place.name / image.name)
-    (folder / "edgeship.toml").write_text(CONFIG)
-    return Project(folder)
 
 
 @pytest.fixture
@@ -161,7 +46,6 @@ def project(tmp_path: Path) -> Project:
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A small project that was shipped once. Tests must not change it."""
     made = make_project(tmp_path_factory.mktemp("shipped") / "project")
-    command = [sys.executable, "-m", "edgeship", "ship", str(made.config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = processes.edgeship("ship", made.config)
     assert done.returncode == 0, done.stderr
     yield made

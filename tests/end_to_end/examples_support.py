@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from projects import ROOT, Project
+
+from processes import python
+
 EXAMPLES = ROOT / "examples"
 
 
 @dataclass(frozen=True)
-class Example:
+class Example(Project):
     """A copy of an example that a test may change, and the folder with the packages it asks for."""
 
-    folder: Path
     packages: Path | None = None
-
-    @property
-    def config(self) -> Path:
-        """Its edgeship.toml."""
-        return self.folder / "edgeship.toml"
 
     @property
     def environment(self) -> dict[str, str]:
         """What the example's processes find on their Python path."""
         return {"PYTHONPATH": str(self.packages)} if self.packages else {}
 
-    @property
-    def result(self) -> Any:
-        """The result.json of the last run."""
-        return json.loads((self.folder / "edgeship-out" / "result.json").read_text())
-
     def trial(self, candidate: str) -> Any:
         """One trial of the last run."""
-        return next(item for item in self.result["trials"] if item["candidate"] == candidate)
-
-    def change(self, old: str, new: str) -> None:
-        """Edit the config; the old text must be there."""
-        text = self.config.read_text()
-        assert old in text
-        self.config.write_text(text.replace(old, new))
+        return next(item for item in self.result()["trials"] if item["candidate"] == candidate)
 
     def script(self, *command: object) -> str:
         """Run one of the example's scripts; returns what it printed."""
-        done = subprocess.run(
-            [sys.executable, *map(str, command)],
-            cwd=self.folder,
-            env=os.environ | self.environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        done = python(*command, cwd=self.folder, env=os.environ | self.environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -86,9 +61,7 @@ def install(name: str, folder: Path) -> Path:
 
 def install_requirements(requirements: Path, folder: Path) -> Path:
     """Install the pinned packages of a file, without what they depend on, into ``folder``; returns the folder."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*command, "--target", str(folder), "-r", str(requirements)], capture_output=True, text=True, check=False
-    )
+    options = ("--quiet", "--no-deps", "--disable-pip-version-check")
+    done = python("-m", "pip", "install", *options, "--target", folder, "-r", requirements)
     assert done.returncode == 0, done.stderr
     return folder

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, Edgeship, Project
+from projects import ROOT, Edgeship, Project
 from safetensors.numpy import save_file
 
 from edgeship.config_file import load
+from processes import edgeship_line, start
 from vehicle_support import network, photographs
 
 
@@ -291,7 +292,7 @@ def test_an_image_folder_that_cannot_be_read(project: Project) -> None:
     place.chmod(0)
     # Root reads everything, unless it gives up the capability.
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    command = [*drop, sys.executable, "-m", "edgeship", "ship", str(project.config)]
+    command = [*drop, *edgeship_line("ship", project.config)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     place.chmod(0o755)
     assert done.returncode == 2, done.stderr
@@ -330,8 +331,7 @@ def test_parity_on_frames_that_do_not_fit(tmp_path: Path, edgeship: Edgeship) ->
 def test_what_works_is_shown_on_a_terminal(tmp_path: Path) -> None:
     network(tmp_path / "net.onnx")
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "edgeship", "slim", "net.onnx"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=follower, stdout=subprocess.DEVNULL) as process:
+    with start("slim", "net.onnx", cwd=tmp_path, stderr=follower, stdout=subprocess.DEVNULL) as process:
         os.close(follower)
         shown = b""
         while b"simplifying" not in shown:

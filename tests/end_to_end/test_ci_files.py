@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from projects import ROOT
 from ruamel.yaml import YAML
 from test_documentation import check
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Edgeship
 from onnx import helper
 from PIL import Image
+from projects import ROOT, Edgeship
 
 from small_project import BENCHMARK, value, write_model
 

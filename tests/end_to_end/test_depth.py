@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Edgeship
 from onnx import helper
+from projects import Edgeship
 
 from small_project import BENCHMARK, value, write_model, write_picture
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import FASHION, ROOT, Edgeship
+from projects import FASHION, ROOT, Edgeship
 
 from edgeship.cli import COMMANDS, USAGE_ERROR, app
+from processes import edgeship, python
 
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "engines"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -159,8 +160,7 @@ def test_every_command_is_in_the_readme_and_in_the_order(edgeship_help: str) -> 
 def edgeship_help() -> str:
     """What ``edgeship --help`` prints."""
     assert app is not None
-    done = subprocess.run([sys.executable, "-m", "edgeship", "--help"], capture_output=True, text=True, check=True)
-    return done.stdout
+    return edgeship("--help", check=True).stdout
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -171,14 +171,12 @@ def test_help_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'pydantic', 'tensorrt_rtx'}\n"
         "print('heavy:', sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = python("-c", code, check=True)
     assert "heavy: []" in done.stdout
 
 
 def test_generated_pages_are_current() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
-    )
+    done = python(ROOT / "docs" / "generate.py", "--check")
     assert done.returncode == 0, done.stderr
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Edgeship, make_project
+from projects import Edgeship, make_project
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Edgeship
 from examples_support import Example, copy_example, install
+from projects import Edgeship
 
 from edgeship import engines
 
@@ -25,7 +25,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
 
 def right(edgeship: Edgeship, example: Example, *settings: str) -> int:
     """Photographs named right by the exported FP32 network under changed preprocessing."""
-    model = next((example.folder / "edgeship-out" / "stages").glob("slim-*/*.onnx"))
+    model = next((example.out / "stages").glob("slim-*/*.onnx"))
     changed = [argument for setting in settings for argument in ("--preprocess", setting)]
     done = edgeship(
         "evaluate", model, "--config", example.config, *changed, "--json", cwd=example.folder, **example.environment
@@ -36,8 +36,8 @@ def right(edgeship: Edgeship, example: Example, *settings: str) -> int:
 
 def test_fp32_ships_and_twenty_photographs_do_not_let_int8_pass(example: Example, edgeship: Edgeship) -> None:
     done = edgeship("ship", example.config, timeout=900, cwd=example.folder, **example.environment)
-    assert (done.code, example.result["verdict"], example.result["chosen"]) == (0, "SHIP", "fp32"), done.err
-    found = example.result["search"]["default"]
+    assert (done.code, example.result()["verdict"], example.result()["chosen"]) == (0, "SHIP", "fp32"), done.err
+    found = example.result()["search"]["default"]
     assert (found["answer"], found["chosen"]) == ("high-precision", "fp32")
     assert found["sentence"].startswith("ship fp32: ")
     assert round(20 * example.trial("fp32")["metrics"]["top1"]) >= 17
@@ -59,7 +59,7 @@ def test_on_tensorrt_rtx_without_a_gpu_nothing_ships(example: Example, edgeship:
     config.write_text(text)
     done = edgeship("ship", config, timeout=900, cwd=example.folder, **example.environment)
     assert not engines.get("tensorrt-rtx").probe().devices
-    result = example.result
+    result = example.result()
     assert (done.code, result["verdict"], result["chosen"]) == (3, "INCONCLUSIVE", None), done.err
     tried = [trial for trial in result["trials"] if trial["engine"] == "tensorrt-rtx"]
     assert [trial["candidate"] for trial in tried] == ["fp16", "int8"]

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from conftest import Edgeship
 from examples_support import EXAMPLES, Example, copy_example
+from projects import Edgeship
 
 FOLDER = EXAMPLES / "fashion"
 
@@ -34,7 +34,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
 @pytest.mark.slow
 def test_it_ships(example: Example, edgeship: Edgeship) -> None:
     done = edgeship("ship", example.config, timeout=600)
-    assert (done.code, example.result["verdict"]) == (0, "SHIP"), done.err
+    assert (done.code, example.result()["verdict"]) == (0, "SHIP"), done.err
     assert example.trial("fp32")["metrics"]["top1"] == pytest.approx(0.9224, abs=0.002)
     assert abs(example.trial("int8")["drop"]["top1"]) < 0.005
     assert example.trial("int8")["audit"]["achieved"] > 0.9
@@ -46,4 +46,4 @@ def test_a_budget_too_small_for_the_images_is_not_taken_as_passed(example: Examp
     example.change("max_drop = { top1 = 0.01 }", "max_drop = { top1 = 0.002 }")
     example.change('["fp32", "int8"]', '["int8"]')
     done = edgeship("ship", example.config, timeout=600)
-    assert (done.code, example.result["verdict"]) == (3, "INCONCLUSIVE"), done.err
+    assert (done.code, example.result()["verdict"]) == (3, "INCONCLUSIVE"), done.err

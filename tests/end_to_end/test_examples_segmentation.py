@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Edgeship
 from examples_support import EXAMPLES, Example, copy_example
 from PIL import Image
+from projects import Edgeship
 
 FOLDER = EXAMPLES / "segmentation"
 
@@ -27,7 +27,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
 @pytest.mark.slow
 def test_it_ships(example: Example, edgeship: Edgeship) -> None:
     done = edgeship("ship", example.config, timeout=900)
-    assert (done.code, example.result["verdict"]) == (0, "SHIP"), done.err
+    assert (done.code, example.result()["verdict"]) == (0, "SHIP"), done.err
     assert example.trial("fp32")["metrics"]["miou"] > 0.55
     assert abs(example.trial("int8")["drop"]["miou"]) < 0.01
 
@@ -38,12 +38,12 @@ def test_it_ships_on_openvino_with_the_same_accuracy(example: Example, edgeship:
     example.change('engine = "onnxruntime"', 'engine = "openvino"')
     example.change("bag = 0.03", "bag = 0.04")  # fp32 is judged too: 95 bags bound its drop at 0.032
     done = edgeship("ship", example.config, timeout=900)
-    assert (done.code, example.result["verdict"]) == (0, "SHIP"), done.err
+    assert (done.code, example.result()["verdict"]) == (0, "SHIP"), done.err
     assert abs(example.trial("fp32")["drop"]["miou"]) < 1e-4, (
         "the reference runs on onnxruntime, in the same arithmetic"
     )
     assert abs(example.trial("int8")["drop"]["miou"]) < 0.01
     assert example.trial("int8")["audit"]["achieved"] > 0.95
     picture = next((example.folder / "val").glob("*.png"))
-    answer = edgeship("run", example.folder / "edgeship-out" / "bundle", picture, "--json")
+    answer = edgeship("run", example.out / "bundle", picture, "--json")
     assert answer.code == 0, answer.err

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Edgeship
 from examples_support import Example, copy_example, install
+from projects import Edgeship
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def test_int8_loses_what_the_gate_protects(example: Example, edgeship: Edgeship)
     example.change("count  = 32", 'count  = 16\nmethod = "minmax"')
     example.change("search = true", "search = false")
     done = edgeship("ship", example.config, timeout=900, cwd=example.folder)
-    assert (done.code, example.result["verdict"], example.result["chosen"]) == (0, "SHIP", "fp32"), done.err
+    assert (done.code, example.result()["verdict"], example.result()["chosen"]) == (0, "SHIP", "fp32"), done.err
     fp32, int8 = example.trial("fp32"), example.trial("int8")
     assert 0.55 <= fp32["metrics"]["map50"] <= 0.85
     assert int8["drop"]["map50"] > 0.05

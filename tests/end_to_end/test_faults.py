@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Edgeship, Project
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from projects import Edgeship, Project
 
+import processes
 from edgeship.bundle import MANIFEST, verify, zip_bundle
 from edgeship.errors import EdgeshipError
 from sshd_support import children
@@ -29,8 +30,7 @@ KILLS = 4
 
 def start(project: Project, out: Path) -> subprocess.Popen[str]:
     """``edgeship ship`` in a session of its own."""
-    command = [sys.executable, "-m", "edgeship", "ship", str(project.config), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return processes.start("ship", project.config, "--out", out, start_new_session=True)
 
 
 def answer(out: Path) -> dict[str, Any]:

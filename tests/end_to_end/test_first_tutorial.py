@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Edgeship
+from projects import ROOT, Edgeship
 
 sys.path.insert(0, str(ROOT / "tests"))
 

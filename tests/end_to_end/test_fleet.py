@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import Edgeship
+from projects import Edgeship
 
 from tiny_project import project, save
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Edgeship
+from projects import Edgeship
 
 from tiny_project import project
 

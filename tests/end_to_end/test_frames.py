@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import Edgeship
+from projects import Edgeship
 from typer.testing import CliRunner
 
 import tiny_project

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Edgeship
+from projects import Edgeship
 
 from edgeship.decide.finished_run import open_run
 from tiny_project import project

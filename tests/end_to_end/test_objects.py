@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Edgeship
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from projects import Edgeship
 
 CONFIG = """
 [model]

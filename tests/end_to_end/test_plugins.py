@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Edgeship
+from projects import ROOT, Edgeship
 
+from processes import python
 from tiny_project import project
 
 
@@ -46,7 +47,7 @@ def test_names_of_a_plugin_work_as_built_in_ones(tmp_path: Path, plugin: Path, e
         "assert 'report.html' in [item.path for item in c.list_artifacts(run.info.run_id)]\n"
         "print(c.get_model_version_by_alias('tiny', 'shipped').version)\n"
     )
-    told = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = python("-c", asked, cwd=tmp_path)
     assert (told.returncode, told.stdout.strip()) == (0, "1"), told.stderr
 
     config.write_text(

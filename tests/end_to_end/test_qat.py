@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Edgeship, Project
+from projects import Edgeship, Project
 from safetensors.numpy import load_file
 
 from edgeship.decide.runs import open_run

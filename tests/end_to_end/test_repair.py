@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Edgeship, Project
+from projects import Edgeship, Project
 
 
 @pytest.mark.slow

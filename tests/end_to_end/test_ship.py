@@ -7,7 +7,6 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Edgeship, Project, make_project
+from projects import Edgeship, Project, make_project
 from safetensors.numpy import load_file, save_file
 
 from edgeship.decide.finished_run import FinishedRun, open_run
 from edgeship.results import RunResult
+from processes import start
 
 pytestmark = pytest.mark.slow
 
@@ -267,9 +267,8 @@ def test_fp16_on_the_cpu_is_refused_and_fails_its_candidate_only(project: Projec
 def test_killed_in_a_stage_the_next_run_ends_in_the_same_verdict(
     project: Project, edgeship: Edgeship, stage: str
 ) -> None:
-    command = [sys.executable, "-m", "edgeship", "ship", str(project.config)]
     before = {"export": None, "calibrate": "parity", "trial:default:int8": "quantize:onnxruntime:int8"}[stage]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with start("ship", project.config, stdout=subprocess.DEVNULL) as process:
         assert process.stderr is not None
         if before is None:
             time.sleep(3)
@@ -287,8 +286,7 @@ def test_killed_in_a_stage_the_next_run_ends_in_the_same_verdict(
 
 
 def test_ctrl_c_ends_cleanly(project: Project) -> None:
-    command = [sys.executable, "-m", "edgeship", "ship", str(project.config)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with start("ship", project.config) as process:
         deadline = time.monotonic() + 30
         while not (project.out / "stages").is_dir() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -302,8 +300,7 @@ def test_ctrl_c_ends_cleanly(project: Project) -> None:
 
 
 def test_a_second_run_in_the_same_folder_is_refused(project: Project, edgeship: Edgeship) -> None:
-    command = [sys.executable, "-m", "edgeship", "ship", str(project.config)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    with start("ship", project.config, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 30
         while not (project.out / "lock").exists() and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 import pytest
-from conftest import Edgeship, Project, make_project
+from projects import Edgeship, Project, make_project
 
 from edgeship.config import Target
 from edgeship.config_file import load

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Edgeship
 from examples_support import EXAMPLES, install_requirements
 from PIL import Image
+from projects import Edgeship
 
 from edgeship import load
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import processes
 from edgeship.bundle import Contents, write
 from edgeship.bundle.sign import make_keys
 from edgeship.config import Gate
+from processes import Ended
 from vehicle_support import decision, ground, make_trial
 
 
-def edgeship(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeship", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+def edgeship(*arguments: str | Path, code: int = 0) -> Ended:
+    done = processes.edgeship(*arguments)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import onnxruntime
 import pytest
-from conftest import Edgeship, Project, make_project
+from projects import Edgeship, Project, make_project
 
+import processes
 from chaos_support import at_work, remote_target
 from edgeship import targets
 from edgeship.config import Target
@@ -62,8 +62,7 @@ def far(host: Device, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project that was shipped to both devices. Tests must not change it."""
     folder = tmp_path_factory.mktemp("far")
     project = two_targets(make_project(folder / "project"), host, python_there(folder / "python"))
-    command = [sys.executable, "-m", "edgeship", "ship", str(project.config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = processes.edgeship("ship", project.config)
     assert done.returncode == 0, done.stderr
     return project
 
@@ -122,8 +121,7 @@ def test_ctrl_c_leaves_nothing_running_on_either_device(far: Project, host: Devi
     project = Project(tmp_path / "project")
     project.change("max_s = 2.0", "max_s = 12.0")
     project.change("min_s = 0.1", "min_s = 8.0")
-    command = [sys.executable, "-m", "edgeship", "ship", str(project.config)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with processes.start("ship", project.config) as process:
         deadline = time.monotonic() + 120
         while len(at_work(host)) < 4 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)

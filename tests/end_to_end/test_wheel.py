@@ -6,10 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, make_project
+from projects import ROOT, make_project
+
+from processes import python
 
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src")
 
@@ -29,16 +32,10 @@ def test_a_wheel_outside_the_checkout_ships_the_example(tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "install", *options, "--target", str(site), str(made)]
     subprocess.run(install, check=True, capture_output=True)
     project = make_project(tmp_path / "project")
-
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        places = os.environ | {"PYTHONPATH": str(site)}
-        return subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=places, capture_output=True, text=True, check=False
-        )
-
+    run = partial(python, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)})
     assert run("-c", "import edgeship; print(edgeship.__file__)").stdout.startswith(str(site))
-    done = run("-m", "edgeship", "ship", str(project.config))
+    done = run("-m", "edgeship", "ship", project.config)
     assert done.returncode == 0, done.stderr
     report = (project.out / "report.html").read_text(encoding="utf-8")
     assert "<style" in report and "<script" in report, "templates, style and script are in the wheel"
-    assert run("-m", "edgeship", "verify", str(project.out / "bundle")).returncode == 0
+    assert run("-m", "edgeship", "verify", project.out / "bundle").returncode == 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from examples_support import install_requirements
+
+from processes import python
 
 pytestmark = pytest.mark.slow
 
@@ -20,8 +20,7 @@ STEPS = {"slim", "preflight", "parity", "calibrate", "int8 tensorrt", "int8 onnx
 def test_ten_architectures_reach_int8_engines_with_a_dynamic_batch(tmp_path: Path) -> None:
     packages = install_requirements(Path(__file__).parent / "transformers_models" / "requirements.txt", tmp_path)
     environment = os.environ | {"PYTHONPATH": str(packages)}
-    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / "zoo.py"), "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = python("-W", "ignore", ROOT / "benchmarks" / "zoo.py", "--quick", env=environment, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     found = {
         line.partition(":")[0]: json.loads(line[line.index("{") :])

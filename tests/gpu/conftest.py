@@ -53,3 +53,12 @@ def answers(fp32) -> np.ndarray:
     from gpu_models import images
 
     return onnxruntime.InferenceSession(str(fp32), providers=["CPUExecutionProvider"]).run(None, images(4))[0]
+
+
+@pytest.fixture
+def stream():
+    """A stream of the first device."""
+    cuda.use("cuda:0")
+    made = cuda.Stream()
+    yield made
+    made.close()

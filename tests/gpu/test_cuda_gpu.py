@@ -9,14 +9,6 @@ from edgeship.engines import cuda
 from edgeship.errors import DeviceError
 
 
-@pytest.fixture
-def stream():
-    cuda.use("cuda:0")
-    made = cuda.Stream()
-    yield made
-    made.close()
-
-
 def test_the_device_and_the_versions_are_told() -> None:
     found = cuda.properties(cuda.index_of("cuda:0"))
     assert found.name.startswith("NVIDIA")

@@ -14,14 +14,6 @@ IMAGES = TensorInfo(name="images", shape=("batch", 3, 8, 8), dtype="float32")
 SIZES = TensorInfo(name="sizes", shape=("batch", 2), dtype="int64")
 
 
-@pytest.fixture
-def stream():
-    cuda.use("cuda:0")
-    made = cuda.Stream()
-    yield made
-    made.close()
-
-
 def on_device(pointer: int, like: np.ndarray, stream: cuda.Stream) -> np.ndarray:
     """What lies at a device address."""
     host = cuda.PinnedBuffer(like.nbytes)

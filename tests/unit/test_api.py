@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 import edgeship
 from edgeship.errors import ConfigError
+from processes import python
 from tiny_project import project
 
 
@@ -41,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> edgeship.api.ShippedRun:
 
 def test_importing_edgeship_loads_nothing_heavy() -> None:
     code = "import sys, edgeship; print(sorted({'numpy', 'pydantic', 'rich', 'torch', 'onnx'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert python("-c", code, check=True).stdout == "[]\n"
 
 
 @pytest.mark.slow

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from processes import Ended, python
 
 ROOT = Path(__file__).parents[2]
 requirements = runpy.run_path(str(ROOT / ".ci" / "hashes.py"))["requirements"]
@@ -25,9 +25,8 @@ def wheel(folder: Path, text: str) -> None:
         archive.writestr("pinned-1.0.dist-info/RECORD", "")
 
 
-def pip(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pip", "install", "--no-index", "--disable-pip-version-check", "--quiet"]
-    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+def pip(*arguments: object) -> Ended:
+    return python("-m", "pip", "install", "--no-index", "--disable-pip-version-check", "--quiet", *arguments)
 
 
 @pytest.mark.slow

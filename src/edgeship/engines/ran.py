@@ -83,6 +83,8 @@ class Ran:
     """Shape of the first output."""
     weights: tuple[int, ...] = ()
     """Shape of its weights as ONNX orders them, where the engine tells it."""
+    fused: tuple[str, ...] = ()
+    """Further names of nodes that became this one, where the engine tells them."""
 
     @property
     def kind(self) -> str | None:
@@ -102,7 +104,10 @@ class Origins:
     def of(self, ran: Ran) -> Node:
         """The node ``ran`` came from, or a node of its own name where that cannot be told."""
         plain = _PREFIXES.sub("", _MARKS.sub("", ran.name))
-        node = self._by_name.get(ran.name) or self._by_name.get(plain) or self._producer.get(plain)
+        own = self._by_name.get(ran.name) or self._by_name.get(plain) or self._producer.get(plain)
+        known = [found for found in (own, *map(self._by_name.get, ran.fused)) if found is not None]
+        alike = (found for found in known if ran.kind is not None and found.operator in _KIND)
+        node = next(alike, next(iter(known), None))
         for _ in range(8):
             if node is None or ran.kind is None or node.operator in _KIND:
                 break

@@ -1,14 +1,26 @@
 """DeepStream's primary detector, classifier or segmenter: its configuration, labels, and a parser where one is needed.
 
 NVIDIA documents the formula of Gst-nvinfer as y = net-scale-factor · (x − mean), one factor for all channels and one
-mean for each. Ours is (x · scale − mean) / std, so the factor is scale / std and its mean is mean / scale.
+mean for each. Ours is (x · scale − mean) / std, so the factor is scale / std and its mean is mean / scale. Where std
+differs from channel to channel, the convolution that reads the image takes up the difference.
 """
 
 from __future__ import annotations
 
-from edgeship.errors import DataError
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeship.config import Parity
+from edgeship.data.npz import open_npz
+from edgeship.errors import DataError, ParityError
 from edgeship.handover.cpp_library import library, settings_of
 from edgeship.handover.source import Source
+from edgeship.prepare.fold_std import REMEDY, fold_std
+from edgeship.prepare.graph import data_of, load_onnx, outputs_of, save_onnx
+from edgeship.prepare.running import Running
 
 COLORS = {"rgb": 0, "bgr": 1, "gray": 2}
 TASKS = {"detection": 0, "classification": 1, "segmentation": 2}
@@ -52,7 +64,13 @@ extern "C" bool NvDsInferParseEdgeship(std::vector<NvDsInferLayerInfo> const& la
 
 
 def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
-    """The configuration and its files. Raises DataError for what DeepStream cannot express."""
+    """The configuration and its files.
+
+    Raises:
+        DataError: What DeepStream cannot express.
+        ModelError: A std for each channel that cannot be folded into the graph.
+        ParityError: The folded graph answers otherwise.
+    """
     manifest, evaluation = source.manifest, source.evaluation
     if evaluation.task not in TASKS:
         raise DataError(
@@ -62,10 +80,13 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
         )
     if not manifest.classes:
         raise DataError("the bundle names no classes, and DeepStream needs labels", do="set evaluation.classes")
+    _require_expressible(source)
     height, width = source.size
+    network = _network(source)
+    made, notes = dict(network.files), list(network.notes)
     keys: dict[str, object] = {
         "gpu-id": 0,
-        **_pixels(source),
+        **_pixels(source, network.std),
         "infer-dims": ";".join(map(str, _dims(source, height, width))),
         "batch-size": source.batch,
         "network-mode": MODES.get(manifest.candidate.precision, 0),
@@ -74,8 +95,8 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
         "labelfile-path": "labels.txt",
         "gie-unique-id": 1,
         "process-mode": 1,
+        **({"model-engine-file": "model.engine"} if "model.engine" in made else {"onnx-file": "model.onnx"}),
     }
-    made, notes = _engine(source, keys)
     if evaluation.task == "detection":
         made |= _parser(source, keys)
         keys["cluster-mode"] = 4
@@ -100,17 +121,34 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
     return made, notes
 
 
-def _pixels(source: Source) -> dict[str, object]:
-    """Scale, offsets, colour, letterbox. Raises DataError for what the formula cannot express."""
+@dataclass(frozen=True)
+class _Network:
+    """What DeepStream runs: its files, the one std that their input is divided by, and what to know about them."""
+
+    files: dict[str, bytes]
+    std: float
+    notes: list[str]
+
+
+def _pixels(source: Source, std: float) -> dict[str, object]:
+    """Scale, offsets, colour, letterbox, for a network whose input is divided by ``std``."""
     steps = source.steps
-    factors = {steps.scale / value for value in steps.std}
-    if len(factors) != 1:
-        raise DataError(
-            f"preprocess.std is {list(steps.std)}: one a channel, and DeepStream has one net-scale-factor for all",
-            expected="one std for all channels",
-            do="fold the division into the model (divide the first convolution's weights by std, channel by channel), "
-            "check it with edgeship parity, set one std, and ship again",
-        )
+    channels = 1 if steps.color == "gray" else 3
+    means = steps.mean * channels if len(steps.mean) == 1 else steps.mean
+    return {
+        "net-scale-factor": repr(steps.scale / std),
+        "offsets": ";".join(repr(value / steps.scale) for value in means),
+        "model-color-format": COLORS[steps.color],
+        "maintain-aspect-ratio": int(steps.fit == "letterbox"),
+        "symmetric-padding": int(steps.fit == "letterbox" and steps.pad_align == "center"),
+        "scaling-filter": 1,
+        "network-input-order": int(steps.layout == "nhwc"),
+    }
+
+
+def _require_expressible(source: Source) -> None:
+    """Refuse preprocessing that Gst-nvinfer does not do. Raises DataError."""
+    steps = source.steps
     if steps.fit == "center-crop":
         raise DataError(
             'preprocess.fit is "center-crop", and Gst-nvinfer crops nothing',
@@ -127,17 +165,6 @@ def _pixels(source: Source) -> dict[str, object]:
         raise DataError(
             f"preprocess.dtype is {steps.dtype}, and DeepStream prepares float32", do="ship a float32 input"
         )
-    channels = 1 if steps.color == "gray" else 3
-    means = steps.mean * channels if len(steps.mean) == 1 else steps.mean
-    return {
-        "net-scale-factor": repr(factors.pop()),
-        "offsets": ";".join(repr(value / steps.scale) for value in means),
-        "model-color-format": COLORS[steps.color],
-        "maintain-aspect-ratio": int(steps.fit == "letterbox"),
-        "symmetric-padding": int(steps.fit == "letterbox" and steps.pad_align == "center"),
-        "scaling-filter": 1,
-        "network-input-order": int(steps.layout == "nhwc"),
-    }
 
 
 def _dims(source: Source, height: int, width: int) -> tuple[int, int, int]:
@@ -145,11 +172,25 @@ def _dims(source: Source, height: int, width: int) -> tuple[int, int, int]:
     return (channels, height, width) if source.steps.layout == "nchw" else (height, width, channels)
 
 
-def _engine(source: Source, keys: dict[str, object]) -> tuple[dict[str, bytes], list[str]]:
-    manifest = source.manifest
+def _network(source: Source) -> _Network:
+    """The engine that was judged, or the FP32 graph with a std for each channel folded in.
+
+    Raises:
+        DataError: An engine that DeepStream does not run, or a plan, whose weights nobody can change.
+        ModelError: The graph does not begin with a convolution.
+        ParityError: The folded graph answers otherwise.
+    """
+    manifest, std = source.manifest, tuple(dict.fromkeys(source.steps.std))
     if manifest.identity.engine == "tensorrt":
-        keys["model-engine-file"] = "model.engine"
-        return {"model.engine": source.content(manifest.engine)}, []
+        if len(std) > 1:
+            raise DataError(
+                f"preprocess.std is {list(std)}: one a channel, DeepStream has one net-scale-factor for all, and the "
+                "weights of a built engine cannot be changed",
+                expected="one std for all channels",
+                do=f"{REMEDY}; or hand an fp32 bundle of onnxruntime over, whose model.onnx then holds the division, "
+                "and ship that file with the one std that its note names",
+            )
+        return _Network({"model.engine": source.content(manifest.engine)}, std[0], [])
     if manifest.candidate.precision != "fp32":
         raise DataError(
             f"the bundle's engine is {manifest.identity.engine}'s in {manifest.candidate.precision}, and DeepStream "
@@ -157,12 +198,54 @@ def _engine(source: Source, keys: dict[str, object]) -> tuple[dict[str, bytes], 
             expected='a bundle of engine = "tensorrt", or one in fp32 whose ONNX DeepStream builds itself',
             do='ship with engine = "tensorrt" on the device',
         )
-    keys["onnx-file"] = "model.onnx"
     note = (
         f"the bundle was judged on {manifest.identity.engine}; DeepStream builds an engine of its own from model.onnx, "
         'which nobody has judged: ship with engine = "tensorrt" on the device before you trust it'
     )
-    return {"model.onnx": source.content(manifest.model)}, [note]
+    if len(std) > 1:
+        return _folded(source, note)
+    path = source.folder / manifest.model
+    return _Network(_stored(path), std[0], [note])
+
+
+def _stored(path: Path) -> dict[str, bytes]:
+    """An ONNX file as ``model.onnx``, with its weights where they lie beside it."""
+    found = {"model.onnx": path.read_bytes()}
+    return found | ({"model.onnx.data": data_of(path).read_bytes()} if data_of(path).is_file() else {})
+
+
+def _folded(source: Source, note: str) -> _Network:
+    """The FP32 graph with the std of each channel in its first convolutions, compared on the bundle's known frames."""
+    known = source.manifest.known_answer
+    if known is None:
+        raise DataError(
+            "the bundle holds no known frames, on which a graph with its std folded in could be compared", do=REMEDY
+        )
+    path = source.folder / source.manifest.model
+    model = load_onnx(path)
+    made, kept, nodes = fold_std(model, source.steps.std)
+    frames = open_npz(source.folder / known.path)[f"in:{source.image.name}"]
+    scaled = frames * (np.array(source.steps.std) / kept).reshape(-1, 1, 1)
+    names, limits = [info.name for info in outputs_of(model)], Parity()
+    wanted = Running(model).run(names, {source.image.name: frames})
+    found = Running(made).run(names, {source.image.name: scaled.astype(np.float32)})
+    pairs = [(one.astype(np.float64), other.astype(np.float64)) for one, other in zip(wanted, found, strict=True)]
+    off = max(float(np.abs(one - other).max()) for one, other in pairs)
+    if not all(np.allclose(other, one, rtol=limits.rtol, atol=limits.atol) for one, other in pairs):
+        raise ParityError(
+            f"with std folded into {', '.join(nodes)} outputs differ by up to {off:.3g} on {len(frames)} known frames",
+            expected=f"every value within atol {limits.atol:g} + rtol {limits.rtol:g}",
+            do=REMEDY,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "model.onnx"
+        save_onnx(made, place)
+        files = _stored(place)
+    said = (
+        f"std {list(source.steps.std)} is folded into {', '.join(nodes)} of model.onnx, which takes std = [{kept!r}]; "
+        f"on the bundle's known frames ({len(frames)}) outputs differ by at most {off:.2g}"
+    )
+    return _Network(files, kept, [said, note])
 
 
 def _parser(source: Source, keys: dict[str, object]) -> dict[str, bytes]:

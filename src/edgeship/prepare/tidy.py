@@ -43,7 +43,7 @@ def sort_nodes(model: onnx.ModelProto) -> list[str]:
     """
     nodes = list(model.graph.node)
     maker = {name: place for place, node in enumerate(nodes) for name in node.output if name}
-    waits = [{maker[name] for name in _reads(node) if name in maker} for node in nodes]
+    waits = [{maker[name] for name in reads(node) if name in maker} for node in nodes]
     if all(place > max(needed, default=-1) for place, needed in enumerate(waits)):
         return []
     done: set[int] = set()
@@ -68,10 +68,10 @@ def sort_nodes(model: onnx.ModelProto) -> list[str]:
     return ["the nodes were not in the order in which they run, and are now"]
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """The tensors that a node reads, also from inside its subgraphs."""
     yield from node.input
     for attribute in node.attribute:
         for body in (attribute.g, *attribute.graphs):
             for inner in body.node:
-                yield from _reads(inner)
+                yield from reads(inner)

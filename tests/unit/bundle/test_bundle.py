@@ -26,16 +26,7 @@ from edgeship.pipeline.rebuild import RebuildOptions, rebuild
 from edgeship.results import Artifact, Failure, Trial, trial_folder
 from edgeship.results import read as read_result
 from edgeship.results import write as write_result
-from edgeship.trial.run import run_trial
-from vehicle_support import QUICK, decision, ground, make_trial
-
-
-@pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("bundle")
-    folder = make_trial(root / "trial", ground(root / "ground"))
-    run_trial(folder)
-    return folder
+from vehicle_support import QUICK, decision
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +43,6 @@ def pristine(trial: Path, keys: tuple[Path, Path], tmp_path_factory: pytest.Temp
     licence.write_text("do what you like\n")
     write(Contents(trial, decision(), reference=trial, licences={"LICENSE.txt": licence}, key=keys[0]), place)
     return place
-
-
-@pytest.fixture
-def bundle(pristine: Path, tmp_path: Path) -> Path:
-    shutil.copytree(pristine, tmp_path / "bundle")
-    return tmp_path / "bundle"
 
 
 def test_weights_of_a_large_model_lie_in_the_bundle_with_their_hash(trial: Path, tmp_path: Path) -> None:

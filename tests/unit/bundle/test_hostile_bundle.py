@@ -27,16 +27,7 @@ from edgeship.bundle.write import sign_bundle
 from edgeship.errors import BundleError
 from edgeship.files import sha256_bytes
 from edgeship.runtime.model import load
-from edgeship.trial.run import run_trial
-from vehicle_support import decision, ground, make_trial
-
-
-@pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("root")
-    folder = make_trial(root / "trial", ground(root / "ground"))
-    run_trial(folder)
-    return folder
+from vehicle_support import decision
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +35,6 @@ def pristine(trial: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("pristine") / "bundle"
     write(Contents(trial, decision(), reference=trial), place)
     return place
-
-
-@pytest.fixture
-def bundle(pristine: Path, tmp_path: Path) -> Path:
-    shutil.copytree(pristine, tmp_path / "bundle")
-    return tmp_path / "bundle"
 
 
 def restate(bundle: Path, change: Callable[[dict[str, Any]], object] = lambda content: None) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edgeship.bundle import Contents, write
 from edgeship.trial.run import run_trial
+from processes import Ended, python
 from vehicle_support import decision, ground, make_trial
 
 HEAVY = (
@@ -39,9 +38,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "bundle"
 
 
-def light(*arguments: str) -> subprocess.CompletedProcess[str]:
+def light(*arguments: str) -> Ended:
     """The command line where only the base install is there."""
-    return subprocess.run([sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, check=False)
+    return python("-c", CODE, *arguments)
 
 
 def test_verify_needs_neither_engine_nor_torch(bundle: Path) -> None:

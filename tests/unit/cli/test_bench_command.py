@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from onnx import TensorProto, helper
 
 from edgeship.engines.inspect import sidecar
 from edgeship.results import Artifact, Build, Identity, TensorInfo, write
+from processes import Ended, edgeship
 
 FAST = ["--warmup", "0.01", "--seconds", "0.02", "--max-seconds", "0.5", "--precision", "0.9"]
 
@@ -28,9 +27,8 @@ def net(tmp_path_factory) -> Path:
     return folder / "net.onnx"
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeship", "bench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def run(*arguments: object) -> Ended:
+    return edgeship("bench", *arguments)
 
 
 def test_json_holds_a_latency_for_each_batch(net: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
+from processes import Ended, edgeship
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
 
 from small_onnx import convolutions
@@ -23,13 +25,8 @@ def net(tmp_path_factory) -> Path:
     return convolutions(tmp_path_factory.mktemp("build") / "model.onnx")
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "edgeship", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return command("build", *arguments)
+def run(*arguments: object) -> Ended:
+    return edgeship("build", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +85,10 @@ def test_an_onnxruntime_engine_of_a_model_with_external_data_is_whole(outside: P
     assert f"edgeship slim {outside} -o whole.onnx" in " ".join(done.stderr.split())
     assert sorted(path.name for path in outside.parent.iterdir()) == ["net.data", "net.onnx"]
     whole, engine = outside.with_name("whole.onnx"), tmp_path / "elsewhere" / "engine.onnx"
-    assert command("slim", outside, "-o", whole).returncode == 0
+    assert edgeship("slim", outside, "-o", whole).returncode == 0
     assert run(whole, "--engine", "onnxruntime", "--out", engine).returncode == 0
     shutil.rmtree(outside.parent)
-    assert command("bench", engine, "--seconds", "0.1", "--warmup", "0.01").returncode == 0
+    assert edgeship("bench", engine, "--seconds", "0.1", "--warmup", "0.01").returncode == 0
 
 
 def test_a_tensorrt_engine_of_a_model_with_external_data_is_whole(net: Path, outside: Path, tmp_path: Path) -> None:
@@ -112,10 +109,10 @@ def test_a_tensorrt_engine_of_a_model_with_external_data_is_whole(net: Path, out
 def test_a_plugin_library_that_does_not_load(net: Path, tmp_path: Path) -> None:
     (tmp_path / "text.so").write_text("no library")
     for arguments in (("preflight", net), ("build", net, "--compute-capability", "8.6")):
-        done = command(*arguments, "--plugin", tmp_path / "absent.so")
+        done = edgeship(*arguments, "--plugin", tmp_path / "absent.so")
         assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr
         assert "absent.so does not exist" in " ".join(done.stderr.split())
-        done = command(*arguments, "--plugin", tmp_path / "text.so")
+        done = edgeship(*arguments, "--plugin", tmp_path / "text.so")
         assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr
         assert "text.so does not load: " in " ".join(done.stderr.split())
         assert "ldd" in done.stderr
@@ -128,7 +125,7 @@ def test_engines_that_cannot_be_measured_here(net: Path, tmp_path: Path) -> None
     engine = tmp_path / "net.engine"
     assert run(net, "--compute-capability", "8.6", "--out", engine).returncode == 0
     if not engines.get("tensorrt-rtx").probe().devices:
-        done = command("bench", engine)
+        done = edgeship("bench", engine)
         assert (done.returncode, done.stderr.count("error: ")) == (4, 1), done.stderr
         assert "it needs an NVIDIA GPU: no CUDA driver is installed here" in " ".join(done.stderr.split())
     data = engine.read_bytes()
@@ -137,7 +134,7 @@ def test_engines_that_cannot_be_measured_here(net: Path, tmp_path: Path) -> None
     front.write_bytes(b'{"names": ["car"]}' + data)
     for damaged, words in ((cut, "is truncated"), (front, "has 18 foreign bytes in front of a TensorRT-RTX plan")):
         for name in ("bench", "inspect"):
-            done = command(name, damaged)
+            done = edgeship(name, damaged)
             assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr
             assert words in " ".join(done.stderr.split())
     fix = done.stderr.partition("do: remove them: ")[2].replace("\n", " ").replace("raw.engine", str(tmp_path / "raw"))
@@ -168,17 +165,17 @@ def test_the_onnx_files_own_precision_is_the_default(tmp_path: Path) -> None:
         picture(tmp_path / "calib" / f"{number}.png", number % 3, number)
     frames = ["--images", tmp_path / "calib", "-p", "fit=stretch", "-p", "std=255"]
     cache, int8 = tmp_path / "c.cache", tmp_path / "int8.onnx"
-    assert command("calibrate", tmp_path / "model.onnx", *frames, "-o", cache).returncode == 0  # a fixed batch of 1
-    done = command("quantize", tmp_path / "model.onnx", "--cache", cache, *frames[:-1], "std=255,255,255", "-o", int8)
+    assert edgeship("calibrate", tmp_path / "model.onnx", *frames, "-o", cache).returncode == 0  # a fixed batch of 1
+    done = edgeship("quantize", tmp_path / "model.onnx", "--cache", cache, *frames[:-1], "std=255,255,255", "-o", int8)
     assert done.returncode == 0, done.stderr  # the same preprocessing, written differently
-    built = command("build", int8, "-e", "onnxruntime", "-o", tmp_path / "engine.onnx")
+    built = edgeship("build", int8, "-e", "onnxruntime", "-o", tmp_path / "engine.onnx")
     assert built.returncode == 0, built.stderr
     assert "are int8-fp32" in built.stdout
 
 
 def test_the_profile_of_a_dynamic_batch_is_told(net: Path, tmp_path: Path) -> None:
-    plain = command("build", net, "--compute-capability", "8.6", "-o", tmp_path / "a.engine")
+    plain = edgeship("build", net, "--compute-capability", "8.6", "-o", tmp_path / "a.engine")
     assert "this engine takes a batch of 1 and nothing else" in plain.stdout, plain.stderr
-    given = command("build", net, "--compute-capability", "8.6", "--max-batch", "8", "-o", tmp_path / "b.engine")
+    given = edgeship("build", net, "--compute-capability", "8.6", "--max-batch", "8", "-o", tmp_path / "b.engine")
     assert "nothing else" not in given.stdout
     assert "takes [1, " in given.stdout

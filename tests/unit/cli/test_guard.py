@@ -11,6 +11,7 @@ import pytest
 from onnx import helper
 
 from edgeship.cli.guard import crash
+from processes import edgeship
 
 PROGRAM = """
 import ctypes, os, signal, sys, time
@@ -84,8 +85,7 @@ def test_a_graph_that_the_parser_does_not_survive_is_one_sentence(tmp_path: Path
     function = helper.make_function("mine", "Block", ["a"], ["b"], [inner], imports)
     path = tmp_path / "m.onnx"
     path.write_bytes(helper.make_model(made, opset_imports=imports, functions=[function]).SerializeToString())
-    command = [sys.executable, "-m", "edgeship", "build", str(path), "--engine", "tensorrt-rtx"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = edgeship("build", path, "--engine", "tensorrt-rtx")
     assert done.returncode == 4
     assert done.stderr.count("error: ") == 1
     assert "Traceback" not in done.stderr

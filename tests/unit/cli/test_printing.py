@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from edgeship.cli.output import write_json_rows
+from processes import edgeship
 
 CLI = Path(__file__).parents[3] / "src" / "edgeship" / "cli"
 HOSTILE = ["stop [/sign]", "[bold]red", "\x1b[31mblue", "{ForeignNode[/model.22/Range]}", "a\nSHIP", ":smile:"]
@@ -30,6 +35,27 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CLI.parents[1])}
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, check=False, env=ENVIRONMENT | environment)
+
+
+def test_rows_of_json_are_written_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    text = ""
+    grew = []
+
+    def rows(count: int) -> Iterator[str]:
+        nonlocal text
+        for number in range(count):
+            new = capsys.readouterr().out
+            grew.append(bool(new))
+            text += new
+            yield json.dumps({"number": number})
+
+    for count in (3, 0):
+        text = ""
+        write_json_rows("rows", rows(count), {"more": {"a": 1}, "p": None})
+        text += capsys.readouterr().out
+        told = {"rows": [{"number": number} for number in range(count)], "more": {"a": 1}, "p": None}
+        assert json.loads(text) == told
+    assert grew == [True, True, True]
 
 
 def in_terminal(*arguments: str, **environment: str) -> bytes:
@@ -83,21 +109,16 @@ def test_a_terminal_without_our_signs(encoding: str) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["doctor"], ["doctor", "--json"], ["ship", "--help"]])
 def test_a_full_disk_behind_the_output_changes_no_exit_code(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = subprocess.run(
-            [sys.executable, "-m", "edgeship", *arguments],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-            env=ENVIRONMENT,
-        )
+        streams = {"capture_output": False, "stdout": full, "stderr": subprocess.PIPE}
+        done = edgeship(*arguments, **streams, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == b"not all of the output could be written: No space left on device\n"
+    assert done.stderr == "not all of the output could be written: No space left on device\n"
 
 
 def test_a_full_disk_behind_the_errors_changes_no_exit_code() -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        command = [sys.executable, "-m", "edgeship", "ship", "absent.toml"]
-        assert subprocess.run(command, stdout=full, stderr=full, check=False, env=ENVIRONMENT).returncode == 2
+        done = edgeship("ship", "absent.toml", capture_output=False, stdout=full, stderr=full, env=ENVIRONMENT)
+    assert done.returncode == 2
 
 
 def test_a_closed_pipe_and_closed_streams_change_no_exit_code() -> None:

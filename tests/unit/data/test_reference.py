@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edgeship.data.reference import importable, is_reference, resolve
 from edgeship.errors import DataError
+from processes import edgeship, python
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -63,18 +62,13 @@ def test_no_file_of_the_folder_hides_an_installed_module(tmp_path: Path) -> None
         "    print(statistics.NormalDist(), pydantic.VERSION)"
     )
     environment = {"PATH": "/usr/bin:/bin", "PYTHONSAFEPATH": "1", "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.path[:] = [p for p in sys.path if p]\n" + code],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = python("-c", "import sys; sys.path[:] = [p for p in sys.path if p]\n" + code, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
 
 
 def test_edgeship_itself_starts_in_such_a_folder(tmp_path: Path) -> None:
     write(tmp_path, "pydantic.py", "raise ImportError('not the real one')")
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeship", "--version"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = edgeship("--version", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

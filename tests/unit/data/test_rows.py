@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from edgeship.data.loader import Loader, LoadOptions
 from edgeship.data.preprocess import Geometry
 from edgeship.errors import DataError
 from edgeship.results import TensorInfo
+from processes import python
 
 INPUT = TensorInfo(name="x", shape=("batch", 1, 4, 4), dtype="float32")
 GRAY = Preprocess(fit="stretch", color="gray")
@@ -185,9 +185,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_full_hd_arrays_never_stand_in_memory_together(tmp_path: Path) -> None:
     (tmp_path / "large_rows.py").write_text(LARGE)
-    done = subprocess.run(
-        [sys.executable, "large_rows.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
-    )
+    done = python("large_rows.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     # 160 scenes of 6 MiB with their masks are 1.2 GiB; a few batches of them are 250 MiB at most.
     assert float(done.stdout) < 250

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from edgeship.config import Gate
 from edgeship.decide.gate import judge
-from edgeship.decide.neighbours import block_length
+from edgeship.decide.neighbours import block_length, video_length
 from edgeship.decide.units import units_of
 from made_trials import measured, records
 
@@ -65,6 +67,30 @@ def test_neighbours_that_change_together_are_blocks(together, found):
     if together:
         change += np.repeat(random.normal(size=40), 15)
     assert (block_length(change) > 1) == found
+
+
+@pytest.mark.parametrize(("together", "found"), [(0.8, True), (0.2, False), (0.0, False)])
+def test_answers_that_resemble_the_next_are_frames_of_a_video(together, found):
+    random = np.random.default_rng(5)
+    level = np.repeat(random.normal(0, math.sqrt(together), 40), 30)
+    answers = level + random.normal(0, math.sqrt(1 - together), 1200)
+    assert (video_length(np.exp(3 * answers)) > 1) == found
+    assert video_length(np.sort(answers)[:10]) == 1, "too few to say"
+    assert video_length(np.ones(1200)) == 1
+
+
+def test_forty_clips_of_a_video_that_show_no_change_prove_nothing():
+    """Nothing changed, so no change can tell that frames belong together; the reference's scores do."""
+    arrays = records(each=400)
+    random = np.random.default_rng(5)
+    level = np.repeat(random.normal(0, 1, 40), 30) + random.normal(0, 0.4, 1200)
+    for scores, outcome in ((level, "inconclusive"), (random.permutation(level), "pass")):
+        video = {**arrays, "score": (1 / (1 + np.exp(-scores))).astype(np.float32)}
+        item = measured(arrays={**video, "score": video["score"] * np.float32(0.99)})
+        decision = judge(Gate(max_drop={"top1": 0.02}), [item], measured("reference", arrays=video, precision="fp32"))
+        found = next(rule for rule in decision.judged[0].rules if rule.name == "max_drop.top1")
+        assert found.outcome == outcome, found.reason
+        assert ("the reference answers alike on neighbouring images" in found.reason) == (outcome != "pass")
 
 
 def test_frames_of_one_video_are_counted_as_blocks_and_said():

@@ -6,33 +6,41 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 SIZE = 32
 
 
 def convolutions(
-    path: Path, *, depth: int = 4, batch: str | int = "batch", half: bool = False, classes: int = 10
+    path: Path,
+    *,
+    depth: int = 4,
+    width: int = 16,
+    size: int = SIZE,
+    batch: str | int = "batch",
+    half: bool = False,
+    classes: int = 10,
 ) -> Path:
     """Convolutions with ReLU named conv0, conv1 …, then a pooled product named fc: images → logits."""
     random = np.random.default_rng(0)
     kind, number = (np.float16, TensorProto.FLOAT16) if half else (np.float32, TensorProto.FLOAT)
     nodes, weights, current, channels = [], [], "images", 3
     for layer in range(depth):
-        weight = random.standard_normal((16, channels, 3, 3)) * np.sqrt(2 / (9 * channels))
+        weight = random.standard_normal((width, channels, 3, 3)) * np.sqrt(2 / (9 * channels))
         weights += [numpy_helper.from_array(weight.astype(kind), f"w{layer}")]
         nodes += [
             helper.make_node("Conv", [current, f"w{layer}"], [f"c{layer}"], f"conv{layer}", pads=[1] * 4),
             helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"], f"relu{layer}"),
         ]
-        current, channels = f"r{layer}", 16
-    weights.append(numpy_helper.from_array((random.standard_normal((16, classes)) * 0.1).astype(kind), "fw"))
+        current, channels = f"r{layer}", width
+    weights.append(numpy_helper.from_array((random.standard_normal((width, classes)) * 0.1).astype(kind), "fw"))
     nodes += [
         helper.make_node("GlobalAveragePool", [current], ["pooled"], "pool"),
         helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
         helper.make_node("MatMul", ["flat", "fw"], ["logits"], "fc"),
     ]
-    images = helper.make_tensor_value_info("images", number, [batch, 3, SIZE, SIZE])
+    images = helper.make_tensor_value_info("images", number, [batch, 3, size, size])
     logits = helper.make_tensor_value_info("logits", number, [batch, classes])
     return save(path, helper.make_graph(nodes, "convolutions", [images], [logits], weights))
 
@@ -71,9 +79,14 @@ def save(path: Path, graph: onnx.GraphProto) -> Path:
     return path
 
 
-def images(rows: int, seed: int = 0, dtype: type = np.float32) -> dict[str, np.ndarray]:
+def images(rows: int, seed: int = 0, dtype: type = np.float32, size: int = SIZE) -> dict[str, np.ndarray]:
     """Feeds for :func:`convolutions`."""
-    return {"images": np.random.default_rng(seed).standard_normal((rows, 3, SIZE, SIZE)).astype(dtype)}
+    return {"images": np.random.default_rng(seed).standard_normal((rows, 3, size, size)).astype(dtype)}
+
+
+def reference(path: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    """The first output of a graph on onnxruntime's CPU provider."""
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
 
 
 def quantized(source: Path, path: Path, *, keep: tuple[str, ...] = ()) -> Path:

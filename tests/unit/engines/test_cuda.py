@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from edgeship.engines import cuda
 from edgeship.errors import DeviceError
+from processes import python
 
 
 def _driver() -> bool:
@@ -86,5 +84,4 @@ def test_a_pinned_view_beyond_the_buffer_is_refused() -> None:
 
 def test_importing_the_module_loads_no_vendor_library() -> None:
     code = "import sys, edgeship.engines.cuda; print('cuda.bindings' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert python("-c", code, check=True).stdout.strip() == "False"

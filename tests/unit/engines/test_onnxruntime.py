@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +10,14 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from small_onnx import convolutions, images, nonzero, quantized
+from small_onnx import convolutions, images, nonzero, quantized, reference
 
 from edgeship import engines
 from edgeship.config import Batch, ShapeRange, Target
 from edgeship.engines import BuildRequest, OpenOptions, processor
 from edgeship.engines.ort.session import make_session
 from edgeship.errors import BuildError, DataError, DeviceError, ModelError, PrecisionError, UserInputError
+from processes import python
 
 ENGINE = engines.get("onnxruntime")
 TARGET = Target(batch=Batch(min=1, opt=2, max=4), threads=1)
@@ -29,20 +27,6 @@ def request_for(onnx_file: Path, precision: str = "fp32", **changes) -> BuildReq
     place = onnx_file.parent / "built"
     values = {"target": TARGET, "log": place / "build.log"} | changes
     return BuildRequest(onnx=onnx_file, output=place / "engine.onnx", precision=precision, **values)
-
-
-@pytest.fixture(scope="module")
-def fp32(tmp_path_factory) -> Path:
-    return convolutions(tmp_path_factory.mktemp("fp32") / "net.onnx")
-
-
-@pytest.fixture(scope="module")
-def int8(tmp_path_factory, fp32) -> Path:
-    return quantized(fp32, tmp_path_factory.mktemp("int8") / "net.onnx")
-
-
-def reference(path: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
 
 
 def test_the_probe_names_the_version_and_the_cpu() -> None:
@@ -298,7 +282,7 @@ engine = engines.get("onnxruntime")
 engine.build(request)
 print(engine.audit(request.output, request, engines.OpenOptions()).achieved)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
+    done = python("-c", code)
     assert done.stdout.strip() == "1.0", done.stderr
 
 

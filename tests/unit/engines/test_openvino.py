@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from small_onnx import convolutions, images, nonzero, quantized, save
+from small_onnx import images, nonzero, reference, save
 
 from edgeship import engines
 from edgeship.cli.bench import engine_of
@@ -34,24 +33,10 @@ def request_for(onnx_file: Path, precision: str = "fp32", name: str = "engine", 
 
 
 @pytest.fixture(scope="module")
-def fp32(tmp_path_factory) -> Path:
-    return convolutions(tmp_path_factory.mktemp("fp32") / "net.onnx")
-
-
-@pytest.fixture(scope="module")
-def int8(tmp_path_factory, fp32) -> Path:
-    return quantized(fp32, tmp_path_factory.mktemp("int8") / "net.onnx")
-
-
-@pytest.fixture(scope="module")
 def built(fp32) -> BuildRequest:
     request = request_for(fp32)
     ENGINE.build(request)
     return request
-
-
-def reference(path: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
 
 
 def test_fp32_is_computed_in_fp32_whatever_the_processor_prefers(fp32: Path, built: BuildRequest) -> None:
@@ -84,6 +69,31 @@ def test_the_audit_weighs_layers_by_their_multiply_accumulates(tmp_path: Path) -
     audit = ENGINE.audit(request.output, replace(request, keep=("grouped",)), OPTIONS)
     assert audit.kept == ("grouped",)
     assert audit.kept_share == pytest.approx(8 * 2 * 9 / (8 * 2 * 9 + 4 * 8))
+
+
+def test_layers_with_a_bias_are_known_by_the_names_of_the_candidate(tmp_path: Path) -> None:
+    """OpenVINO calls their kernels ``NAME/WithoutBiases`` or by a number, and lists ours behind."""
+    random = np.random.default_rng(0)
+    shapes = {"w0": (8, 3, 3, 3), "b0": (8,), "w1": (8, 4, 2, 2), "b1": (4,), "w2": (4, 5), "b2": (5,)}
+    weights = [
+        onnx.numpy_helper.from_array(random.standard_normal(shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["images", "w0", "b0"], ["c"], "first", pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("ConvTranspose", ["r", "w1", "b1"], ["t"], "up", strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["t"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
+        helper.make_node("Gemm", ["f", "w2", "b2"], ["out"], "fc"),
+    ]
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 16, 16])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", 5])
+    request = request_for(save(tmp_path / "net.onnx", helper.make_graph(nodes, "g", [given], [out], weights)))
+    ENGINE.build(request)
+    audit = ENGINE.audit(request.output, replace(request, keep=("first", "up", "fc")), OPTIONS)
+    assert audit.kept == ("first", "up", "fc")
+    assert audit.kept_share == 1.0
 
 
 def test_a_qdq_graph_runs_in_int8(int8: Path) -> None:

@@ -23,6 +23,7 @@ from edgeship.decode.decoders import classification_scores, decode_predictions
 from edgeship.errors import BundleError, DataError, UserInputError
 from edgeship.handover import cpp_library, deepstream, hand_over, ros2, triton
 from edgeship.handover.source import Source
+from edgeship.prepare.running import Running
 from edgeship.results import TensorInfo
 from edgeship.trial.run import run_trial
 from vehicle_support import decision, ground, make_trial
@@ -196,7 +197,6 @@ def test_nvidias_formula_gives_our_values(
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ({"std": (58.0, 57.0, 57.0), "pad_value": 0}, "one net-scale-factor for all"),
         ({"fit": "center-crop"}, "Gst-nvinfer crops nothing"),
         ({"pad_value": 114}, "DeepStream pads with black"),
     ],
@@ -207,6 +207,38 @@ def test_preprocessing_that_deepstream_cannot_express_is_refused(
     with pytest.raises(DataError, match=said) as caught:
         deepstream.files(detector(source, **steps))
     assert caught.value.do
+
+
+def test_a_std_for_each_channel_is_folded_into_the_first_convolution(
+    root: Path, source: Source, tmp_path: Path
+) -> None:
+    """NVIDIA's formula and the graph handed over, against our preprocessing and the bundle's, on real pictures."""
+    steps = Preprocess(fit="stretch", mean=(123.7, 116.3, 103.5), std=(58.4, 40.0, 90.0))
+    made, notes = deepstream.files(changed(source, preprocess=steps))
+    keys = properties(made)["property"]
+    factor, means = float(keys["net-scale-factor"]), np.array([float(value) for value in keys["offsets"].split(";")])
+    unpack(made, tmp_path)
+    theirs, ours = (Running(path) for path in (tmp_path / keys["onnx-file"], source.folder / source.manifest.model))
+    off = 0.0
+    for path in sorted((root / "ground" / "val").rglob("*.png")):
+        pixels, _ = place(Image.open(path), steps, source.size)
+        given = (factor * (pixels.astype(np.float64) - means)).transpose(2, 0, 1)[None].astype(np.float32)
+        wanted = ours.run(None, {"images": apply(Image.open(path), steps, source.size)[0][None]})[0]
+        off = max(off, np.abs(theirs.run(None, {"images": given})[0] - wanted).max())
+        assert np.ptp(wanted) > 0.1
+    assert off < 1e-4, "the original preprocessing and network"
+    assert any("std [58.4, 40.0, 90.0] is folded into conv of model.onnx" in note for note in notes)
+    assert any("nobody has judged" in note for note in notes)
+
+
+def test_a_std_for_each_channel_of_a_built_engine_is_refused(source: Source) -> None:
+    identity = source.manifest.identity.model_copy(update={"engine": "tensorrt"})
+    steps = Preprocess(fit="stretch", std=(58.0, 57.0, 57.0))
+    with pytest.raises(DataError, match="the weights of a built engine cannot be changed") as caught:
+        deepstream.files(changed(source, identity=identity, preprocess=steps))
+    assert caught.value.do is not None and "model.onnx then holds the division" in caught.value.do
+    with pytest.raises(DataError, match="holds no known frames"):
+        deepstream.files(changed(source, known_answer=None, preprocess=steps))
 
 
 def test_an_engine_that_nobody_judged_is_said_or_refused(source: Source) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from calibration_support import export_fashion, patches, pictures, tiny
+from calibration_support import patches, pictures, tiny
 from onnx import helper
 
 from edgeship.errors import CacheError, DataError, ModelError, UserInputError
@@ -22,11 +22,6 @@ from edgeship.prepare.histogram import BINS
 from edgeship.prepare.inferred_graph import infer, select
 from edgeship.prepare.quantized_tensors import find_tensors
 from edgeship.prepare.running import Running
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_fashion(tmp_path_factory.mktemp("fashion"))
 
 
 @pytest.fixture(scope="module")

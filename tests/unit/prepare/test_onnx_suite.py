@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from processes import python
 
 SUITE = Path(__file__).parents[3] / "benchmarks" / "onnx_suite.py"
 
 
 @pytest.mark.slow
 def test_no_graph_of_onnxs_own_suite_breaks_edgeship() -> None:
-    done = subprocess.run([sys.executable, SUITE, "--every", "90"], capture_output=True, text=True, check=False)
+    done = python(SUITE, "--every", "90")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| slim " in done.stdout

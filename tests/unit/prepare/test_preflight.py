@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -19,6 +17,8 @@ from edgeship.errors import MissingExtra, ModelError
 from edgeship.prepare import export
 from edgeship.prepare.preflight import REMEDIES, describe, preflight, require
 from edgeship.results import Preflight
+from processes import Ended, python
+from small_project import value
 
 
 def save(
@@ -30,14 +30,6 @@ def save(
     return path
 
 
-def tensor(name: str, kind: int, shape: list[int | str]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def floats(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
-    return tensor(name, TensorProto.FLOAT, shape)
-
-
 @pytest.fixture
 def troubled(tmp_path: Path) -> Path:
     nodes = [
@@ -46,10 +38,10 @@ def troubled(tmp_path: Path) -> Path:
         helper.make_node("Foo", ["a"], ["b"], "foo", domain="my.ops"),
         helper.make_node("Det", ["m"], ["d"], "det"),
     ]
-    inputs = [tensor("x", TensorProto.FLOAT, ["n", 3]), tensor("m", TensorProto.FLOAT, [3, 3])]
+    inputs = [value("x", ["n", 3]), value("m", [3, 3])]
     outputs = [
-        tensor("b", TensorProto.FLOAT, ["n", 3]), tensor("d", TensorProto.FLOAT, []),
-        tensor("u", TensorProto.FLOAT, ["k"]),
+        value("b", ["n", 3]), value("d", []),
+        value("u", ["k"]),
     ]  # fmt: skip
     return save(tmp_path / "troubled.onnx", nodes, inputs, outputs, "my.ops")
 
@@ -101,9 +93,7 @@ def test_the_line_of_the_users_model_is_named(tmp_path: Path) -> None:
 def test_dynamic_height_and_width_cost(tmp_path: Path) -> None:
     shape: list[int | str] = ["n", 3, "h", "w"]
     node = [helper.make_node("Relu", ["x"], ["y"], "relu")]
-    path = save(
-        tmp_path / "a.onnx", node, [tensor("x", TensorProto.FLOAT, shape)], [tensor("y", TensorProto.FLOAT, shape)]
-    )
+    path = save(tmp_path / "a.onnx", node, [value("x", shape)], [value("y", shape)])
     (problem,) = preflight(path, engine="tensorrt-rtx").problems
     assert problem.level == "warning"
     assert "h, w is dynamic beyond the batch" in problem.reason
@@ -115,7 +105,7 @@ def test_dynamic_height_and_width_cost(tmp_path: Path) -> None:
 )
 def test_awkward_inputs(tmp_path: Path, kind: int, word: str) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["y"], "cast", to=TensorProto.FLOAT)]
-    path = save(tmp_path / "a.onnx", nodes, [tensor("x", kind, ["n", 3])], [floats("y", ["n", 3])])
+    path = save(tmp_path / "a.onnx", nodes, [value("x", ["n", 3], kind)], [value("y", ["n", 3])])
     warnings = [
         problem.reason for problem in preflight(path, engine="tensorrt-rtx").problems if problem.level == "warning"
     ]
@@ -124,9 +114,7 @@ def test_awkward_inputs(tmp_path: Path, kind: int, word: str) -> None:
 
 def test_a_batch_that_the_export_froze(tmp_path: Path) -> None:
     nodes = [helper.make_node("ReduceMean", ["x"], ["y"], "mean", keepdims=1)]
-    path = save(
-        tmp_path / "a.onnx", nodes, [tensor("x", TensorProto.FLOAT, ["n", 3])], [tensor("y", TensorProto.FLOAT, [1, 1])]
-    )
+    path = save(tmp_path / "a.onnx", nodes, [value("x", ["n", 3])], [value("y", [1, 1])])
     reasons = [problem.reason for problem in preflight(path, engine="tensorrt-rtx").problems]
     assert any("may have frozen the batch" in reason for reason in reasons)
 
@@ -134,9 +122,7 @@ def test_a_batch_that_the_export_froze(tmp_path: Path) -> None:
 def test_a_fixed_batch_is_a_note(tmp_path: Path) -> None:
     shape: list[int | str] = [2, 3, 8, 8]
     nodes = [helper.make_node("Relu", ["x"], ["y"], "relu")]
-    path = save(
-        tmp_path / "a.onnx", nodes, [tensor("x", TensorProto.FLOAT, shape)], [tensor("y", TensorProto.FLOAT, shape)]
-    )
+    path = save(tmp_path / "a.onnx", nodes, [value("x", shape)], [value("y", shape)])
     (problem,) = preflight(path, engine="tensorrt-rtx").problems
     assert (problem.level, "is fixed to batch 2" in problem.reason) == ("note", True)
 
@@ -168,9 +154,8 @@ def without_tensorrt(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join((str(source), str(packages)))}
 
 
-def command(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-S", "-m", "edgeship", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment, check=False)
+def command(environment: dict[str, str], *arguments: object) -> Ended:
+    return python("-S", "-m", "edgeship", *arguments, env=environment)
 
 
 def test_without_any_tensorrt_it_says_that_the_parser_was_not_asked(
@@ -216,8 +201,8 @@ def test_what_the_parser_takes_and_no_kernel_builds_is_named(tmp_path: Path) -> 
     made = helper.make_graph(
         nodes,
         "g",
-        [tensor("boxes", TensorProto.FLOAT, [1, 8400, 4]), tensor("scores", TensorProto.FLOAT, [1, 1, 8400])],
-        [tensor("kept", TensorProto.INT64, ["n", 3]), tensor("best", TensorProto.FLOAT, [1, 1, 4000])],
+        [value("boxes", [1, 8400, 4]), value("scores", [1, 1, 8400])],
+        [value("kept", ["n", 3], TensorProto.INT64), value("best", [1, 1, 4000])],
         tensors,
     )
     path = tmp_path / "head.onnx"

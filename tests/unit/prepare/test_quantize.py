@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from calibration_support import export_fashion, patches, pictures, tiny
+from calibration_support import patches, pictures, tiny
 from onnx import numpy_helper
 
 from edgeship import engines
@@ -31,14 +29,10 @@ from edgeship.prepare.quantize import QuantizeOptions, precision_named, quantize
 from edgeship.prepare.quantized_tensors import find_tensors
 from edgeship.prepare.running import Running
 from edgeship.prepare.slim import slim
+from processes import edgeship
 
 RTX_89 = Target(engine="tensorrt-rtx", compute_capability=("8.9",))
 KINDS = ("residual", "concat", "depthwise", "transposed", "gemm", "shared", "attention")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_fashion(tmp_path_factory.mktemp("fashion"))
 
 
 @pytest.fixture(scope="module")
@@ -385,10 +379,6 @@ def test_a_trusted_plain_cache_quantizes(
     assert min(result.output_snr_db.values()) > 28
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "edgeship", *arguments], capture_output=True, text=True, check=False)
-
-
 @pytest.mark.slow
 def test_the_commands(model: Path, tmp_path: Path) -> None:
     """Calibrate from a folder, quantize from the cache alone, refuse another model's cache."""
@@ -396,24 +386,24 @@ def test_the_commands(model: Path, tmp_path: Path) -> None:
     settings = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=73", "-p", "std=90"]
     out = tmp_path / "calib.cache"
     np.savez(tmp_path / "val.npz", images=np.stack([feeds["images"][0] for _, feeds in pictures(model, 4, batch=1)]))
-    asked = ["calibrate", str(model), "--images", images, *settings, "--count", "64", "-o", str(out)]
-    first = run(*asked, "--evaluation", str(tmp_path / "val.npz"))
+    asked = ["calibrate", model, "--images", images, *settings, "--count", "64", "-o", out]
+    first = edgeship(*asked, "--evaluation", tmp_path / "val.npz")
     assert first.returncode == 0, first.stderr
     assert "the calibration frames are files, the evaluation images ready arrays" in " ".join(first.stdout.split())
     assert "method" in first.stdout
     assert "dB on held-out frames" in first.stdout
-    second = run("quantize", str(model), "--cache", str(out), "--for", "onnxruntime", "-o", str(tmp_path / "q.onnx"))
+    second = edgeship("quantize", model, "--cache", out, "--for", "onnxruntime", "-o", tmp_path / "q.onnx")
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "q.onnx").is_file()
     mean = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=0", "-p", "std=90"]
-    wrong = run("quantize", str(model), "--cache", str(out), "--images", images, *mean, "-o", str(tmp_path / "w.onnx"))
+    wrong = edgeship("quantize", model, "--cache", out, "--images", images, *mean, "-o", tmp_path / "w.onnx")
     assert wrong.returncode == 2
     assert "preprocessing: made with other settings: mean was [73.0], here [0.0]" in wrong.stderr
     onnx.save(tiny("residual"), tmp_path / "other.onnx")
-    third = run("quantize", str(tmp_path / "other.onnx"), "--cache", str(out), "-o", str(tmp_path / "o.onnx"), "--json")
+    third = edgeship("quantize", tmp_path / "other.onnx", "--cache", out, "-o", tmp_path / "o.onnx", "--json")
     assert third.returncode == 2
     assert "graph: made from another model" in third.stdout
-    fourth = run("calibrate", str(model), "-o", str(out))
+    fourth = edgeship("calibrate", model, "-o", out)
     assert fourth.returncode == 2
     assert "random data is never used" in fourth.stderr
 
@@ -428,14 +418,14 @@ def test_a_plain_tensorrt_cache_at_the_command_line(
     asked = ["quantize", str(model), "--cache", str(plain), "-o", str(out)]
     images = ["--images", str(Path(__file__).parents[3] / "examples" / "fashion" / "calib")]
     settings = ["-p", "fit=stretch", "-p", "color=gray", "-p", "mean=73", "-p", "std=90"]
-    refused = run(*asked, *images, *settings)
+    refused = edgeship(*asked, *images, *settings)
     assert refused.returncode == 2
     assert "--trust-cache" in refused.stderr
-    blind = run(*asked, "--trust-cache")
+    blind = edgeship(*asked, "--trust-cache")
     assert blind.returncode == 2
     assert "random data is never used" in blind.stderr
     assert not out.exists()
-    taken = run(*asked, "--trust-cache", *images, *settings, "--json")
+    taken = edgeship(*asked, "--trust-cache", *images, *settings, "--json")
     assert taken.returncode == 0, taken.stderr
     for name, (scale, _) in scales(onnx.load(out)).items():
         low, high = calibration_cache.load(plain, calibration_cache.Expected(), trust=True).bounds(

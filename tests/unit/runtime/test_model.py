@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +24,7 @@ from edgeship.files import sha256_file
 from edgeship.runtime import model as model_module
 from edgeship.runtime.timing import WINDOW, Timekeeper
 from edgeship.trial.run import run_trial
+from processes import python
 from vehicle_support import CLASSES, SIZE, decision, ground, make_trial, network
 
 
@@ -313,7 +312,7 @@ def test_the_runtime_imports_neither_torch_nor_onnx(bundle: Path) -> None:
         "assert not {'torch', 'onnx'} & set(sys.modules)\n"
         "model.close()\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+    python("-W", "error", "-c", code, check=True)
 
 
 def with_known(bundle: Path, data: bytes) -> None:

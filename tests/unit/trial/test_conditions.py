@@ -14,6 +14,7 @@ from edgeship.engines.trt import flavour
 from edgeship.engines.trt.runner import TrtRunner
 from edgeship.errors import EdgeshipError
 from edgeship.trial.conditions import device_of, for_device
+from small_project import write_tree as tree
 
 JETSON = {
     "sys/class/devfreq/17000000.gpu/cur_freq": "1300500000\n",
@@ -31,14 +32,6 @@ JETSON = {
     "var/lib/nvpmodel/status": "pmode:0002\n",
     "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=2 NAME=MODE_30W >\n",
 }
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 def test_a_jetson_tells_clock_temperature_power_and_mode(tmp_path: Path) -> None:

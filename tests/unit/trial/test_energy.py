@@ -10,6 +10,7 @@ import pytest
 from edgeship.engines import Timing
 from edgeship.errors import UserInputError
 from edgeship.trial.energy import Blocks, Meter, measure, meter_for
+from small_project import write_tree as tree
 
 RAPL = {
     "sys/class/powercap/intel-rapl:0/name": "package-0\n",
@@ -31,14 +32,6 @@ JETSON = {
     "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon4/in2_input": "19000\n",
     "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon4/curr2_input": "200\n",
 }
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 def add(path: Path, microjoules: int, most: int = 262143328850) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -18,6 +16,7 @@ from edgeship.engines import OpenOptions
 from edgeship.errors import DataError
 from edgeship.metrics import paired
 from edgeship.trial.evaluate import batch_rows, evaluate, load_records
+from processes import edgeship
 
 LEVELS = (20.0, 120.0, 220.0)
 """The brightness that stands for each class."""
@@ -191,6 +190,24 @@ def test_a_wrong_mask_names_its_image(tmp_path, threshold_net):
         evaluate(runner, settings, GRAY, folder=tmp_path)
 
 
+def test_what_a_decoder_of_ones_own_gives_wrongly_is_told_with_its_image(tmp_path, threshold_net, monkeypatch):
+    (tmp_path / "half_size.py").write_text("def mask(outputs, geometry):\n    return outputs['y'][0, ::2]\n")
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path, "a.png", np.zeros((16, 24)))
+    settings = Evaluation(
+        task="segmentation",
+        images=tmp_path / "images",
+        labels=tmp_path / "masks",
+        classes=("road", "lane"),
+        decoder="half_size:mask",
+    )
+    with (
+        opened(threshold_net) as runner,
+        pytest.raises(DataError, match=r"(?s)a\.png: half_size:mask returned shape \[8, 24\].*a mask \[16, 24\]"),
+    ):
+        evaluate(runner, settings, GRAY, folder=tmp_path)
+
+
 def test_detection_end_to_end(tmp_path):
     """A network that always finds the same two boxes, one of them where the truth is."""
     rows = np.array([[[8, 8, 24, 24, 0.9, 1], [40, 40, 50, 50, 0.8, 0]]], np.float32)
@@ -228,24 +245,18 @@ def test_detection_end_to_end(tmp_path):
     assert found.examples == {"person": 0, "car": 2}
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "edgeship", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-
-
 def test_the_command(tmp_path, shades):
     model = brightness_net(tmp_path / "m.onnx")
     names = tmp_path / "names.txt"
     names.write_text("dark\nmid\nbright\n")
     common = ["evaluate", model, "--images", shades.images, "--classes", names, "-p", "fit=stretch"]
-    done = run(*common, "-p", "color=gray", "--out", tmp_path / "out", "--json")
+    done = edgeship(*common, "-p", "color=gray", "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["top1"] == pytest.approx(28 / 30)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.json", "records.npz"]
-    text = run(*common, "-p", "color=gray", "--limit", 9)
+    text = edgeship(*common, "-p", "color=gray", "--limit", 9)
     assert "classification: 9 images" in text.stdout
-    wrong = run(*common, "-p", "colour=gray")
+    wrong = edgeship(*common, "-p", "colour=gray")
     assert wrong.returncode == 2
     assert "did you mean 'color'?" in wrong.stderr
     assert "Traceback" not in wrong.stderr
@@ -264,7 +275,7 @@ def test_a_callable_of_the_configs_folder_is_found_from_elsewhere(tmp_path, shad
         '[candidates]\nprecisions = ["fp32"]\n'
         '[evaluation]\nimages = "shade_pictures:pictures"\nclasses = ["dark", "mid", "bright"]\n'
     )
-    done = run("evaluate", model, "--config", tmp_path / "edgeship.toml", "--json")
+    done = edgeship("evaluate", model, "--config", tmp_path / "edgeship.toml", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["top1"] == pytest.approx(28 / 30)
 
@@ -282,7 +293,7 @@ def test_a_callable_of_the_configs_folder_is_found_from_elsewhere(tmp_path, shad
 )
 def test_wrong_commands(tmp_path, arguments, message):
     model = brightness_net(tmp_path / "m.onnx")
-    done = run("evaluate", *(argument.format(model=model) for argument in arguments))
+    done = edgeship("evaluate", *(argument.format(model=model) for argument in arguments))
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -59,6 +59,7 @@ def _ran(operation: Any, layer: str, told: Any) -> Ran:
         taken=inputs[0] if inputs else (),
         given=_shape(operation.outputs()[0]) if operation.outputs() else (),
         weights=_weights(inputs[1], len(inputs[0]), operator) if weighted and len(inputs) > 1 else (),
+        fused=tuple(originals[1:]),  # a convolution with a bias comes first under a name of OpenVINO's own
     )
 
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 import report_samples as samples
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import markdown_summary, write_summary
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return samples.rich(tmp_path_factory.mktemp("rich"), candidates=4)
 
 
 def test_markdown_tables_keep_their_columns(run: FinishedRun) -> None:

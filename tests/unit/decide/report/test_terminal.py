@@ -14,11 +14,6 @@ from edgeship.decide.report import terminal_summary
 from edgeship.decide.report.terminal import broken
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return samples.rich(tmp_path_factory.mktemp("rich"), candidates=4)
-
-
 def shown(run: FinishedRun, width: int = 140) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=width, color_system=None)
