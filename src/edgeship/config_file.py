@@ -10,7 +10,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgeship.config import BUILT_IN_ENGINES, LOW_CONFIDENCE, Config, Section, Target, baselines_for, is_tensorrt
+from edgeship.config import (
+    BUILT_IN_ENGINES,
+    LOW_CONFIDENCE,
+    Config,
+    Section,
+    Target,
+    baselines_for,
+    is_tensorrt,
+    takes_tensorrt_graphs,
+)
 from edgeship.config_tables import as_written, gathered
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_bytes
@@ -248,7 +257,7 @@ def _engine_problems(label: str, target: Target, config: Config) -> list[str]:
         found.append(f'{label}.device: openvino runs on "cpu", Intel\'s "gpu" and "npu", found {device!r}')
     elif engine == "onnxruntime" and device.startswith(("gpu", "npu")):
         found.append(f'{label}.device: {device!r} is OpenVINO\'s; use engine = "openvino", or "cpu" or "cuda:0"')
-    elif is_tensorrt(engine) and not device.startswith("cuda"):
+    elif takes_tensorrt_graphs(engine) and not device.startswith("cuda"):
         found.append(f'{label}.device: {engine} runs on a GPU, found {device!r}; use "cuda:0"')
     return found
 
