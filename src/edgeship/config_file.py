@@ -88,7 +88,7 @@ def check(raw: dict[str, Any], path: Path) -> Config:
         tables = {**gathered(raw, stray), "root": root, "file": path.resolve()}
         config = Config.model_validate(tables, context={"engines": _engines})
     except ValidationError as error:
-        raise ConfigError([*stray, *_problems(error)], where=str(path)) from None
+        raise ConfigError([*stray, *problems_of(error)], where=str(path)) from None
     if stray:
         raise ConfigError(stray, where=str(path))
     problems = _cross_checks(config, raw)
@@ -132,11 +132,12 @@ def _change(raw: dict[str, Any], change: str) -> None:
     place[name] = value
 
 
-def _problems(error: ValidationError) -> list[str]:
+def problems_of(error: ValidationError, whole: str = "") -> list[str]:
+    """A line for each thing that pydantic refuses, with what was found; ``whole``: what a value by itself is called."""
     found = []
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
-        where = ".".join(as_written(location))
+        where = ".".join(as_written(location)) or whole
         if item["type"] == "extra_forbidden":
             known = _siblings(location[:-1])
             guess = nearest(location[-1], known)

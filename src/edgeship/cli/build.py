@@ -116,6 +116,7 @@ def _request(
 
     from edgeship import engines
     from edgeship.config import Precision, Target, is_tensorrt
+    from edgeship.config_file import problems_of
     from edgeship.engines import BuildRequest, onnx_file
 
     keep, cache = extras
@@ -125,8 +126,7 @@ def _request(
         target = Target.model_validate(options)
         asked: Precision = TypeAdapter(Precision).validate_python(precision) if precision else "fp32"
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc'])) or 'precision'}: {item['msg']}" for item in error.errors()]
-        raise ConfigError(problems, where="the options") from None
+        raise ConfigError(problems_of(error, "precision"), where="the options") from None
     if not precision and not is_tensorrt(target.engine):
         asked = onnx_file.declared_precision(model)
     elif not precision and target.via == "api":
