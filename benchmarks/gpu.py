@@ -28,6 +28,7 @@ LIMITS_S = {
     "torch": 240,
     "events": 40,
     "overhead": 60,
+    "energy": 120,
     "sweep": 90,
     "soak": 150,
     "parity": 60,

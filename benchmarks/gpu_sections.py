@@ -10,10 +10,11 @@ import json
 import resource
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -358,6 +359,69 @@ def overhead(work: Path) -> dict[str, Any]:
         "timer_over_session_us": medians["timer_us"] - medians["session_and_copies_us"],
         "infer_over_by_hand_us": medians["infer_us"] - medians["by_hand_us"],
     }
+
+
+def energy(work: Path) -> dict[str, Any]:
+    """Energy of a frame by NVML's counter beside the power that NVML tells, read 50 times a second and summed.
+
+    ``cost`` is what measuring adds to a call: two readings of the counter over the calls of a block.
+    """
+    import pynvml
+
+    from edgeship import engines
+    from edgeship.trial.energy import LOAD_S, Blocks, measure, meter_for
+
+    meter, nvml = meter_for("cuda:0"), cast(Any, pynvml)
+    handle = nvml.nvmlDeviceGetHandleByIndex(0)
+    readings = [_seconds(meter.joules) for _ in range(200)]
+    rows = []
+    for batch in BATCHES:
+        options = engines.OpenOptions(device="cuda:0", cuda_graph=True)
+        with engines.get("onnxruntime").open(work / "fp16.onnx", options) as runner:
+            info = runner.inputs[0]
+            timer = runner.timer(feeds_for(batch, info.dtype, info.name))
+            call_s = statistics.median(_seconds(timer) for _ in range(500))
+            found = measure(timer, batch, meter, Blocks(6))
+            counter, summed = _both(timer, meter.joules, lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3, 10.0)
+        rows.append({
+            "batch": batch, "mj_per_frame": list(found.mj_per_frame), "power_w": list(found.power_w),
+            "rest_w": list(found.rest_w), "counter_j": counter, "samples_j": summed, "ratio": counter / summed,
+            "cost": 2 * statistics.median(readings) / LOAD_S, "call_us": call_s * 1e6,
+        })  # fmt: skip
+    meter.close()
+    return {"rows": rows, "reading_us": statistics.median(readings) * 1e6}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _both(
+    call: Callable[[], object], joules: Callable[[], float], watts: Callable[[], float], seconds: float
+) -> tuple[float, float]:
+    """Joules of a load by the counter, and by watts that are read beside it and summed (trapezoids)."""
+    ended, samples = threading.Event(), []
+
+    def read() -> None:
+        while not ended.wait(0.02):
+            samples.append((time.perf_counter(), watts()))
+
+    thread = threading.Thread(target=read)
+    for _ in range(2):  # the first heats up
+        samples.clear()
+        if not thread.is_alive():
+            thread.start()
+        begin, before = time.perf_counter(), joules()
+        while time.perf_counter() - begin < seconds:
+            call()
+        after, end = joules(), time.perf_counter()
+    ended.set()
+    thread.join()
+    inside = np.array([sample for sample in samples if begin <= sample[0] <= end])
+    mean = float(np.trapezoid(inside[:, 1], inside[:, 0]) / np.ptp(inside[:, 0]))
+    return after - before, mean * (end - begin)
 
 
 def sweep(work: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,27 @@ def _overhead(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
     return ["### What a call costs, ResNet-50 FP16 at batch 1", "", *_table(("what", "wall µs"), rows)]
 
 
+def _energy(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
+    rows = [
+        (
+            row["batch"], statistics.median(row["mj_per_frame"]), statistics.median(row["power_w"]),
+            statistics.median(row["rest_w"]), f"{row['ratio']:.3f}", f"{row['cost']:.4%}",
+        )
+        for row in found["rows"]
+    ]  # fmt: skip
+    return [
+        "### Energy of ResNet-50 FP16 by NVML's counter",
+        "",
+        *_table(
+            (
+                "batch", "mJ a frame above rest", "W under load", "W at rest", "counter over power read 50 times a s",
+                "what reading adds to a call",
+            ),
+            rows,
+        ),
+    ]  # fmt: skip
+
+
 def _sweep(found: dict[str, Any], _: dict[str, Any]) -> list[str]:
     rows = [(row["batch"], row["device_ms"]["p50"], row["wall_ms"]["p50"], row["throughput"]) for row in found["rows"]]
     return [
@@ -312,6 +334,7 @@ SECTIONS = {
     "hand": _hand,
     "events": _events,
     "overhead": _overhead,
+    "energy": _energy,
     "sweep": _sweep,
     "soak": _soak,
     "parity": _parity,

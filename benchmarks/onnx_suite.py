@@ -172,7 +172,7 @@ def main() -> int:
     print(f"{len(outcomes)} graphs of onnx's node suite, {left} left; {time.perf_counter() - begin:.0f} s")
     rows = [(step, count["ok"], count["refused"], count["FAILED"]) for step, count in counts.items()]
     print(table(("step", "ok", "refused in one sentence", "failed"), rows))
-    record(options.json, before, graphs=len(outcomes), left=left, steps=counts, refused=reasons, outcomes=outcomes)
+    record(options.json, before, graphs=len(outcomes), left=left, steps=counts, refused=reasons)
     return int(any(count["FAILED"] for count in counts.values()))
 
 

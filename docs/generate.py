@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import containers
+import recorded
 import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -163,6 +164,7 @@ def pages() -> dict[str, str]:
             *(line for module in RESULTS for line in sections(module, results.Result)),
         ],
         "compatibility.md": [containers.compatibility().rstrip()],
+        "recorded.md": recorded.page(),
         "devices.md": ["# Devices", "", DEVICES, *devices()],
         "manifest.md": ["# The manifest of a bundle", "", bundle, *sections(manifest, results.Result)],
     }

@@ -189,10 +189,15 @@ class Evaluation(Section):
     """Which output carries the prediction, when the model has several."""
     ctc_blank: Literal["first", "last"] = "first"
     """Where CTC's blank stands among the symbols of a text recognizer; the others are ``classes``."""
+    db_threshold: Fraction = 0.3
+    """Probability from which a pixel is text, for the decoder ``db``."""
+    db_unclip: Positive = 1.5
+    """How far the boxes of the decoder ``db`` grow: their area by this, divided by their perimeter."""
     depth_scale: Positive = 256.0
     """Steps of a metre in depth maps of whole numbers: KITTI's 16-bit PNG have 256."""
     scores: Literal["auto", "logits", "probabilities"] = "auto"
-    """What the outputs of a classifier or a segmentation network hold. ``auto``: read once from the graph's end."""
+    """What the outputs of a classifier, a segmentation network or a text detector hold. ``auto``: read once from the
+    graph's end."""
     box_values: Literal["auto", "raw", "decoded"] = "auto"
     """What a YOLOX head gives: offsets and logarithms, or boxes in pixels. ``auto``: read once from the graph."""
     outputs: tuple[str, ...] = ()

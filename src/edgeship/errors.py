@@ -68,6 +68,13 @@ class ModelError(UserInputError):
 class DataError(UserInputError):
     """Images, labels, masks or calibration frames cannot be used."""
 
+    row: int | None = None
+    """The image of the batch that it concerns, where it does not concern all."""
+
+    def of(self, name: str) -> DataError:
+        """The same error with the image's name before it."""
+        return type(self)(f"{name}: {self.found}", expected=self.expected, do=self.do)
+
 
 class OutputError(DataError):
     """An engine's outputs give no predictions with the decoder and the class names of the config.

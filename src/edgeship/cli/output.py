@@ -65,12 +65,32 @@ def emit(result: BaseModel | dict[str, Any], *, as_json: bool, lines: Callable[[
     if as_json:
         write_json(result if isinstance(result, dict) else result.model_dump(mode="json"))
     else:
-        show(*(item.replace("\n", " ") if isinstance(item, str) else item for item in lines()))
+        show_each(lines())
+
+
+def show_each(lines: Lines) -> None:
+    """Print lines one by one as they come; a line end in a name is a space."""
+    for item in lines:
+        show(item.replace("\n", " ") if isinstance(item, str) else item)
 
 
 def write_json(value: Any, *, indent: int | None = 2) -> None:
     """Print a value as JSON, in ASCII with escapes."""
     sys.stdout.write(json.dumps(value, indent=indent) + "\n")
+
+
+def write_json_rows(name: str, rows: Iterable[str], rest: dict[str, Any]) -> None:
+    """Print an object as JSON whose first entry is a list of many: ``rows`` are its values, written one by one.
+
+    Args:
+        name: The key of the list.
+        rows: Each value as JSON on one line.
+        rest: The other entries, at least one.
+    """
+    sys.stdout.write(f"{{\n  {json.dumps(name)}: [")
+    for number, row in enumerate(rows):
+        sys.stdout.write(("," if number else "") + f"\n    {row}")
+    sys.stdout.write("\n  ],\n" + json.dumps(rest, indent=2)[2:] + "\n")
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +12,13 @@ import typer
 
 from edgeship.cli.app import app
 from edgeship.cli.live import progress_bar
-from edgeship.cli.output import JSON_OPTION, emit
+from edgeship.cli.output import JSON_OPTION, show_each, write_json_rows
 from edgeship.cli.settings import KEY_OPTION, MIN_RELEASE_OPTION, MODEL_ID_OPTION, NO_SHIP_OPTION, THRESHOLD_OPTION
-from edgeship.errors import DataError
+from edgeship.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from edgeship.cli.output import Lines
-    from edgeship.runtime.model import Frame
+    from edgeship.runtime.model import Frame, Model
 
 PARTS = ("preprocess", "infer", "postprocess", "total")
 
@@ -61,24 +64,30 @@ def run(
         allow_misfit=allow_misfit,
         allow_no_ship=allow_no_ship,
     )
-    with progress_bar(quiet=as_json) as progress, open_bundle(find_bundle(path), options) as model:
-        frames = []
-        files = frame_files(images, FrameStreams(every=every, topic=topic), model.manifest.preprocess, progress)
-        progress(0, len(files), "warming up")
-        model.warm_up(files[0][1])
-        for number, (name, image) in enumerate(files):
-            progress(number, len(files), "predicting")
-            frames.append((name, model.predict(image)))
-        seen = model.statistics()
-        confidence = model.manifest.evaluation.operating_confidence if model.manifest.evaluation else 0.0
-    told: dict[str, Any] = {
-        "frames": [frame_json(image, frame, confidence) for image, frame in frames],
-        "missed": seen.missed,
-        "budget_ms": budget,
-        "p50_ms": seen.p50_ms,
-        "p99_ms": seen.p99_ms,
-    }
-    emit(told, as_json=as_json, lines=lambda: show_frames(told))
+    take = FrameStreams(every=every, topic=topic)
+    with tempfile.TemporaryFile("w+", encoding="ascii") as kept:  # the predictions of a video may outgrow memory
+        with progress_bar(quiet=as_json) as progress, open_bundle(find_bundle(path), options) as model:
+            files = frame_files(images, take, model.manifest.preprocess, progress)
+            progress(0, len(files), "warming up")
+            model.warm_up(files[0][1])
+            for number, (name, image) in enumerate(files):
+                progress(number, len(files), "predicting")
+                kept.write(json.dumps(_predicted(model, name, image)) + "\n")
+            seen = model.statistics()
+        told = {"missed": seen.missed, "budget_ms": budget, "p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms}
+        kept.seek(0)
+        if as_json:
+            write_json_rows("frames", (line.strip() for line in kept), told)
+        else:
+            show_each(show_frames((json.loads(line) for line in kept), told))
+
+
+def _predicted(model: Model, name: Path, image: Path) -> dict[str, Any]:
+    confidence = model.manifest.evaluation.operating_confidence if model.manifest.evaluation else 0.0
+    try:
+        return frame_json(name, model.predict(image), confidence)
+    except OutputError as error:
+        raise error.of(str(name)) from None
 
 
 def frame_json(image: Path, frame: Frame, confidence: float) -> dict[str, Any]:
@@ -149,9 +158,11 @@ def _prediction(prediction: Any, confidence: float) -> dict[str, Any]:
     return {"outputs": {name: list(value.shape) for name, value in prediction.outputs.items()}}
 
 
-def show_frames(told: dict[str, Any]) -> Lines:
+def show_frames(frames: Iterable[dict[str, Any]], told: dict[str, Any]) -> Lines:
     """A line for each image, then the parts of the frame against the budget."""
-    for frame in told["frames"]:
+    count = 0
+    for frame in frames:
+        count += 1
         late = "  LATE" if frame["late"] else ""
         yield f"{frame['image']}  {_words(frame)}  {frame['total_ms']:.2f} ms{late}"
     yield ""
@@ -159,7 +170,6 @@ def show_frames(told: dict[str, Any]) -> Lines:
     for part in PARTS:
         yield f"{part:>12}  {told['p50_ms'][part]:8.3f}  {told['p99_ms'][part]:8.3f}"
     if told["budget_ms"] is not None:
-        count = len(told["frames"])
         yield f"budget {told['budget_ms']:g} ms: {told['missed']} of {count} frames missed it"
 
 

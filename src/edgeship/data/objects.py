@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +188,8 @@ def _masks(name: str, value: Any, count: int) -> tuple[Region, ...]:
         if masks.size == 0 and count == 0:
             return ()
         raise DataError(f"{name} has masks of shape {list(masks.shape)}", expected=f"[{count}, height, width]")
-    return tuple(region(mask.astype(np.bool_)) for mask in masks)
+    size = int(masks.shape[1]), int(masks.shape[2])
+    return tuple(replace(region(mask.astype(np.bool_)), image=size) for mask in masks)
 
 
 def _corners(name: str, value: Any) -> Array:

@@ -27,7 +27,7 @@ FINE = 5
 class Region:
     """The pixels of one object: ``bits`` are those of a window [height, width] at (left, top), row after row.
 
-    ``area``: pixels.
+    ``area``: pixels. ``image``: height and width of the image, where the mask tells them.
     """
 
     left: int
@@ -36,6 +36,7 @@ class Region:
     height: int
     bits: Array
     area: int
+    image: tuple[int, int] | None = None
 
     @property
     def pixels(self) -> Array:
@@ -89,13 +90,10 @@ def from_shape(shape: Any, height: int, width: int) -> Region:
     if shape is None:
         raise DataError("an object has no outline", expected="polygons or run lengths of every object")
     if isinstance(shape, Region):
+        _require_size(shape.image or (height, width), height, width)
         return shape
     if isinstance(shape, dict):
-        if list(shape["size"]) != [height, width]:
-            raise DataError(
-                f"a mask is of {shape['size'][1]}×{shape['size'][0]} pixels, the image of {width}×{height}",
-                expected="run lengths of the image as it was annotated",
-            )
+        _require_size(shape["size"], height, width)
         return from_runs(run_lengths(shape["counts"]), height, width)
     parts = [filled(points, height, width) for points in shape]
     if len(parts) == 1:
@@ -104,6 +102,15 @@ def from_shape(shape: Any, height: int, width: int) -> Region:
     for part in parts:
         mask[part.top : part.top + part.height, part.left : part.left + part.width] |= part.pixels
     return region(mask)
+
+
+def _require_size(size: Sequence[int], height: int, width: int) -> None:
+    if tuple(size) != (height, width):
+        raise DataError(
+            f"a mask is of {size[1]}×{size[0]} pixels, the image of {width}×{height}",
+            expected="masks of the image as it was annotated, upright by its EXIF orientation",
+            do="bring the masks to the size of the image",
+        )
 
 
 FAR_OUT = 100

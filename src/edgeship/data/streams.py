@@ -63,7 +63,8 @@ def unpacked(
         progress: Told how far it is.
 
     Raises:
-        DataError: A stream cannot be read, holds no frame or not the topic, or images lie beside the streams.
+        DataError: A stream cannot be read, holds no frame or not the topic, or images or raw dumps lie beside videos
+            and bags.
         MissingExtra: PyAV for a video, or rosbags for a bag, is not installed.
     """
     if is_reference(place) or not place.exists():
@@ -123,17 +124,18 @@ def _streams(place: Path, layout: RawFrames | None) -> dict[str, Path]:
     found = dict.fromkeys(
         path.parent if _is_storage(path) and _is_bag(path.parent) else path for path in files if is_stream(path)
     )
+    dumps = [path for path in files if path.suffix.lower() in RAW]
+    for kind, others in (("images", images), ("raw dumps", dumps)):
+        if others and found:
+            raise DataError(
+                f"{place} holds {len(others)} {kind}, such as {others[0].name}, beside {len(found)} videos or bags, "
+                f"such as {next(iter(found)).name}",
+                expected="one kind, so that every frame is converted alike",
+                do="move one of them elsewhere",
+            )
     if layout is not None and not images:
-        dumps = [path for path in files if path.suffix.lower() in RAW]
         several = any(path.stat().st_size > frame_bytes(layout) for path in dumps)
-        found |= dict.fromkeys(dumps) if several or found else {}
-    if images and found:
-        raise DataError(
-            f"{place} holds {len(images)} images, such as {images[0].name}, beside {len(found)} videos or bags, such "
-            f"as {next(iter(found)).name}",
-            expected="images, or recordings",
-            do="move one of them elsewhere",
-        )
+        found |= dict.fromkeys(dumps) if several else {}
     named: dict[str, Path] = {}
     for path in found:
         name = path.relative_to(place).with_suffix("").as_posix()

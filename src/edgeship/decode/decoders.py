@@ -5,7 +5,7 @@ classification  ``logits`` [batch, classes]: logits or probabilities
 detection       ``yolox``, ``ultralytics``, ``detr``, ``nms``, ``nms-image``: see :mod:`edgeship.decode.detectors`
 instances       ``ultralytics-seg``, ``mask-rcnn``: see :mod:`edgeship.decode.instances`
 keypoints       ``ultralytics-pose``: see :mod:`edgeship.decode.keypoints`
-rotated         ``ultralytics-obb``: see :mod:`edgeship.decode.rotated`
+rotated         ``ultralytics-obb``, ``db``: see :mod:`edgeship.decode.rotated`
 text            ``ctc`` [batch, steps, symbols]; embeddings: ``vector`` [batch, size]: see :mod:`edgeship.decode.lines`
 segmentation    ``logits`` [batch, classes, h, w] at any stride, ``classmap`` [batch, h, w] or [batch, 1, h, w]
 any             ``module:callable``: gets the outputs of one image (a dict, without the batch axis) and its
@@ -43,7 +43,7 @@ from edgeship.decode.predictions import (
     Several,
     Text,
 )
-from edgeship.decode.rotated import ROTATED, own_rotated
+from edgeship.decode.rotated import own_rotated, rotated_heads
 from edgeship.errors import DataError, EngineError, OutputError
 from edgeship.text import did_you_mean
 
@@ -52,7 +52,12 @@ if TYPE_CHECKING:
 
 Outputs = Mapping[str, "Array"]
 Heads = Mapping[str, Callable[[Outputs, Geometry, int], Head | None]]
-HEADS: dict[str, Heads] = {"detection": DECODERS, "instances": INSTANCES, "keypoints": KEYPOINTS, "rotated": ROTATED}
+HEADS: dict[str, Heads] = {
+    "detection": DECODERS,
+    "instances": INSTANCES,
+    "keypoints": KEYPOINTS,
+    "rotated": rotated_heads(Evaluation()),
+}
 """Decoders of objects, by task."""
 KNOWN = {
     "classification": ("logits",),
@@ -94,10 +99,11 @@ def decode_predictions(
         return [Raw(_row(chosen, row), geometry) for row, geometry in enumerate(geometries)]
     if decoder is not None and is_reference(decoder):
         own = resolve(decoder)
-        return [
-            _own(task, decoder, own(_row(chosen, row), geometry), geometry, names)
-            for row, geometry in enumerate(geometries)
-        ]
+
+        def ask(row: int, geometry: Geometry) -> Prediction:
+            return _own(task, decoder, own(_row(chosen, row), geometry), geometry, names)
+
+        return _by_row(ask, geometries)
     _check_name(task, decoder)
     _check_finite(chosen)
     if task == "classification":
@@ -161,6 +167,18 @@ def _chosen(outputs: Outputs, settings: Evaluation) -> Outputs:
     return {name: outputs[name] for name in names} or outputs
 
 
+def _by_row(ask: Callable[[int, Geometry], Prediction], geometries: Sequence[Geometry]) -> list[Prediction]:
+    """The prediction of each image; an error says which one it concerns."""
+    found = []
+    for row, geometry in enumerate(geometries):
+        try:
+            found.append(ask(row, geometry))
+        except DataError as error:
+            error.row = row
+            raise
+    return found
+
+
 def _row(outputs: Outputs, row: int) -> dict[str, Array]:
     return {name: value[row] for name, value in outputs.items()}
 
@@ -216,15 +234,16 @@ def _segmentations(
     values = outputs[name]
     if kind == "logits" and values.shape[1] != len(names) and not (values.shape[1] == 1 and len(names) == 2):
         raise _head_error(values.shape[1], names)
-    found: list[Prediction] = []
-    for row, geometry in enumerate(geometries):
+
+    def ask(row: int, geometry: Geometry) -> Prediction:
         if kind == "logits":
             chart = dense.class_map(values[row], (geometry.input_height, geometry.input_width), scores)
         else:
             chart = np.rint(values[row].reshape(values.shape[-2:])).astype(np.int32)
             _check_chart(f"output {name!r}", chart, names)
-        found.append(Segmentation(geometry.mask_to_image(chart.astype(np.int16), outside=-1), names))
-    return found
+        return Segmentation(geometry.mask_to_image(chart.astype(np.int16), outside=-1), names)
+
+    return _by_row(ask, geometries)
 
 
 def _detections(
@@ -240,10 +259,12 @@ def _detections(
     table = HEADS[task]
     if task == "keypoints" and settings.kpt_shape is not None:
         table = {name: partial(take, told=settings.kpt_shape[1]) for name, take in KEYPOINTS.items()}
+    elif task == "rotated":
+        table = rotated_heads(settings)
     head = _head(table, decoder, outputs, geometries[0], names)
     if head.told is not None and settings.box_values != "auto":
         head = head.told(settings.box_values == "raw")
-    return [_detect(head, row, geometry, settings, names) for row, geometry in enumerate(geometries)]
+    return _by_row(lambda row, geometry: _detect(head, row, geometry, settings, names), geometries)
 
 
 def _head(table: Heads, decoder: str | None, outputs: Outputs, geometry: Geometry, names: tuple[str, ...]) -> Head:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from edgeship.errors import DataError
-from edgeship.metrics.matching import AREAS, IOU_THRESHOLDS
+from edgeship.metrics.matching import AREAS, IOU_THRESHOLDS, RIGHT, WRONG
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, RecordsLike
@@ -33,9 +33,24 @@ METRICS = (
 )
 CLASS_METRICS = ("ap", "ap50", *(f"ap_{size}" for size in SIZES), "ar", "recall", "precision")
 
-RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
-LATE = np.append(np.arange(101) / 100 < RECALL_LEVELS, False)
-"""Levels that floating point puts just above their hundredth: an equal recall does not reach them (pycocotools)."""
+MAP_DOTA, AP_DOTA = "map_dota", "ap_dota"
+"""By DOTA's development kit, of rotated boxes."""
+
+
+class Levels:
+    """Recall levels 0 … 1 at which precision is read.
+
+    ``values`` float64 [n]; ``late`` bool [n + 1]: those that floating point puts just above their share of the whole,
+    so that an equal recall does not reach them.
+    """
+
+    def __init__(self, values: Array) -> None:
+        self.values = values
+        self.late = np.append(np.arange(len(values)) / (len(values) - 1) < values, False)
+
+
+COCO_LEVELS, VOC_LEVELS = Levels(np.linspace(0.0, 1.0, 101)), Levels(np.arange(0.0, 1.1, 0.1))
+RECALL_LEVELS = COCO_LEVELS.values
 STEPS = len(IOU_THRESHOLDS)
 CHUNK = 250
 """Resamples computed together: their rows stay in the processor's cache."""
@@ -107,25 +122,57 @@ def curves(records: RecordsLike, weight: Array) -> dict[str, Array]:
             found["ap"][k], found["ap50"][k], found["ap75"][k] = precision.mean(), precision[0], precision[5]
         else:
             found[f"ap_{area}"][k] = precision.mean()
+    if of_devkit(records):
+        found[AP_DOTA] = np.full(count, np.nan)
+        for k, curve in _devkit_curves(records, range(count)):
+            total = weight[curve.objects].sum()
+            if total > 0:
+                found[AP_DOTA][k] = _interpolated(curve, weight[curve.image], total, 0, VOC_LEVELS).mean()
     return found
+
+
+def of_devkit(records: RecordsLike) -> bool:
+    """Whether the detections are judged as DOTA's development kit does, too."""
+    return "det_devkit" in records
+
+
+def metrics_of(records: RecordsLike) -> tuple[str, ...]:
+    """The metrics that these records give."""
+    return (*METRICS, MAP_DOTA) if of_devkit(records) else METRICS
+
+
+def class_metrics_of(records: RecordsLike) -> tuple[str, ...]:
+    """The metrics of a class that these records give."""
+    return (*CLASS_METRICS, AP_DOTA) if of_devkit(records) else CLASS_METRICS
+
+
+def _devkit_curves(records: RecordsLike, classes: Sequence[int]) -> Iterator[tuple[int, _Curve]]:
+    order = np.argsort(-records["det_score"], kind="stable")
+    counted = ~records["gt_ignored"][:, 0]
+    for k in classes:
+        mine = order[records["det_label"][order] == k]
+        answer = records["det_devkit"][mine]
+        objects = records["gt_image"][counted & (records["gt_label"] == k)]
+        image, rank = records["det_image"][mine], records["det_rank"][mine]
+        yield k, _Curve(image, rank, (answer == RIGHT)[None], (answer == WRONG)[None], objects)
 
 
 def _precision(curve: _Curve, by_detection: Array, total: float) -> Array:
     """AP at each IoU threshold: the mean over 101 recall levels of the interpolated precision."""
     result = np.zeros(STEPS)
     for step in range(STEPS):
-        result[step] = _interpolated(curve, by_detection, total, step).sum() / len(RECALL_LEVELS)
+        result[step] = _interpolated(curve, by_detection, total, step, COCO_LEVELS).sum() / len(RECALL_LEVELS)
     return result
 
 
-def _interpolated(curve: _Curve, by_detection: Array, total: float, step: int) -> Array:
-    """The highest precision at each recall level or beyond it: float64 [101]."""
+def _interpolated(curve: _Curve, by_detection: Array, total: float, step: int, levels: Levels) -> Array:
+    """The highest precision at each recall level or beyond it: float64 [levels]."""
     used = (curve.right[step] | curve.wrong[step]) & (by_detection > 0)
     right = np.cumsum(by_detection[used] * curve.right[step][used])
     wrong = np.cumsum(by_detection[used] * curve.wrong[step][used])
     precision = right / (right + wrong + np.spacing(1))
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    place = np.searchsorted(right / total, RECALL_LEVELS, side="left")
+    place = np.searchsorted(right / total, levels.values, side="left")
     found: Array = np.append(envelope, 0.0)[np.minimum(place, len(envelope))]
     return found
 
@@ -138,11 +185,14 @@ def precision_recall(records: RecordsLike) -> Array:
     found = []
     for _, _, curve in _curves_of(records, ["all"], range(len(records["classes"]))):
         if len(curve.objects):
-            found.append(_interpolated(curve, np.ones(len(curve.image)), float(len(curve.objects)), 0))
+            once = np.ones(len(curve.image))
+            found.append(_interpolated(curve, once, float(len(curve.objects)), 0, COCO_LEVELS))
     return np.mean(found, axis=0) if found else np.full(len(RECALL_LEVELS), np.nan)
 
 
-_AVERAGED = {"map": "ap", "map50": "ap50", "map75": "ap75"} | {f"map_{a}": f"ap_{a}" for a in AREAS if a != "all"}
+AVERAGED = {"map": "ap", "map50": "ap50", "map75": "ap75", MAP_DOTA: AP_DOTA}
+AVERAGED |= {f"map_{size}": f"ap_{size}" for size in SIZES}
+"""Metric → the metric of a class whose mean it is."""
 
 
 def resample(records: RecordsLike, weights: Array, names: Sequence[str]) -> dict[str, Array]:
@@ -154,14 +204,14 @@ def resample(records: RecordsLike, weights: Array, names: Sequence[str]) -> dict
     known: dict[tuple[str, int], Array] = {}
     found: dict[str, Array] = {}
     for name in names:
-        metric, class_name = check_name(name)
+        metric, class_name = check_name(name, records)
         if class_name is not None and class_name not in classes:
             raise DataError(f"no class {class_name!r} in these records", expected=", ".join(classes[:10]))
         if class_name is None and metric.partition("_")[0] in ("recall", "precision"):
             found[name] = _operating(records, columns, metric, None)
             continue
         everyone = range(len(classes)) if class_name is None else [classes.index(class_name)]
-        part = _AVERAGED.get(metric, metric)
+        part = AVERAGED.get(metric, metric)
         missing = [k for k in everyone if (part, k) not in known]
         known |= {(part, k): row for k, row in _resample_part(records, columns, part, missing)}
         found[name] = _mean_known([known[part, k] for k in everyone])
@@ -186,11 +236,16 @@ def _resample_part(
         for k in classes:
             yield k, _operating(records, columns, part, k)
         return
+    if part == AP_DOTA:
+        for k, curve in _devkit_curves(records, classes):
+            total = _sums(columns, curve.objects)
+            yield k, np.where(total > 0, _many_ap(curve, columns, total, [0], VOC_LEVELS), np.nan)
+        return
     steps = {"ap50": [0], "ap75": [5]}.get(kind, list(range(STEPS)))
     for k, _, curve in _curves_of(records, [area], classes):
         total = _sums(columns, curve.objects)
         if kind.startswith("ap"):
-            value = _many_ap(curve, columns, total, steps)
+            value = _many_ap(curve, columns, total, steps, COCO_LEVELS)
         else:
             value = _many_recall(curve, columns, total, int(kind[2:] or 100))
         yield k, np.where(total > 0, value, np.nan)
@@ -232,7 +287,7 @@ def _many_recall(curve: _Curve, columns: Array, total: Array, limit: int) -> Arr
     return share
 
 
-def _many_ap(curve: _Curve, columns: Array, total: Array, steps: Sequence[int]) -> Array:
+def _many_ap(curve: _Curve, columns: Array, total: Array, steps: Sequence[int], levels: Levels) -> Array:
     """Mean AP over IoU thresholds in each resample, B resamples at a time in chunks."""
     result = np.zeros(columns.shape[1])
     right = curve.right[list(steps)]
@@ -245,20 +300,30 @@ def _many_ap(curve: _Curve, columns: Array, total: Array, steps: Sequence[int]) 
     for start in range(0, columns.shape[1], CHUNK):
         chosen = slice(start, start + CHUNK)
         part = np.ascontiguousarray(columns[:, chosen])
-        result[chosen] = _chunk(image, right, alive, part, total[chosen])
+        result[chosen] = _chunk(_Alive(image, right, alive), part, total[chosen], levels)
     return result / len(steps)
 
 
-def _chunk(image: Array, right: Array, alive: Array, columns: Array, total: Array) -> Array:
+class _Alive(NamedTuple):
+    """Detections by falling score: ``image`` [D], and at each IoU threshold, bool [T, D], which of them are right, and
+    which count."""
+
+    image: Array
+    right: Array
+    alive: Array
+
+
+def _chunk(detections: _Alive, columns: Array, total: Array, levels: Levels) -> Array:
     """Sum over IoU thresholds of AP for one chunk of resamples: float64 [b].
 
     Precision changes the interpolated curve only where a true positive stands, so only those rows are computed. The
     detections alive at every threshold are summed once; what differs at a threshold is added there.
     """
+    image, right, alive = detections
     common = np.flatnonzero(alive.all(axis=0))
     edges = np.flatnonzero(right.any(axis=0))
     base = _running(columns, image, common, edges)
-    scale = np.divide(100.0, total, out=np.zeros(len(total)), where=total > 0).astype(np.float32)
+    scale = np.divide(len(levels.values) - 1.0, total, out=np.zeros(len(total)), where=total > 0).astype(np.float32)
     result = np.zeros(columns.shape[1])
     everywhere = np.zeros(len(image), dtype=np.bool_)
     everywhere[common] = True
@@ -274,11 +339,11 @@ def _chunk(image: Array, right: Array, alive: Array, columns: Array, total: Arra
         precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         found *= scale
-        levels = np.floor(found + np.float32(1.0001))
-        reached = levels.astype(np.intp) - 1
-        levels -= LATE[reached] & (found - reached < 1e-4)
-        levels[1:] -= levels[:-1].copy()
-        result += np.einsum("jb,jb->b", envelope, levels) / len(RECALL_LEVELS)
+        passed = np.floor(found + np.float32(1.0001))
+        reached = passed.astype(np.intp) - 1
+        passed -= levels.late[reached] & (found - reached < 1e-4)
+        passed[1:] -= passed[:-1].copy()
+        result += np.einsum("jb,jb->b", envelope, passed) / len(levels.values)
     return result
 
 
@@ -294,14 +359,14 @@ def _running(columns: Array, image: Array, members: Array, places: Array) -> Arr
     return np.cumsum(sums, axis=0, out=sums)
 
 
-def check_name(name: str) -> tuple[str, str | None]:
+def check_name(name: str, records: RecordsLike) -> tuple[str, str | None]:
     """Split ``metric`` or ``metric/class``.
 
     Raises:
         DataError: No such metric.
     """
     metric, _, class_name = name.partition("/")
-    if metric not in (CLASS_METRICS if class_name else METRICS):
-        known = CLASS_METRICS if class_name else METRICS
-        raise DataError(f"detection has no metric {name!r}", expected=", ".join(known))
+    known = class_metrics_of(records) if class_name else metrics_of(records)
+    if metric not in known:
+        raise DataError(f"{records['task']} has no metric {name!r}", expected=", ".join(known))
     return metric, class_name or None

@@ -18,14 +18,14 @@ from edgeship.config import Evaluation
 from edgeship.data.objects import Boxes
 from edgeship.decode.predictions import Detection
 from edgeship.metrics import Summary, average_precision
-from edgeship.metrics.average_precision import CLASS_METRICS, METRICS, SIZES
+from edgeship.metrics.average_precision import METRICS
 from edgeship.metrics.matching import AREAS, areas, iou_matrix
-from edgeship.metrics.objects import Compared, ObjectsCollector
+from edgeship.metrics.objects import Compared, ObjectsCollector, Protocol
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, Mask, RecordsLike
 
-CLASS_METRIC = "ap"
+CLASS_METRIC, CLASS_METRICS = "ap", average_precision.CLASS_METRICS
 
 
 def metric_names(classes: Sequence[str] | None) -> tuple[str, ...]:  # noqa: ARG001
@@ -35,7 +35,7 @@ def metric_names(classes: Sequence[str] | None) -> tuple[str, ...]:  # noqa: ARG
 
 def collector(classes: Sequence[str], settings: Evaluation) -> ObjectsCollector:
     """An empty collector."""
-    return ObjectsCollector("detection", classes, settings, compare)
+    return ObjectsCollector("detection", classes, settings, Protocol(compare))
 
 
 def compare(prediction: Detection, target: Boxes) -> Compared:
@@ -49,7 +49,7 @@ def compare(prediction: Detection, target: Boxes) -> Compared:
 
 
 def summarize(records: RecordsLike, weights: Array | None = None) -> Summary:
-    """All of :data:`METRICS` and, per class, of :data:`CLASS_METRICS`.
+    """All of :data:`METRICS` and, per class, of :data:`CLASS_METRICS`; of rotated boxes DOTA's own too.
 
     ``map``, ``ap`` and ``ar`` follow COCO (101 recall levels, IoU 0.50:0.95, 1, 10 or 100 detections). ``recall`` and
     ``precision`` are those of the vehicle: IoU 0.5, scores at least ``operating_confidence``, over the objects and the
@@ -59,7 +59,7 @@ def summarize(records: RecordsLike, weights: Array | None = None) -> Summary:
     classes = [str(name) for name in records["classes"]]
     per_class: dict[str, dict[str, float]] = {}
     metrics: dict[str, float] = {}
-    renamed = {"ap": "map", "ap50": "map50", "ap75": "map75", **{f"ap_{size}": f"map_{size}" for size in SIZES}}
+    renamed = {part: name for name, part in average_precision.AVERAGED.items()}
     for name, values in average_precision.curves(records, weight).items():
         _add(per_class, name, values, classes)
         if name in per_class:
@@ -71,8 +71,8 @@ def summarize(records: RecordsLike, weights: Array | None = None) -> Summary:
     counted = ~records["gt_ignored"][:, 0]
     number = np.bincount(records["gt_label"][counted], weight[records["gt_image"][counted]], minlength=len(classes))
     examples = {name: round(float(number[k])) for k, name in enumerate(classes)}
-    ordered = {name: metrics[name] for name in METRICS if name in metrics}
-    kept = {name: per_class[name] for name in CLASS_METRICS if name in per_class}
+    ordered = {name: metrics[name] for name in average_precision.metrics_of(records) if name in metrics}
+    kept = {name: per_class[name] for name in average_precision.class_metrics_of(records) if name in per_class}
     return Summary(ordered, kept, examples)
 
 

@@ -17,7 +17,7 @@ from edgeship.data.regions import from_shape, intersections
 from edgeship.decode.predictions import Instances
 from edgeship.errors import DataError
 from edgeship.metrics import average_precision, detection
-from edgeship.metrics.objects import Compared, ObjectsCollector
+from edgeship.metrics.objects import Compared, ObjectsCollector, Protocol
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array
@@ -29,7 +29,7 @@ successes, groups = detection.successes, detection.groups
 
 def collector(classes: Sequence[str], settings: Evaluation) -> ObjectsCollector:
     """An empty collector."""
-    return ObjectsCollector("instances", classes, settings, compare)
+    return ObjectsCollector("instances", classes, settings, Protocol(compare))
 
 
 def compare(prediction: Instances, target: Boxes) -> Compared:

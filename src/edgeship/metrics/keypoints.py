@@ -18,7 +18,7 @@ from edgeship.data.objects import Boxes
 from edgeship.decode.predictions import Poses
 from edgeship.errors import DataError
 from edgeship.metrics import Summary, average_precision, detection
-from edgeship.metrics.objects import Compared, ObjectsCollector
+from edgeship.metrics.objects import Compared, ObjectsCollector, Protocol
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, RecordsLike
@@ -47,7 +47,7 @@ def metric_names(classes: Sequence[str] | None) -> tuple[str, ...]:  # noqa: ARG
 def collector(classes: Sequence[str], settings: Evaluation) -> ObjectsCollector:
     """An empty collector."""
     judge = partial(compare, sigmas=settings.keypoint_sigmas)
-    return ObjectsCollector("keypoints", classes, settings, judge, MAX_DETECTIONS)
+    return ObjectsCollector("keypoints", classes, settings, Protocol(judge, MAX_DETECTIONS))
 
 
 def summarize(records: RecordsLike, weights: Array | None = None) -> Summary:

@@ -20,6 +20,8 @@ AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**
 """Square pixels of the image, both ends included."""
 MAX_DETECTIONS = 100
 """Of one class in one image; further ones are not looked at."""
+WRONG, RIGHT, UNCOUNTED = 0, 1, 2
+"""What a detection is by :func:`match_devkit`."""
 _LOW = np.array([low for low, _ in AREAS.values()])
 _HIGH = np.array([high for _, high in AREAS.values()])
 _BITS = (1 << np.arange(len(IOU_THRESHOLDS))).astype(np.uint16)
@@ -81,6 +83,28 @@ def match(overlap: Array, crowd: Array, area: Array, ignored: Array) -> Matches:
     else:
         matched, ignored, finder = _match_many(overlap, out_of_range, crowd)
     return Matches(matched, ignored, out_of_range, finder)
+
+
+def match_devkit(overlap: Array, difficult: Array) -> Array:
+    """Match one class in one image as the development kits of DOTA and Pascal VOC do: each detection, by falling score,
+    takes the object that it fits best, or nothing where a better one took that.
+
+    Args:
+        overlap: As of :func:`match`; an object is found above an IoU of 0.5.
+        difficult: bool [G]: what finds such an object counts nowhere.
+
+    Returns:
+        uint8 [D]: :data:`WRONG`, :data:`RIGHT` or :data:`UNCOUNTED`.
+    """
+    found = np.full(len(overlap), WRONG, dtype=np.uint8)
+    if overlap.size == 0:
+        return found
+    best = overlap.argmax(axis=1)
+    above = overlap[np.arange(len(best)), best] > IOU_THRESHOLDS[0]
+    found[above & difficult[best]] = UNCOUNTED
+    rows = np.flatnonzero(above & ~difficult[best])
+    found[rows[np.unique(best[rows], return_index=True)[1]]] = RIGHT
+    return found
 
 
 def outside_bits(size: Array, matched: Array) -> Array:

@@ -7,6 +7,7 @@ Records of N images, D detections (grouped by image, by falling score) and G obj
 ``det_rank``     int32 [D], among those of its class in its image
 ``det_box``      float32 [D, 4]
 ``det_matched``, ``det_ignored``  uint16 [D, 4]: for each area range, bit t for IoU threshold t
+``det_devkit``   uint8 [D], of rotated boxes: see :func:`edgeship.metrics.matching.match_devkit`
 ``gt_image``     int32 [G]          ``gt_label``   int32 [G]       ``gt_box`` float32 [G, 4]
 ``gt_ignored``   bool [G, 4]        ``gt_score``   float32 [G]: of the detection that found it at IoU 0.5, else -1
 ``operating_confidence`` float64
@@ -23,7 +24,7 @@ import numpy as np
 from edgeship.config import Evaluation
 from edgeship.data.objects import Boxes
 from edgeship.decode.predictions import Detection, Prediction
-from edgeship.metrics.matching import AREAS, MAX_DETECTIONS, match, outside_bits
+from edgeship.metrics.matching import AREAS, MAX_DETECTIONS, match, match_devkit, outside_bits
 
 if TYPE_CHECKING:
     from edgeship.metrics import Array, Records, RecordsLike
@@ -45,13 +46,24 @@ class Compared:
 Compare = Callable[[Any, Boxes], Compared]
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How the objects of a task are compared.
+
+    ``limit``: detections of a class in an image, by COCO's protocol. ``devkit``: match as DOTA's development kit does
+    too, which knows no such limit.
+    """
+
+    compare: Compare
+    limit: int = MAX_DETECTIONS
+    devkit: bool = False
+
+
 class ObjectsCollector:
     """Matches each image as it comes; keeps flags, scores and boxes."""
 
-    def __init__(
-        self, task: str, classes: Sequence[str], settings: Evaluation, compare: Compare, limit: int = MAX_DETECTIONS
-    ) -> None:
-        self._task, self._compare, self._limit = task, compare, limit
+    def __init__(self, task: str, classes: Sequence[str], settings: Evaluation, protocol: Protocol) -> None:
+        self._task, self._protocol = task, protocol
         self._classes = tuple(classes)
         self._confidence = settings.operating_confidence
         self._count = 0
@@ -62,7 +74,8 @@ class ObjectsCollector:
         """Record one image; ``target`` is its :class:`edgeship.data.objects.Boxes`."""
         assert isinstance(prediction, Detection)
         assert isinstance(target, Boxes)
-        detections, objects = _match_image(prediction, target, self._compare(prediction, target), self._limit)
+        compared = self._protocol.compare(prediction, target)
+        detections, objects = _match_image(prediction, target, compared, self._protocol)
         for kind, part in ((self._detections, detections), (self._objects, objects)):
             part["image"] = np.full(len(part["label"]), self._count, dtype=np.int32)
             kind.append(part)
@@ -71,7 +84,7 @@ class ObjectsCollector:
     def records(self) -> Records:
         """The arrays of this module's docstring."""
         nothing = Compared(lambda mine, theirs: np.zeros((len(mine), len(theirs))), np.zeros(0), np.zeros(0, np.bool_))
-        empty_d, empty_o = _match_image(_nothing(self._classes), _no_objects(), nothing, self._limit)
+        empty_d, empty_o = _match_image(_nothing(self._classes), _no_objects(), nothing, self._protocol)
         empty_d["image"] = empty_o["image"] = np.zeros(0, dtype=np.int32)
         found: Records = {
             "task": np.array(self._task),
@@ -98,29 +111,39 @@ def _no_objects() -> Boxes:
     return Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0))
 
 
-def _match_image(prediction: Detection, target: Boxes, compared: Compared, limit: int) -> tuple[Records, Records]:
+def _match_image(
+    prediction: Detection, target: Boxes, compared: Compared, protocol: Protocol
+) -> tuple[Records, Records]:
     order = np.argsort(-prediction.scores, kind="stable")
     rank = _rank_in_class(prediction.labels[order])
-    order, rank = order[rank < limit], rank[rank < limit]
+    if not protocol.devkit:
+        order, rank = order[rank < protocol.limit], rank[rank < protocol.limit]
     labels = prediction.labels[order].astype(np.int32)
     scores = prediction.scores[order].astype(np.float32)
     matched = np.zeros((len(labels), len(AREAS)), dtype=np.uint16)
     ignored = np.zeros_like(matched)
+    devkit = np.zeros(len(labels), dtype=np.uint8)
     gt_ignored = np.zeros((len(target.labels), len(AREAS)), dtype=np.bool_)
     gt_score = np.full(len(target.labels), -1.0, dtype=np.float32)
     for label in np.unique(target.labels):
         mine = np.flatnonzero(labels == label)
         theirs = np.flatnonzero(target.labels == label)
         overlap = compared.overlap(order[mine], theirs)
-        result = match(overlap, target.crowd[theirs], target.area[theirs], compared.ignored[theirs])
+        if protocol.devkit:
+            devkit[mine] = match_devkit(overlap, compared.ignored[theirs])
+            mine = mine[: protocol.limit]
+        result = match(overlap[: len(mine)], target.crowd[theirs], target.area[theirs], compared.ignored[theirs])
         matched[mine], ignored[mine] = result.matched, result.ignored
         gt_ignored[theirs] = result.out_of_range
         found = result.finder >= 0
         gt_score[theirs[found]] = scores[mine[result.finder[found]]]
     ignored |= outside_bits(compared.size[order], matched)
+    ignored[rank >= protocol.limit] = np.iinfo(np.uint16).max
     boxes = prediction.boxes[order].astype(np.float32)
     detections: Records = {"label": labels, "score": scores, "rank": rank, "box": boxes}
     detections |= {"matched": matched, "ignored": ignored}
+    if protocol.devkit:
+        detections["devkit"] = devkit
     objects: Records = {"label": target.labels.astype(np.int32), "box": target.boxes.astype(np.float32)}
     objects |= {"ignored": gt_ignored, "score": gt_score}
     return detections, objects

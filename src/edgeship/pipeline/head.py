@@ -16,20 +16,22 @@ def with_scores(settings: Evaluation, model: Path) -> Evaluation:
 
     A softmax ends in probabilities, a last layer with weights in logits. A segmentation network with one output, or
     with ``output`` set, ends in probabilities after a sigmoid too, and otherwise in logits. A YOLOX head whose boxes
-    are decoded takes the exponential of their sizes. Raises ModelError.
+    are decoded takes the exponential of their sizes. A text detector (``db``) that ends in a last layer with weights
+    gives logits, after a sigmoid probabilities. Raises ModelError.
     """
     if settings.tasks:
         tasks = {name: with_scores(item, model) for name, item in settings.tasks.items()}
         return settings.model_copy(update={"tasks": tasks})
     if settings.task == "detection" and settings.decoder in (None, "yolox"):
         return _with_boxes(settings, model)
-    if settings.scores != "auto" or settings.task not in ("classification", "segmentation"):
+    text = settings.task == "rotated" and settings.decoder in (None, "db")
+    if settings.scores != "auto" or (settings.task not in ("classification", "segmentation") and not text):
         return settings
     ends = last_activations(model)
     name = settings.output or (next(iter(ends)) if len(ends) == 1 else None)
     if name not in ends:
         return settings
-    if ends[name] == "Softmax" or (settings.task == "segmentation" and ends[name] in BOUNDED):
+    if ends[name] == "Softmax" or (settings.task != "classification" and ends[name] in BOUNDED):
         return settings.model_copy(update={"scores": "probabilities"})
     logits = settings.task == "segmentation" or ends[name] in LINEAR
     return settings.model_copy(update={"scores": "logits"}) if logits else settings

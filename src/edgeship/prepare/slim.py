@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from edgeship.prepare.batch import Feeds
 
 TOLERANCE = 1e-4
+MANY = 200
+"""Constants of one shape beyond which equal ones are not looked for: the time grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,19 @@ def _simplified(before: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(before)
     try:
-        after: onnx.ModelProto = onnxslim.slim(copy)
+        after: onnx.ModelProto = onnxslim.slim(copy, skip_optimizations=_too_long(before))
     except Exception as error:  # its patterns rewrite any graph and raise whatever they meet
         raise StageError(f"onnxslim {onnxslim.__version__}: {type(error).__name__}: {graph.one_line(error)}") from error
     _restore_interface(before, after)
     graph.copy_metadata(before, after)
     graph.check_onnx(after, "what onnxslim made")
     return after
+
+
+def _too_long(model: onnx.ModelProto) -> list[str]:
+    """What onnxslim leaves out: it compares small constants of one shape in pairs, minutes for a thousand of them."""
+    alike = Counter(tuple(item.dims) for item in model.graph.initializer)
+    return ["weight_tying"] if max(alike.values(), default=0) > MANY else []
 
 
 def _restore_interface(before: onnx.ModelProto, after: onnx.ModelProto) -> None:

@@ -179,9 +179,12 @@ class _Recorded:
             head = head_classes(settings.task, settings.decoder, outputs, settings)
             self._dataset = self._dataset.fitted(head)
             self._collector = metrics.get(settings.task).collector(self._dataset.classes, settings)
-        predictions = decode_predictions(
-            settings.task, settings.decoder, outputs, batch.geometries, settings, self._dataset.classes
-        )
+        try:
+            predictions = decode_predictions(
+                settings.task, settings.decoder, outputs, batch.geometries, settings, self._dataset.classes
+            )
+        except DataError as error:
+            raise error if error.row is None else error.of(batch.ids[error.row]) from None
         for name, prediction, target in zip(batch.ids, predictions, targets, strict=True):
             try:
                 self._collector.add(prediction, target)

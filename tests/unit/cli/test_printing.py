@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edgeship.cli.output import write_json_rows
 from processes import edgeship
 
 CLI = Path(__file__).parents[3] / "src" / "edgeship" / "cli"
@@ -32,6 +35,27 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CLI.parents[1])}
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, check=False, env=ENVIRONMENT | environment)
+
+
+def test_rows_of_json_are_written_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    text = ""
+    grew = []
+
+    def rows(count: int) -> Iterator[str]:
+        nonlocal text
+        for number in range(count):
+            new = capsys.readouterr().out
+            grew.append(bool(new))
+            text += new
+            yield json.dumps({"number": number})
+
+    for count in (3, 0):
+        text = ""
+        write_json_rows("rows", rows(count), {"more": {"a": 1}, "p": None})
+        text += capsys.readouterr().out
+        told = {"rows": [{"number": number} for number in range(count)], "more": {"a": 1}, "p": None}
+        assert json.loads(text) == told
+    assert grew == [True, True, True]
 
 
 def in_terminal(*arguments: str, **environment: str) -> bytes:

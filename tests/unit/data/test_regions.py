@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from edgeship.data.objects import from_dict
 from edgeship.data.regions import filled, from_shape, intersections, region, to_runs
 from edgeship.data.shapes import coco_shape
 from edgeship.errors import DataError
@@ -73,6 +74,15 @@ def test_a_shape_that_is_none_is_refused_with_its_annotation(segmentation: objec
 def test_run_lengths_of_another_image_size_are_refused() -> None:
     with pytest.raises(DataError, match="a mask is of 2×3 pixels, the image of 3×2"):
         from_shape({"size": [3, 2], "counts": [6]}, 2, 3)
+
+
+def test_masks_of_another_image_size_are_refused() -> None:
+    masks = np.ones((1, 3, 2), dtype=np.bool_)
+    target = from_dict("a.png", {"boxes": [[0, 0, 2, 3]], "labels": [0], "masks": masks}, ["cup"])
+    assert target.shapes is not None
+    assert from_shape(target.shapes[0], 3, 2).area == 6
+    with pytest.raises(DataError, match="a mask is of 2×3 pixels, the image of 4×6"):
+        from_shape(target.shapes[0], 6, 4)
 
 
 def test_a_polygon_of_another_world_is_refused_before_it_is_walked() -> None:

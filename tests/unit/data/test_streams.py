@@ -116,6 +116,14 @@ def test_places_of_images_are_given_back(tmp_path: Path) -> None:
         unpacked(tmp_path, FrameStreams(), None, tmp_path / "out")
 
 
+def test_raw_dumps_beside_videos_are_refused_whether_or_not_their_layout_is_known(tmp_path: Path) -> None:
+    encode_video(tmp_path / "drive.mp4", 1)
+    (tmp_path / "a.nv12").write_bytes(bytes(12))
+    for layout in (None, RawFrames(format="nv12", width=4, height=2)):
+        with pytest.raises(DataError, match=r"holds 1 raw dumps, such as a.nv12, beside 1 videos or bags"):
+            unpacked(tmp_path, FrameStreams(), layout, tmp_path / "out")
+
+
 def test_a_damaged_video_is_told_with_its_frame(tmp_path: Path) -> None:
     whole = encode_video(tmp_path / "whole.mp4", 30).read_bytes()
     broken = bytearray(whole)

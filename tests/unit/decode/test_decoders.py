@@ -306,6 +306,8 @@ def test_a_decoder_of_ones_own(tmp_path, monkeypatch):
         "    return 3\n"
         "def mask(outputs, geometry):\n"
         "    return outputs['m']\n"
+        "def broken(outputs, geometry):\n"
+        "    return outputs['absent']\n"
     )
     monkeypatch.chdir(tmp_path)
     found = decoded({"d": SIX}, "own_decoder:boxes")[0]
@@ -320,6 +322,16 @@ def test_a_decoder_of_ones_own(tmp_path, monkeypatch):
     for value, message in ((7, "holds class 7, 3 class names"), (-2, "holds class -2"), (np.nan, "mask with NaN")):
         with pytest.raises(OutputError, match=message):
             segmented({"m": np.full((1, 2, 2), value)}, "own_decoder:mask", small)
+    settings_ = Evaluation(task="segmentation", decoder="own_decoder:mask")
+    with pytest.raises(OutputError, match=r"own_decoder:mask returned shape \[2, 2\]") as refused:
+        decode_predictions(
+            "segmentation", "own_decoder:mask", {"m": np.ones((2, 2, 2))}, [small, GEOMETRY], settings_, CLASSES
+        )
+    assert refused.value.row == 1
+    assert refused.value.of("b.png").found.startswith("b.png: own_decoder:mask returned")
+    with pytest.raises(DataError, match="own_decoder:broken raised KeyError: 'absent'") as raised:
+        decoded({"d": SIX}, "own_decoder:broken")
+    assert raised.value.row == 0
 
 
 def test_what_the_graph_tells_of_boxes_holds_whatever_an_image_shows():

@@ -190,6 +190,24 @@ def test_a_wrong_mask_names_its_image(tmp_path, threshold_net):
         evaluate(runner, settings, GRAY, folder=tmp_path)
 
 
+def test_what_a_decoder_of_ones_own_gives_wrongly_is_told_with_its_image(tmp_path, threshold_net, monkeypatch):
+    (tmp_path / "half_size.py").write_text("def mask(outputs, geometry):\n    return outputs['y'][0, ::2]\n")
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path, "a.png", np.zeros((16, 24)))
+    settings = Evaluation(
+        task="segmentation",
+        images=tmp_path / "images",
+        labels=tmp_path / "masks",
+        classes=("road", "lane"),
+        decoder="half_size:mask",
+    )
+    with (
+        opened(threshold_net) as runner,
+        pytest.raises(DataError, match=r"(?s)a\.png: half_size:mask returned shape \[8, 24\].*a mask \[16, 24\]"),
+    ):
+        evaluate(runner, settings, GRAY, folder=tmp_path)
+
+
 def test_detection_end_to_end(tmp_path):
     """A network that always finds the same two boxes, one of them where the truth is."""
     rows = np.array([[[8, 8, 24, 24, 0.9, 1], [40, 40, 50, 50, 0.8, 0]]], np.float32)

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeship.data import coco
 from edgeship.data.coco import MAX_JSON_BYTES
-from edgeship.data.formats import bdd, kitti, tables, voc, yolo
+from edgeship.data.formats import bdd, dota, kitti, tables, voc, yolo
 from edgeship.data.formats.common import Listing, label_files, lines_of
 from edgeship.data.labels import table_rows
 from edgeship.data.objects import Truth
@@ -17,7 +17,7 @@ from edgeship.errors import DataError
 from edgeship.files import read_text
 
 FORMATS = (
-    "a COCO JSON, YOLO text files, Pascal VOC XML, KITTI text files, a BDD100K JSON, a CSV of boxes, or Hugging Face "
+    "a COCO JSON, YOLO, KITTI or DOTA text files, Pascal VOC XML, a BDD100K JSON, a CSV of boxes, or Hugging Face "
     "metadata"
 )
 PEEKED = 50
@@ -36,7 +36,9 @@ def read_objects(labels: Path, listing: Listing) -> Truth:
         kind, reader = _file(labels)
     else:
         raise DataError(f"the labels {labels} do not exist", expected=FORMATS, do="fix evaluation.labels")
-    able = {"boxes": (kind,), "corners": ("YOLO text files",)}.get(listing.need, ("COCO JSON", "YOLO text files"))
+    able = {"boxes": (kind,), "corners": ("YOLO text files", "DOTA")}.get(
+        listing.need, ("COCO JSON", "YOLO text files")
+    )
     if kind not in able:
         raise DataError(
             f"{labels} is {kind}, which has no {listing.need}",
@@ -90,7 +92,8 @@ def _folder(folder: Path) -> tuple[str, Reader]:
     said = " and ".join(kind for kind, _ in found) if found else f"no labels, but {', '.join(inside) or 'nothing'}"
     raise DataError(
         f"{folder} holds {said}",
-        expected="labels of one format with the images' names: .txt (YOLO, KITTI), .xml (Pascal VOC), .json (BDD100K)",
+        expected="labels of one format with the images' names: .txt (YOLO, KITTI, DOTA), .xml (Pascal VOC) or .json "
+        "(BDD100K)",
         do="name a folder that holds one of them in evaluation.labels",
     )
 
@@ -106,10 +109,13 @@ def _many_json(folder: Path, files: list[Path]) -> tuple[str, Reader]:
 
 
 def _text(files: list[Path]) -> tuple[str, Reader]:
-    """YOLO or KITTI, by the first line that there is: KITTI's begins with a word."""
+    """YOLO, KITTI or DOTA, by the first line that there is: KITTI's begins with a word, DOTA's has one after eight
+    numbers."""
     for path in files[:PEEKED]:
         for _, words in lines_of(path):
             if len(words) in kitti.FIELDS and not words[0].replace(".", "", 1).isdecimal():
                 return "KITTI", kitti.read
+            if dota.looks_so(words):
+                return "DOTA", dota.read
             return "YOLO text files", yolo.read
     return "YOLO text files", yolo.read

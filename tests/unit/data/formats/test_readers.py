@@ -42,6 +42,7 @@ VOC = """<annotation><filename>a.png</filename><size><width>200</width><height>1
 </annotation>"""
 NO_VOC = "<annotation><size><width>200</width><height>100</height></size></annotation>"
 KITTI = "car 0.00 0 1.5 20.0 10.0 60.0 50.0 1.6 1.7 3.9 -1.1 1.4 8.0 1.2\n"
+DOTA = "imagesource:GoogleEarth\ngsd:0.146343590398\n20.0 10.0 60.0 10.0 60.0 50.0 20.0 50.0 car 0\n"
 BDD = [
     {"name": "a.png", "labels": [{"category": "car", "box2d": {"x1": 20, "y1": 10, "x2": 60, "y2": 50}}]},
     {"name": "b.png", "labels": [{"category": "lane/crosswalk", "poly2d": []}]},
@@ -67,6 +68,8 @@ def in_each_format(images):
     put(root / "voc" / "b.xml", NO_VOC)
     put(root / "kitti" / "a.txt", KITTI)
     put(root / "kitti" / "b.txt", "")
+    put(root / "dota" / "a.txt", DOTA)
+    put(root / "dota" / "b.txt", DOTA[: DOTA.index("20.0")])
     for frame in BDD:
         put(root / "bdd" / f"{frame['name'][0]}.json", json.dumps({"name": frame["name"], "frames": [frame]}))
     return {
@@ -74,6 +77,7 @@ def in_each_format(images):
         "YOLO polygons": root / "polygons",
         "Pascal VOC": root / "voc",
         "KITTI": root / "kitti",
+        "DOTA": root / "dota",
         "BDD100K JSON": put(root / "bdd.json", json.dumps(BDD)),
         "BDD100K folder": root / "bdd",
         "COCO JSON": put(root / "coco.json", "\ufeff" + json.dumps(COCO)),
@@ -99,7 +103,15 @@ def test_every_format_gives_the_same_objects(images):
 def test_the_format_is_recognised_and_said(images):
     for kind, labels in in_each_format(images).items():
         found = open_dataset(Evaluation(task="detection", images=images, labels=labels, classes=CLASSES))
-        if kind in ("YOLO text files", "Pascal VOC", "KITTI", "BDD100K JSON", "COCO JSON", "Hugging Face metadata"):
+        if kind in (
+            "YOLO text files",
+            "Pascal VOC",
+            "KITTI",
+            "DOTA",
+            "BDD100K JSON",
+            "COCO JSON",
+            "Hugging Face metadata",
+        ):
             assert found.said.startswith(f"{kind}: "), kind
 
 
@@ -186,6 +198,14 @@ def test_labels_that_lack_what_a_task_needs(images, tmp_path, task, line, messag
         ("voc/a.xml", "<annotation><object><name>car</name></object></annotation>", "'car' without xmin"),
         ("voc/a.xml", VOC.replace(">car<", ">cra<"), r"'cra' \(did you mean 'car'\?\)"),
         ("kitti/a.txt", KITTI + "car 0 0\n", r"a\.txt, line 2: 3 words"),
+        (
+            "dota/a.txt",
+            DOTA + "20 10 60 10 60 50 20 car 0\n",
+            r"a\.txt, line 4: '20 10 60 10 60 50 20 car 0'\nexpected",
+        ),
+        ("dota/a.txt", DOTA.replace("car 0", "car 2"), r"a\.txt, line 3: .*\nexpected: .* difficult 0 or 1"),
+        ("dota/a.txt", DOTA.replace("60.0 50.0", "inf 50.0"), r"a\.txt, line 3: 'inf' is not a finite number"),
+        ("dota/a.txt", DOTA.replace("car", "cra"), r"a\.txt, line 3: 'cra' \(did you mean 'car'\?\)"),
         ("bdd/a.json", '{"frames": [{"name": "a.png", "labels": [{"category": "car", "box2d": {"x1": 1}}]}]}', "box2d"),
         ("coco/a.json", json.dumps(COCO), "holds COCO files"),
         ("none/readme.md", "", r"holds no labels, but readme\.md"),
@@ -223,6 +243,22 @@ def test_kitti_regions_to_ignore_excuse_every_class(images, tmp_path):
     objects = found.items[0].target(GEOMETRY)
     assert objects.labels[objects.crowd].tolist() == [0, 1]
     assert found.labelled == (0, 1)
+
+
+def test_dotas_corners_and_difficult_objects(images, tmp_path):
+    slanted = "30 20 50 10 60 30 40 40 car 1\n70 10 70 10 70 10 70 10 car 0\n"
+    put(tmp_path / "labels" / "a.txt", DOTA + slanted)
+    settings = Evaluation(task="rotated", images=images, labels=tmp_path / "labels", classes=CLASSES)
+    found = open_dataset(settings)
+    objects = found.items[0].target(GEOMETRY)
+    assert objects.corners.tolist()[1] == [[30, 20], [50, 10], [60, 30], [40, 40]]
+    assert objects.boxes.tolist() == [BOX, [30, 10, 60, 40]]
+    assert objects.area.tolist() == [1600, 500]
+    assert (objects.crowd.tolist(), found.labelled) == ([False, True], (0, 1))
+    assert found.notes == (f"1 objects without area were left out of {tmp_path / 'labels'}",)
+    put(tmp_path / "labels" / "a.txt", DOTA + slanted.replace("50 10 60 30", "60 30 50 10"))
+    with pytest.raises(DataError, match=r"a\.txt, line 4: the corners .* cross"):
+        open_dataset(settings)
 
 
 def test_roboflows_root_category_is_not_a_class(images, tmp_path):

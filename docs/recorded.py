@@ -1,0 +1,121 @@
+"""The page of recorded figures: how often SHIP is false, onnx's own suite, the architectures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+INTRODUCTION = """What the scripts in `benchmarks/` recorded: each table is one run on one machine, and says which."""
+FALSE_SHIP = """Share of simulated evaluations of known truth that the gate's own functions passed, at 95 % confidence,
+a limit of 0.02 where the row names no other: a true drop at the limit and above it, where at most {allowed:.1%} may
+pass (5 % and the Monte Carlo error of {evaluations:,} evaluations), and no drop, where more is better. What is drawn
+stands in [the statistics](../explanation/statistics.md#what-was-simulated)."""
+SITUATIONS = """The whole gate, on records or calls of known truth. *Without group or likeness*: nothing in the records
+tells that frames belong together, so nothing is promised; `evaluation.group` does."""
+SUITE = """ONNX's own node tests, {graphs:,} graphs that nobody here wrote, on the suite's own inputs. A refusal is one
+sentence; a failure is any other exception, or the end of the process."""
+ZOO = """Architectures with random weights, from `torch` to an INT8 engine of TensorRT-RTX, beside the same by hand
+(`torch.onnx.export`, onnxslim, `quantize_static`, TensorRT-RTX's parser and builder)."""
+
+
+def page() -> list[str]:
+    """The lines of docs/reference/recorded.md."""
+    return ["# Recorded figures", "", INTRODUCTION, *_false_ship(), *_suite()]
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return found
+
+
+def _machine(found: dict[str, Any]) -> str:
+    """The machine and the commit of a recorded run, in a sentence."""
+    machine = found["machine"]
+    vnni = "with VNNI" if any("vnni" in name for name in machine["isa"]) else "without VNNI"
+    told = (machine["cpu"], f"{machine['cores']} cores", vnni, f"Python {machine['python']}")
+    return f"{', '.join(told)}, commit `{machine['commit']}`, {machine['day']}."
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return ["", *("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _false_ship() -> list[str]:
+    found = _read("false_ship.json")
+    rows = [
+        (kind, images, *(_share(share[column]) for column in ("at", "above", "zero")))
+        for kind, sizes in found["rows"].items()
+        for images, share in sizes.items()
+    ]
+    judged = [
+        (name, _share(share.get("false", share.get("unpromised"))), _share(share.get("right")))
+        for name, share in found["situations"].items()
+    ]
+    below = [
+        (f"p{100 * float(level):g}", calls, correlation, _share(share))
+        for level, sizes in found["latency"].items()
+        for calls, correlations in sizes.items()
+        for correlation, share in correlations.items()
+    ]
+    return [
+        "", "## How often SHIP is false", "", FALSE_SHIP.format(**found), "", _machine(found),
+        *_table(("kind", "images", "at the limit", "above it", "at no drop: the power"), rows),
+        "", SITUATIONS, *_table(("situation", "false SHIP", "SHIP where it is right"), judged),
+        "", "How often the bound of a latency quantile lay below the true quantile:",
+        *_table(("quantile", "calls", "correlation of a call with the next", "below the truth"), below),
+    ]  # fmt: skip
+
+
+def _suite() -> list[str]:
+    found = _read("onnx_suite.json")
+    rows = [
+        (step, count.get("ok", 0), count.get("refused", 0), count.get("FAILED", 0))
+        for step, count in found["steps"].items()
+    ]
+    heads = ("step", "ok", "refused in one sentence", "failed")
+    return ["", "## ONNX's own suite", "", SUITE.format(**found), "", _machine(found), *_table(heads, rows)]
+
+
+def _zoo() -> list[str]:
+    found = _read("zoo.json")
+    went = {name: row for name, row in found["outcomes"].items() if "edgeship" in row}
+    steps = ("export", "parity", "int8 tensorrt", "int8 onnxruntime", "fp16", "rtx int8")
+    rows = [
+        (
+            name, *(_said(row["edgeship"], step) for step in steps),
+            "ok" if row["plain"].get("rtx fp32") == "ok" else row["plain"].get("rtx fp32", "–").partition(":")[0],
+        )
+        for name, row in sorted(went.items())
+    ]  # fmt: skip
+    refused = [
+        f"- `{name}`, {step}: {outcome['why']}"
+        for name, row in sorted(went.items())
+        for step, outcome in row["edgeship"].items()
+        if outcome["said"] in ("refused", "FAILED")
+    ]
+    targets = [
+        (item["what"], f"{item['seen']:.2f}", f"{item['limit']:g}", "reached" if item["reached"] else "missed")
+        for item in found["targets"]
+    ]
+    return [
+        "", "## Architectures", "", ZOO, "", _machine(found),
+        *_table(("target", "seen", "limit", ""), targets),
+        *_table(("architecture", *steps, "by hand: RTX FP32"), rows),
+        "", "What was refused, and why:", "", *refused,
+    ]  # fmt: skip
+
+
+def _said(outcomes: dict[str, Any], step: str) -> str:
+    """The outcome of a step; an export is ok with a batch of one where a dynamic one was refused."""
+    said = str(outcomes.get(step, {}).get("said", "–"))
+    if step == "export" and said != "ok" and outcomes.get("export one", {}).get("said") == "ok":
+        return "batch of 1"
+    return said
