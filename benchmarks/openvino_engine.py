@@ -41,10 +41,10 @@ ENGINES = ("onnxruntime", "openvino")
 BUDGETS = (("latency_p50_ms = 33.0", "latency_p50_ms = 5000.0"), ("latency_p99_ms = 200.0\n", ""))
 LIMITS = {
     "segmentation": ("critical = { bag = 0.03 }", "critical = { bag = 0.04 }"),
-    "efficientnet_lite0": ("max_drop = { top1 = 0.02 }", "max_drop = { top1 = 0.25 }"),
+    "efficientnet_lite0": ("max_drop = { top1 = 0.02 }", "max_drop = { top1 = 0.3 }"),
 }
 """FP32 is judged too where it does not run on the reference's engine: 95 bags bound its drop at 0.032, and twenty
-photographs any network's at 0.14 where all are answered alike, at 0.22 where one is not."""
+photographs any network's at 0.14 where all are answered alike, at 0.26 where one is not."""
 SIDES = {"timer": "bound", "infer": "called"}
 """What is timed → OpenVINO's own call that takes turns with it."""
 

@@ -35,7 +35,7 @@ Arithmetic = Literal["exact", "reduced-range"]
 the kernels do anyway."""
 EngineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """The name of an engine: a built-in one, or one that an installed package offers."""
-BUILT_IN_ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+BUILT_IN_ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "onnxruntime-rtx")
 TENSORRT_ENGINES: tuple[EngineName, ...] = ("tensorrt", "tensorrt-rtx")
 Method = Literal["auto", "entropy", "minmax", "percentile", "mse"]
 TorchBaseline = Literal[
@@ -54,8 +54,13 @@ Dim = int | str
 
 
 def is_tensorrt(engine: EngineName) -> bool:
-    """Whether an engine takes graphs of TensorRT's style, on a GPU; every other one takes onnxruntime's."""
+    """Whether an engine is TensorRT or TensorRT-RTX by its own API."""
     return engine in TENSORRT_ENGINES
+
+
+def takes_tensorrt_graphs(engine: EngineName) -> bool:
+    """Whether an engine takes graphs of TensorRT's style, on a GPU; every other one takes onnxruntime's."""
+    return is_tensorrt(engine) or engine == "onnxruntime-rtx"
 
 
 def _known_engine(name: str, info: ValidationInfo) -> str:
@@ -273,8 +278,8 @@ class Target(Section):
     """Where candidates are built and tried, and the builder's options there."""
 
     engine: Annotated[EngineName, AfterValidator(_known_engine)] = "onnxruntime"
-    """``onnxruntime``, ``openvino``, ``tensorrt``, ``tensorrt-rtx``, or one that an installed package offers by an
-    entry point in ``edgeship.engines``."""
+    """``onnxruntime``, ``openvino``, ``tensorrt``, ``tensorrt-rtx``, ``onnxruntime-rtx``, or one that an installed
+    package offers by an entry point in ``edgeship.engines``."""
     device: TargetDevice = "cpu"
     host: str | None = None
     """``user@name`` for trials over SSH; absent: this machine."""

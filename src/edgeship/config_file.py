@@ -10,7 +10,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgeship.config import BUILT_IN_ENGINES, LOW_CONFIDENCE, Config, Section, Target, baselines_for, is_tensorrt
+from edgeship.config import (
+    BUILT_IN_ENGINES,
+    LOW_CONFIDENCE,
+    Config,
+    Section,
+    Target,
+    baselines_for,
+    is_tensorrt,
+    takes_tensorrt_graphs,
+)
 from edgeship.config_tables import as_written, gathered
 from edgeship.errors import ConfigError, UserInputError
 from edgeship.files import read_bytes
@@ -79,7 +88,7 @@ def check(raw: dict[str, Any], path: Path) -> Config:
         tables = {**gathered(raw, stray), "root": root, "file": path.resolve()}
         config = Config.model_validate(tables, context={"engines": _engines})
     except ValidationError as error:
-        raise ConfigError([*stray, *_problems(error)], where=str(path)) from None
+        raise ConfigError([*stray, *problems_of(error)], where=str(path)) from None
     if stray:
         raise ConfigError(stray, where=str(path))
     problems = _cross_checks(config, raw)
@@ -123,11 +132,12 @@ def _change(raw: dict[str, Any], change: str) -> None:
     place[name] = value
 
 
-def _problems(error: ValidationError) -> list[str]:
+def problems_of(error: ValidationError, whole: str = "") -> list[str]:
+    """A line for each thing that pydantic refuses, with what was found; ``whole``: what a value by itself is called."""
     found = []
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
-        where = ".".join(as_written(location))
+        where = ".".join(as_written(location)) or whole
         if item["type"] == "extra_forbidden":
             known = _siblings(location[:-1])
             guess = nearest(location[-1], known)
@@ -248,7 +258,7 @@ def _engine_problems(label: str, target: Target, config: Config) -> list[str]:
         found.append(f'{label}.device: openvino runs on "cpu", Intel\'s "gpu" and "npu", found {device!r}')
     elif engine == "onnxruntime" and device.startswith(("gpu", "npu")):
         found.append(f'{label}.device: {device!r} is OpenVINO\'s; use engine = "openvino", or "cpu" or "cuda:0"')
-    elif is_tensorrt(engine) and not device.startswith("cuda"):
+    elif takes_tensorrt_graphs(engine) and not device.startswith("cuda"):
         found.append(f'{label}.device: {engine} runs on a GPU, found {device!r}; use "cuda:0"')
     return found
 

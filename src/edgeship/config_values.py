@@ -16,7 +16,9 @@ def _device(name: str) -> str:
 
 
 def _target_device(name: str) -> str:
-    return name if re.fullmatch(r"npu|gpu(:\d+)?", name) else _device(name)
+    if not re.fullmatch(r"cpu|npu|(cuda|gpu)(:\d+)?", name):
+        raise ValueError('is not a device; use "cpu", or "cuda:0" for the first GPU ("gpu" and "npu" are OpenVINO\'s)')
+    return name
 
 
 Device = Annotated[str, AfterValidator(_device)]

@@ -20,8 +20,8 @@ from edgeship.toolchains import words as nearest_toolchain
 
 PACKAGES = (
     "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "onnxruntime-gpu", "openvino", "nvidia-modelopt",
-    "tensorrt", "tensorrt-rtx", "tensorrt-lean", "tensorrt-dispatch", "cuda-bindings", "nvidia-ml-py", "numpy",
-    "pillow",
+    "onnxruntime-ep-nv-tensorrt-rtx", "tensorrt", "tensorrt-rtx", "tensorrt-lean", "tensorrt-dispatch", "cuda-bindings",
+    "nvidia-ml-py", "numpy", "pillow",
 )  # fmt: skip
 L4T = Path("/etc/nv_tegra_release")
 BOARD = Path("/proc/device-tree/model")

@@ -245,9 +245,9 @@ def test_outputs_where_something_else_stands(tmp_path: Path, edgeship: Edgeship)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("export", "model:build", "--opset", "17"), "opset: Input should be greater than or equal to 18"),
-        (("parity", "model:build", "--onnx", "net.onnx", "--seeds", "0"), "seeds: Input should be greater"),
-        (("bench", "net.onnx", "--seconds", "0"), "min_s: Input should be greater than 0"),
+        (("export", "model:build", "--opset", "17"), "opset: input should be greater than or equal to 18"),
+        (("parity", "model:build", "--onnx", "net.onnx", "--seeds", "0"), "seeds: input should be greater"),
+        (("bench", "net.onnx", "--seconds", "0"), "min_s: input should be greater than 0"),
         (("run", "bundle", "net.onnx", "--budget-ms", "-1"), "--budget-ms"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeship.doctor import examine, jetson, l4t_version, misfits, power_mode
-from edgeship.engines import Probe
+from edgeship.engines import ENGINES, Probe
 from edgeship.engines.cuda import Cuda, Gpu, cuda_version, device_index
 
 ORIN = Cuda((Gpu(0, "Orin", "8.7", 30000),), driver="12.6", runtime="12.6")
@@ -15,7 +15,7 @@ NOTHING = Cuda(reason="no CUDA driver is installed here")
 def test_this_machine() -> None:
     found = examine()
     assert {"edgeship", "python", "platform", "CUDA driver", "trtexec"} <= set(found.facts)
-    assert [state.name for state in found.engines] == ["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+    assert [state.name for state in found.engines] == list(ENGINES)
 
 
 def test_a_fitting_orin_has_nothing_to_say() -> None:

@@ -38,7 +38,7 @@ from edgeship.files import CHUNK, open_outside, open_own, read_bytes
 
 MAX_DEPTH = 16
 UNPACKED = "edgeship-bundle-"
-ONNX_ENGINES = ("onnxruntime", "openvino")
+ONNX_ENGINES = ("onnxruntime", "openvino", "onnxruntime-rtx")
 """Engines whose engine file is an ONNX model."""
 
 

@@ -48,7 +48,7 @@ def bench(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure an engine: median, p90, p99 of device and wall time, throughput, clocks."""
-    from edgeship.config import Benchmark, is_tensorrt
+    from edgeship.config import Benchmark, takes_tensorrt_graphs
     from edgeship.config_file import load
     from edgeship.engines import OpenOptions
     from edgeship.files import storage_errors, write_json, write_text
@@ -60,7 +60,7 @@ def bench(
     if baseline and config is None:
         raise UserInputError("--baseline torch needs the model", do="--config edgeship.toml")
     name = engine_of(engine)
-    place = device or ("cuda:0" if is_tensorrt(name) else "cpu")
+    place = device or ("cuda:0" if takes_tensorrt_graphs(name) else "cpu")
     span = {"warmup_s": warmup, "min_s": min(seconds, max_seconds), "max_s": max_seconds}
     settings = checked(Benchmark, {**span, "precision": precision, "min_samples": 50}, "the options")
     sizes = batch_sizes(batches)
@@ -85,14 +85,17 @@ def bench(
 
 def engine_of(path: Path) -> EngineName:
     """Which engine a file is for, by its header or its mark. Raises UserInputError, ArtifactError, ModelError."""
-    from edgeship.engines.openvino.plan import is_openvino
+    from edgeship.engines import ENGINES
+    from edgeship.engines.onnx_file import opened, read_metadata
     from edgeship.engines.trt.plan import read_plan
 
     if not path.is_file():
         raise UserInputError(f"no engine file at {path}", do="edgeship build MODEL.onnx")
     if path.suffix != ".onnx":
         return read_plan(path).engine
-    return "openvino" if is_openvino(path) else "onnxruntime"
+    with opened(path) as model:
+        found = read_metadata(model)
+    return next((name for name in ENGINES if f"edgeship.{name}" in found), "onnxruntime")
 
 
 def batch_sizes(text: str) -> list[int]:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from edgeship.engines import BuildRequest
     from edgeship.results import Audit, Build
 
-ENGINE = typer.Option("tensorrt-rtx", "--engine", "-e", help="onnxruntime | openvino | tensorrt | tensorrt-rtx")
+ENGINE = typer.Option(
+    "tensorrt-rtx", "--engine", "-e", help="onnxruntime | openvino | tensorrt | tensorrt-rtx | onnxruntime-rtx"
+)
 
 
 def shape_ranges(texts: list[str]) -> dict[str, Any]:
@@ -75,11 +77,11 @@ def build(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """ONNX to an engine, and what precision its layers really have."""
-    from edgeship.config import is_tensorrt
+    from edgeship.config import takes_tensorrt_graphs
 
     options = {
         "engine": engine_name(engine),
-        "device": device or ("cuda:0" if is_tensorrt(engine) else "cpu"),
+        "device": device or ("cuda:0" if takes_tensorrt_graphs(engine) else "cpu"),
         "batch": {"min": min_batch, "opt": opt_batch, "max": opt_batch if max_batch is None else max_batch},
         "shapes": shape_ranges(shapes),
         "compute_capability": tuple(part for text in compute_capability for part in text.split(",")),
@@ -114,6 +116,7 @@ def _request(
 
     from edgeship import engines
     from edgeship.config import Precision, Target, is_tensorrt
+    from edgeship.config_file import problems_of
     from edgeship.engines import BuildRequest, onnx_file
 
     keep, cache = extras
@@ -123,8 +126,7 @@ def _request(
         target = Target.model_validate(options)
         asked: Precision = TypeAdapter(Precision).validate_python(precision) if precision else "fp32"
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc'])) or 'precision'}: {item['msg']}" for item in error.errors()]
-        raise ConfigError(problems, where="the options") from None
+        raise ConfigError(problems_of(error, "precision"), where="the options") from None
     if not precision and not is_tensorrt(target.engine):
         asked = onnx_file.declared_precision(model)
     elif not precision and target.via == "api":

@@ -35,7 +35,10 @@ SETTINGS = typer.Option(
 )
 CONFIG = typer.Option(None, "--config", "-c", help="An edgeship.toml to take [preprocess] and [evaluation] from.")
 ENGINE = typer.Option(
-    None, "--engine", "-e", help="onnxruntime | openvino | tensorrt | tensorrt-rtx (default for .onnx: onnxruntime)"
+    None,
+    "--engine",
+    "-e",
+    help="onnxruntime | openvino | tensorrt | tensorrt-rtx | onnxruntime-rtx (default for .onnx: onnxruntime)",
 )
 OUT = typer.Option(None, "--out", "-o", help="Folder for evaluation.json and records.npz (default: only print).")
 

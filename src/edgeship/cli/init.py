@@ -30,7 +30,9 @@ def init(
     task: str | None = TASK,
     inputs: list[str] = INPUT,
     weights: Path | None = WEIGHTS,
-    engine: str = typer.Option("onnxruntime", help="onnxruntime | openvino | tensorrt | tensorrt-rtx"),
+    engine: str = typer.Option(
+        "onnxruntime", help="onnxruntime | openvino | tensorrt | tensorrt-rtx | onnxruntime-rtx"
+    ),
     out: Path = typer.Option(Path("edgeship.toml"), "--out", "-o", help="The file to write."),
     force: bool = typer.Option(False, "--force", help="Replace an existing file."),
 ) -> None:

@@ -15,7 +15,7 @@ from edgeship.cli.settings import engine_name
 @app.command()
 def selftest(
     engine: str = typer.Option(
-        "onnxruntime", "--engine", "-e", help="onnxruntime | openvino | tensorrt | tensorrt-rtx"
+        "onnxruntime", "--engine", "-e", help="onnxruntime | openvino | tensorrt | tensorrt-rtx | onnxruntime-rtx"
     ),
     device: str = typer.Option("", help="cpu | cuda:0 | gpu | npu (default: cpu where the engine has it)."),
     out: Path | None = typer.Option(None, "--out", "-o", help="Write the result here as JSON, without private facts."),

@@ -90,11 +90,12 @@ def checked(kind: type[S], values: dict[str, Any], option: str) -> S:
     """
     from pydantic import ValidationError
 
+    from edgeship.config_file import problems_of
+
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
-        raise UserInputError(f"{option}: " + "; ".join(lines)) from None
+        raise UserInputError(f"{option}: " + "; ".join(problems_of(error, "settings"))) from None
 
 
 def engine_name(text: str) -> EngineName:

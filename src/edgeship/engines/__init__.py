@@ -32,6 +32,7 @@ ENGINES: dict[EngineName, str] = {
     "openvino": "edgeship.engines.openvino.engine",
     "tensorrt": "edgeship.engines.trt.tensorrt",
     "tensorrt-rtx": "edgeship.engines.trt.tensorrt_rtx",
+    "onnxruntime-rtx": "edgeship.engines.ort.rtx",
 }
 
 

@@ -185,12 +185,16 @@ def read_weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def weight_types(path: Path) -> set[int]:
     """TensorProto.DataType of the stored weights of convolutions and matrix products. Raises as :func:`read_nodes`."""
     used = {name for node in read_nodes(path) if node.operator in WEIGHTED for name in node.inputs[1:2]}
+    return {kind for name, kind in stored_types(path).items() if name in used}
+
+
+def stored_types(path: Path) -> dict[str, int]:
+    """TensorProto.DataType of every stored weight by name. Raises as :func:`read_nodes`."""
     with opened(path) as model:
         return {
-            tensor.number(TENSOR_DATA_TYPE)
+            tensor.text(TENSOR_NAME): tensor.number(TENSOR_DATA_TYPE)
             for graph in model.all(MODEL_GRAPH)
             for tensor in graph.all(GRAPH_INITIALIZER)
-            if tensor.text(TENSOR_NAME) in used
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeship.config import Config, Precision, Preprocess, Qat, ShapeRange, Target, is_tensorrt
+from edgeship.config import Config, Precision, Preprocess, Qat, ShapeRange, Target, takes_tensorrt_graphs
 from edgeship.data.feeds import full_shapes, known_shapes
 from edgeship.engines import processor
 from edgeship.errors import ConfigError
@@ -138,10 +138,10 @@ def resolved_precision(precision: Precision, target: Target, *, half: bool = Fal
     if precision == "as-given":
         return "int8-fp16" if half else "int8-fp32"
     if precision == "int8":
-        return "int8-fp16" if is_tensorrt(target.engine) else "int8-fp32"
+        return "int8-fp16" if takes_tensorrt_graphs(target.engine) else "int8-fp32"
     return precision
 
 
 def style_of(target: Target) -> Style:
     """Which placement of Q/DQ pairs the graphs for a target have."""
-    return "tensorrt" if is_tensorrt(target.engine) else "onnxruntime"
+    return "tensorrt" if takes_tensorrt_graphs(target.engine) else "onnxruntime"

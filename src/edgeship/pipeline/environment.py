@@ -9,7 +9,7 @@ from edgeship.engines import processor
 from edgeship.pipeline.stages import source_digest, versions
 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "onnxslim", "nvidia-modelopt",
-            "tensorrt", "tensorrt-rtx", "numpy", "pillow")  # fmt: skip
+            "tensorrt", "tensorrt-rtx", "onnxruntime-ep-nv-tensorrt-rtx", "numpy", "pillow")  # fmt: skip
 
 
 def environment() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeship.config import Config, Model, Target, is_tensorrt
+from edgeship.config import Config, Model, Target, takes_tensorrt_graphs
 from edgeship.data import beside
 from edgeship.data.beside import single
 from edgeship.data.feeds import batch_of
@@ -127,6 +127,8 @@ def preflight_work(run: Run, folder: Path) -> Preflight:
     """
     targets = _tensorrt_targets(run.config)
     prefer = targets[0].engine if targets else None
+    if prefer == "onnxruntime-rtx":
+        prefer = "tensorrt-rtx"  # whose parser is the provider's
     result = preflight(run.path(SLIM, "model.onnx"), prefer=prefer, plugins=_plugins_here(targets))
     if any(target.host is None or not target.plugins for target in targets):
         require_buildable(result)
@@ -134,7 +136,7 @@ def preflight_work(run: Run, folder: Path) -> Preflight:
 
 
 def _tensorrt_targets(config: Config) -> list[Target]:
-    return [target for target in config.all_targets().values() if is_tensorrt(target.engine)]
+    return [target for target in config.all_targets().values() if takes_tensorrt_graphs(target.engine)]
 
 
 def _plugins_here(targets: list[Target]) -> tuple[Path, ...]:

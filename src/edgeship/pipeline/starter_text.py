@@ -18,7 +18,7 @@ from edgeship.config import (
     Preprocess,
     Section,
     Target,
-    is_tensorrt,
+    takes_tensorrt_graphs,
 )
 from edgeship.pipeline.model_guess import Guess
 
@@ -128,7 +128,7 @@ def _evaluation(content: Content) -> list[str]:
 
 
 def _target(content: Content) -> list[str]:
-    cpu = not is_tensorrt(content.engine)
+    cpu = not takes_tensorrt_graphs(content.engine)
     _, spec = content.guess.image
     fixed = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else None
     low, high = (fixed, fixed) if fixed else (1, 8)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from edgeship import __version__, engines
-from edgeship.config import EngineName, is_tensorrt
+from edgeship.config import EngineName, takes_tensorrt_graphs
 from edgeship.engines import cuda
 from edgeship.errors import EdgeshipError
 from edgeship.progress import Progress, silent
@@ -29,7 +29,7 @@ def selftest(engine: EngineName, device: str = "", progress: Progress = silent) 
     """
     module = engines.get(engine)
     probe = module.probe()
-    place = device or ("cuda:0" if is_tensorrt(engine) else "cpu")
+    place = device or ("cuda:0" if takes_tensorrt_graphs(engine) else "cpu")
     found: list[CheckResult] = []
     with tempfile.TemporaryDirectory(prefix="edgeship-selftest-") as folder:
         bench = Bench(engine, module, place, Path(folder), runs=place == "cpu" or bool(cuda.cuda().gpus))

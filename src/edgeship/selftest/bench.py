@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeship.config import Batch, EngineName, Precision, Target, is_tensorrt
+from edgeship.config import Batch, EngineName, Precision, Target, takes_tensorrt_graphs
 from edgeship.engines import BuildRequest, Engine, OpenOptions
 from edgeship.errors import EdgeshipError, PrecisionError
 from edgeship.results import Build
@@ -55,7 +55,9 @@ class Bench:
         """Build the network once for each key. ``extra``: of the request; ``changes``: of the target."""
         key = key or precision
         if key not in self.made:
-            style = {"fp8": "fp8", "int8": "tensorrt" if is_tensorrt(self.name) else "onnxruntime"}.get(precision, "")
+            style = {"fp8": "fp8", "int8": "tensorrt" if takes_tensorrt_graphs(self.name) else "onnxruntime"}.get(
+                precision, ""
+            )
             model = networks.write(self.folder / f"{key}.onnx", style)
             output = self.folder / f"{key}.built{self.engine.SUFFIX}"
             asked: Precision = "int8-fp32" if style == "onnxruntime" else precision

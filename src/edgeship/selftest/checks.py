@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgeship.config import Precision, is_tensorrt
+from edgeship.config import Precision, takes_tensorrt_graphs
 from edgeship.engines import BuildRequest
 from edgeship.errors import EdgeshipError, PrecisionError
 from edgeship.results import Audit
@@ -108,7 +108,7 @@ def _unknown_operator(bench: Bench) -> None:
 
 
 def _above(bench: Bench) -> str:
-    if not is_tensorrt(bench.name):
+    if not takes_tensorrt_graphs(bench.name):
         raise NotHere("a CPU engine serves any batch: it has no profile")
     with bench.open() as runner:
         try:

@@ -29,7 +29,15 @@ from edgeship.targets.agent import Agent
 from edgeship.targets.channel import Channel, Closed
 from edgeship.version import __version__
 
-PACKAGES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "numpy", "pillow")
+PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx",
+    "onnxruntime-ep-nv-tensorrt-rtx",
+    "numpy",
+    "pillow",
+)
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 REPORT_S = 0.2
 """A trial tells its progress at most so often."""

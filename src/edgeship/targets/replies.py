@@ -32,7 +32,7 @@ MAX_RESULTS = 64
 """Files of one trial."""
 MAX_NAME_CHARS = 128
 MAX_COUNT = 1 << 53
-EXTRAS = ("host", "onnxruntime", "openvino", "rtx", "tensorrt", "nvml", "coco")
+EXTRAS = ("host", "onnxruntime", "openvino", "onnxruntime-rtx", "rtx", "tensorrt", "nvml", "coco")
 DISTRUST = "trust nothing from that device until it is known why"
 
 

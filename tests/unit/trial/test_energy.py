@@ -10,6 +10,7 @@ import pytest
 from edgeship.engines import Timing
 from edgeship.errors import UserInputError
 from edgeship.trial.energy import Blocks, Meter, measure, meter_for
+from processes import python
 from small_project import write_tree as tree
 
 RAPL = {
@@ -91,6 +92,30 @@ def test_a_counter_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (root / "sys/class/powercap/intel-rapl:0/energy_uj").write_text("nothing\n")
     with pytest.raises(UserInputError, match="cannot be read"):
         meter_for("cpu", root)
+
+
+AS_NOBODY = """
+import os
+from pathlib import Path
+from edgeship.errors import UserInputError
+from edgeship.trial.energy import meter_for
+
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    meter_for("cpu", Path())
+except UserInputError as error:
+    print(error)
+"""
+
+
+def test_a_counter_that_this_user_may_not_read_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    root = tree(tmp_path, RAPL)
+    (root / "sys/class/powercap/intel-rapl:0/energy_uj").chmod(0)
+    root.chmod(0o755)  # pytest's folders are their owner's alone
+    said = python("-c", AS_NOBODY, cwd=root).stdout
+    assert "this user may not read sys/class/powercap/intel-rapl:0/energy_uj" in said
+    assert "do: sudo chmod a+r /sys/class/powercap/*/energy_uj" in said
 
 
 def test_sensors_that_do_not_answer_are_refused(tmp_path: Path) -> None:

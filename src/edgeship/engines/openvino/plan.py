@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from edgeship.config import Precision
-from edgeship.engines.onnx_file import opened, opened_bytes, read_metadata, tensors_of, with_metadata
+from edgeship.engines.onnx_file import opened_bytes, read_metadata, tensors_of, with_metadata
 from edgeship.errors import ArtifactError
 from edgeship.results import TensorInfo
 
@@ -57,12 +56,6 @@ def marked(data: bytes, plan: EnginePlan) -> bytes:
     """The bytes of an ONNX file with its plan."""
     text = {"arithmetic": plan.arithmetic, "shapes": plan.shapes, "dynamic": plan.dynamic}
     return with_metadata(data, KEY, json.dumps(text, sort_keys=True))
-
-
-def is_openvino(path: Path) -> bool:
-    """Whether an ONNX file is an OpenVINO engine. Raises ModelError."""
-    with opened(path) as model:
-        return KEY in read_metadata(model)
 
 
 def read_file(data: bytes, name: str) -> EngineFile:

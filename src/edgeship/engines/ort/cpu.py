@@ -29,12 +29,16 @@ def _closed(*_: object) -> Sequence[Array]:
 
 
 class CpuRunner:
-    """An open session on the CPU provider."""
+    """An open session that takes and gives arrays in the host's memory: on the CPU provider, or on a plugin's."""
 
     cuda_graph = False
+    no_graph = ""
 
-    def __init__(self, session: Any, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]) -> None:
+    def __init__(
+        self, session: Any, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...], device: str = "cpu"
+    ) -> None:
         self.session = session
+        self.device = device
         self.inputs = inputs
         self.outputs = outputs
         self._names = [info.name for info in outputs]
@@ -49,7 +53,7 @@ class CpuRunner:
         try:
             found = self._run(self._names, feeds, None)
         except failures():
-            with translated("running the engine", "cpu"):
+            with translated("running the engine", self.device):
                 raise
         if len(found) == 1:
             return {self._names[0]: found[0]}
@@ -72,12 +76,12 @@ class CpuRunner:
 
 
 class CpuTimer:
-    """One bound inference on the CPU: ``run_with_iobinding`` between two readings of the clock."""
+    """One bound inference, arrays in the host's memory: ``run_with_iobinding`` between two readings of the clock."""
 
     cuda_graph = False
-    no_graph = ""
 
     def __init__(self, runner: CpuRunner, feeds: dict[str, Array]) -> None:
+        self.no_graph = runner.no_graph
         self._session = runner.session
         self._feeds = {name: array.copy() for name, array in feeds.items()}
         self._binding = self._session.io_binding()
@@ -93,7 +97,7 @@ class CpuTimer:
             self._arrays = {info.name: np.empty(shapes[info.name], info.dtype) for info in runner.outputs}
             for name, array in self._arrays.items():
                 self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        with translated("running the engine", "cpu"):
+        with translated("running the engine", runner.device):
             self._session.run_with_iobinding(self._binding)
 
     def __call__(self) -> Timing:

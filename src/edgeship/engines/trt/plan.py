@@ -22,6 +22,7 @@ TITLES: dict[EngineName, str] = {
     "tensorrt-rtx": "TensorRT-RTX",
     "onnxruntime": "onnxruntime",
     "openvino": "OpenVINO",
+    "onnxruntime-rtx": "TensorRT-RTX in onnxruntime",
 }
 
 
