@@ -185,6 +185,7 @@ ATTEMPTS = (
     SearchAttempt(candidate="int8-keep-8", keep=tuple("abcdefgh"), outcome="pass", accuracy="pass", latency_ms=3.2,
                   drop={"map50": 0.004}, why=f"the worst eight, {HOSTILE}"),
 )  # fmt: skip
+FP16 = SearchAttempt(candidate="fp16", outcome="fail", accuracy="fail", drop={"map50": 0.021}, why="FP16 everywhere")
 
 
 def place(target: str, name: str) -> str:
@@ -255,9 +256,14 @@ def rich(folder: Path, *, candidates: int = 24) -> FinishedRun:
         answer="mixed", chosen="int8-keep-8", keep=(HOSTILE, "/head/Conv"), attempts=ATTEMPTS, builds=1,
         sentence="8 of 113 nodes are kept in high precision.", ranking=ranking,
     )  # fmt: skip
+    half = Searched(
+        answer="mixed", chosen="fp16-keep1", keep=(HOSTILE,), attempts=(FP16,), sentence="FP16 needs one node in FP32.",
+        ranking=empty.model_copy(update={"style": "fp16"}),
+    )  # fmt: skip
     nothing = Searched(
-        answer="nothing", chosen=None, sentence=f"nothing passes: {HOSTILE}.", attempts=ATTEMPTS[:1], ranking=empty
-    )
+        answer="nothing", chosen=None, sentence=f"nothing passes: {HOSTILE}.", attempts=ATTEMPTS[:1], ranking=empty,
+        half=half,
+    )  # fmt: skip
     stages = (
         *(stage(folder, name, result, 6.2) for name, result in prepared().items()),
         stage(folder, "calibrate", calibrated(folder / "stages" / "calibrate"), 192.0, cached=True),

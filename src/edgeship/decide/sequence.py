@@ -38,9 +38,8 @@ class Spending:
 
     @classmethod
     def of(cls, search: Searched | None, *, planned: bool, earlier: int = 0) -> Spending:
-        """What a finished search leaves: all but the first of its attempts, which is plain INT8, are its own."""
-        found = {attempt.candidate for attempt in search.attempts[1:]} if search is not None else set()
-        return cls(earlier, frozenset(found), planned)
+        """What a finished search leaves: all of its attempts but the plain ones are its own."""
+        return cls(earlier, frozenset(search.own if search is not None else ()), planned)
 
     def confidence(self, candidate: str, asked: float) -> float:
         """The confidence of a candidate's accuracy rules, so that all attempts together keep the ``asked`` one."""

@@ -108,6 +108,8 @@ def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) ->
     measured = config.evaluation if config.evaluation.images is not None else None
     half = candidate.precision == "as-given" and weights_are_half(run.path(SLIM, MODEL))
     precision = resolved_precision(candidate.precision, target, half=half)
+    if trials.preview and precision == "fp16":
+        precision = "fp32"  # what its graph is written in
     return TrialSpec(
         candidate=candidate.model_copy(update={"precision": precision}),
         target_name=trials.name,

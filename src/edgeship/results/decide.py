@@ -66,7 +66,7 @@ class SearchAttempt(Result):
     keep: tuple[str, ...] = ()
     groups_kept: int = 0
     where: Literal["target", "preview"] = "target"
-    """``preview``: the target's Q/DQ graph, run in onnxruntime on the workstation; nothing was built."""
+    """``preview``: the target's graph, run in onnxruntime on the workstation; nothing was built."""
     outcome: Outcome
     accuracy: Outcome
     latency_ms: float | None = None
@@ -90,6 +90,14 @@ class Searched(Result):
     """Plans that the preview on the workstation ruled out, so that the target built none of them."""
     ranking: Sensitivity
     """Groups of nodes by the damage of their quantization: what the plans were made from."""
+    half: Searched | None = None
+    """The search of FP16 that was made before this one, of INT8; None: none was, or this is it."""
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The candidates that this search, and that of FP16 before it, made: all but the plain ones."""
+        found = [item for item in (self.half, self) if item is not None]
+        return tuple(attempt.candidate for item in found for attempt in item.attempts[1:])
 
 
 class Look(Result):

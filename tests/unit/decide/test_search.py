@@ -224,3 +224,54 @@ def test_what_the_search_left_open_and_the_verdict_settled_is_the_verdicts():
     assert mixed.sentence.startswith("ship int8-keep3: ") and "nothing passes: busy" in mixed.sentence
     assert (by("int8").answer, by("fp32").answer) == ("plain", "high-precision")
     assert settled(mixed, Decision(verdict="SHIP", chosen="int8-keep3", sentence="", judged=())) is mixed
+
+
+def test_fp16_is_searched_against_fp32_by_the_same_sequence():
+    world = World(3, base=1.0)
+    plain = Tried(Judged(candidate="fp16", outcome="fail", rules=world.judged("fp16", 0).rules), 1.0)
+    options = SearchOptions(precision="fp16", extra_keep=("head",))
+    found = search(ranking(), plain, world.high(), world.attempt, options)
+    assert (found.answer, found.chosen) == ("mixed", "fp16-keep3")
+    assert found.keep[0] == "head" and len(found.keep) == 10
+    assert world.built[0] == "fp16-keep56"
+    assert found.attempts[0].why == "FP16 everywhere"
+    assert "(plain FP16 1 ms, fp32 8 ms)" in found.sentence
+
+
+def test_where_engines_cannot_run_the_smallest_plan_of_the_preview_is_built_once():
+    world = World(3)
+    plain = replace(world.plain(), judged=world.judged("fp16", 0), median_ms=None, ran=False)
+    options = SearchOptions("fp16", preview=lambda candidate: world.judged(candidate.name, world.kept(candidate)))
+    idle = Rule(name="run", outcome="inconclusive", measured=None, limit=None, reason="built, not run")
+
+    def attempt(candidate):
+        world.built.append(candidate.name)
+        return Tried(Judged(candidate=candidate.name, outcome="inconclusive", rules=(idle,)), ran=False)
+
+    found = search(ranking(), plain, None, attempt, options)
+    assert world.built == ["fp16-keep3"]
+    assert (found.answer, found.chosen, len(found.keep)) == ("nothing", None, 9)
+    assert found.attempts[0].where == "preview"
+    assert "fp16-keep3 keeps the accuracy in its preview (nodes in high precision: 9), and was built, not run" in (
+        found.sentence
+    )
+
+
+def test_a_verdict_may_name_a_plan_of_the_search_of_fp16():
+    half = Searched(
+        answer="mixed", chosen="fp16-keep2", keep=("a",), sentence="", ranking=ranking(1),
+        attempts=(attempted("fp16"), attempted("fp16-keep2", "a")),
+    )  # fmt: skip
+    found = Searched(
+        answer="nothing", chosen=None, sentence="nothing passes.", ranking=ranking(1), half=half,
+        attempts=(attempted("int8"), attempted("int8-keep1", "b")),
+    )  # fmt: skip
+    assert found.own == ("fp16-keep2", "int8-keep1")
+    decision = Decision(verdict="SHIP", chosen="fp16-keep2", sentence="", judged=())
+    after = settled(found, decision)
+    assert (after.answer, after.chosen, after.keep) == ("high-precision", "fp16-keep2", ("a",))
+
+
+def attempted(name, *keep):
+    """A plan that was tried."""
+    return SearchAttempt(candidate=name, keep=keep, outcome="pass", accuracy="pass")

@@ -105,6 +105,8 @@ def test_every_part_is_shown(page: Parsed) -> None:
         "--keep /head/Conv",
     ):
         assert words in page.text
+    assert "FP16 needs one node in FP32." in page.text
+    assert "--precision fp16 --keep" in page.text
 
 
 def test_several_targets_stand_side_by_side_in_one_table(run: FinishedRun) -> None:
