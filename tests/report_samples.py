@@ -337,8 +337,8 @@ def calibrated(folder: Path) -> Calibrated:
     )  # fmt: skip
 
 
-def changes(folder: Path, count: int = 5) -> Changes:
-    """A lost box, a moved mask, a classification in 28×28, and an image that could not be read again."""
+def changes(folder: Path, count: int = 6) -> Changes:
+    """A lost box, a moved mask, a classification in 28×28, an image that could not be read again, and depth."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[0:300, 0:400]
     pixels = np.stack([rows % 256, columns % 256, (rows + columns) % 256], axis=-1).astype(np.uint8)
@@ -347,6 +347,8 @@ def changes(folder: Path, count: int = 5) -> Changes:
     extra = box((10, 10, 60, 50), "dog", 0.52)
     disc = ((rows - 150) ** 2 + (columns - 200) ** 2 < 90**2).astype(np.uint8)
     masks = [picture(folder / f"{index}.png", np.roll(disc, 40 * index, axis=1)) for index in range(2)]
+    depth = picture(folder / "depth.png", (rows * 255 // 299).astype(np.uint8))
+    error = picture(folder / "error.png", (columns * 255 // 399).astype(np.uint8))
     small = picture(folder / "small.png", (np.hypot(*(np.mgrid[0:28, 0:28] - 14)) * 9 % 256).astype(np.uint8))
     bag, shirt = Answer(text="bag", score=0.61), Answer(text="shirt", score=0.44)
     images = (
@@ -361,6 +363,10 @@ def changes(folder: Path, count: int = 5) -> Changes:
                      harm="both wrong", reference=bag, answer=bag),
         ChangedImage(picture=None, size=(0, 0), name="gone.png", label="bag", candidate="int8", reference=bag,
                      answer=shirt),
+        ChangedImage(picture=scene, size=(400, 300), name="depth.png", label="2 to 40 m", candidate="int8",
+                     harm="worse", measured=depth,
+                     reference=Answer(text="relative error 4.0 %", depth=depth, error=error),
+                     answer=Answer(text="relative error 9.0 %", depth=depth, error=error)),
     )  # fmt: skip
     return Changes(images=images[:count])
 

@@ -197,6 +197,10 @@ class Answer(Result):
     """Detections above the operating confidence."""
     mask: Artifact | None = None
     """PNG of the picture's size, 8 bit: class numbers modulo 256; 0: background, or none."""
+    depth: Artifact | None = None
+    """As ``measured`` of the image: the depth that was found."""
+    error: Artifact | None = None
+    """The same of the relative error of each pixel, from 0 (1) to 50 % and beyond (255)."""
 
 
 Harm = Literal["worse", "better", "other", "both wrong"]
@@ -215,6 +219,9 @@ class ChangedImage(Result):
     answer: Answer
     truth: tuple[Box, ...] = ()
     """Labelled boxes, for detection."""
+    measured: Artifact | None = None
+    """Depth as PNG of the picture's size, 8 bit: 1 near to 255 far, between the 2nd and the 98th percentile of what was
+    measured; 0: nothing was."""
     change: float = 0.0
     """How much the answer moved; only the order matters."""
     harm: Harm = "other"
