@@ -3,14 +3,15 @@
     python benchmarks/faults.py fuzz [--count 10000]        mutated files of every kind that edgeship reads
     python benchmarks/faults.py device [--count 1000]       mutated replies of a device
     python benchmarks/faults.py kill [--count 50]           KILL, TERM and INT at random moments of `edgeship ship`
-    python benchmarks/faults.py flip [--count 60 --first 0] one bit of a finished run's stage files, then ship again
+    python benchmarks/faults.py flip                        one bit of a finished run's stage files, then ship again
     python benchmarks/faults.py frames [--count 2600000]    frames through one open bundle: a day at 30 frames a second
     python benchmarks/faults.py full                        a file system with no space left (needs root, for tmpfs)
 
 ``fuzz`` and ``device`` count what is not an error of edgeship's own (a traceback), what takes over 5 s, and files that
 appear or change outside the work folder. ``kill`` and ``flip`` ship a small project (the Fashion-MNIST network, 32
 images to calibrate with, 60 to evaluate, fp32 and int8) and compare verdict and metrics with an undisturbed run; what a
-killed run leaves behind once it has been run again is counted too.
+killed run leaves behind once it has been run again is counted too. Both can be run in pieces: ``--seconds 800 --more
+--json FILE`` adds to what FILE holds of the same commit, until all is done.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +111,13 @@ def fuzz(count: int, seed: int) -> dict[str, object]:
             outcome["hangs"] += seconds > LIMIT_S
         strays = sorted(snapshot(Path(name)) - around - {f"work/scratch/{path}" for path in snapshot(root / "scratch")})
         assert snapshot(root) >= before
-    return {"count": count, "outcome": dict(outcome), "slowest_s": slowest, "strays": strays, "troubles": troubles[:20]}
+    reached = [
+        harness.target("tracebacks", len(troubles), 0),
+        harness.target("files that took over 5 s", outcome["hangs"], 0),
+        harness.target("files written outside", len(strays), 0),
+    ]
+    return {"count": count, "kinds": len(kinds), "outcome": dict(outcome), "slowest_s": slowest, "strays": strays,
+            "troubles": troubles[:20], "targets": reached}  # fmt: skip
 
 
 def ship(config: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -137,9 +145,14 @@ def leftovers(out: Path) -> list[str]:
     return found + [path.name for path in Path(tempfile.gettempdir()).glob("edgeship-bundle-*")]
 
 
-def kill(count: int, seed: int, seconds_most: float) -> dict[str, object]:
-    """End ``edgeship ship`` at random moments; run again, every run must end as an undisturbed one does."""
-    chance = random.Random(seed)
+def kill(count: int, seed: int, seconds_most: float, done: dict[str, Any]) -> dict[str, object]:
+    """End ``edgeship ship`` at random moments; run again, every run must end as an undisturbed one does.
+
+    ``done``: the figures of earlier pieces, which are added to.
+    """
+    struck: Counter[str] = Counter(done.get("signals", {}))
+    runs, same, left = int(done.get("runs", 0)), int(done.get("same", 0)), list(done.get("leftovers", ()))
+    chance = random.Random(seed + runs)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         config = make_project(root / "project").config
@@ -147,8 +160,6 @@ def kill(count: int, seed: int, seconds_most: float) -> dict[str, object]:
         ship(config, root / "calm").wait()
         seconds = time.perf_counter() - start
         wanted = answer(root / "calm")
-        told, runs, left = [], 0, list[str]()
-        struck: Counter[str] = Counter()
         while struck.total() < count and time.perf_counter() - start < seconds_most:
             out = root / f"run{runs}"
             runs += 1
@@ -163,58 +174,95 @@ def kill(count: int, seed: int, seconds_most: float) -> dict[str, object]:
                     process.wait()
                     struck[number.name] += 1
             ship(config, out).wait()
-            same = answer(out) == wanted
-            told.append(same)
+            equal = answer(out) == wanted
+            same += equal
             left += leftovers(out)
-            print(f"{struck.total():3} signals, run {runs}: {'same' if same else 'DIFFERS'}", flush=True)
+            print(f"{struck.total():3} signals, run {runs}: {'same' if equal else 'DIFFERS'}", flush=True)
             shutil.rmtree(out)
-    figures = {"signals": dict(struck), "runs": runs, "same": sum(told), "leftovers": left, "undisturbed_s": seconds}
-    return figures | {"targets": [harness.target("runs that differ", runs - sum(told), 0)]}
+    figures = {"signals": dict(struck), "runs": runs, "same": same, "leftovers": left, "undisturbed_s": seconds}
+    reached = [
+        harness.target("signals", struck.total(), count, at_least=True),
+        harness.target("runs that differ", runs - same, 0),
+        harness.target("files left over", len(left), 0),
+    ]
+    return figures | {"targets": reached}
 
 
-def flip(count: int, seed: int, seconds_most: float, first: int = 0) -> dict[str, object]:
-    """Flip a bit at the start, in the middle or at the end of each file of a finished run's stages; ship again.
+PLACES = ("start", "middle", "end")
+LAST = ("decide-", "evidence-")
+"""Stages that a run makes anew where a trial is measured again: each of their files is damaged alone, and first."""
 
-    ``first``: the classes before it are left to another run with the same seed.
+
+def flip(count: int, seed: int, seconds_most: float, done: dict[str, Any]) -> dict[str, object]:
+    """Flip a bit at the start, in the middle or at the end of every file of a finished run's stages; ship again.
+
+    One file of each stage at a time: a stage is found damaged by its own seal. ``done``: the figures of earlier
+    pieces, whose classes are left out. A flip was noticed where the file does not hold the flipped bytes afterwards.
+    The file ``lock`` of a trial is no result: it holds the number of a process that is gone.
     """
     chance = random.Random(seed)
-    outcome: Counter[str] = Counter()
-    troubles: list[str] = []
+    outcome: Counter[str] = Counter(done.get("outcome", {}))
+    troubles, told = list(done.get("troubles", ())), list(done.get("classes", ()))
     with tempfile.TemporaryDirectory() as name:
         project: Project = make_project(Path(name) / "project")
         begin = time.perf_counter()
         ship(project.config, project.out).wait()
         wanted = answer(project.out)
-        stages = project.out / "stages"
-        files = [
-            path.relative_to(stages) for path in sorted(stages.rglob("*")) if path.is_file() and path.stat().st_size
-        ]
-        classes = [(file, where) for file in files for where in ("start", "middle", "end")]
-        chance.shuffle(classes)
-        for file, where in classes[first : first + count]:
-            path = stages / file
-            if time.perf_counter() - begin > seconds_most or not path.is_file():
-                continue
-            data = bytearray(path.read_bytes())
-            place = {"start": 0, "middle": len(data) // 2, "end": len(data) - 1}[where]
-            data[place] ^= 1 << chance.randrange(7)
-            path.write_bytes(data)
+        places = _stage_files(project.out / "stages")
+        classes = [f"{name} at its {where}" for name in places for where in PLACES]
+        while len(told) < count and time.perf_counter() - begin < seconds_most:
+            batch = _together([item for item in classes if item not in told])
+            if not batch:
+                break
+            flipped = {item: _flip(places[item.rpartition(" at its ")[0]], item, chance) for item in batch}
             ended = ship(project.config, project.out).wait()
             same = ended == 0 and answer(project.out) == wanted
-            outcome["noticed and redone" if same else f"exit {ended}"] += 1
+            for item, bytes_then in flipped.items():
+                path = places[item.rpartition(" at its ")[0]]
+                noticed = not path.is_file() or path.read_bytes() != bytes_then
+                outcome["noticed and redone" if same and noticed else f"exit {ended}, noticed: {noticed}"] += 1
+                troubles += [] if same and noticed else [f"{item}: exit {ended}, noticed: {noticed}, same: {same}"]
+            told += batch
+            print(f"{len(told)} of {len(classes)} classes, {len(troubles)} troubles", flush=True)
             if not same:
-                troubles.append(f"{file} at its {where}: exit {ended}")
                 shutil.rmtree(project.out)
                 ship(project.config, project.out).wait()
+                places = _stage_files(project.out / "stages")
     return {
         "position_classes": len(classes),
-        "files": len(files),
-        "first": first,
-        "tried": outcome.total(),
+        "files": len(places),
+        "tried": len(told),
         "outcome": dict(outcome),
         "troubles": troubles,
-        "targets": [harness.target("dead ends", len(troubles), 0)],
+        "targets": [
+            harness.target("classes not tried", len(set(classes) - set(told)), 0),
+            harness.target("dead ends, and flips that nobody noticed", len(troubles), 0),
+        ],
+        "classes": told,
     }
+
+
+def _stage_files(stages: Path) -> dict[str, Path]:
+    """The files of a run's stages by stage and path: folders are named after times, which differ from run to run."""
+    found = [path for path in sorted(stages.rglob("*")) if path.is_file() and path.stat().st_size]
+    names = [path.relative_to(stages) for path in found]
+    short = ["/".join((name.parts[0].rpartition("-")[0], *name.parts[1:])) for name in names]
+    return {name: path for name, path in zip(short, found, strict=True) if path.name != "lock"}
+
+
+def _together(classes: list[str]) -> list[str]:
+    """The next classes to damage in one run: one of :data:`LAST` alone, then the first of each other stage."""
+    alone = [item for item in classes if f"{item.partition('/')[0]}-".startswith(LAST)]
+    return alone[:1] or list({item.partition("/")[0]: item for item in reversed(classes)}.values())
+
+
+def _flip(path: Path, name: str, chance: random.Random) -> bytes:
+    """Flip a bit where a class says; the file's bytes afterwards."""
+    data = bytearray(path.read_bytes())
+    place = {"start": 0, "middle": len(data) // 2, "end": len(data) - 1}[name.rpartition(" ")[2]]
+    data[place] ^= 1 << chance.randrange(7)
+    path.write_bytes(data)
+    return bytes(data)
 
 
 HELLO = {"protocol": wire.PROTOCOL, "edgeship": __version__, "base": "/x", "free": 1 << 40}
@@ -361,23 +409,36 @@ def full() -> dict[str, object]:
             subprocess.run(["umount", str(disk)], check=True)
 
 
+def earlier(path: Path | None, commit: str) -> dict[str, Any]:
+    """The figures of earlier pieces; none where there is no file yet."""
+    if path is None:
+        raise SystemExit("--more needs --json: the file that is added to")
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text())
+    if found["machine"]["commit"] != commit:
+        raise SystemExit(f"{path} is of commit {found['machine']['commit']}, this is {commit}: begin a new file")
+    return found
+
+
 def main() -> None:
     """Run one part and print what it found."""
     parser = harness.parser(__doc__)
     parser.add_argument("part", choices=("fuzz", "device", "kill", "flip", "frames", "full"))
     parser.add_argument("--count", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="flip: the first class of this run")
+    parser.add_argument("--more", action="store_true", help="kill, flip: go on from what --json holds")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="kill, flip: begin nothing after this")
     arguments = parser.parse_args()
     before = harness.facts()
-    given = {"fuzz": 10_000, "device": 1_000, "kill": 50, "flip": 60, "frames": 2_600_000, "full": 1}
+    given = {"fuzz": 10_000, "device": 1_000, "kill": 50, "flip": 100_000, "frames": 2_600_000, "full": 1}
     count = arguments.count or given[arguments.part]
+    done = earlier(arguments.json, before["commit"]) if arguments.more else {}
     parts: dict[str, Callable[[], dict[str, object]]] = {
         "fuzz": lambda: fuzz(count, arguments.seed),
         "device": lambda: device(count, arguments.seed),
-        "kill": lambda: kill(count, arguments.seed, arguments.seconds),
-        "flip": lambda: flip(count, arguments.seed, arguments.seconds, arguments.first),
+        "kill": lambda: kill(count, arguments.seed, arguments.seconds, done),
+        "flip": lambda: flip(count, arguments.seed, arguments.seconds, done),
         "frames": lambda: frames(count),
         "full": full,
     }

@@ -4,6 +4,7 @@
     python benchmarks/fleet.py overhead [--count 5]  one trial on a worker, beside the same trial here
     python benchmarks/fleet.py busy [--count 200]    trivial trials on 4 workers: how busy those are
     python benchmarks/fleet.py scheduler             50 models x 20 devices x 12 trials, all at once, and 20 large files
+    python benchmarks/fleet.py gpus [--count 4000]   two GPUs of this host beside one: evaluation, ranking, clocks
     python benchmarks/fleet.py history               appending to a history of 100,000 rules
 
 Models are tiny (one convolution), each inference has one thread. ``busy`` counts a worker as busy while it runs a
@@ -23,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ sys.path[:0] = [str(HERE.parent / "tests")]
 # ruff: noqa: E402
 
 import harness
+from fleet_gpus import gpus
 
 from edgeship.config import Target
 from edgeship.fleet.config import Device, Fleet
@@ -124,7 +126,7 @@ def overhead(count: int) -> dict[str, Any]:
 
 
 def busy(count: int) -> dict[str, Any]:
-    """Trivial trials on four workers, two models' worth at a time for each."""
+    """Trivial trials on four workers: each has two models' trials, one that runs and one that is sent or fetched."""
     names = ("w0", "w1", "w2", "w3")
     with tempfile.TemporaryDirectory() as name, pool(Path(name), names) as opened:
         root = Path(name)
@@ -134,9 +136,11 @@ def busy(count: int) -> dict[str, Any]:
         ]
         for target, place in places:
             trial(target, place)
-        with cluster.library().get_task_stream(opened.client()) as stream, ThreadPoolExecutor(2 * len(names)) as hands:
+        with cluster.library().get_task_stream(opened.client()) as stream, ExitStack() as stack:
+            hands = [stack.enter_context(ThreadPoolExecutor(2)) for _ in names]
             begin = time.perf_counter()
-            made = list(hands.map(lambda item: cluster.run(*item), places))
+            sent = [hands[number % 4].submit(cluster.run, *item) for number, item in enumerate(places)]
+            made = [future.result() for future in sent]
             seconds = time.perf_counter() - begin
         ran = [item for item in stream.data if str(item["key"]).startswith("run_trial")]
     assert all(item.failure is None for item in made), next(item.failure for item in made if item.failure)
@@ -264,11 +268,13 @@ def main() -> None:
         "busy": (busy, 200),
         "scheduler": (simulate, 1),
         "history": (history, 50),
+        "gpus": (lambda count: gpus(count, arguments.device), 4000),
     }
     parser = harness.parser(__doc__)
     parser.add_argument("part", choices=(*parts, "serve"))
     parser.add_argument("--count", type=int)
     parser.add_argument("--address", default="", help="serve: the scheduler of the workers that `scheduler` starts")
+    parser.add_argument("--device", default="cuda:0", help="gpus: cpu tries the script where there is no GPU")
     arguments = parser.parse_args()
     if arguments.part == "serve":
         asyncio.run(serve(arguments.address))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,11 +34,12 @@ from edgeship.files import Hasher, sha256_bytes
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.graph import inputs_of, load_onnx
 from edgeship.prepare.model import _read_state
-from edgeship.results import Identity, RunResult, TensorRange, Trial, TrialSpec, TrialSummary, read
-from edgeship.results import write as write_result
+from edgeship.results import Identity, TensorRange, Trial, TrialSpec, read
+from edgeship.results.seal import seal
 from edgeship.runtime.model import load as load_bundle
 from edgeship.targets import wire
 from edgeship.trial.run import run_trial
+from made_trials import finished_run, measured
 from vehicle_support import decision, ground, make_trial
 
 Reader = Callable[[bytes], object]
@@ -111,48 +111,28 @@ def bundles(root: Path, trial: Path) -> Kinds:
 def results(root: Path, trial: Path) -> Kinds:
     """The config, a trial's files, and the result of a run."""
     scratch, run = root / "scratch", root / "run"
-    shutil.copytree(trial, run / "trial")
-    records = json.loads((run / "trial" / "trial.json").read_bytes())
-    summary = TrialSummary(
-        candidate="fp32",
-        precision="fp32",
-        engine="onnxruntime",
-        device="cpu",
-        folder="trial",
-        passed=True,
-        outcome="pass",
-    )
-    made = RunResult(
-        edgeship=__version__,
-        verdict="SHIP",
-        chosen="fp32",
-        sentence="SHIP fp32",
-        reference=summary,
-        trials=(summary,),
-        decisions=(decision(),),
-        stages=(),
-        environment={},
-        config={"gate": {"max_drop": {"top1": 0.1}}},
-    )
-    write_result(made, run / "result.json")
+    finished_run(run, measured("int8"))
+    judged = run / "int8"
+    kept = {path: path.read_bytes() for path in judged.iterdir()}
+    records = json.loads(kept[judged / "trial.json"])
 
     def as_records(data: bytes) -> object:
-        (run / "trial" / "records.npz").write_bytes(data)
+        (judged / "records.npz").write_bytes(data)
         records["evaluation"]["records"] |= {"sha256": sha256_bytes(data), "size_bytes": len(data)}
-        (run / "trial" / "trial.json").write_text(json.dumps(records))
+        (judged / "trial.json").write_text(json.dumps(records))
+        seal(judged, "trial:int8", 1.0)
         try:
             return judge_again(run, Gate(max_drop={"top1": 0.1}))
         finally:
-            shutil.copytree(trial, run / "trial", dirs_exist_ok=True)
+            for path, content in kept.items():
+                path.write_bytes(content)
 
     good = (run / "result.json").read_bytes()
 
     def as_result(data: bytes) -> object:
         (run / "result.json").write_bytes(data)
-        try:
-            return judge_again(run, Gate())
-        finally:
-            (run / "result.json").write_bytes(good)
+        seal(run, "run", 1.0, ("result.json",))
+        return judge_again(run, Gate())
 
     return {
         "config": (
@@ -165,7 +145,7 @@ def results(root: Path, trial: Path) -> Kinds:
         ),
         "trial": ((trial / "trial.json").read_bytes(), in_file(scratch / "trial.json", lambda path: read(Trial, path))),
         "result": (good, as_result),
-        "records": ((trial / "records.npz").read_bytes(), as_records),
+        "records": (kept[judged / "records.npz"], as_records),
         "hashes": (b'{"/a/b.png": [12, 34, 56, "ab12"]}', in_file(scratch / "hashes.json", Hasher)),
     }
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 NOTHING = Beside()
+MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,11 @@ class Loader:
         )
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers() -> int:
     """One thread for each core this process may use, at most eight."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(MOST_WORKERS, cores())

@@ -26,6 +26,7 @@ from edgeship.prepare.compare import Snr
 from edgeship.prepare.quantized_tensors import Style
 from edgeship.results import Candidate, Judged, Searched, Sensitivity, common_clock
 from edgeship.results.trial_folder import MODEL
+from edgeship.targets import ranking
 
 FRAMES = 8
 """Real frames that the ranking runs on."""
@@ -83,7 +84,7 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
         high = _ensure(run, trials, high[0].trial.candidate.model_copy(update={"name": f"{high_name}-keep"}))
     context = _fp32(trials)
     clock = common_clock([item.trial.latency for item in (*context, *plain, *high)], run.config.gate.clock)
-    ranking = execute_one(run, ranking_stage(style))
+    ranked = execute_one(run, ranking_stage(style))
     previews: dict[str, Measured] = {}
     beside = Beside(release=release_of(run))
 
@@ -118,7 +119,7 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
         fallback=fallback,
         extra_keep=run.config.quantization.keep,
     )
-    return search(ranking, judge(plain), judge(high), attempt, options)
+    return search(ranked, judge(plain), judge(high), attempt, options)
 
 
 def _ensure(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Measured]:
@@ -156,6 +157,7 @@ def ranking_stage(style: Style) -> Stage[Sensitivity]:
             per_channel=run.config.quantization.per_channel,
             keep=run.config.quantization.keep,
             frames=FRAMES,
+            spread=ranking.over_workers(run.progress),
         )
         return sensitivity.rank(run.path(SLIM, MODEL), loaded, frames_of(run, FRAMES), options, run.progress)
 

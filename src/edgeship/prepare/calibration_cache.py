@@ -7,7 +7,6 @@ few of the frames, preprocessed: quantized graphs are run on them).
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -17,12 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
-from edgeship.data.npz import open_npz
 from edgeship.errors import CacheError
 from edgeship.files import sha256_bytes, sha256_file, sha256_json, write_bytes, write_text
+from edgeship.prepare.frame_checks import pack, unpack
 from edgeship.prepare.quantized_tensors import Placement, Style
 from edgeship.results import Result, TensorRange, read
 from edgeship.version import __version__
@@ -192,7 +190,7 @@ def save(cache: Path, content: Content, facts: Mapping[str, object]) -> None:
     sidecar_path(cache).unlink(missing_ok=True)
     ranges = {name: entry.model_dump(mode="json") for name, entry in content.ranges.items()}
     files = {
-        "samples": (samples_path(cache), _pack(content.samples)),
+        "samples": (samples_path(cache), pack([feeds for _, feeds in content.samples])),
         "ranges": (ranges_path(cache), (json.dumps(ranges, indent=1) + "\n").encode()),
         "cache": (cache, format_cache(content.scales).encode()),
     }
@@ -222,28 +220,14 @@ def save_derived(cache: Path, base: CalibrationCache, derived: CalibrationCache,
     save(cache, Content(derived.scales, derived.ranges, samples(base)), facts)
 
 
-def _pack(samples: Sequence[FrameBatch]) -> bytes:
-    """Batches as one .npz: ``<number>/<input>``."""
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {
-        f"{n}/{name}": array for n, (_, feeds) in enumerate(samples) for name, array in feeds.items()
-    }
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
 def samples(calibration: CalibrationCache) -> list[FrameBatch]:
     """The frames beside a cache; empty for a trusted plain cache."""
     path = samples_path(calibration.path)
     if calibration.trusted or not path.is_file():
         return []
-    batches: dict[str, dict[str, Any]] = {}
-    for key, array in open_npz(path).items():
-        number, _, name = key.partition("/")
-        batches.setdefault(number, {})[name] = array
     return [
         (tuple(f"calibration frame {number}.{row}" for row in range(len(next(iter(feeds.values()))))), feeds)
-        for number, feeds in batches.items()
+        for number, feeds in enumerate(unpack(path))
     ]
 
 

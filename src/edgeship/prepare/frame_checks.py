@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeship.data.npz import open_npz
 from edgeship.errors import DataError
 from edgeship.files import sha256_json
 from edgeship.results import TensorInfo
@@ -73,6 +76,23 @@ class Held:
             held = self._every > 0 and position % self._every == 1
             if held == self._inside:
                 yield batch
+
+
+def pack(batches: Iterable[Feeds]) -> bytes:
+    """Batches as one .npz: ``<number>/<input>``."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {f"{n}/{name}": array for n, feeds in enumerate(batches) for name, array in feeds.items()}
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def unpack(path: Path) -> list[dict[str, Array]]:
+    """What :func:`pack` packed. Raises DataError as :func:`edgeship.data.npz.open_npz` does."""
+    batches: dict[str, dict[str, Array]] = {}
+    for key, array in open_npz(path).items():
+        number, _, name = key.partition("/")
+        batches.setdefault(number, {})[name] = array
+    return list(batches.values())
 
 
 class FrameChecks:

@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgeship.data.loader import default_workers
 from edgeship.errors import DataError, UserInputError
 from edgeship.prepare import graph
-from edgeship.prepare.compare import Snr, common_part
 from edgeship.prepare.float_nodes import float_nodes
 from edgeship.prepare.inferred_graph import infer, select
 from edgeship.prepare.node_groups import find_groups
+from edgeship.prepare.noise_meter import Spread, Switched, on_threads
 from edgeship.prepare.quantized_tensors import Placement, Style
-from edgeship.prepare.running import Running
-from edgeship.prepare.switched_graph import FLAGS, SwitchedGraph
+from edgeship.prepare.switched_graph import SwitchedGraph
 from edgeship.progress import Progress, silent
 from edgeship.results import Sensitivity
 
@@ -56,6 +53,8 @@ class RankOptions:
     keep: tuple[str, ...] = ()
     frames: int = FRAMES
     workers: int | None = None
+    spread: Spread = on_threads
+    """Where sets of groups are measured."""
 
 
 def rank(
@@ -86,18 +85,14 @@ def rank(
     total = len(groups) + len(steps)
     damage: list[float] = []
     curve: list[tuple[int, float]] = []
-    with ThreadPoolExecutor(options.workers or default_workers()) as pool:
-        try:
-            for snr_db in pool.map(simulator.snr, ([position] for position in range(len(groups)))):
-                damage.append(snr_db)
-                progress(len(damage), total, "rank nodes")
-            order = sorted(range(len(groups)), key=lambda item: (damage[item], item))
-            for kept, snr_db in zip(steps, pool.map(simulator.snr, (order[kept:] for kept in steps)), strict=True):
-                curve.append((kept, round(snr_db, 3)))
-                progress(len(groups) + len(curve), total, "rank nodes")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with options.spread(simulator.switched, options.workers or default_workers()) as measure:
+        for snr_db in measure([[position] for position in range(len(groups))]):
+            damage.append(snr_db)
+            progress(len(damage), total, "rank nodes")
+        order = sorted(range(len(groups)), key=lambda item: (damage[item], item))
+        for kept, snr_db in zip(steps, measure([order[kept:] for kept in steps]), strict=True):
+            curve.append((kept, round(snr_db, 3)))
+            progress(len(groups) + len(curve), total, "rank nodes")
     return Sensitivity(
         style=options.style,
         groups=tuple(groups[item].result(round(damage[item], 3)) for item in order),
@@ -141,30 +136,17 @@ class Simulator:
         self.groups = find_groups(reference, left, options.style, placement)
         if not self.groups:
             raise UserInputError("the model holds no node that could be quantized, so there is nothing to rank")
-        self._feeds = list(_take(frames, options.frames))
-        if not self._feeds:
+        feeds = tuple(_take(frames, options.frames))
+        if not feeds:
             raise DataError("no frames to rank on", do="give frames from the deployment camera")
-        self.frames = sum(
-            max((len(array) for array in feeds.values() if array.ndim), default=1) for feeds in self._feeds
-        )
-        self._outputs = [value.name for value in reference.graph.output]
+        self.frames = sum(max((len(array) for array in batch.values() if array.ndim), default=1) for batch in feeds)
+        outputs = tuple(value.name for value in reference.graph.output)
         switched = SwitchedGraph(reference, calibration, options.style, options.per_channel).build(self.groups)
-        self._session = Running(switched, layout=True, threads=1)
-        self._wanted = [self._run(feeds, ()) for feeds in self._feeds]
+        self.switched = Switched(switched, len(self.groups), outputs, feeds)
 
     def snr(self, quantized: Sequence[int]) -> float:
         """Signal-to-noise in dB of the worst output with the groups at these positions quantized."""
-        noise = {name: Snr() for name in self._outputs}
-        for feeds, wanted in zip(self._feeds, self._wanted, strict=True):
-            for name, ours, theirs in zip(self._outputs, wanted, self._run(feeds, quantized), strict=True):
-                noise[name].add(*(common_part(name, ours, theirs) if ours.shape != theirs.shape else (ours, theirs)))
-        return min(item.db for item in noise.values())
-
-    def _run(self, feeds: dict[str, NDArray[Any]], quantized: Sequence[int]) -> list[NDArray[Any]]:
-        flags = np.zeros(len(self.groups), dtype=np.bool_)
-        flags[list(quantized)] = True
-        answer: list[NDArray[Any]] = self._session.run(self._outputs, {**feeds, FLAGS: flags})
-        return answer
+        return self.switched.meter.snr(quantized)
 
 
 def _take(frames: Iterable[FrameBatch], limit: int) -> Iterable[dict[str, NDArray[Any]]]:

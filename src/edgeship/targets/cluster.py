@@ -7,6 +7,7 @@ A worker that dies loses nothing that was done: the trial goes on when it is bac
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ipaddress
 import threading
@@ -35,6 +36,8 @@ CONNECT_S = 30.0
 RECONNECT_S = 3.0
 """For one attempt to reach a scheduler that was there before."""
 POLL_S = 0.25
+RESULT_S = 60.0
+"""For the bytes of an answer that is there."""
 DEATHS = 3
 """A trial that was running when so many workers died is not tried again."""
 MOST_BYTES = 32 << 20
@@ -257,25 +260,27 @@ class Cluster:
             raise Lost(str(error)) from None
 
     def _wait(self, seen: Seen, future: Any) -> Any:
-        import concurrent.futures
-
         distributed = library()
+        ended = threading.Event()
+        future.add_done_callback(lambda _: ended.set())
         gone = 0
-        while True:
-            try:
+        try:
+            while not ended.wait(POLL_S):
                 require_going_on()
-                return future.result(timeout=POLL_S)
-            except (distributed.TimeoutError, TimeoutError):
                 here = self.workers().get(seen.name)
                 gone = 0 if here is not None and here.address == seen.address else gone + 1
                 if gone > 4:  # the client's list is a second or two old
                     future.cancel()
-                    raise Lost(f"{seen.name} went away") from None
-            except (distributed.scheduler.KilledWorker, concurrent.futures.CancelledError) as error:
-                raise Lost(f"{seen.name} went away: {type(error).__name__}") from None
-            except KeyboardInterrupt:
-                future.cancel()
-                raise
+                    raise Lost(f"{seen.name} went away")
+            # One long wait: where a short one of distributed's ends as the answer comes, it fails by itself.
+            return future.result(timeout=RESULT_S)
+        except (distributed.TimeoutError, TimeoutError):
+            raise Lost(f"{seen.name} had an answer that did not come within {RESULT_S:g} s") from None
+        except (distributed.scheduler.KilledWorker, concurrent.futures.CancelledError) as error:
+            raise Lost(f"{seen.name} went away: {type(error).__name__}") from None
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
 
     def stop(self, seen: Seen, trial: str) -> None:
         """End a trial on a worker; silently where it, or the scheduler, is not there."""
@@ -324,6 +329,11 @@ def _cluster(target: Target) -> Cluster:
             do="edgeship fleet fleet.toml",
         )
     return _open[-1]
+
+
+def current() -> Cluster | None:
+    """The cluster that is connected; None: this is no fleet."""
+    return _open[-1] if _open else None
 
 
 def require_going_on() -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.config import Target
+from edgeship.data.loader import cores
+from edgeship.engines import processor
 from edgeship.errors import ArtifactError, EdgeshipError, StorageError
 from edgeship.progress import Progress
 from edgeship.results import Trial, trial_folder
@@ -36,6 +38,7 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 REPORT_S = 0.2
 """A trial tells its progress at most so often."""
 Message = tuple[dict[str, Any], bytes | None]
@@ -64,10 +67,7 @@ def configure(base: Path, name: str, labels: Sequence[str], via: Target | None =
 def hello() -> dict[str, Any]:
     """What this worker is: name, labels, versions, its clock in seconds since 1970 (UTC), free bytes of its disk."""
     _here.base.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for package in PACKAGES if _here.via is None else ():
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
+    found = {package: told for package in PACKAGES if _here.via is None and (told := _version(package))}
     return {
         "name": _here.name,
         "labels": list(_here.labels),
@@ -77,10 +77,31 @@ def hello() -> dict[str, Any]:
         "machine": platform.machine(),
         "host": _here.via.host if _here.via is not None else None,
         "clock": time.time(),
+        **arithmetic(),
         "base": str(_here.base.resolve()),
         "free": shutil.disk_usage(_here.base).free,
         "process": os.getpid(),
     }
+
+
+def arithmetic() -> dict[str, Any]:
+    """What this process computes with. Answers of two processes are the same to the bit where ``kind`` is.
+
+    ``boot`` is the same for all processes of one host, ``cores`` are those that this one may use.
+    """
+    packages = [f"{name} {found}" for name in ("numpy", "onnxruntime", "onnxruntime-gpu") if (found := _version(name))]
+    return {
+        "kind": [platform.machine(), processor.name(), *processor.instruction_sets(), *packages],
+        "boot": BOOT.read_text().strip() if BOOT.is_file() else platform.node(),
+        "cores": cores(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class _Memory(Channel):
@@ -133,16 +154,23 @@ def _machine_behind(request: dict[str, Any]) -> dict[str, Any]:
         return {"reason": str(error)}
 
 
+def place_of(trial: str) -> Path:
+    """The folder of a trial, or of a ranking, that was sent to this worker. Raises ArtifactError."""
+    if Path(trial).name != trial:
+        raise ArtifactError(f"{trial[:80]!r} is not a plain name", do="run the same command again")
+    return _here.base.resolve() / "trials" / trial
+
+
 def run_trial(trial: str, timeout_s: float | None) -> dict[str, Any]:
     """Run a trial that was sent to this worker: ``{"finished": True}``, or the error that stopped it."""
-    place = _here.base.resolve() / "trials" / trial
     stopped = _here.running.setdefault(trial, threading.Event())
     try:
-        if Path(trial).name != trial or not (place / trial_folder.SPEC).is_file():
+        place = place_of(trial)
+        if not (place / trial_folder.SPEC).is_file():
             raise ArtifactError(f"the worker {_here.name} has no trial {trial[:80]!r}", do="run the same command again")
         _run(place, _teller(trial), timeout_s, stopped)
     except OSError as error:
-        return wire.describe(StorageError(f"the worker {_here.name} cannot write {place}: {error}"))
+        return wire.describe(StorageError(f"the worker {_here.name} cannot write {_here.base / 'trials'}: {error}"))
     except EdgeshipError as error:
         return wire.describe(error)
     finally:

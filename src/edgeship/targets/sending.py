@@ -48,7 +48,7 @@ class Plan:
 def prepare(link: Talk, plan: Plan, progress: Progress) -> None:
     """Send what the device lacks and lay out the trial's folder."""
     _require_modules(link, plan.spec)
-    _send_blobs(link, plan.blobs, progress)
+    send_blobs(link, plan.blobs, progress)
     paths: dict[str, str] = {}
     for label, tree in plan.trees.items():
         paths[label] = link.ask(
@@ -59,7 +59,7 @@ def prepare(link: Talk, plan: Plan, progress: Progress) -> None:
     digest = sha256_bytes(data)
     local = plan.folder / "spec.remote.json"
     write_bytes(local, data)
-    _send_blobs(link, {digest: local}, silent)
+    send_blobs(link, {digest: local}, silent)
     link.ask(
         {"do": "trial", "trial": plan.trial, "files": {**plan.inputs, trial_folder.SPEC: digest}},
         Made,
@@ -95,7 +95,8 @@ def _require_modules(link: Talk, spec: TrialSpec) -> None:
             )
 
 
-def _send_blobs(link: Talk, blobs: dict[str, Path], progress: Progress) -> None:
+def send_blobs(link: Talk, blobs: dict[str, Path], progress: Progress) -> None:
+    """Send the files, by sha256, that the device lacks. Raises StorageError where they do not fit there."""
     sizes = {digest: path.stat().st_size for digest, path in blobs.items()}
     limit = MAX_REPLY_BYTES + HASH_BYTES * len(sizes)
     said = link.ask({"do": "have", "blobs": sizes}, Missing, limit=limit, wait_s=_patience(len(sizes) << 12))
