@@ -336,6 +336,10 @@ class Candidates(Section):
     """Whether ``int8`` on onnxruntime's CPU is also tried with weights of 7 bits, as ``int8-reduced-range``: exact by
     itself where uint8 × int8 kernels saturate, so that the faster kernels may run. Default: where the target's
     processor saturates (AVX2 without VNNI)."""
+    autotune_s: Positive | None = None
+    """One more candidate on each target that is TensorRT 10 on this machine, ``int8-autotune``: ModelOpt places Q/DQ
+    pairs by measured latency for at most so many seconds (a run that was stopped goes on), and what it leaves in float
+    stays there. Default: not tried."""
     timeout_s: Positive | None = None
     """Longest time of one trial, from the start of its build to the end of its evaluation. A trial that takes longer
     is stopped and fails its candidate, not the run. Default: no limit."""

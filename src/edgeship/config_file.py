@@ -231,6 +231,7 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
             "use 0.95, or say that you mean it with accept_low_confidence = true"
         )
     found += [*_baseline_problems(config), *_release_problems(config), *_qat_problems(config)]
+    found += _autotune_problems(config)
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
         found += _engine_problems(label, target, config)
@@ -260,6 +261,21 @@ def _engine_problems(label: str, target: Target, config: Config) -> list[str]:
         found.append(f'{label}.device: {device!r} is OpenVINO\'s; use engine = "openvino", or "cpu" or "cuda:0"')
     elif takes_tensorrt_graphs(engine) and not device.startswith("cuda"):
         found.append(f'{label}.device: {engine} runs on a GPU, found {device!r}; use "cuda:0"')
+    return found
+
+
+def _autotune_problems(config: Config) -> list[str]:
+    """A budget for ModelOpt's autotune that no target can spend."""
+    if config.candidates.autotune_s is None:
+        return []
+    found = []
+    if not any(target.engine == "tensorrt" and target.host is None for target in config.all_targets().values()):
+        found.append(
+            "candidates.autotune_s: ModelOpt measures with TensorRT on this machine, and no target has "
+            'engine = "tensorrt" without a host; remove it, or run ship on the device'
+        )
+    if "int8" not in config.candidates.precisions:
+        found.append('candidates.autotune_s: the placement is that of "int8", which candidates.precisions lacks')
     return found
 
 

@@ -70,6 +70,12 @@ def test_what_is_called_gone_in_11_is_gone_there_and_on_rtx() -> None:
         assert len(ask(version, "lookup.py", gone)["problems"]) == len(ONLY_10), version
 
 
+def test_modelopts_autotune_asks_for_a_flag_that_11_no_longer_has() -> None:
+    flag = [asdict(Use("NetworkDefinitionCreationFlag.EXPLICIT_BATCH", "modelopt"))]
+    missing = {version: len(ask(version, "lookup.py", flag)["problems"]) for version in VERSIONS}
+    assert missing == {"10.16.1.11": 0, "11.4.0.106": 1}
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_is_called_rtx_only_is_nowhere_else(version: str) -> None:
     only = [asdict(Use(path, "here")) for path in sorted(ONLY_RTX)]

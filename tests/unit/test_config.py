@@ -202,6 +202,30 @@ def test_a_device_that_is_none_is_refused(tmp_path: Path, table: str, device: st
 
 
 @pytest.mark.parametrize(
+    ("target", "precisions", "said"),
+    [
+        ('engine = "openvino"', '["fp32", "int8"]', 'no target has engine = "tensorrt" without a host'),
+        (
+            'engine = "tensorrt"\ndevice = "cuda:0"\nhost = "a@b"',
+            '["int8"]',
+            "ModelOpt measures with TensorRT on this machine",
+        ),
+        ('engine = "tensorrt"\ndevice = "cuda:0"', '["fp16"]', 'the placement is that of "int8"'),
+    ],
+)
+def test_a_budget_that_autotune_cannot_spend_is_refused(
+    tmp_path: Path, target: str, precisions: str, said: str
+) -> None:
+    path = tmp_path / "edgeship.toml"
+    path.write_text(
+        f'[model]\nsource = "m.onnx"\n[candidates]\nprecisions = {precisions}\nautotune_s = 60\n'
+        f'[calibration]\nimages = "."\n[target]\n{target}\n'
+    )
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load(path)
+
+
+@pytest.mark.parametrize(
     ("engine", "device", "precision", "said"),
     [
         ("openvino", "cuda:0", "fp32", 'openvino runs on "cpu", Intel\'s "gpu" and "npu"'),

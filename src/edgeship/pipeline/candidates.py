@@ -73,6 +73,20 @@ def rescued(candidate: Candidate, keep: tuple[str, ...]) -> Candidate | None:
     return candidate.model_copy(update={"name": f"{candidate.name}-keep", "keep": keep})
 
 
+def may_be_tuned(config: Config, candidate: Candidate, target: Target) -> bool:
+    """Whether ModelOpt's autotune chooses what stays in float beside this candidate: plain INT8 on TensorRT here."""
+    plain = candidate.name == "int8" and not (candidate.trained or candidate.repair)
+    here = target.engine == "tensorrt" and target.host is None
+    return config.candidates.autotune_s is not None and plain and here
+
+
+def tuned(candidate: Candidate, keep: tuple[str, ...], products: int) -> Candidate | None:
+    """INT8 with what autotune left in float kept there; None where that is nothing, or everything."""
+    if not keep or len(keep) >= products:
+        return None
+    return candidate.model_copy(update={"name": f"{candidate.name}-autotune", "keep": (*candidate.keep, *keep)})
+
+
 def needs_calibration(candidate: Candidate) -> bool:
     """Whether the candidate rests on INT8 ranges."""
     return candidate.precision not in ("fp32", "fp16", "bf16", "as-given")

@@ -20,14 +20,17 @@ from edgeship.errors import (
     UserInputError,
 )
 from edgeship.files import storage_errors
+from edgeship.pipeline.autotune import autotune_stage
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import (
     FP32,
     candidates,
     converted,
+    may_be_tuned,
     rescued,
     resolved_precision,
     sized,
+    tuned,
     with_reduced_range,
 )
 from edgeship.pipeline.frames import evaluation_code, evaluation_hash
@@ -146,8 +149,8 @@ def try_candidates(run: Run, trials: TargetTrials) -> None:
 def try_with_variants(run: Run, trials: TargetTrials, candidate: Candidate) -> None:
     """One candidate, and what its trial calls for beside it.
 
-    INT8 with weights of 7 bits, where the target's processor saturates; FP16 with the nodes in FP32 that rescue it.
-    Neither depends on what was evaluated.
+    INT8 with weights of 7 bits, where the target's processor saturates; FP16 with the nodes in FP32 that rescue it;
+    INT8 with what autotune leaves in float. None depends on what was evaluated.
     """
     try_one(run, trials, candidate)
     own = [made for tried, made, *_ in trials.trials if tried.name == candidate.name]
@@ -156,10 +159,26 @@ def try_with_variants(run: Run, trials: TargetTrials, candidate: Candidate) -> N
     variants = (
         with_reduced_range(run.config, candidate, trials.target, bound),
         rescued(candidate, _rescue(run, trials, candidate, trial)),
+        _tuned(run, trials, candidate),
     )
     for variant in variants:
         if variant is not None:
             try_one(run, trials, variant)
+
+
+def _tuned(run: Run, trials: TargetTrials, candidate: Candidate) -> Candidate | None:
+    """The candidate whose placement ModelOpt's autotune chose; one that it could not choose is a failed trial."""
+    if not may_be_tuned(run.config, candidate, trials.target):
+        return None
+    try:
+        found, _ = execute_in(run, autotune_stage(trials))
+    except UserInputError:
+        raise
+    except EdgeshipError as error:
+        name = f"{candidate.name}-autotune"
+        _record_failure(run, trials, candidate.model_copy(update={"name": name}), error)
+        return None
+    return tuned(candidate, found.keep, found.products)
 
 
 def _rescue(run: Run, trials: TargetTrials, candidate: Candidate, trial: Trial) -> tuple[str, ...]:

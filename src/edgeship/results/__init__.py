@@ -40,6 +40,7 @@ from edgeship.results.decide import (
     TrialSummary,
 )
 from edgeship.results.prepare import (
+    Autotuned,
     Calibrated,
     Divergence,
     Exported,
@@ -96,6 +97,7 @@ __all__ = [
     "Artifact",
     "Audit",
     "AuditedLayer",
+    "Autotuned",
     "Baseline",
     "Baselines",
     "Box",

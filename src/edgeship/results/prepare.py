@@ -242,6 +242,25 @@ class Trained(Result):
         return self.best_step > 0
 
 
+class Autotuned(Result):
+    """What ModelOpt's autotune chose by measured latency."""
+
+    keep: tuple[str, ...]
+    """Products that the fastest placement leaves in float."""
+    products: int
+    """Convolutions, matrix products and recurrent layers of the model."""
+    regions: int
+    tried: int
+    """Placements that were measured in the last call."""
+    seconds: float
+    """Of all calls."""
+    baseline_ms: float
+    """The FP32 graph without Q/DQ pairs, by ModelOpt's measurement, as :attr:`best_ms`."""
+    best_ms: float
+    finished: bool
+    """False: the budget ended before all regions were tried."""
+
+
 class Repaired(Result):
     """What the steps of a repair made of the FP32 graph, and whether its INT8 is nearer to FP32 than before."""
 

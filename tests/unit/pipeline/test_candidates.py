@@ -9,7 +9,7 @@ import pytest
 from edgeship.config import Batch, Candidates, Config, Model, Preprocess, ShapeRange, Target
 from edgeship.config_file import load
 from edgeship.errors import ConfigError, DataError
-from edgeship.pipeline.candidates import candidates, rescued, sized, with_reduced_range
+from edgeship.pipeline.candidates import candidates, may_be_tuned, rescued, sized, tuned, with_reduced_range
 from edgeship.pipeline.planned import planned_names
 from edgeship.results import Candidate, Identity, TensorInfo
 
@@ -110,3 +110,22 @@ def test_fp16_that_needs_nodes_in_fp32_is_tried_with_them() -> None:
     assert rescued(half, ()) is None
     assert rescued(half, ("head", "norm")) == Candidate(name="fp16-keep", precision="fp16", keep=("head", "norm"))
     assert rescued(INT8, ("norm",)) is None
+
+
+def test_placement_by_latency_is_for_plain_int8_on_tensorrt_here() -> None:
+    config = Config(model=Model(source="m.onnx"), candidates=Candidates(autotune_s=60.0))
+    plain, here = Candidate(name="int8", precision="int8"), Target(engine="tensorrt", device="cuda:0")
+    assert may_be_tuned(config, plain, here)
+    assert not may_be_tuned(config, plain, here.model_copy(update={"host": "nvidia@orin"}))
+    assert not may_be_tuned(config, plain, Target())
+    assert not may_be_tuned(config, plain.model_copy(update={"trained": True}), here)
+    assert not may_be_tuned(config.model_copy(update={"candidates": Candidates()}), plain, here)
+
+
+def test_what_autotune_leaves_in_float_is_kept_beside_what_all_int8_keeps() -> None:
+    plain = Candidate(name="int8", precision="int8", keep=("head.*",))
+    found = tuned(plain, ("conv2",), 5)
+    assert found is not None
+    assert (found.name, found.precision, found.keep) == ("int8-autotune", "int8", ("head.*", "conv2"))
+    assert tuned(plain, (), 5) is None, "that is plain INT8"
+    assert tuned(plain, ("a", "b"), 2) is None, "nothing is left to quantize"
