@@ -1,4 +1,4 @@
-"""Whose bundles are accepted: keys and how many of them must have signed, and which releases of which model.
+"""Which bundles are accepted: the keys, how many of them must have signed, and which releases of which model.
 
 The signed release number, model id and expiry follow The Update Framework (TUF): a signature shows that a bundle once
 was right, the number that it is not an older one put back, the expiry that it is not held back for ever.
@@ -70,7 +70,7 @@ def check_signatures(data: bytes, found: Mapping[str, bytes], trust: Trust, wher
     Args:
         data: The manifest.
         found: The bundle's signature files by name.
-        trust: Whose signatures are needed.
+        trust: The keys whose signatures are needed.
         where: The bundle, for messages.
 
     Raises:

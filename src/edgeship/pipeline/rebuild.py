@@ -35,7 +35,7 @@ class RebuildOptions:
 
     Args:
         device: Default: the one it was built for.
-        trust: Whose bundles are accepted.
+        trust: Which bundles are accepted.
         images: Labelled images; without them no accuracy rule is measured and the verdict cannot be SHIP where the
             gate has one.
         labels: Their labels, as in ``evaluation.labels``; of several tasks ``NAME=PLACE`` for each.

@@ -214,7 +214,7 @@ class ChangedImage(Result):
     label: str
     """The true answer in words; empty where there is none."""
     candidate: str
-    """Whose answer is compared with the reference's."""
+    """The candidate whose answers are compared with the reference's."""
     reference: Answer
     answer: Answer
     truth: tuple[Box, ...] = ()
