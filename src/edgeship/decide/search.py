@@ -50,6 +50,7 @@ class SearchOptions:
         preview: Where the target is not this workstation: judged first, so that only survivors are built.
         fallback: Whether to stop when plain INT8 is slower than high precision, where keeping nodes only loses.
         extra_keep: Nodes that the config keeps in every INT8 candidate.
+        repair: Steps that repaired the weights and ranges of plain INT8, and so of every plan.
     """
 
     precision: Precision = "int8"
@@ -57,6 +58,7 @@ class SearchOptions:
     preview: Preview | None = None
     fallback: bool = True
     extra_keep: tuple[str, ...] = ()
+    repair: tuple[str, ...] = ()
 
 
 def settled(found: Searched, decision: Decision) -> Searched:
@@ -100,7 +102,7 @@ def search(
 
     Args:
         ranking: Groups worst first, from :func:`edgeship.prepare.sensitivity.rank`.
-        plain: INT8 everywhere, already tried (counts as one trial).
+        plain: INT8 everywhere, plain or repaired, already tried (counts as one trial).
         high: The same model in the high precision (fp16, or fp32 on onnxruntime), already tried; None: not tried.
         attempt: Builds and judges one candidate, whose ``keep`` names nodes of the model.
         options: See :class:`SearchOptions`.
@@ -132,14 +134,14 @@ class _Search:
     builds: int = 0
 
     def run(self) -> Searched:
-        first = self._plan(self.plain.judged.candidate, self.plain.keep, 0, "INT8 everywhere")
+        first = self._plan("", self.plain.keep, 0, f"{self._name.removeprefix('plain ')} everywhere")
         self.attempts.append(_attempt(self.plain.judged, first, self.plain.median_ms, "target"))
         if rulebook.accuracy_of(self.plain.judged.rules) == "pass":
             if self.plain.judged.outcome == "pass":
                 if self.options.fallback and self._slower_than_high() and self._high_passes():
                     return self._refused(self._slower_sentence(self.plain))
-                return self._answer("plain", self.plain, "plain INT8 passes every rule; nothing needs to be kept")
-            return self._refused(f"plain INT8 keeps its accuracy, but {_first_reason(self.plain.judged)}")
+                return self._answer("plain", self.plain, f"{self._name} passes every rule; nothing needs to be kept")
+            return self._refused(f"{self._name} keeps its accuracy, but {_first_reason(self.plain.judged)}")
         if self.options.fallback and self._slower_than_high():
             found = self._without_activations()
             return found or self._refused(self._slower_sentence(self.plain))
@@ -176,7 +178,7 @@ class _Search:
     def _worst(self, k: int) -> _Plan:
         groups = self.ranking.groups
         nodes = tuple(node for group in groups[:k] for node in group.nodes)
-        return self._plan(f"int8-keep{k}", nodes, k, f"the {k} most harmful of {len(groups)} groups kept")
+        return self._plan(f"keep{k}", nodes, k, f"the {k} most harmful of {len(groups)} groups kept")
 
     def _without_activations(self) -> Searched | None:
         """Where INT8 is slower, the activations are often to blame: try INT8 convolutions with them kept."""
@@ -188,7 +190,7 @@ class _Search:
         )
         if not nodes or self._left() <= 0:
             return None
-        plan = self._plan("int8-keep-activations", nodes, 0, "INT8 is slower here: its activations kept")
+        plan = self._plan("keep-activations", nodes, 0, "INT8 is slower here: its activations kept")
         tried = self._build(plan) if self._look(plan) == "pass" else None
         if tried is None or tried.judged.outcome != "pass" or not self._beats_high(tried):
             return None
@@ -196,9 +198,16 @@ class _Search:
 
     # --- one plan
 
-    def _plan(self, name: str, nodes: tuple[str, ...], count: int, why: str) -> _Plan:
+    @property
+    def _name(self) -> str:
+        """What the plans begin from, for sentences."""
+        return f"INT8 repaired by {' and '.join(self.options.repair)}" if self.options.repair else "plain INT8"
+
+    def _plan(self, kept: str, nodes: tuple[str, ...], count: int, why: str) -> _Plan:
         keep = tuple(dict.fromkeys([*self.options.extra_keep, *nodes]))
-        return _Plan(Candidate(name=name, precision=self.options.precision, keep=keep), count, why)
+        repair = self.options.repair
+        name = "-".join(["int8", *(["+".join(repair)] if repair else []), kept])
+        return _Plan(Candidate(name=name, precision=self.options.precision, keep=keep, repair=repair), count, why)
 
     def _look(self, plan: _Plan) -> Outcome:
         """The accuracy of a plan: from the preview where there is one, else from a trial."""
@@ -295,11 +304,15 @@ class _Search:
     def _slower_sentence(self, tried: Tried) -> str:
         """Why high precision is the better choice than ``tried``: plain INT8, or the fastest mixed plan that passes."""
         assert self.high is not None and self.high.median_ms is not None and tried.median_ms is not None
-        name = "INT8" if tried is self.plain else f"{tried.judged.candidate}, the fastest mixed plan that passes,"
+        name = (
+            self._name.removeprefix("plain ")
+            if tried is self.plain
+            else f"{tried.judged.candidate}, the fastest mixed plan that passes,"
+        )
         times = tried.median_ms, self.high.median_ms
         text = slower(name, tried.judged.rules, times, self.high.judged.candidate, tried.hottest)
         if tried is not self.plain:
-            text += f"; plain INT8 takes {_ms(self.plain.median_ms)}, but {_first_reason(self.plain.judged)}"
+            text += f"; {self._name} takes {_ms(self.plain.median_ms)}, but {_first_reason(self.plain.judged)}"
         return text
 
     def _nothing_sentence(self) -> str:
@@ -308,7 +321,7 @@ class _Search:
             nearest = min(accurate, key=lambda item: item.median_ms or math.inf)
             return f"{nearest.judged.candidate} keeps the accuracy, but {_first_reason(nearest.judged)}"
         if not self.tried:
-            return f"no plan could be tried beyond plain INT8: {_first_reason(self.plain.judged)}"
+            return f"no plan could be tried beyond {self._name}: {_first_reason(self.plain.judged)}"
         last = max(self.tried.values(), key=lambda item: len(item.keep))
         reason = "; ".join(rule.reason for rule in last.judged.rules if rule.outcome != "pass")
         return f"{len(self.tried)} mixed plans were tried and none passes; {last.judged.candidate}: {reason}"
@@ -316,7 +329,7 @@ class _Search:
     def _mixed_sentence(self, best: Tried) -> str:
         text = f"{best.judged.candidate} passes with {len(best.keep)} nodes kept in high precision"
         if best.median_ms is not None:
-            others = [f"plain INT8 {_ms(self.plain.median_ms)}"]
+            others = [f"{self._name} {_ms(self.plain.median_ms)}"]
             if self.high is not None:
                 others.append(f"{self.high.judged.candidate} {_ms(self.high.median_ms)}")
             text += f" at {_ms(best.median_ms)} ({', '.join(others)})"
