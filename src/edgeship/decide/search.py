@@ -52,6 +52,7 @@ class SearchOptions:
         fallback: Whether to stop when the plain candidate is slower than high precision, where keeping nodes only
             loses.
         extra_keep: Nodes that the config keeps in every candidate of this precision.
+        repair: Steps that repaired the weights and ranges of plain INT8, and so of every plan.
     """
 
     precision: Precision = "int8"
@@ -59,6 +60,7 @@ class SearchOptions:
     preview: Preview | None = None
     fallback: bool = True
     extra_keep: tuple[str, ...] = ()
+    repair: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
@@ -108,7 +110,7 @@ def search(
 
     Args:
         ranking: Groups worst first, from :func:`edgeship.prepare.sensitivity.rank`.
-        plain: The low precision everywhere, already tried (counts as one trial).
+        plain: The low precision everywhere, plain or repaired, already tried (counts as one trial).
         high: The same model in the high precision (fp16 or fp32), already tried; None: not tried.
         attempt: Builds and judges one candidate, whose ``keep`` names nodes of the model.
         options: See :class:`SearchOptions`.
@@ -140,16 +142,15 @@ class _Search:
     builds: int = 0
 
     def run(self) -> Searched:
-        first = self._plan(self.plain.judged.candidate, self.plain.keep, 0, f"{self.options.word} everywhere")
+        first = self._plan("", self.plain.keep, 0, f"{self._name.removeprefix('plain ')} everywhere")
         where: Literal["target", "preview"] = "target" if self.plain.ran else "preview"
         self.attempts.append(_attempt(self.plain.judged, first, self.plain.median_ms, where))
         if rulebook.accuracy_of(self.plain.judged.rules) == "pass":
             if self.plain.judged.outcome == "pass":
                 if self.options.fallback and self._slower_than_high() and self._high_passes():
                     return self._refused(self._slower_sentence(self.plain))
-                why = f"{self._plain_word} passes every rule; nothing needs to be kept"
-                return self._answer("plain", self.plain, why)
-            return self._refused(f"{self._plain_word} keeps its accuracy, but {_first_reason(self.plain.judged)}")
+                return self._answer("plain", self.plain, f"{self._name} passes every rule; nothing needs to be kept")
+            return self._refused(f"{self._name} keeps its accuracy, but {_first_reason(self.plain.judged)}")
         if self.options.fallback and self._slower_than_high():
             found = self._without_activations() if self.options.precision != "fp16" else None
             return found or self._refused(self._slower_sentence(self.plain))
@@ -159,10 +160,6 @@ class _Search:
         if self.options.fallback and not self._beats_high(best) and self._high_passes():
             return self._refused(self._slower_sentence(best))
         return self._answer("mixed", best, self._mixed_sentence(best))
-
-    @property
-    def _plain_word(self) -> str:
-        return f"plain {self.options.word}"
 
     # --- steps
 
@@ -190,8 +187,7 @@ class _Search:
     def _worst(self, k: int) -> _Plan:
         groups = self.ranking.groups
         nodes = tuple(node for group in groups[:k] for node in group.nodes)
-        why = f"the {k} most harmful of {len(groups)} groups kept"
-        return self._plan(f"{self.options.precision}-keep{k}", nodes, k, why)
+        return self._plan(f"keep{k}", nodes, k, f"the {k} most harmful of {len(groups)} groups kept")
 
     def _without_activations(self) -> Searched | None:
         """Where INT8 is slower, the activations are often to blame: try INT8 convolutions with them kept."""
@@ -203,7 +199,7 @@ class _Search:
         )
         if not nodes or self._left() <= 0:
             return None
-        plan = self._plan("int8-keep-activations", nodes, 0, "INT8 is slower here: its activations kept")
+        plan = self._plan("keep-activations", nodes, 0, "INT8 is slower here: its activations kept")
         tried = self._build(plan) if self._look(plan) == "pass" else None
         if tried is None or tried.judged.outcome != "pass" or not self._beats_high(tried):
             return None
@@ -211,9 +207,17 @@ class _Search:
 
     # --- one plan
 
-    def _plan(self, name: str, nodes: tuple[str, ...], count: int, why: str) -> _Plan:
+    @property
+    def _name(self) -> str:
+        """What the plans begin from, for sentences."""
+        word, repair = self.options.word, self.options.repair
+        return f"{word} repaired by {' and '.join(repair)}" if repair else f"plain {word}"
+
+    def _plan(self, kept: str, nodes: tuple[str, ...], count: int, why: str) -> _Plan:
         keep = tuple(dict.fromkeys([*self.options.extra_keep, *nodes]))
-        return _Plan(Candidate(name=name, precision=self.options.precision, keep=keep), count, why)
+        repair = self.options.repair
+        name = "-".join([self.options.precision, *(["+".join(repair)] if repair else []), kept])
+        return _Plan(Candidate(name=name, precision=self.options.precision, keep=keep, repair=repair), count, why)
 
     def _look(self, plan: _Plan) -> Outcome:
         """The accuracy of a plan: from the preview where there is one, else from a trial."""
@@ -312,14 +316,14 @@ class _Search:
         """Why high precision is the better choice than ``tried``: plain INT8, or the fastest mixed plan that passes."""
         assert self.high is not None and self.high.median_ms is not None and tried.median_ms is not None
         name = (
-            self.options.word
+            self._name.removeprefix("plain ")
             if tried is self.plain
             else f"{tried.judged.candidate}, the fastest mixed plan that passes,"
         )
         times = tried.median_ms, self.high.median_ms
         text = slower(name, tried.judged.rules, times, self.high.judged.candidate, tried.hottest)
         if tried is not self.plain:
-            text += f"; {self._plain_word} takes {_ms(self.plain.median_ms)}, but {_first_reason(self.plain.judged)}"
+            text += f"; {self._name} takes {_ms(self.plain.median_ms)}, but {_first_reason(self.plain.judged)}"
         return text
 
     def _nothing_sentence(self) -> str:
@@ -328,7 +332,7 @@ class _Search:
             nearest = min(accurate, key=lambda item: item.median_ms or math.inf)
             return f"{nearest.judged.candidate} keeps the accuracy, but {_first_reason(nearest.judged)}"
         if not self.tried:
-            return f"no plan could be tried beyond {self._plain_word}: {_first_reason(self.plain.judged)}"
+            return f"no plan could be tried beyond {self._name}: {_first_reason(self.plain.judged)}"
         last = max(self.tried.values(), key=lambda item: len(item.keep))
         if not last.ran:
             kept = f"nodes in high precision: {len(last.keep)}"
@@ -339,7 +343,7 @@ class _Search:
     def _mixed_sentence(self, best: Tried) -> str:
         text = f"{best.judged.candidate} passes with {len(best.keep)} nodes kept in high precision"
         if best.median_ms is not None:
-            others = [f"{self._plain_word} {_ms(self.plain.median_ms)}"]
+            others = [f"{self._name} {_ms(self.plain.median_ms)}"]
             if self.high is not None:
                 others.append(f"{self.high.judged.candidate} {_ms(self.high.median_ms)}")
             text += f" at {_ms(best.median_ms)} ({', '.join(others)})"

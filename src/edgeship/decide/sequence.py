@@ -58,9 +58,14 @@ def _share(earlier: int) -> float:
     return FIRST if earlier == 0 else (1 - FIRST) * 0.5**earlier
 
 
-def safety(candidate: Candidate) -> tuple[int, bool, int]:
-    """Sorts the safest first: by precision, 8 bits before 7, then by how many nodes are kept."""
-    return SAFEST.index(candidate.precision), candidate.reduced_range, -len(candidate.keep)
+def safety(candidate: Candidate) -> tuple[int, bool, bool, int, int]:
+    """Sorts the safest first: by precision, 8 bits before 7, trained, repaired by the most steps, the most nodes kept.
+
+    Training and repairs are tried only where they were nearer to FP32 than calibration alone on frames that are not
+    evaluation images, so plain INT8 stands behind them.
+    """
+    place = SAFEST.index(candidate.precision)
+    return place, candidate.reduced_range, not candidate.trained, -len(candidate.repair), -len(candidate.keep)
 
 
 def in_sequence(

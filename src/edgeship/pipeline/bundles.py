@@ -53,7 +53,7 @@ def contents(run: Run, trials: TargetTrials) -> Contents:
         gate=run.config.gate,
         released=release_folder(run),
         calibration=CalibrationProvenance.of(calibrated) if calibrated is not None else None,
-        cache=run.path(ranges_stage(candidate), calibrated.cache.path) if calibrated is not None else None,
+        cache=run.path(ranges_stage(candidate, trials), calibrated.cache.path) if calibrated is not None else None,
         prepared={**versions(*PACKAGES), "exporter": run.result(EXPORT).exporter},
         evidence={name: run.path(EVIDENCE, name) for name in EVIDENCE_FILES},
         licences=_licences(run),

@@ -14,10 +14,9 @@ from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.search import SearchOptions, Tried, search
 from edgeship.decide.sequence import Spending
 from edgeship.errors import QuantizeError
-from edgeship.pipeline.calibration import CALIBRATE
-from edgeship.pipeline.candidates import FP32
+from edgeship.pipeline.candidates import FP32, candidates
 from edgeship.pipeline.graphs import PREVIEW, frames_of
-from edgeship.pipeline.prepare import SLIM
+from edgeship.pipeline.origins import graph_of, ranges_stage, repair_stage
 from edgeship.pipeline.release import release_of
 from edgeship.pipeline.stages import Run, Stage, execute_one, versions
 from edgeship.pipeline.target_trials import TargetTrials
@@ -25,8 +24,7 @@ from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one, try_with_v
 from edgeship.prepare import calibration_cache, sensitivity
 from edgeship.prepare.compare import Snr
 from edgeship.prepare.quantized_tensors import Style
-from edgeship.results import Candidate, Judged, Searched, Sensitivity, common_clock
-from edgeship.results.trial_folder import MODEL
+from edgeship.results import Candidate, Judged, Repaired, Searched, Sensitivity, common_clock
 from edgeship.targets import ranking
 
 FRAMES = 8
@@ -70,26 +68,42 @@ def search_if_needed(run: Run, trials: TargetTrials) -> None:
 def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fallback: bool = True) -> Searched | None:
     """Search one target; the trials it makes are added to ``trials``. None when its engines cannot run here at all.
 
+    Plans begin from plain INT8, or from the repaired one that is nearest to FP32 where there is one.
+
     ``fallback``: whether to stop where plain INT8 is slower than high precision (see ``SearchOptions``).
 
     TensorRT candidates are first judged by their Q/DQ graph in onnxruntime on this machine, so that only those that
     keep the accuracy are built on the target.
     """
     style = trials.style
-    plain = ensure(run, trials, Candidate(name="int8", precision="int8", keep=run.config.quantization.keep))
+    begin = _begin(run, trials)
+    plain = ensure(run, trials, begin)
     if not runs_here(plain):
         return None
     high = ensure(run, trials, FP32) if style == "onnxruntime" else _half(run, trials)
     tries = Tries(run, trials, loaded_trial.load(reference.folders()[0]), plain, high)
-    ranked = execute_one(run, ranking_stage(style))
+    ranked = execute_one(run, ranking_stage(begin, trials))
     options = SearchOptions(
         precision="int8",
         max_trials=run.config.candidates.max_trials,
         preview=None if style == "onnxruntime" else tries.preview,
         fallback=fallback,
         extra_keep=run.config.quantization.keep,
+        repair=begin.repair,
     )
     return search(ranked, tries.judge(plain), tries.judge(high), tries.attempt, options)
+
+
+def _begin(run: Run, trials: TargetTrials) -> Candidate:
+    """Plain INT8, or of the repairs that were tried the one whose INT8 is nearest to FP32."""
+    found: dict[float, Candidate] = {}
+    for candidate in candidates(run.config):
+        repaired = run.results.get(repair_stage(candidate, trials).name) if candidate.repair else None
+        if isinstance(repaired, Repaired) and repaired.improved:
+            found.setdefault(repaired.after_db, candidate)
+    if found:
+        return found[max(found)]
+    return Candidate(name="int8", precision="int8", keep=run.config.quantization.keep)
 
 
 def _half(run: Run, trials: TargetTrials) -> list[Measured]:
@@ -173,13 +187,15 @@ def _fp32(trials: TargetTrials) -> list[Measured]:
     return [loaded_trial.load(folder) for candidate, _, folder in trials.trials if candidate.precision == "fp32"]
 
 
-def ranking_stage(style: Style) -> Stage[Sensitivity]:
-    """Rank groups of nodes by the damage of their quantization, without building an engine."""
+def ranking_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Sensitivity]:
+    """Rank groups of nodes of a candidate by the damage of their quantization, without building an engine."""
+    style: Style = trials.style
+    source = ranges_stage(candidate, trials)
 
     def key(run: Run) -> Any:
         return {
-            "model": run.result(SLIM).model.sha256,
-            "cache": run.result(CALIBRATE).cache.sha256,
+            "model": graph_of(run, candidate, trials)[1],
+            "cache": run.result(source).cache.sha256,
             "keep": run.config.quantization.keep,
             "style": style,
             "per_channel": run.config.quantization.per_channel,
@@ -187,10 +203,8 @@ def ranking_stage(style: Style) -> Stage[Sensitivity]:
         }
 
     def work(run: Run, folder: Path) -> Sensitivity:
-        calibrated = run.result(CALIBRATE)
-        loaded = calibration_cache.load(
-            run.path(CALIBRATE, calibrated.cache.path), calibration_cache.Expected(), trust=True
-        )
+        cache = run.path(source, run.result(source).cache.path)
+        loaded = calibration_cache.load(cache, calibration_cache.Expected(), trust=True)
         options = sensitivity.RankOptions(
             style=style,
             per_channel=run.config.quantization.per_channel,
@@ -198,9 +212,11 @@ def ranking_stage(style: Style) -> Stage[Sensitivity]:
             frames=FRAMES,
             spread=ranking.over_workers(run.progress),
         )
-        return sensitivity.rank(run.path(SLIM, MODEL), loaded, frames_of(run, FRAMES), options, run.progress)
+        return sensitivity.rank(
+            graph_of(run, candidate, trials)[0], loaded, frames_of(run, FRAMES), options, run.progress
+        )
 
-    return Stage(f"rank:{style}", Sensitivity, key, work)
+    return Stage(":".join(["rank", style, *candidate.repair]), Sensitivity, key, work)
 
 
 def preview_db(preview: Measured, built: Measured) -> float | None:

@@ -194,7 +194,7 @@ def try_one(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Path]:
     if converted(candidate):
         try:
             if candidate.repair:
-                execute_one(run, repair_stage(candidate))
+                execute_one(run, repair_stage(candidate, trials))
             execute_one(run, quantize_stage(candidate, trials))
         except UserInputError:
             raise

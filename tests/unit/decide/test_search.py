@@ -76,6 +76,22 @@ def test_the_fewest_kept_groups_of_the_sequence_that_pass(needed):
     assert [item.where for item in found.attempts] == ["target"] * (found.builds + 1)
 
 
+def test_plans_begin_from_a_repaired_int8_and_keep_its_repair():
+    world, made = World(3), []
+
+    def attempt(candidate):
+        made.append(candidate)
+        return world.attempt(candidate)
+
+    plain = Tried(world.judged("int8-equalize+adaround", 0), world.time(0))
+    found = search(ranking(), plain, world.high(), attempt, SearchOptions(repair=("equalize", "adaround")))
+    assert (found.answer, found.chosen) == ("mixed", "int8-equalize+adaround-keep3")
+    assert {candidate.repair for candidate in made} == {("equalize", "adaround")}
+    assert [item.candidate for item in found.attempts][:2] == ["int8-equalize+adaround", made[0].name]
+    assert found.attempts[0].why == "INT8 repaired by equalize and adaround everywhere"
+    assert "(INT8 repaired by equalize and adaround 2 ms, fp32 8 ms)" in found.sentence
+
+
 def test_the_sizes_are_fixed_before_anything_is_tried():
     assert sizes(113, 9) == [56, 34, 20, 12, 7, 5, 3, 2, 1]
     assert sizes(140, 1) == [70]
