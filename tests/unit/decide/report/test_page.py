@@ -219,7 +219,7 @@ def test_a_lost_box_is_named_and_a_missing_image_does_not_stop_the_page(page: Pa
     assert "gone.png: the image could not be read again" in page.text
     embedded = [str(image["href"]) for image in page.all("image")]
     assert [source.partition(";")[0] for source in embedded].count("data:image/jpeg") == 4
-    assert [source.partition(";")[0] for source in embedded].count("data:image/png") == 4
+    assert [source.partition(";")[0] for source in embedded].count("data:image/png") == 9
 
 
 def test_latency_samples_are_drawn_when_kept_and_missed_when_gone(page: Parsed, tmp_path: Path) -> None:
