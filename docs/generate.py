@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from typer.testing import CliRunner
 
-from edgeship import config, config_inputs, config_records, results
+from edgeship import config, config_inputs, config_qat, config_records, results
 from edgeship.bundle import manifest
 from edgeship.cli import COMMANDS, app
 from edgeship.fleet import config as fleet_config
@@ -58,7 +58,8 @@ def type_name(annotation: Any) -> str:
     """A type as a reader of TOML or JSON would say it."""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     for old, new in (
-        ("typing.", ""), ("edgeship.config_inputs.", ""), ("edgeship.config_records.", ""), ("edgeship.config.", ""),
+        ("typing.", ""), ("edgeship.config_inputs.", ""), ("edgeship.config_records.", ""),
+        ("edgeship.config_qat.", ""), ("edgeship.config.", ""),
         *((f"{module.__name__}.", "") for module in RESULTS),
         ("edgeship.bundle.manifest.", ""), ("pathlib._local.", ""),
         ("pathlib.", ""), ("NoneType", "None"), ("Annotated[", ""), ("Literal", "one of "),
@@ -153,6 +154,7 @@ def pages() -> dict[str, str]:
             head,
             *sections(config, config.Section),
             *sections(config_inputs, config.Section),
+            *sections(config_qat, config.Section),
             *sections(config_records, config.Section),
         ],
         "fleet.md": ["# fleet.toml", "", fleet, *sections(fleet_config, config.Section)],
