@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 TWO    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 EXTRAS := host,openvino,rtx,coco,sign,model-signing,nvml,history,fleet,mlflow,video,bags,dev
 
-.PHONY: help demo test test-all test-python lint format bench hashes docs notebook site gpu-wheels gpu-test gpu-bench cpp clean
+.PHONY: help demo test test-all test-python lint format bench hashes docs notebook pictures site gpu-wheels gpu-test gpu-bench cpp clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ docs: $(STAMP)  ## Generate docs/reference from the code
 notebook: $(STAMP)  ## Run the notebook of the documentation again
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'
 	$(BIN)/python docs/notebook.py
+
+pictures: $(STAMP)  ## The recorded terminal and the report's picture of the documentation (tmux, Chromium)
+	$(BIN)/python docs/pictures.py
 
 site: $(STAMP)  ## The documentation as a site with search, in build/site; every link is checked
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

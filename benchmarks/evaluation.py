@@ -3,8 +3,10 @@
     python benchmarks/evaluation.py [--quick] [--json benchmarks/results/evaluation.json]
 
 throughput  images/s of ``edgeship evaluate`` on JPEG files over images/s of the same session alone on ready
-            batches; the target is 0.9. On a CPU engine the decoding takes cores from the model, so the ratio depends
-            on the cost of a decoded image over the cost of an inference: both are printed.
+            batches; the target is 0.9. Where the model takes all cores of a CPU, every millisecond that an image
+            needs besides takes a core from it. So the milliseconds of a core that one image takes are printed: of
+            the model, of decoding, and of all the rest (threads that spin while they wait count too); the ratio that
+            the model and the decoding leave when no core ever waits (bound); and the share of the cores in use.
 memory      peak resident memory of a process that evaluates 100, 1,000 and 5,000 images of 1920x1080.
 metrics     seconds from boxes to mAP over 5,000 images and 80 classes; the target is 20 s.
 """
@@ -15,6 +17,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -76,16 +79,20 @@ def photographs(folder: Path, count: int, size: tuple[int, int], distinct: int =
     )
 
 
-def alone(model: Path, threads: int, seconds: float) -> float:
-    """Images/s of the session on one ready batch."""
+CORES = len(os.sched_getaffinity(0))
+
+
+def alone(model: Path, threads: int, seconds: float) -> tuple[float, float]:
+    """Images/s of the session on one ready batch, and milliseconds of a core for each image."""
     feeds = {"images": np.random.default_rng(0).random((BATCH, 3, SIDE, SIDE), dtype=np.float32) * 255}
     with engines.get("onnxruntime").open(model, OpenOptions(threads=threads)) as runner:
         runner.infer(feeds)
-        start, calls = time.perf_counter(), 0
+        start, begun, calls = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - start < seconds:
             runner.infer(feeds)
             calls += 1
-        return calls * BATCH / (time.perf_counter() - start)
+        images = calls * BATCH
+        return images / (time.perf_counter() - start), (time.process_time() - begun) / images * 1e3
 
 
 def throughput(folder: Path, *, quick: bool) -> list[dict[str, float | str]]:
@@ -93,28 +100,34 @@ def throughput(folder: Path, *, quick: bool) -> list[dict[str, float | str]]:
     rows: list[dict[str, float | str]] = []
     settings = photographs(folder / "coco-sized", 80 if quick else 400, (640, 480))
     item = Item("probe", next(iter((folder / "coco-sized/images").iterdir())))
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(40):
         load(item, LETTERBOX, (SIDE, SIDE))
-    decode_ms = (time.perf_counter() - start) / 40 * 1e3
+    decode_ms = (time.process_time() - start) / 40 * 1e3
     for width, depth in ((32, 6), (64, 12), (96, 20)):
         model = models.chain(folder / f"chain-{width}-{depth}.onnx", SIDE, width, depth, "detections")
         for threads in (1, 0):
             limit = settings.model_copy(update={"limit": 40 if quick else 120 if width > 64 else 300})
-            before = alone(model, threads, 2 if quick else 4)
+            before, spent_before = alone(model, threads, 2 if quick else 4)
             with engines.get("onnxruntime").open(model, OpenOptions(threads=threads)) as runner:
+                begun = time.process_time()
                 found = evaluate(runner, limit, LETTERBOX, folder=folder)
-            after = alone(model, threads, 2 if quick else 4)
-            own = (before + after) / 2
+                spent = (time.process_time() - begun) / found.images * 1e3
+            after, spent_after = alone(model, threads, 2 if quick else 4)
+            own, model_ms = (before + after) / 2, (spent_before + spent_after) / 2
+            most = min(own, CORES * 1e3 / (model_ms + decode_ms))
             rows.append(
                 {
                     "model": f"{depth} convolutions of {width}",
                     "threads": "all" if threads == 0 else "1",
-                    "model_ms": 1e3 / own,
-                    "decode_ms_one_core": decode_ms,
+                    "model_core_ms": model_ms,
+                    "decode_core_ms": decode_ms,
+                    "rest_core_ms": spent - model_ms - decode_ms,
                     "model_images_per_s": own,
                     "evaluate_images_per_s": found.images_per_s,
                     "ratio": found.images_per_s / own,
+                    "bound": most / own,
+                    "cores_in_use": found.images_per_s * spent / 1e3 / CORES,
                 }
             )
     return rows
@@ -241,10 +254,12 @@ PARTS = {"metrics": coco_metrics, "throughput": throughput, "memory": memory}
 def targets(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What was to be reached, beside what this run shows."""
     worst = min(row["ratio"] for row in results["throughput"])
+    kept = min(row["ratio"] / row["bound"] for row in results["throughput"])
     peaks = [row["peak_mib"] for row in results["memory"]]
     return [
         harness.target("COCO metrics, seconds", results["metrics"][0]["edgeship_s"], 2.0),
         harness.target("throughput over the bare session, worst row", worst, 0.9, at_least=True),
+        harness.target("throughput over what the cores leave, worst row", kept, 0.9, at_least=True),
         harness.target("peak memory at the most images over that at the fewest", peaks[-1] / peaks[0], 1.1),
     ]
 

@@ -185,6 +185,7 @@ ATTEMPTS = (
     SearchAttempt(candidate="int8-keep-8", keep=tuple("abcdefgh"), outcome="pass", accuracy="pass", latency_ms=3.2,
                   drop={"map50": 0.004}, why=f"the worst eight, {HOSTILE}"),
 )  # fmt: skip
+FP16 = SearchAttempt(candidate="fp16", outcome="fail", accuracy="fail", drop={"map50": 0.021}, why="FP16 everywhere")
 
 
 def place(target: str, name: str) -> str:
@@ -255,9 +256,14 @@ def rich(folder: Path, *, candidates: int = 24) -> FinishedRun:
         answer="mixed", chosen="int8-keep-8", keep=(HOSTILE, "/head/Conv"), attempts=ATTEMPTS, builds=1,
         sentence="8 of 113 nodes are kept in high precision.", ranking=ranking,
     )  # fmt: skip
+    half = Searched(
+        answer="mixed", chosen="fp16-keep1", keep=(HOSTILE,), attempts=(FP16,), sentence="FP16 needs one node in FP32.",
+        ranking=empty.model_copy(update={"style": "fp16"}),
+    )  # fmt: skip
     nothing = Searched(
-        answer="nothing", chosen=None, sentence=f"nothing passes: {HOSTILE}.", attempts=ATTEMPTS[:1], ranking=empty
-    )
+        answer="nothing", chosen=None, sentence=f"nothing passes: {HOSTILE}.", attempts=ATTEMPTS[:1], ranking=empty,
+        half=half,
+    )  # fmt: skip
     stages = (
         *(stage(folder, name, result, 6.2) for name, result in prepared().items()),
         stage(folder, "calibrate", calibrated(folder / "stages" / "calibrate"), 192.0, cached=True),
@@ -331,8 +337,8 @@ def calibrated(folder: Path) -> Calibrated:
     )  # fmt: skip
 
 
-def changes(folder: Path, count: int = 5) -> Changes:
-    """A lost box, a moved mask, a classification in 28×28, and an image that could not be read again."""
+def changes(folder: Path, count: int = 6) -> Changes:
+    """A lost box, a moved mask, a classification in 28×28, an image that could not be read again, and depth."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[0:300, 0:400]
     pixels = np.stack([rows % 256, columns % 256, (rows + columns) % 256], axis=-1).astype(np.uint8)
@@ -341,6 +347,8 @@ def changes(folder: Path, count: int = 5) -> Changes:
     extra = box((10, 10, 60, 50), "dog", 0.52)
     disc = ((rows - 150) ** 2 + (columns - 200) ** 2 < 90**2).astype(np.uint8)
     masks = [picture(folder / f"{index}.png", np.roll(disc, 40 * index, axis=1)) for index in range(2)]
+    depth = picture(folder / "depth.png", (rows * 255 // 299).astype(np.uint8))
+    error = picture(folder / "error.png", (columns * 255 // 399).astype(np.uint8))
     small = picture(folder / "small.png", (np.hypot(*(np.mgrid[0:28, 0:28] - 14)) * 9 % 256).astype(np.uint8))
     bag, shirt = Answer(text="bag", score=0.61), Answer(text="shirt", score=0.44)
     images = (
@@ -355,6 +363,10 @@ def changes(folder: Path, count: int = 5) -> Changes:
                      harm="both wrong", reference=bag, answer=bag),
         ChangedImage(picture=None, size=(0, 0), name="gone.png", label="bag", candidate="int8", reference=bag,
                      answer=shirt),
+        ChangedImage(picture=scene, size=(400, 300), name="depth.png", label="2 to 40 m", candidate="int8",
+                     harm="worse", measured=depth,
+                     reference=Answer(text="relative error 4.0 %", depth=depth, error=error),
+                     answer=Answer(text="relative error 9.0 %", depth=depth, error=error)),
     )  # fmt: skip
     return Changes(images=images[:count])
 

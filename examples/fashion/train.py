@@ -10,13 +10,14 @@ looks at the test split only once, at the end, and writes weights.safetensors.
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from idx import FOLDER, split
-from model import build
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
@@ -70,21 +71,24 @@ def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=FOLDER, help="the folder of the four idx.gz files")
-    parser.add_argument("--output", type=Path, default=HERE / "weights.safetensors")
+    parser.add_argument("--example", type=Path, default=HERE, help="the folder whose model.py is trained")
+    parser.add_argument("--output", type=Path, help="default: weights.safetensors in that folder")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    sys.path.insert(0, str(args.example))
+    output = args.output or args.example / "weights.safetensors"
 
     torch.manual_seed(args.seed)
     images, labels = split("train", args.data)
-    model = build().to(memory_format=torch.channels_last)
+    model = importlib.import_module("model").build().to(memory_format=torch.channels_last)
     train(model, to_tensor(images[:-HELD_OUT]), torch.from_numpy(labels[:-HELD_OUT].astype(np.int64)), args.epochs)
 
     images, labels = split("t10k", args.data)
     top1 = accuracy(model, to_tensor(images), torch.from_numpy(labels.astype(np.int64)))
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(state, args.output)
-    print(f"top-1 {top1:.4f} on {len(labels)} test images; {args.output} has {args.output.stat().st_size:,} bytes")
+    save_file(state, output)
+    print(f"top-1 {top1:.4f} on {len(labels)} test images; {output} has {output.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

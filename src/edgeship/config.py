@@ -322,8 +322,8 @@ class Candidates(Section):
     """fp32 | fp16 | bf16 | int8 | int8-fp16 | int8-fp32 | fp8 | implicit; or ``as-given`` alone, for a model that is
     quantized already."""
     search: bool = False
-    """Look for the fastest mixed-precision engine that passes. Without it a search begins only when INT8 loses too much
-    and every more precise candidate is too slow."""
+    """Look for the fastest mixed-precision engine that passes, and for the nodes that FP16 needs in FP32 where it loses
+    too much. Without it a search begins only when INT8 loses too much and every more precise candidate is too slow."""
     max_trials: Count = 24
     keep: tuple[str, ...] = ()
     """Patterns for one more candidate: INT8 with these nodes kept in high precision."""

@@ -72,7 +72,7 @@ class DataError(UserInputError):
     """The image of the batch that it concerns, where it does not concern all."""
 
     def of(self, name: str) -> DataError:
-        """The same error with the image's name before it."""
+        """The same error with the name before it of what it concerns: an image, a table of the config."""
         return type(self)(f"{name}: {self.found}", expected=self.expected, do=self.do)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,11 @@ def test_depth_ships(tmp_path: Path, edgeship: Edgeship) -> None:
     assert found["reference"]["metrics"]["delta1"] == 1.0
     rules = {rule["name"]: rule for judged in found["decisions"][0]["judged"] for rule in judged["rules"]}
     assert {"max.abs_rel", "max_drop.abs_rel", "max_drop.delta1"} <= set(rules)
+    (changes,) = (tmp_path / "edgeship-out").glob("stages/changes*/result.json")
+    shown = json.loads(changes.read_text())["images"]
+    assert 0 < len(shown) <= 12
+    assert all(image["measured"] and image["reference"]["depth"] and image["answer"]["error"] for image in shown)
+    assert "dark is near; grey was not measured" in (tmp_path / "edgeship-out" / "report.html").read_text()
     changed = (tmp_path / "edgeship.toml").read_text().replace("max = { abs_rel = 0.2 }", "max = { abs_rel = 0.05 }")
     (tmp_path / "edgeship.toml").write_text(changed)
     assert edgeship("ship", tmp_path / "edgeship.toml", "--json", timeout=300).code == 1

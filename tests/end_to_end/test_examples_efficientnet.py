@@ -11,7 +11,7 @@ from projects import Edgeship
 from edgeship import engines
 
 pytestmark = pytest.mark.slow
-CAPABILITIES = 'compute_capability = ["8.6", "8.9"]'
+CAPABILITIES = 'compute_capability = ["8.9"]'
 
 
 @pytest.fixture(scope="module")

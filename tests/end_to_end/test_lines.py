@@ -11,7 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from projects import Edgeship
 
-CONFIG = """
+from small_project import BENCHMARK
+
+CONFIG = (
+    """
 [model]
 source = "model.onnx"
 [preprocess]
@@ -27,15 +30,12 @@ precisions = ["fp32", "int8"]
 images = "val/"
 labels = "labels.csv"
 EVALUATION
-[benchmark]
-warmup_s = 0.05
-min_s = 0.1
-max_s = 0.5
-min_samples = 20
-precision = 0.9
-[gate]
+"""
+    + BENCHMARK
+    + """[gate]
 GATE
 """
+)
 TEXT = ('task = "text"\nclasses = "dictionary.txt"', "max_drop = { cer = 0.1, exact = 0.1 }")
 VECTORS = ('task = "embeddings"', "max_drop = { recall1 = 0.1 }")
 STEPS = 6

@@ -12,7 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from projects import Edgeship
 
-CONFIG = """
+from small_project import BENCHMARK
+
+CONFIG = (
+    """
 [model]
 source = "model.onnx"
 [preprocess]
@@ -24,15 +27,12 @@ precisions = ["fp32"]
 task = "TASK"
 images = "val/"
 labels = "LABELS"
-[benchmark]
-warmup_s = 0.05
-min_s = 0.1
-max_s = 0.5
-min_samples = 20
-precision = 0.9
-[gate]
+"""
+    + BENCHMARK
+    + """[gate]
 max_drop = { map = 0.2 }
 """
+)
 SIDE, CELL = 32, (4, 8)
 
 

@@ -84,7 +84,7 @@ def test_an_engine_of_a_plugin_ships_a_bundle_that_loads_where_it_is_installed(t
     ("track", "what"),
     [
         ('plugins = { textfil = "runs.txt" }', "track: there is no tracker 'textfil'"),
-        ('mlflow = "file:///tmp/runs"', "is no store that MLflow 3 takes"),
+        ('mlflow = "file:///tmp/runs"', "is not a store that MLflow 3 takes"),
     ],
 )
 def test_a_tracker_that_is_not_there_stops_before_anything_runs(tmp_path, edgeship, track, what):

@@ -21,6 +21,17 @@ def test_repairs_are_candidates_beside_plain_int8(project: Project, edgeship: Ed
     assert trials["int8-smooth"]["outcome"] == "fail"
     assert "smooth did not make INT8 better" in trials["int8-smooth"]["reasons"][0]
     stages = [item["name"] for item in result["stages"]]
-    assert stages.count("repair:bias-correct") == stages.count("repair:smooth") == 1
+    assert stages.count("repair:onnxruntime:bias-correct") == stages.count("repair:onnxruntime:smooth") == 1
     page = (project.out / "report.html").read_text()
     assert "Repaired INT8" in page and "no layer normalization is read by" in page
+
+    project.change('"bias-correct", "smooth"]', '"bias-correct"]\nsearch = true\nmax_trials = 3')
+    project.change("max_drop = { top1 = 0.5 }", "min = { top1 = 1.0 }")  # no candidate reaches it: every plan is tried
+    done = edgeship("ship", project.config)
+    result = project.result()
+    found = result["search"]["default"]
+    assert [item["candidate"] for item in found["attempts"]] == ["int8-bias-correct", "int8-bias-correct-keep4"]
+    plan = next(item for item in result["trials"] if item["candidate"] == "int8-bias-correct-keep4")
+    assert len(plan["keep"]) >= 4
+    names = {item["name"]: item["cached"] for item in result["stages"]}
+    assert names["repair:onnxruntime:bias-correct"] and not names["rank:onnxruntime:bias-correct"]

@@ -9,14 +9,18 @@ import pytest
 
 import edgeship
 from edgeship import pipeline
+from edgeship.config import Benchmark
 from edgeship.config_file import load
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decode.predictions import Detection, Segmentation, Several
+from edgeship.errors import UserInputError
+from edgeship.pipeline.rebuild import RebuildOptions, rebuild
 from edgeship.results import trial_folder
 from edgeship.targets.sending import plan_of
 from two_heads import project
 
 pytestmark = pytest.mark.slow
+QUICK = Benchmark(warmup_s=0.05, min_s=0.1, max_s=0.5, min_samples=20, precision=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +76,20 @@ def test_a_device_gets_the_labels_of_every_task(shipped: FinishedRun) -> None:
     plan = plan_of(shipped.folder / shipped.result.reference.folder)
     assert {"images", "boxes.labels", "lanes.labels"} <= set(plan.places)
     assert str(Path(shipped.folder).parent) not in (shipped.folder / "bundle" / "manifest.json").read_text()
+
+
+def test_a_bundle_of_several_tasks_is_judged_again_with_the_labels_of_each(
+    shipped: FinishedRun, tmp_path: Path
+) -> None:
+    folder, bundle = shipped.folder.parent, shipped.folder / "bundle"
+    boxes, lanes = f"boxes={folder / 'boxes.json'}", f"lanes={folder / 'masks'}"
+    given = RebuildOptions(images=folder / "val", labels=(boxes, lanes), benchmark=QUICK)
+    done = rebuild(bundle, tmp_path / "again", given)
+    rules = {rule.name: rule for judged in done.decision.judged for rule in judged.rules}
+    assert rules["max_drop.boxes.map50"].outcome == rules["max_drop.lanes.miou"].outcome == "pass", done.decision
+    assert done.trials[0].evaluation is not None
+    assert done.trials[0].evaluation.metrics["boxes.map50"] == pytest.approx(1.0)
+    for labels in ((), (boxes,), (str(folder / "boxes.json"),), (boxes, boxes)):
+        with pytest.raises(UserInputError, match="judged on 2 tasks: boxes, lanes; labels are given of") as refused:
+            rebuild(bundle, tmp_path / "no", RebuildOptions(images=folder / "val", labels=labels))
+        assert refused.value.do == "--labels boxes=PLACE --labels lanes=PLACE"

@@ -46,7 +46,7 @@ engine = "onnxruntime"
 [targets.card]
 engine = "tensorrt-rtx"
 device = "cuda:0"
-compute_capability = ["8.6", "8.9"]
+compute_capability = ["8.9"]
 [candidates]
 precisions = ["fp32", "int8"]
 reduced_range = false

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -76,23 +78,53 @@ def test_refusals_have_an_exit_code_and_no_traceback(root: Path, tmp_path: Path)
 
 
 def _copy(root: Path, tmp_path: Path) -> Path:
-    import shutil
-
     shutil.copytree(root / "bundle", tmp_path / "copy")
     for signature in (tmp_path / "copy").glob("manifest.*sig"):
         signature.unlink()
     return tmp_path / "copy"
 
 
+@pytest.fixture(scope="module")
+def foreign(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A signed bundle for another processor, and beside it ``own.pem``, a key locked by a password."""
+    folder = tmp_path_factory.mktemp("foreign")
+    bundle = _copy(root, folder)
+    content = json.loads((bundle / "manifest.json").read_text())
+    content["identity"].update(device="Another Processor", instruction_sets=["avx9"], portable=False)
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    edgeship("bundle", bundle, "--sign", root / "key.pem")
+    key = Ed25519PrivateKey.generate()
+    locked = serialization.BestAvailableEncryption(b"secret")
+    encoding, layout = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "own.pem").write_bytes(key.private_bytes(encoding, layout, locked))
+    public = key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (folder / "own_pub.pem").write_bytes(public)
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def rebuilt(root: Path, foreign: Path) -> Any:
+    """What the command says that the refusal of another processor's bundle names."""
+    said = edgeship("verify", foreign, code=4).stderr
+    assert "Another Processor" in said
+    command = said.partition("edgeship rebuild ")[2].split("\n")[0].split()
+    assert command[:2] == [str(foreign), "--out"]
+    chain = ("--key", root / "pub.pem", "--sign", foreign.parent / "own.pem")
+    asked = ("rebuild", command[0], "--out", foreign.parent / "here", "--images", root / "ground/val", *chain)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGESHIP_KEY_PASSWORD", "secret")
+        return json.loads(edgeship(*asked, "--json").stdout)
+
+
 @pytest.mark.slow
-def test_rebuild_judges_the_new_engine(root: Path, tmp_path: Path) -> None:
-    told = json.loads(
-        edgeship("rebuild", root / "bundle", "--out", tmp_path / "a", "--images", root / "ground/val", "--json").stdout
-    )
-    assert told["verdict"] == "SHIP"
-    names = {rule["name"] for judged in told["decision"]["judged"] for rule in judged["rules"]}
+def test_rebuild_judges_the_new_engine(rebuilt: Any) -> None:
+    assert rebuilt["verdict"] == "SHIP"
+    names = {rule["name"] for judged in rebuilt["decision"]["judged"] for rule in judged["rules"]}
     assert {"latency_p50_ms", "max_drop.top1"} <= names
-    assert "SHIP" in edgeship("verify", told["bundle"]).stdout
+    said = edgeship("verify", rebuilt["bundle"]).stdout
+    assert "SHIP" in said and "fits this machine" in said
+    evidence = [path.name for path in (Path(rebuilt["bundle"]) / "evidence" / "rebuilt-from").iterdir()]
+    assert "trial.json" in evidence
 
 
 def test_rebuild_without_images_does_not_ship_on_trust(root: Path, tmp_path: Path) -> None:
@@ -102,46 +134,22 @@ def test_rebuild_without_images_does_not_ship_on_trust(root: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_rebuild_keeps_the_chain_of_signatures(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    signed, images = _copy(root, tmp_path), root / "ground/val"
-    again = ("rebuild", signed, "--out", tmp_path / "a", "--images", images, "--key", root / "pub.pem")
-    assert "not signed" in edgeship(*again, code=2).stderr
-    assert not (tmp_path / "a").exists()
-    edgeship("bundle", signed, "--sign", root / "key.pem")
-
-    key = Ed25519PrivateKey.generate()
-    locked = serialization.BestAvailableEncryption(b"secret")
-    encoding, layout = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    (tmp_path / "own.pem").write_bytes(key.private_bytes(encoding, layout, locked))
-    public = key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
-    (tmp_path / "own_pub.pem").write_bytes(public)
-    monkeypatch.delenv("EDGESHIP_KEY_PASSWORD", raising=False)
-    said = edgeship(*again, "--sign", tmp_path / "own.pem", code=2).stderr
-    assert "is encrypted" in said and "EDGESHIP_KEY_PASSWORD" in said
-    assert not (tmp_path / "a").exists()
-    monkeypatch.setenv("EDGESHIP_KEY_PASSWORD", "secret")
-    told = json.loads(edgeship(*again, "--sign", tmp_path / "own.pem", "--json").stdout)
-    assert "matches" in edgeship("verify", told["bundle"], "--key", tmp_path / "own_pub.pem").stdout
-    assert "not from the key" in edgeship("verify", told["bundle"], "--key", root / "pub.pem", code=2).stderr
+def test_rebuild_keeps_the_chain_of_signatures(root: Path, foreign: Path, rebuilt: Any) -> None:
+    own = foreign.parent / "own_pub.pem"
+    assert "matches" in edgeship("verify", rebuilt["bundle"], "--key", own).stdout
+    assert "not from the key" in edgeship("verify", rebuilt["bundle"], "--key", root / "pub.pem", code=2).stderr
 
 
 @pytest.mark.slow
-def test_a_bundle_for_another_processor_is_rebuilt_by_the_command_that_the_refusal_names(
-    root: Path, tmp_path: Path
+def test_rebuild_asks_for_signatures_and_passwords_before_it_begins(
+    root: Path, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    foreign = _copy(root, tmp_path)
-    content = json.loads((foreign / "manifest.json").read_text())
-    content["identity"].update(device="Another Processor", instruction_sets=["avx9"], portable=False)
-    (foreign / "manifest.json").write_text(json.dumps(content))
-    said = edgeship("verify", foreign, code=4).stderr
-    assert "Another Processor" in said
-    command = said.partition("edgeship rebuild ")[2].split("\n")[0].split()
-    assert command[:2] == [str(foreign), "--out"]
-    out = tmp_path / "here"
-    told = json.loads(edgeship("rebuild", command[0], "--out", out, "--images", root / "ground/val", "--json").stdout)
-    assert "fits this machine" in edgeship("verify", told["bundle"]).stdout
-    evidence = [path.name for path in (Path(told["bundle"]) / "evidence" / "rebuilt-from").iterdir()]
-    assert "trial.json" in evidence
+    here = ("--out", tmp_path / "a", "--images", root / "ground/val", "--key", root / "pub.pem")
+    assert "not signed" in edgeship("rebuild", _copy(root, tmp_path), *here, code=2).stderr
+    monkeypatch.delenv("EDGESHIP_KEY_PASSWORD", raising=False)
+    said = edgeship("rebuild", foreign, *here, "--sign", foreign.parent / "own.pem", code=2).stderr
+    assert "is encrypted" in said and "EDGESHIP_KEY_PASSWORD" in said
+    assert not (tmp_path / "a").exists()
 
 
 def test_rebuild_runs_no_code_that_a_bundle_names(root: Path, tmp_path: Path) -> None:

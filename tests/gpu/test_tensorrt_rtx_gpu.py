@@ -59,7 +59,7 @@ def test_truncated_and_foreign_files_are_refused(built, tmp_path: Path) -> None:
         (data[: len(data) // 2], "truncated"),
         (data + b"more", "followed by foreign bytes"),
         (b"metadata" + data, "foreign bytes in front of a TensorRT-RTX plan"),
-        (b"neither of the two", "is no TensorRT plan"),
+        (b"neither of the two", "is not a TensorRT plan"),
     ):
         plan.write_bytes(content)
         with pytest.raises(ArtifactError, match=words):

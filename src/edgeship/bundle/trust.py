@@ -1,4 +1,4 @@
-"""Whose bundles are accepted: keys and how many of them must have signed, and which releases of which model.
+"""Which bundles are accepted: the keys, how many of them must have signed, and which releases of which model.
 
 The signed release number, model id and expiry follow The Update Framework (TUF): a signature shows that a bundle once
 was right, the number that it is not an older one put back, the expiry that it is not held back for ever.
@@ -38,8 +38,9 @@ class Trust:
     def __post_init__(self) -> None:
         if self.threshold is not None and not 1 <= self.threshold <= len(self.keys):
             raise UserInputError(
-                f"{self.threshold} signatures are asked for, of {len(self.keys)} keys",
+                f"{_count(self.threshold, 'signature')} asked for, and {_count(len(self.keys), 'key')} given",
                 expected="a threshold from 1 to the number of keys",
+                do="give more keys, or a smaller threshold",
             )
         if not self.keys and (self.min_release is not None or self.model_id is not None):
             raise UserInputError(
@@ -47,6 +48,10 @@ class Trust:
                 expected="a signature over them: without one, anybody can change them",
                 do="give the public key too",
             )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 ANYBODY = Trust()
@@ -65,7 +70,7 @@ def check_signatures(data: bytes, found: Mapping[str, bytes], trust: Trust, wher
     Args:
         data: The manifest.
         found: The bundle's signature files by name.
-        trust: Whose signatures are needed.
+        trust: The keys whose signatures are needed.
         where: The bundle, for messages.
 
     Raises:
@@ -81,20 +86,24 @@ def check_signatures(data: bytes, found: Mapping[str, bytes], trust: Trust, wher
     if not found:
         raise BundleError(
             f"{where}: it is not signed ({SIGNATURE} is missing)",
-            expected=f"a signature by the key in {', '.join(map(str, trust.keys))}",
+            expected=_wanted(trust, needed),
             do=GET_AGAIN,
         )
     signed = [key for name, key in identities.items() if _signed(data, found, name, key)]
     if len(signed) < needed:
         absent = [str(key) for key in trust.keys if key not in signed]
-        said = "the signature is" if len(identities) == 1 else f"{len(signed)} of {needed} needed signatures match:"
+        said = f"{len(signed)} of {needed} needed signatures match: none from {', '.join(absent)}"
         raise BundleError(
-            f"{where}: {said} not from the key in {', '.join(absent)}"
-            if len(identities) == 1
-            else f"{where}: {said} none from {', '.join(absent)}",
-            expected="an Ed25519 signature over manifest.json by that key",
+            f"{where}: {f'the signature is not from the key in {absent[0]}' if len(identities) == 1 else said}",
+            expected=_wanted(trust, needed),
             do=GET_AGAIN,
         )
+
+
+def _wanted(trust: Trust, needed: int) -> str:
+    keys = ", ".join(map(str, trust.keys))
+    by = f"by the key in {keys}" if len(trust.keys) == 1 else f"by {needed} of the {len(trust.keys)} keys in {keys}"
+    return f"an Ed25519 signature over manifest.json {by}"
 
 
 def _signed(data: bytes, found: Mapping[str, bytes], identity: str, key: Path) -> bool:
@@ -109,8 +118,11 @@ def check_release(manifest: Manifest, trust: Trust, where: str) -> None:
         BundleError: Another model, an older release, or expired by this machine's clock.
     """
     if trust.model_id is not None and manifest.model_id != trust.model_id:
+        what = "names no model" if manifest.model_id is None else f"is the model {manifest.model_id!r}"
         raise BundleError(
-            f"{where}: it is the model {manifest.model_id!r}", expected=f"the model {trust.model_id!r}", do=GET_AGAIN
+            f"{where}: it {what}",
+            expected=f"the model {trust.model_id!r}",
+            do="get that model's bundle from where it was made",
         )
     if trust.min_release is not None and (manifest.release is None or manifest.release < trust.min_release):
         what = "has no release number" if manifest.release is None else f"is release {manifest.release}"

@@ -51,7 +51,13 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in a zip, so that equal bundles give equal bytes."""
 BASELINE = "evidence/baseline"
 """The trial of the release that the engine was no worse than."""
-EVIDENCE_OF_TRIAL = (trial_folder.TRIAL, trial_folder.SAMPLES, trial_folder.RECORDS, trial_folder.OUTPUTS)
+EVIDENCE_OF_TRIAL = (
+    trial_folder.TRIAL,
+    trial_folder.SAMPLES,
+    trial_folder.FRAME_SAMPLES,
+    trial_folder.RECORDS,
+    trial_folder.OUTPUTS,
+)
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def rebuild(
     path: Path = typer.Argument(..., metavar="BUNDLE", help="A bundle: a folder or a zip."),
     out: Path = typer.Option(..., "--out", "-o", help="Work folder; the new bundle is OUT/bundle."),
     images: Path | None = typer.Option(None, "--images", help="Labelled images, to judge accuracy here."),
-    labels: Path | None = typer.Option(None, "--labels", help="Their labels."),
+    labels: list[str] = typer.Option([], "--labels", help="Their labels; of several tasks NAME=PLACE for each."),
     device: str | None = typer.Option(None, "--device", help="Default: the one it was built for."),
     key: list[Path] = KEY_OPTION,
     sign: Path | None = typer.Option(None, "--sign", help="Ed25519 private key for the new bundle."),
@@ -170,7 +170,7 @@ def rebuild(
 
     trust = Trust(tuple(key))
     options = RebuildOptions(
-        device=device, trust=trust, images=images, labels=labels, sign_with=sign, password=_password()
+        device=device, trust=trust, images=images, labels=tuple(labels), sign_with=sign, password=_password()
     )
     with progress_bar(quiet=as_json) as progress:
         made = rebuild_bundle(find_bundle(path), out, options, progress)

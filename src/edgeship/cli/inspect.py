@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @app.command()
 def preflight(
     model: Path = typer.Argument(help="The ONNX file."),
-    engine: str = typer.Option("", "--engine", "-e", help="Whose parser to ask (default: the first installed)."),
+    engine: str = typer.Option("", "--engine", "-e", help="The engine whose parser is asked (default: the first)."),
     plugins: list[Path] = PLUGIN,
     as_json: bool = JSON_OPTION,
 ) -> None:

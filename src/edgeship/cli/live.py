@@ -38,7 +38,11 @@ class Step:
     start: float = field(default_factory=time.monotonic)
     what: str = ""
     since: float = field(default_factory=time.monotonic)
+    begun: int = 0
+    """What was done of it at ``since``."""
     done: int = 0
+    moved: float = field(default_factory=time.monotonic)
+    """When ``done`` was told for the first time."""
     total: int | None = None
     told: bool = False
     """Whether the log names it."""
@@ -47,16 +51,19 @@ class Step:
         """Note where it is at ``now``, in seconds of the monotonic clock. Returns whether ``what`` is new."""
         changed = what != self.what
         if changed or done < self.done:
-            self.what, self.since = what, now
+            self.what, self.since, self.begun, self.moved = what, now, done, now
+        elif done > self.done:
+            self.moved = now
         self.done, self.total = done, total
         return changed
 
     def left(self, now: float) -> float | None:
-        """Seconds until what it does is done, if it goes on as before; None while that is not known."""
-        gone = now - self.since
-        if not self.total or not 0 < self.done < self.total or gone < ETA_FROM_S:
+        """Seconds until what it does is done, if it goes on as before; negative when it should be done; None while
+        that is not known."""
+        if not self.total or not self.begun < self.done < self.total or now - self.since < ETA_FROM_S:
             return None
-        return max(1.0, gone / self.done * (self.total - self.done))
+        pace = (self.moved - self.since) / (self.done - self.begun)
+        return pace * (self.total - self.done) - (now - self.moved)
 
     def words(self, now: float) -> str:
         """What it does now: ``frames 128/512, 31 s, about 60 s left``."""
@@ -68,7 +75,7 @@ class Step:
         parts.append(duration(now - self.start))
         left = self.left(now)
         if left is not None:
-            parts.append(f"about {duration(round(left))} left")
+            parts.append("longer than expected" if left < 0 else f"about {duration(max(1, round(left)))} left")
         return ", ".join(part.strip() for part in parts if part.strip())
 
 

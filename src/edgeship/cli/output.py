@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
     Lines = Iterable[RenderableType]
     """What a command prints: text, tables."""
@@ -31,16 +33,37 @@ LOG_WIDTH = 120
 def show(*lines: RenderableType, error: bool = False) -> None:
     """Print lines and tables to standard output, or to standard error: the one way by which text is printed.
 
-    A word that is longer than the terminal is wide, as a path may be, is left to the terminal, which copies it whole.
+    In a terminal, text breaks between words. A word that is longer than the terminal is wide, as a path may be, is left
+    to the terminal, which copies it whole.
     """
     from rich.text import Text
 
     screen = console(error=error)
     for item in lines:
         if isinstance(item, str | Text):
-            screen.print(item, overflow="ignore", crop=False)
+            text = Text(item) if isinstance(item, str) else item
+            broken = [text] if screen.soft_wrap or text.no_wrap else _broken(text, screen.width)
+            for part in broken:
+                screen.print(part, overflow="ignore", crop=False)
         else:
             screen.print(item)
+
+
+def _broken(text: Text, width: int) -> Iterator[Text]:
+    """The lines of a text, broken between words where one is wider than ``width`` columns."""
+    from rich.cells import cell_len
+
+    for row in text.split("\n", allow_blank=True):
+        breaks, column = [], 0
+        for word in re.finditer(r"\s*\S+", row.plain):
+            if column and column + cell_len(word.group()) > width:
+                breaks.append(word.end() - len(word.group().lstrip()))
+                column = cell_len(word.group().lstrip())
+            else:
+                column += cell_len(word.group())
+        for part in row.divide(breaks):
+            part.rstrip()
+            yield part
 
 
 def console(*, error: bool = False) -> Console:

@@ -160,7 +160,7 @@ def _content(path: Path) -> dict[str, Any]:
         for key in lists
     ):
         raise DataError(
-            f"{path} is no COCO JSON",
+            f"{path} is not COCO JSON",
             expected="an object with lists of images, annotations, categories",
             do="name the annotations that belong to the images in evaluation.labels",
         )

@@ -255,7 +255,7 @@ def apply(
         The input, [C, H, W] or [H, W, C] in ``preprocess.dtype``, and where the image lies in it.
 
     Raises:
-        DataError: The array is no 8-bit image, or the values do not fit ``dtype = "uint8"``.
+        DataError: The array is not an 8-bit image, or the values do not fit ``dtype = "uint8"``.
     """
     if preprocess.raw is not None and isinstance(image, np.ndarray) and image.ndim <= 2:
         image = raw.to_rgb(image, preprocess.raw)

@@ -193,9 +193,10 @@ def _video(path: Path, every: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         import av
     except ImportError:
         raise MissingExtra(f"reading the video {path.name}", "av", "video") from None
-    number = 0
+    number, opened = 0, False
     try:
         with av.open(str(path)) as container:
+            opened = True
             if not container.streams.video:
                 raise DataError(f"{path} holds no video", expected="a stream of pictures")
             stream = container.streams.video[0]
@@ -211,6 +212,10 @@ def _video(path: Path, every: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
             promised = stream.frames
             seconds = (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
     except (av.FFmpegError, OSError) as error:
+        if not opened:
+            raise DataError(
+                f"{path} is not a video that FFmpeg reads: {error.strerror}", do="copy the file again, or leave it out"
+            ) from None
         raise DataError(
             f"{path}: frame {number} cannot be decoded: {error.strerror}", do="cut it off, or copy the file again"
         ) from None
@@ -276,6 +281,12 @@ def _topic(path: Path, wanted: str | None, topics: dict[str, str]) -> str:
     shown = ", ".join(pictures) or f"none; it holds {', '.join(topics) or 'nothing'}"
     if wanted is None and len(pictures) == 1:
         return pictures[0]
+    if wanted is None and not pictures:
+        raise DataError(
+            f"{path} has no topic of images; it holds {', '.join(topics) or 'nothing'}",
+            expected=f"{COMPRESSED} or {PLAIN}",
+            do="name a recording of the camera",
+        )
     if wanted is None:
         raise DataError(
             f"{path} has {len(pictures)} topics of images: {shown}",

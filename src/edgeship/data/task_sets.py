@@ -31,17 +31,18 @@ def open_several(settings: Evaluation, classes: Sequence[str], opened: Opened) -
     """The images of several tasks, each labelled for all of them; ``opened`` opens those of one task.
 
     Raises:
-        DataError: An image has labels for some of the tasks, or the images come from ``module:callable``.
+        DataError: An image has labels for some of the tasks, the images come from ``module:callable``, or the labels of
+            a task cannot be used: it is named.
     """
     if settings.images is not None and is_reference(settings.images):
         raise DataError("several tasks need a folder of images or an .npz", do="write the images into a folder")
-    parts = {
-        name: opened(
-            item.model_copy(update={"limit": None}),
-            [each.removeprefix(f"{name}.") for each in classes if each.startswith(f"{name}.")],
-        )
-        for name, item in settings.tasks.items()
-    }
+    parts: dict[str, Dataset] = {}
+    for name, item in settings.tasks.items():
+        own = [each.removeprefix(f"{name}.") for each in classes if each.startswith(f"{name}.")]
+        try:
+            parts[name] = opened(item.model_copy(update={"limit": None}), own)
+        except DataError as error:
+            raise error.of(f"[evaluation.{name}]") from None
     ids = {name: {item.id: item for item in dataset.items} for name, dataset in parts.items()}
     first = next(iter(ids))
     for name in ids:

@@ -122,10 +122,16 @@ class FinishedRun:
 
     @cached_property
     def repaired(self) -> dict[str, Repaired]:
-        """What the steps of each repaired candidate did, by its name."""
+        """What the steps of each repaired candidate did, by its name; with the engine style where there are several."""
         names = dict.fromkeys(item.name for item in self.result.stages if item.name.startswith("repair:"))
-        found = {f"int8-{name.removeprefix('repair:')}": self.stage(name, Repaired) for name in names}
-        return {name: repaired for name, repaired in found.items() if repaired is not None}
+        parts = {name: name.removeprefix("repair:").rpartition(":") for name in names}
+        several = len({style for style, _, _ in parts.values()}) > 1
+        found = {}
+        for name, (style, _, steps) in parts.items():
+            repaired = self.stage(name, Repaired)
+            if repaired is not None:
+                found[f"int8-{steps}" + (f" for {style}" if several else "")] = repaired
+        return found
 
     def graph(self, summary: TrialSummary) -> Quantized | None:
         """The graph that a candidate was built from; None where that is the simplified one."""

@@ -32,7 +32,7 @@ class Release:
     Args:
         named: The bundle, ``last``, or ``history:12/target``.
         history: The history's file.
-        model: Whose last release ``last`` is.
+        model: The model that ``last`` is the last release of.
     """
 
     named: Path | str

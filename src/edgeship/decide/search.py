@@ -24,7 +24,7 @@ class Tried:
     """A candidate after its trial: how it was judged and its median latency (None: not measured).
 
     ``hottest`` is the audit's profile: operator kinds by share of the run time. ``preview_db`` is the signal-to-noise
-    of the target's outputs against the preview's.
+    of the target's outputs against the preview's. ``ran`` is False for an engine that was built where it cannot run.
     """
 
     judged: Judged
@@ -32,12 +32,13 @@ class Tried:
     keep: tuple[str, ...] = ()
     hottest: tuple[tuple[str, float], ...] = ()
     preview_db: float | None = None
+    ran: bool = True
 
 
 Attempt = Callable[[Candidate], Tried]
 """Quantize, build and judge one candidate. A trial that crashes returns its failing Judged and does not raise."""
 Preview = Callable[[Candidate], Judged]
-"""Judge the accuracy of a candidate's Q/DQ graph on the workstation, without building anything."""
+"""Judge the accuracy of a candidate's graph on the workstation, without building anything."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class SearchOptions:
     """How to search.
 
     Args:
-        precision: Of the mixed candidates.
+        precision: Of the mixed candidates: ``int8``, or ``fp16`` with nodes in FP32.
         max_trials: Engine builds allowed, besides the natural limit of log2(groups) + 4.
         preview: Where the target is not this workstation: judged first, so that only survivors are built.
-        fallback: Whether to stop when plain INT8 is slower than high precision, where keeping nodes only loses.
-        extra_keep: Nodes that the config keeps in every INT8 candidate.
+        fallback: Whether to stop when the plain candidate is slower than high precision, where keeping nodes only
+            loses.
+        extra_keep: Nodes that the config keeps in every candidate of this precision.
+        repair: Steps that repaired the weights and ranges of plain INT8, and so of every plan.
     """
 
     precision: Precision = "int8"
@@ -57,6 +60,12 @@ class SearchOptions:
     preview: Preview | None = None
     fallback: bool = True
     extra_keep: tuple[str, ...] = ()
+    repair: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The low precision, as sentences call it."""
+        return self.precision.partition("-")[0].upper()
 
 
 def settled(found: Searched, decision: Decision) -> Searched:
@@ -67,7 +76,8 @@ def settled(found: Searched, decision: Decision) -> Searched:
     if decision.chosen is None or decision.chosen == found.chosen:
         return found
     plan = next((item for item in found.attempts if item.candidate == decision.chosen), None)
-    keep = plan.keep if plan is not None else ()
+    half = found.half.attempts if found.half is not None else ()
+    keep = next((item.keep for item in (*found.attempts, *half) if item.candidate == decision.chosen), ())
     left = found.sentence.rstrip(".")
     return found.model_copy(
         update={
@@ -100,8 +110,8 @@ def search(
 
     Args:
         ranking: Groups worst first, from :func:`edgeship.prepare.sensitivity.rank`.
-        plain: INT8 everywhere, already tried (counts as one trial).
-        high: The same model in the high precision (fp16, or fp32 on onnxruntime), already tried; None: not tried.
+        plain: The low precision everywhere, plain or repaired, already tried (counts as one trial).
+        high: The same model in the high precision (fp16 or fp32), already tried; None: not tried.
         attempt: Builds and judges one candidate, whose ``keep`` names nodes of the model.
         options: See :class:`SearchOptions`.
 
@@ -132,16 +142,17 @@ class _Search:
     builds: int = 0
 
     def run(self) -> Searched:
-        first = self._plan(self.plain.judged.candidate, self.plain.keep, 0, "INT8 everywhere")
-        self.attempts.append(_attempt(self.plain.judged, first, self.plain.median_ms, "target"))
+        first = self._plan("", self.plain.keep, 0, f"{self._name.removeprefix('plain ')} everywhere")
+        where: Literal["target", "preview"] = "target" if self.plain.ran else "preview"
+        self.attempts.append(_attempt(self.plain.judged, first, self.plain.median_ms, where))
         if rulebook.accuracy_of(self.plain.judged.rules) == "pass":
             if self.plain.judged.outcome == "pass":
                 if self.options.fallback and self._slower_than_high() and self._high_passes():
                     return self._refused(self._slower_sentence(self.plain))
-                return self._answer("plain", self.plain, "plain INT8 passes every rule; nothing needs to be kept")
-            return self._refused(f"plain INT8 keeps its accuracy, but {_first_reason(self.plain.judged)}")
+                return self._answer("plain", self.plain, f"{self._name} passes every rule; nothing needs to be kept")
+            return self._refused(f"{self._name} keeps its accuracy, but {_first_reason(self.plain.judged)}")
         if self.options.fallback and self._slower_than_high():
-            found = self._without_activations()
+            found = self._without_activations() if self.options.precision != "fp16" else None
             return found or self._refused(self._slower_sentence(self.plain))
         best = self._descend()
         if best is None:
@@ -169,14 +180,14 @@ class _Search:
         """Build what the preview let through, fewest kept first; where the target disagrees, the next larger one."""
         for k in reversed(survivors):
             tried = self._build(self._worst(k))
-            if tried is None or rulebook.accuracy_of(tried.judged.rules) == "pass":
+            if tried is None or not tried.ran or rulebook.accuracy_of(tried.judged.rules) == "pass":
                 break
         return self._fastest()
 
     def _worst(self, k: int) -> _Plan:
         groups = self.ranking.groups
         nodes = tuple(node for group in groups[:k] for node in group.nodes)
-        return self._plan(f"int8-keep{k}", nodes, k, f"the {k} most harmful of {len(groups)} groups kept")
+        return self._plan(f"keep{k}", nodes, k, f"the {k} most harmful of {len(groups)} groups kept")
 
     def _without_activations(self) -> Searched | None:
         """Where INT8 is slower, the activations are often to blame: try INT8 convolutions with them kept."""
@@ -188,7 +199,7 @@ class _Search:
         )
         if not nodes or self._left() <= 0:
             return None
-        plan = self._plan("int8-keep-activations", nodes, 0, "INT8 is slower here: its activations kept")
+        plan = self._plan("keep-activations", nodes, 0, "INT8 is slower here: its activations kept")
         tried = self._build(plan) if self._look(plan) == "pass" else None
         if tried is None or tried.judged.outcome != "pass" or not self._beats_high(tried):
             return None
@@ -196,9 +207,17 @@ class _Search:
 
     # --- one plan
 
-    def _plan(self, name: str, nodes: tuple[str, ...], count: int, why: str) -> _Plan:
+    @property
+    def _name(self) -> str:
+        """What the plans begin from, for sentences."""
+        word, repair = self.options.word, self.options.repair
+        return f"{word} repaired by {' and '.join(repair)}" if repair else f"plain {word}"
+
+    def _plan(self, kept: str, nodes: tuple[str, ...], count: int, why: str) -> _Plan:
         keep = tuple(dict.fromkeys([*self.options.extra_keep, *nodes]))
-        return _Plan(Candidate(name=name, precision=self.options.precision, keep=keep), count, why)
+        repair = self.options.repair
+        name = "-".join([self.options.precision, *(["+".join(repair)] if repair else []), kept])
+        return _Plan(Candidate(name=name, precision=self.options.precision, keep=keep, repair=repair), count, why)
 
     def _look(self, plan: _Plan) -> Outcome:
         """The accuracy of a plan: from the preview where there is one, else from a trial."""
@@ -272,6 +291,7 @@ class _Search:
         return Searched(
             answer="high-precision" if passes else "nothing",
             chosen=high.judged.candidate if passes and high is not None else None,
+            keep=next((item.keep for item in self.tried.values() if not item.ran), ()),
             sentence=sentence + self._preview_sentence(),
             attempts=tuple(self.attempts),
             ranking=self.ranking,
@@ -295,11 +315,15 @@ class _Search:
     def _slower_sentence(self, tried: Tried) -> str:
         """Why high precision is the better choice than ``tried``: plain INT8, or the fastest mixed plan that passes."""
         assert self.high is not None and self.high.median_ms is not None and tried.median_ms is not None
-        name = "INT8" if tried is self.plain else f"{tried.judged.candidate}, the fastest mixed plan that passes,"
+        name = (
+            self._name.removeprefix("plain ")
+            if tried is self.plain
+            else f"{tried.judged.candidate}, the fastest mixed plan that passes,"
+        )
         times = tried.median_ms, self.high.median_ms
         text = slower(name, tried.judged.rules, times, self.high.judged.candidate, tried.hottest)
         if tried is not self.plain:
-            text += f"; plain INT8 takes {_ms(self.plain.median_ms)}, but {_first_reason(self.plain.judged)}"
+            text += f"; {self._name} takes {_ms(self.plain.median_ms)}, but {_first_reason(self.plain.judged)}"
         return text
 
     def _nothing_sentence(self) -> str:
@@ -308,15 +332,18 @@ class _Search:
             nearest = min(accurate, key=lambda item: item.median_ms or math.inf)
             return f"{nearest.judged.candidate} keeps the accuracy, but {_first_reason(nearest.judged)}"
         if not self.tried:
-            return f"no plan could be tried beyond plain INT8: {_first_reason(self.plain.judged)}"
+            return f"no plan could be tried beyond {self._name}: {_first_reason(self.plain.judged)}"
         last = max(self.tried.values(), key=lambda item: len(item.keep))
+        if not last.ran:
+            kept = f"nodes in high precision: {len(last.keep)}"
+            return f"{last.judged.candidate} keeps the accuracy in its preview ({kept}), and was built, not run"
         reason = "; ".join(rule.reason for rule in last.judged.rules if rule.outcome != "pass")
         return f"{len(self.tried)} mixed plans were tried and none passes; {last.judged.candidate}: {reason}"
 
     def _mixed_sentence(self, best: Tried) -> str:
         text = f"{best.judged.candidate} passes with {len(best.keep)} nodes kept in high precision"
         if best.median_ms is not None:
-            others = [f"plain INT8 {_ms(self.plain.median_ms)}"]
+            others = [f"{self._name} {_ms(self.plain.median_ms)}"]
             if self.high is not None:
                 others.append(f"{self.high.judged.candidate} {_ms(self.high.median_ms)}")
             text += f" at {_ms(best.median_ms)} ({', '.join(others)})"

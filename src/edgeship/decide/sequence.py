@@ -38,9 +38,8 @@ class Spending:
 
     @classmethod
     def of(cls, search: Searched | None, *, planned: bool, earlier: int = 0) -> Spending:
-        """What a finished search leaves: all but the first of its attempts, which is plain INT8, are its own."""
-        found = {attempt.candidate for attempt in search.attempts[1:]} if search is not None else set()
-        return cls(earlier, frozenset(found), planned)
+        """What a finished search leaves: all of its attempts but the plain ones are its own."""
+        return cls(earlier, frozenset(search.own if search is not None else ()), planned)
 
     def confidence(self, candidate: str, asked: float) -> float:
         """The confidence of a candidate's accuracy rules, so that all attempts together keep the ``asked`` one."""
@@ -59,9 +58,14 @@ def _share(earlier: int) -> float:
     return FIRST if earlier == 0 else (1 - FIRST) * 0.5**earlier
 
 
-def safety(candidate: Candidate) -> tuple[int, bool, int]:
-    """Sorts the safest first: by precision, 8 bits before 7, then by how many nodes are kept."""
-    return SAFEST.index(candidate.precision), candidate.reduced_range, -len(candidate.keep)
+def safety(candidate: Candidate) -> tuple[int, bool, bool, int, int]:
+    """Sorts the safest first: by precision, 8 bits before 7, trained, repaired by the most steps, the most nodes kept.
+
+    Training and repairs are tried only where they were nearer to FP32 than calibration alone on frames that are not
+    evaluation images, so plain INT8 stands behind them.
+    """
+    place = SAFEST.index(candidate.precision)
+    return place, candidate.reduced_range, not candidate.trained, -len(candidate.repair), -len(candidate.keep)
 
 
 def in_sequence(

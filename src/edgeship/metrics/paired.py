@@ -70,8 +70,12 @@ def agreement(reference: RecordsLike, candidate: RecordsLike) -> float:
 def change(reference: RecordsLike, candidate: RecordsLike) -> Array:
     """How much each image's answer changed, float64 [N] from 0 (same) to 1: one minus its own agreement.
 
-    For classification an image with the same class counts the move of its score, at most 0.5.
+    For classification an image with the same class counts the move of its score, at most 0.5. For depth: the move of
+    the relative error.
     """
+    if str(reference["task"]) == "depth":
+        apart: Array = np.nan_to_num(np.abs(candidate["value/abs_rel"] - reference["value/abs_rel"])).clip(0.0, 1.0)
+        return apart
     same, total = answers(reference, candidate)
     changed: Array = 1.0 - np.divide(same, total, out=np.ones(len(same)), where=total > 0)
     if str(reference["task"]) == "classification":

@@ -24,6 +24,7 @@ from edgeship.pipeline.checks import CHECK, TARGETS, machine_warnings
 from edgeship.pipeline.decide import PUBLISH, RESULT, decide, forget
 from edgeship.pipeline.each_target import each_target
 from edgeship.pipeline.first_look import LOOK
+from edgeship.pipeline.fp16_search import search_fp16_if_needed
 from edgeship.pipeline.head import HEAD
 from edgeship.pipeline.planned import Planned, planned_names, remember_times, times
 from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PRECISIONS, PREFLIGHT, SLIM
@@ -59,6 +60,7 @@ WORKFLOW: Workflow = (
     RELEASE,  # the release in the field, where the config names one to be no worse than
     each_target(
         try_candidates,  # each one's graph: built, audited, timed, evaluated
+        search_fp16_if_needed,  # the nodes that FP16 needs in FP32, where it loses too much
         search_if_needed,  # a mixed-precision engine, asked for or called for
         take_turns,  # those that pass, turn by turn, before the fastest is named
         time_baselines,  # PyTorch beside the engines, where the config names it

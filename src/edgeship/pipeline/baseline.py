@@ -15,6 +15,8 @@ from edgeship.errors import EngineError
 from edgeship.pipeline.prepare import EXPORT, FRAMES, export_key
 from edgeship.pipeline.stages import Run, Stage, dump, execute_one, versions
 from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.prepare.baseline import open_baseline
+from edgeship.prepare.model import import_torch, load
 from edgeship.progress import Progress, silent
 from edgeship.results import Baseline, Baselines, TensorInfo
 from edgeship.trial.benchmark import benchmark
@@ -41,8 +43,6 @@ def baseline_stage(name: str, target: Target) -> Stage[Baselines]:
         }
 
     def work(run: Run, folder: Path) -> Baselines:
-        from edgeship.prepare.model import load
-
         model = load(run.config.model, run.config.root)
         inputs = [TensorInfo(name=name, shape=spec.shape, dtype=spec.dtype) for name, spec in model.inputs.items()]
         feeds = _feeds(run, target, inputs)
@@ -70,8 +70,6 @@ def measure_baselines(
         conditions: The device, ``"cpu"`` or ``"cuda:0"``, and how long to measure.
         progress: Told which baseline is timed.
     """
-    from edgeship.prepare.baseline import open_baseline  # loads torch
-
     device, settings = conditions
     rows = []
     for number, name in enumerate(names):
@@ -113,8 +111,6 @@ def _of(info: TensorInfo, renamed: dict[str, str]) -> str:
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Let PyTorch use as many CPU threads as the target's engines; 0: its own choice."""
-    from edgeship.prepare.model import import_torch
-
     torch = import_torch("the PyTorch baseline")
     before = torch.get_num_threads()
     if count:

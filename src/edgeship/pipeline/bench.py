@@ -16,6 +16,7 @@ from edgeship.engines.inspect import describe, require_fit
 from edgeship.engines.trt import trtexec
 from edgeship.errors import UserInputError
 from edgeship.pipeline.baseline import measure_baselines
+from edgeship.prepare.model import load
 from edgeship.progress import Progress
 from edgeship.results import Baseline, TensorInfo
 from edgeship.trial.benchmark import quantiles
@@ -97,8 +98,6 @@ def measure_by_trtexec(job: Job, progress: Progress) -> Sweep:
 
 def measure_torch(job: Job, config: Config, progress: Progress) -> tuple[Baseline, ...]:
     """PyTorch on the same shapes. A baseline that PyTorch cannot make is listed with its reason."""
-    from edgeship.prepare.model import load  # loads torch
-
     model = load(config.model, config.root)
     inputs = [TensorInfo(name=key, shape=spec.shape, dtype=spec.dtype) for key, spec in model.inputs.items()]
     batches = [feeds_for(inputs, batch, job.frames, job.shapes) for batch in job.batches]

@@ -18,7 +18,7 @@ from edgeship.decide.report import write_report, write_summary
 from edgeship.files import storage_errors, write_json
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import needs_calibration
-from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, summarize, title
+from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, summarize
 from edgeship.pipeline.environment import PACKAGES
 from edgeship.pipeline.origins import ranges_stage
 from edgeship.pipeline.prepare import EXPORT
@@ -48,12 +48,12 @@ def contents(run: Run, trials: TargetTrials) -> Contents:
     return Contents(
         trial=folder,
         decision=decision,
-        name=title(run),
+        name=run.config.title,
         reference=run.result(REFERENCE).folders()[0],
         gate=run.config.gate,
         released=release_folder(run),
         calibration=CalibrationProvenance.of(calibrated) if calibrated is not None else None,
-        cache=run.path(ranges_stage(candidate), calibrated.cache.path) if calibrated is not None else None,
+        cache=run.path(ranges_stage(candidate, trials), calibrated.cache.path) if calibrated is not None else None,
         prepared={**versions(*PACKAGES), "exporter": run.result(EXPORT).exporter},
         evidence={name: run.path(EVIDENCE, name) for name in EVIDENCE_FILES},
         licences=_licences(run),

@@ -20,7 +20,7 @@ from edgeship.data.raw import to_rgb
 from edgeship.decide import loaded_trial
 from edgeship.decide.loaded_trial import Measured
 from edgeship.decode.decoders import decode_predictions
-from edgeship.decode.predictions import Detection, Instances, Poses, Prediction, Rotated, Segmentation, Text
+from edgeship.decode.predictions import Depth, Detection, Instances, Poses, Prediction, Rotated, Segmentation, Text
 from edgeship.errors import EdgeshipError
 from edgeship.files import storage_errors
 from edgeship.metrics import detection as boxes_alone
@@ -30,6 +30,7 @@ from edgeship.metrics.paired import change
 from edgeship.metrics.segmentation import count_pixels
 from edgeship.metrics.text import distance
 from edgeship.pipeline.decide import decision_of
+from edgeship.pipeline.depth_pictures import changed_depth
 from edgeship.pipeline.stages import Run, Stage, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 SHOWN = 36
 """Images kept of those that changed."""
+DEPTHS = 12
+"""Images kept of those whose depth changed: each has five maps."""
 MISTAKES = 12
 """Images kept of those that the reference and the candidate get wrong alike."""
 ORDER: dict[Harm, int] = {"worse": 0, "other": 1, "better": 2, "both wrong": 3}
@@ -132,7 +135,8 @@ class Pictures:
         return Image.fromarray(source.squeeze(2) if source.shape[2:] == (1,) else source)
 
     def mask(self, classes: NDArray[Any]) -> Artifact:
-        """Keep a mask of class numbers, H×W integers of the original image's size, as large as the image's copy."""
+        """Keep a mask of class numbers, or of steps of a scale, as large as the image's copy: H×W integers of the
+        original image's size."""
         from PIL import Image
 
         known = np.where(classes > 0, classes % 256, 0).astype(np.uint8)
@@ -214,9 +218,10 @@ def compare_predictions(
     Empty when an engine of the two cannot run here (it was tried on another host), and for a task of one's own: nobody
     but its author knows how to draw its answers.
     """
-    if str(base.records["task"]) not in ("segmentation", "text") and not of_objects(base.records):
+    if str(base.records["task"]) not in ("segmentation", "text", "depth") and not of_objects(base.records):
         return []
     moved = change(base.records, other.records)
+    count = min(count, DEPTHS) if str(base.records["task"]) == "depth" else count
     rows = [int(row) for row in np.argsort(-moved, kind="stable")[:count] if moved[row] > 0]
     mistakes = [row for row in missed_by_both(base.records, other.records) if row not in rows][:MISTAKES]
     wanted = [str(base.records["ids"][row]) for row in (*rows, *mistakes)]
@@ -334,6 +339,18 @@ def _pair(
             answer=Answer(text=after.text),
             harm="worse" if wrong_later > wrong else "better" if wrong_later < wrong else "other",
         )
+    if isinstance(before, Depth) and isinstance(after, Depth):
+        nothing = Answer(text="")
+        shown = ChangedImage(
+            picture=picture,
+            size=size,
+            name=item.id,
+            label="",
+            candidate=candidate,
+            reference=nothing,
+            answer=nothing,
+        )
+        return changed_depth(shown, before, after, target, kept)
     assert isinstance(before, Segmentation)
     assert isinstance(after, Segmentation)
     ignored = run.config.evaluation.ignore_index

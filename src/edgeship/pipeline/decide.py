@@ -84,11 +84,6 @@ def spending(run: Run, reference: TargetTrials, trials: TargetTrials) -> Spendin
     return Spending.of(trials.search, planned=run.config.candidates.search, earlier=before)
 
 
-def title(run: Run) -> str:
-    """What the model is called in the report and in the bundle."""
-    return run.config.title
-
-
 def bundle_places(run: Run) -> dict[str, Path]:
     """By target: where its bundle is written; those that do not ship have none."""
     shipped = [trials.name for trials in run.targets if decision_of(run, trials).verdict == "SHIP"]
@@ -133,7 +128,7 @@ def write_result(run: Run) -> RunResult:
         warnings=run.result(LOOK).warnings,
         config_file=run.config.file.name,
         config_text=_config_text(run.config.file),
-        title=title(run),
+        title=run.config.title,
         lineage=lineage(run),
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         bundles={name: place.name for name, place in bundle_places(run).items()},

@@ -19,6 +19,7 @@ from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.fp16 import to_half
+from edgeship.prepare.fp16_rounding import round_in_place
 from edgeship.prepare.quantize import quantize
 from edgeship.results import Candidate, Quantized, Slimmed
 from edgeship.results.trial_folder import MODEL
@@ -38,7 +39,7 @@ def quantize_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Quantize
 
     def key(run: Run) -> Any:
         depends: dict[str, Any] = {
-            "model": graph_of(run, candidate)[1],
+            "model": graph_of(run, candidate, trials)[1],
             "precision": resolved_precision(candidate.precision, trials.target),
             "keep": candidate.keep,
             "reduced_range": candidate.reduced_range,
@@ -49,7 +50,7 @@ def quantize_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Quantize
             "versions": versions("onnxruntime", "nvidia-modelopt", "onnx"),
         }
         if needs_calibration(candidate):
-            stage = ranges_stage(candidate)
+            stage = ranges_stage(candidate, trials)
             ranges = run.result(stage)
             depends["ranges"] = [ranges.ranges.sha256, ranges.cache.sha256, run.result(CALIBRATE).method]
         return depends
@@ -60,15 +61,19 @@ def quantize_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Quantize
 
 
 def make_graph(run: Run, folder: Path, candidate: Candidate, trials: TargetTrials) -> Quantized:
-    """A candidate's ONNX in ``folder/model.onnx``, checked on the known real frames."""
-    require_improved(run, candidate)
-    model, out = graph_of(run, candidate)[0], folder / MODEL
+    """A candidate's ONNX in ``folder/model.onnx``, checked on the known real frames.
+
+    The preview of FP16 is a graph of float32 that rounds as FP16 does: no processor is a judge of FP16 itself.
+    """
+    require_improved(run, candidate, trials)
+    model, out = graph_of(run, candidate, trials)[0], folder / MODEL
     precision = resolved_precision(candidate.precision, trials.target)
     known = known_batches(run)
     settings = run.config.quantization
     if precision == "fp16":
-        return to_half(model, known, out, candidate.keep, settings.allow_noise)
-    stage = ranges_stage(candidate)
+        made = to_half(model, known, out, candidate.keep, settings.allow_noise)
+        return made.model_copy(update={"model": round_in_place(out)}) if trials.preview else made
+    stage = ranges_stage(candidate, trials)
     loaded = calibration_cache.load(
         run.path(stage, run.result(stage).cache.path), calibration_cache.Expected(), trust=True
     )

@@ -18,6 +18,8 @@ from edgeship.data.preprocess import Geometry
 from edgeship.decode.decoders import HEADS, classification_scores
 from edgeship.engines import OpenOptions, Runner
 from edgeship.errors import EdgeshipError, ModelError, OutputError
+from edgeship.prepare.baseline import open_baseline
+from edgeship.prepare.model import call, load, load_module
 from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
@@ -73,9 +75,6 @@ def opened(model: Model, root: Path, preferred: Size | None) -> Iterator[tuple[G
             }
             yield _guess(specs, outputs, tried=False), runner
         return
-    from edgeship.prepare.baseline import open_baseline  # loads torch
-    from edgeship.prepare.model import load, load_module
-
     tried = False
     if not model.inputs and Path(model.source).suffix != ".pt2":
         module = load_module(model, root)
@@ -109,8 +108,6 @@ def _outputs(runner: Runner, preferred: Size | None) -> dict[str, Any]:
 
 def _tried_inputs(module: torch.nn.Module, preferred: Size | None) -> dict[str, InputSpec]:
     """The first inputs that ``forward`` takes: a picture of a common size with the channels of the first layer."""
-    from edgeship.prepare.model import call
-
     names = [
         name
         for name, parameter in inspect.signature(module.forward).parameters.items()

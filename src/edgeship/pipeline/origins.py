@@ -12,6 +12,7 @@ from edgeship.pipeline.calibration import CALIBRATE, calibrate_key, calibrate_op
 from edgeship.pipeline.prepare import SLIM
 from edgeship.pipeline.qat import QAT, quantize_options
 from edgeship.pipeline.stages import Run, Stage, dump, versions
+from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.thresholds import METHODS
 from edgeship.results import Artifact, Calibrated, Candidate, Repaired, Trained
@@ -21,8 +22,11 @@ FRAMES = 96
 """Frames that a repair looks at and is judged on, of those of the calibration."""
 
 
-def repair_stage(candidate: Candidate) -> Stage[Repaired]:
-    """The stage that repairs the FP32 graph and the ranges of a candidate, once for all targets."""
+def repair_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Repaired]:
+    """The stage that repairs the FP32 graph and the ranges of a candidate, for the rounding of a target's engine.
+
+    Targets whose graphs round alike share it, and so do the plans of a search, which keep more nodes.
+    """
 
     def key(run: Run) -> Any:
         calibrated = run.result(CALIBRATE)
@@ -31,26 +35,27 @@ def repair_stage(candidate: Candidate) -> Stage[Repaired]:
             "calibration": calibrate_key(run),
             "ranges": [calibrated.ranges.sha256, calibrated.cache.sha256],
             "quantization": dump(run.config.quantization),
-            "keep": candidate.keep,
+            "style": trials.style,
+            "rows": trials.target.batch.opt,
             "count": FRAMES,
             "versions": versions("torch", "onnxruntime", "nvidia-modelopt", "onnx", "numpy"),
         }
 
     def work(run: Run, folder: Path) -> Repaired:
-        return _repair(run, folder, candidate)
+        return _repair(run, folder, candidate, trials)
 
-    return Stage(f"repair:{'+'.join(candidate.repair)}", Repaired, key, work)
+    return Stage(f"repair:{trials.style}:{'+'.join(candidate.repair)}", Repaired, key, work)
 
 
-def _repair(run: Run, folder: Path, candidate: Candidate) -> Repaired:
-    """Repair as the first target's engine rounds."""
+def _repair(run: Run, folder: Path, candidate: Candidate, trials: TargetTrials) -> Repaired:
     from edgeship.repair.repair import Request, repair  # loads onnx
 
-    target = next(iter(run.config.all_targets().values()))
     calibrated = run.result(CALIBRATE)
     base = calibration_cache.load(run.path(CALIBRATE, calibrated.cache.path), calibration_cache.Expected(), trust=True)
     whole = _frames(run, run.config.calibration.count)
     options = replace(calibrate_options(run, whole), placement=False)
+    plain = candidate.model_copy(update={"keep": run.config.quantization.keep})
+    rounding = quantize_options(run.config, plain, trials.target, "int8")
     if base.method in METHODS:
         options = replace(options, method=base.method)
     request = Request(
@@ -60,7 +65,7 @@ def _repair(run: Run, folder: Path, candidate: Candidate) -> Repaired:
         frames=_frames(run, min(FRAMES, len(whole))),
         all_frames=whole,
         calibrate=options,
-        quantization=quantize_options(run.config, candidate, target, "int8"),
+        quantization=replace(rounding, style=trials.style),
     )
     return repair(request, folder, run.progress)
 
@@ -73,28 +78,28 @@ def _frames(run: Run, count: int | None) -> Frames:
     return calibration_frames(run, source, count)
 
 
-def ranges_stage(candidate: Candidate) -> Stage[Trained] | Stage[Repaired] | Stage[Calibrated]:
-    """The stage whose cache holds a candidate's ranges."""
+def ranges_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Trained] | Stage[Repaired] | Stage[Calibrated]:
+    """The stage whose cache holds a candidate's ranges for a target."""
     if candidate.repair:
-        return repair_stage(candidate)
+        return repair_stage(candidate, trials)
     return QAT if candidate.trained else CALIBRATE
 
 
-def graph_of(run: Run, candidate: Candidate) -> tuple[Path, str]:
-    """The FP32 graph that a candidate is made from, and its hash."""
-    stage: Stage[Any] = ranges_stage(candidate) if candidate.trained or candidate.repair else SLIM
+def graph_of(run: Run, candidate: Candidate, trials: TargetTrials) -> tuple[Path, str]:
+    """The FP32 graph that a candidate is made from for a target, and its hash."""
+    stage: Stage[Any] = ranges_stage(candidate, trials) if candidate.trained or candidate.repair else SLIM
     artifact: Artifact = run.result(stage).model
     return run.path(stage, MODEL), artifact.sha256
 
 
-def require_improved(run: Run, candidate: Candidate) -> None:
+def require_improved(run: Run, candidate: Candidate, trials: TargetTrials) -> None:
     """Refuse a candidate that its training, or its repair, did not make better than calibration alone.
 
     Raises:
         QuantizeError: With the held-out figures of both.
     """
     if candidate.repair:
-        _require_repaired(run.result(repair_stage(candidate)))
+        _require_repaired(run.result(repair_stage(candidate, trials)))
     if not candidate.trained:
         return
     trained = run.result(QAT)

@@ -14,6 +14,7 @@ from edgeship.pipeline.origins import repair_stage
 from edgeship.pipeline.qat import QAT
 from edgeship.pipeline.release import RELEASE
 from edgeship.pipeline.stages import Run
+from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import reference_target
 
 TIMES = "times.json"
@@ -37,8 +38,9 @@ def planned_names(config: Config, before_trials: tuple[str, ...]) -> tuple[str, 
     names = [name for name in before_trials if name not in left_out]
     where, _ = reference_target(config)
     names.append(f"trial:{where}:fp32")
-    names += [repair_stage(item).name for item in candidates(config) if item.repair]
-    for target in config.all_targets():
+    for target, settings in config.all_targets().items():
+        trials = TargetTrials(target, settings)
+        names += [repair_stage(item, trials).name for item in candidates(config) if item.repair]
         names += [f"trial:{target}:{item.name}" for item in candidates(config)]
         names.append(f"decide:{target}")
     return tuple(dict.fromkeys(names))

@@ -35,10 +35,10 @@ class RebuildOptions:
 
     Args:
         device: Default: the one it was built for.
-        trust: Whose bundles are accepted.
+        trust: Which bundles are accepted.
         images: Labelled images; without them no accuracy rule is measured and the verdict cannot be SHIP where the
             gate has one.
-        labels: Their labels, as in ``evaluation.labels``.
+        labels: Their labels, as in ``evaluation.labels``; of several tasks ``NAME=PLACE`` for each.
         benchmark: How long latency is measured.
         sign_with: Ed25519 private key for the new bundle; tried before anything is built.
         password: Of that key.
@@ -47,7 +47,7 @@ class RebuildOptions:
     device: str | None = None
     trust: Trust = ANYBODY
     images: Path | None = None
-    labels: Path | None = None
+    labels: tuple[str, ...] = ()
     benchmark: Benchmark = field(default_factory=Benchmark)
     sign_with: Path | None = None
     password: bytes | None = None
@@ -193,17 +193,38 @@ def _evaluation(manifest: Manifest, options: RebuildOptions) -> Evaluation | Non
     if manifest.evaluation is None:
         raise UserInputError("the bundle says nothing about evaluation", do="leave out --images")
     settings = manifest.evaluation
-    if settings.tasks:
-        raise UserInputError(
-            "the bundle was judged on several tasks, and --labels names the labels of one",
-            do="run ship with the config on this machine; without --images the engine is rebuilt and timed",
-        )
+    for item in (settings, *settings.tasks.values()):
+        _require_no_code(item)
+    images = options.images.resolve()
+    labels = _labels(options.labels, tuple(settings.tasks))
+    tasks = {
+        name: item.model_copy(update={"images": images, "labels": labels[name]})
+        for name, item in settings.tasks.items()
+    }
+    return settings.model_copy(update={"images": images, "labels": labels.get(""), "tasks": tasks})
+
+
+def _require_no_code(settings: Evaluation) -> None:
     for value in (settings.task, settings.decoder):
         if value is not None and ":" in value:
             raise BundleError(
                 f"the bundle asks for Python code of its own: {value}",
                 do="run ship with your own config on this machine; edgeship runs no code that a bundle names",
             )
-    images = options.images.resolve()
-    labels = options.labels.resolve() if options.labels is not None else None
-    return settings.model_copy(update={"images": images, "labels": labels})
+
+
+def _labels(given: tuple[str, ...], tasks: tuple[str, ...]) -> dict[str, Path | None]:
+    """Where the labels of each task lie; ``""``: of the only one."""
+    if not tasks:
+        if len(given) > 1:
+            raise UserInputError(f"--labels was given {len(given)} times", expected="once: the bundle has one task")
+        return {"": Path(given[0]).resolve() if given else None}
+    parts = {name: Path(place).resolve() for name, _, place in (item.partition("=") for item in given) if place}
+    if set(parts) != set(tasks) or len(given) != len(tasks):
+        raise UserInputError(
+            f"the bundle was judged on {len(tasks)} tasks: {', '.join(tasks)}; labels are given of "
+            f"{', '.join(parts) or 'none'}",
+            expected="the labels of each, once",
+            do=" ".join(f"--labels {name}=PLACE" for name in tasks),
+        )
+    return dict(parts)

@@ -14,9 +14,9 @@ from edgeship.decide.loaded_trial import Measured
 from edgeship.decide.search import SearchOptions, Tried, search
 from edgeship.decide.sequence import Spending
 from edgeship.errors import QuantizeError
-from edgeship.pipeline.calibration import CALIBRATE
+from edgeship.pipeline.candidates import FP32, candidates
 from edgeship.pipeline.graphs import PREVIEW, frames_of
-from edgeship.pipeline.prepare import SLIM
+from edgeship.pipeline.origins import graph_of, ranges_stage, repair_stage
 from edgeship.pipeline.release import release_of
 from edgeship.pipeline.stages import Run, Stage, execute_one, versions
 from edgeship.pipeline.target_trials import TargetTrials
@@ -24,8 +24,7 @@ from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one, try_with_v
 from edgeship.prepare import calibration_cache, sensitivity
 from edgeship.prepare.compare import Snr
 from edgeship.prepare.quantized_tensors import Style
-from edgeship.results import Candidate, Judged, Searched, Sensitivity, common_clock
-from edgeship.results.trial_folder import MODEL
+from edgeship.results import Candidate, Judged, Repaired, Searched, Sensitivity, common_clock
 from edgeship.targets import ranking
 
 FRAMES = 8
@@ -62,11 +61,14 @@ def search_if_needed(run: Run, trials: TargetTrials) -> None:
     """Search a target for a mixed-precision engine where the config asks for it or the trials call for it."""
     reference = run.result(REFERENCE)
     if run.config.candidates.search or called_for(run, trials, reference):
-        trials.search = search_target(run, trials, reference)
+        found = search_target(run, trials, reference)
+        trials.search = trials.search if found is None else found.model_copy(update={"half": trials.search})
 
 
 def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fallback: bool = True) -> Searched | None:
     """Search one target; the trials it makes are added to ``trials``. None when its engines cannot run here at all.
+
+    Plans begin from plain INT8, or from the repaired one that is nearest to FP32 where there is one.
 
     ``fallback``: whether to stop where plain INT8 is slower than high precision (see ``SearchOptions``).
 
@@ -74,55 +76,106 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
     keep the accuracy are built on the target.
     """
     style = trials.style
-    base = loaded_trial.load(reference.folders()[0])
-    plain = _ensure(run, trials, Candidate(name="int8", precision="int8", keep=run.config.quantization.keep))
-    if plain[0].trial.build is not None and not plain[0].trial.build.runnable:
+    begin = _begin(run, trials)
+    plain = ensure(run, trials, begin)
+    if not runs_here(plain):
         return None
-    high_name = "fp32" if style == "onnxruntime" else "fp16"
-    high = _ensure(run, trials, Candidate(name=high_name, precision="fp32" if style == "onnxruntime" else "fp16"))
-    if high[0].trial.failure is not None and any(item.name == f"{high_name}-keep" for item, _, _ in trials.trials):
-        high = _ensure(run, trials, high[0].trial.candidate.model_copy(update={"name": f"{high_name}-keep"}))
-    context = _fp32(trials)
-    clock = common_clock([item.trial.latency for item in (*context, *plain, *high)], run.config.gate.clock)
-    ranked = execute_one(run, ranking_stage(style))
-    previews: dict[str, Measured] = {}
-    beside = Beside(release=release_of(run))
+    high = ensure(run, trials, FP32) if style == "onnxruntime" else _half(run, trials)
+    tries = Tries(run, trials, loaded_trial.load(reference.folders()[0]), plain, high)
+    ranked = execute_one(run, ranking_stage(begin, trials))
+    options = SearchOptions(
+        precision="int8",
+        max_trials=run.config.candidates.max_trials,
+        preview=None if style == "onnxruntime" else tries.preview,
+        fallback=fallback,
+        extra_keep=run.config.quantization.keep,
+        repair=begin.repair,
+    )
+    return search(ranked, tries.judge(plain), tries.judge(high), tries.attempt, options)
 
-    def spending(name: str) -> Spending:
-        own = frozenset([name]) - {plain[0].name, high[0].name}
-        return Spending(0, own, run.config.candidates.search)
 
-    def judge(builds: list[Measured]) -> Tried:
-        others = [item for item in context if item.name != builds[0].name]
-        decision = gate.judge(run.config.gate, [*others, *builds], base, spending(builds[0].name), beside)
-        judged = next(item for item in decision.judged if item.candidate == builds[0].name)
-        trial, median = builds[0].trial, slowest(clock, builds)
+def _begin(run: Run, trials: TargetTrials) -> Candidate:
+    """Plain INT8, or of the repairs that were tried the one whose INT8 is nearest to FP32."""
+    found: dict[float, Candidate] = {}
+    for candidate in candidates(run.config):
+        repaired = run.results.get(repair_stage(candidate, trials).name) if candidate.repair else None
+        if isinstance(repaired, Repaired) and repaired.improved:
+            found.setdefault(repaired.after_db, candidate)
+    if found:
+        return found[max(found)]
+    return Candidate(name="int8", precision="int8", keep=run.config.quantization.keep)
+
+
+def _half(run: Run, trials: TargetTrials) -> list[Measured]:
+    """FP16, or the nearest to it that its own search or its conversion found where FP16 alone fails."""
+    found = trials.search.chosen if trials.search is not None else None
+    named = next((known for known, _, _ in trials.trials if known.name == found and known.precision == "fp16"), None)
+    if named is not None:
+        return ensure(run, trials, named)
+    half = Candidate(name="fp16", precision="fp16", keep=run.config.candidates.keep_fp32)
+    high = ensure(run, trials, half)
+    if high[0].trial.failure is not None and any(item.name == "fp16-keep" for item, _, _ in trials.trials):
+        return ensure(run, trials, half.model_copy(update={"name": "fp16-keep"}))
+    return high
+
+
+class Tries:
+    """Makes, tries and judges the plans of one search on one target.
+
+    Args:
+        base: The reference.
+        known: The trials of candidates that the search did not make: the plain one, and that in high precision.
+    """
+
+    def __init__(self, run: Run, trials: TargetTrials, base: Measured, *known: list[Measured]) -> None:
+        self._run, self._trials, self._base = run, trials, base
+        self._known = frozenset(builds[0].name for builds in known)
+        self._context = _fp32(trials)
+        latencies = [item.trial.latency for builds in (self._context, *known) for item in builds]
+        self._clock = common_clock(latencies, run.config.gate.clock)
+        self._previews: dict[str, Measured] = {}
+
+    def judge(self, builds: list[Measured]) -> Tried:
+        """A candidate by the gate, with its slowest build's median."""
+        first, trial = builds[0], builds[0].trial
+        others = [item for item in self._context if item.name != first.name]
+        beside = Beside(release=release_of(self._run))
+        spending = self._spending(first.name)
+        decision = gate.judge(self._run.config.gate, [*others, *builds], self._base, spending, beside)
+        judged = next(item for item in decision.judged if item.candidate == first.name)
+        median = slowest(self._clock, builds)
+        seen = self._previews.get(trial.candidate.name)
         return Tried(
             judged,
             median if math.isfinite(median) else None,
             trial.candidate.keep,
             trial.audit.hottest if trial.audit is not None else (),
-            preview_db(previews[trial.candidate.name], builds[0]) if trial.candidate.name in previews else None,
+            preview_db(seen, first) if seen is not None else None,
+            runs_here(builds),
         )
 
-    def attempt(candidate: Candidate) -> Tried:
-        return judge([loaded_trial.load(folder) for folder in try_one(run, trials, candidate)])
+    def attempt(self, candidate: Candidate) -> Tried:
+        """Build a candidate on the target, try it, and judge it."""
+        return self.judge([loaded_trial.load(folder) for folder in try_one(self._run, self._trials, candidate)])
 
-    def preview(candidate: Candidate) -> Judged:
-        judged, previews[candidate.name] = preview_of(run, trials.target, base, candidate, spending(candidate.name))
+    def preview(self, candidate: Candidate) -> Judged:
+        """The accuracy of a candidate's graph on this machine."""
+        judged, self._previews[candidate.name] = preview_of(
+            self._run, self._trials.target, self._base, candidate, self._spending(candidate.name)
+        )
         return judged
 
-    options = SearchOptions(
-        precision="int8",
-        max_trials=run.config.candidates.max_trials,
-        preview=None if style == "onnxruntime" else preview,
-        fallback=fallback,
-        extra_keep=run.config.quantization.keep,
-    )
-    return search(ranked, judge(plain), judge(high), attempt, options)
+    def _spending(self, name: str) -> Spending:
+        return Spending(0, frozenset([name]) - self._known, self._run.config.candidates.search)
 
 
-def _ensure(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Measured]:
+def runs_here(builds: list[Measured]) -> bool:
+    """Whether a candidate's engine can run where it was built; one that was not built says nothing against it."""
+    built = builds[0].trial.build
+    return built is None or built.runnable
+
+
+def ensure(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Measured]:
     """The trials of a candidate, made now if the config did not ask for it."""
     if not any(known.name == candidate.name for known, _, _ in trials.trials):
         try_with_variants(run, trials, candidate)
@@ -134,13 +187,15 @@ def _fp32(trials: TargetTrials) -> list[Measured]:
     return [loaded_trial.load(folder) for candidate, _, folder in trials.trials if candidate.precision == "fp32"]
 
 
-def ranking_stage(style: Style) -> Stage[Sensitivity]:
-    """Rank groups of nodes by the damage of their quantization, without building an engine."""
+def ranking_stage(candidate: Candidate, trials: TargetTrials) -> Stage[Sensitivity]:
+    """Rank groups of nodes of a candidate by the damage of their quantization, without building an engine."""
+    style: Style = trials.style
+    source = ranges_stage(candidate, trials)
 
     def key(run: Run) -> Any:
         return {
-            "model": run.result(SLIM).model.sha256,
-            "cache": run.result(CALIBRATE).cache.sha256,
+            "model": graph_of(run, candidate, trials)[1],
+            "cache": run.result(source).cache.sha256,
             "keep": run.config.quantization.keep,
             "style": style,
             "per_channel": run.config.quantization.per_channel,
@@ -148,10 +203,8 @@ def ranking_stage(style: Style) -> Stage[Sensitivity]:
         }
 
     def work(run: Run, folder: Path) -> Sensitivity:
-        calibrated = run.result(CALIBRATE)
-        loaded = calibration_cache.load(
-            run.path(CALIBRATE, calibrated.cache.path), calibration_cache.Expected(), trust=True
-        )
+        cache = run.path(source, run.result(source).cache.path)
+        loaded = calibration_cache.load(cache, calibration_cache.Expected(), trust=True)
         options = sensitivity.RankOptions(
             style=style,
             per_channel=run.config.quantization.per_channel,
@@ -159,9 +212,11 @@ def ranking_stage(style: Style) -> Stage[Sensitivity]:
             frames=FRAMES,
             spread=ranking.over_workers(run.progress),
         )
-        return sensitivity.rank(run.path(SLIM, MODEL), loaded, frames_of(run, FRAMES), options, run.progress)
+        return sensitivity.rank(
+            graph_of(run, candidate, trials)[0], loaded, frames_of(run, FRAMES), options, run.progress
+        )
 
-    return Stage(f"rank:{style}", Sensitivity, key, work)
+    return Stage(":".join(["rank", style, *candidate.repair]), Sensitivity, key, work)
 
 
 def preview_db(preview: Measured, built: Measured) -> float | None:
@@ -181,11 +236,13 @@ def preview_db(preview: Measured, built: Measured) -> float | None:
 def preview_of(
     run: Run, target: Target, base: Measured, candidate: Candidate, spending: Spending | None = None
 ) -> tuple[Judged, Measured]:
-    """Judge the accuracy of a candidate's TensorRT Q/DQ graph in onnxruntime, without building for the target.
+    """Judge the accuracy of a candidate's graph for TensorRT in onnxruntime, without building for the target.
 
-    The batches are the target's, so that the outputs for the known frames can be compared with the built engine's.
+    INT8 by its Q/DQ graph, FP16 by one that rounds as FP16 does. The batches are the target's, so that the outputs for
+    the known frames can be compared with the built engine's.
     """
-    named = candidate.model_copy(update={"precision": "int8-fp32"})
+    half = candidate.precision == "fp16"
+    named = candidate if half else candidate.model_copy(update={"precision": "int8-fp32"})
     trials = TargetTrials(PREVIEW, on_this_cpu(target), preview=True)
     folder = try_one(run, trials, named)[0]
     rules = rulebook.without(run.config.gate, "speed", "size", "precision")

@@ -151,14 +151,9 @@ def execute_one(run: Run, stage: Stage[R]) -> R:
 
 def execute_in(run: Run, stage: Stage[R]) -> tuple[R, Path]:
     """The result of :func:`execute_one` and its folder, also where another thread runs the stage with another key."""
-    with run.locks[stage.name]:
-        return _execute(run, stage)
-
-
-def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
-    start = time.perf_counter()
-    run.on_stage(stage.name, None)
-    with _named(run, stage.name):
+    with run.locks[stage.name], _named(run, stage.name):
+        start = time.perf_counter()
+        run.on_stage(stage.name, None)
         key = sha256_json({"stage": stage.name, "in": stage.key(run), "edgeship": source_digest()})[:KEY_LENGTH]
         folder = run.folder / "stages" / f"{stage.name.replace('/', '-').replace(':', '-')}-{key}"
         if run.folders.get(stage.name) == folder:
@@ -169,13 +164,13 @@ def _execute(run: Run, stage: Stage[R]) -> tuple[R, Path]:
             if run.dry:
                 raise WouldRun(stage.name)
             result = _work(run, stage, folder)
-    seconds, place = time.perf_counter() - start, folder.relative_to(run.folder).as_posix()
-    done = StageRun(name=stage.name, seconds=seconds, cached=cached, folder=place, again=again)
-    run.results[stage.name], run.folders[stage.name] = result, folder
-    run.stages.append(done)
-    run.hasher.save()
-    run.on_stage(stage.name, done)
-    return result, folder
+        seconds, place = time.perf_counter() - start, folder.relative_to(run.folder).as_posix()
+        done = StageRun(name=stage.name, seconds=seconds, cached=cached, folder=place, again=again)
+        run.results[stage.name], run.folders[stage.name] = result, folder
+        run.stages.append(done)
+        run.hasher.save()
+        run.on_stage(stage.name, done)
+        return result, folder
 
 
 def _stored(run: Run, stage: Stage[R], folder: Path) -> tuple[R | None, str]:

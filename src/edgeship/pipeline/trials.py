@@ -111,6 +111,8 @@ def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) ->
     measured = config.evaluation if config.evaluation.images is not None else None
     half = candidate.precision == "as-given" and weights_are_half(run.path(SLIM, MODEL))
     precision = resolved_precision(candidate.precision, target, half=half)
+    if trials.preview and precision == "fp16":
+        precision = "fp32"  # what its graph is written in
     return TrialSpec(
         candidate=candidate.model_copy(update={"precision": precision}),
         target_name=trials.name,
@@ -192,7 +194,7 @@ def try_one(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Path]:
     if converted(candidate):
         try:
             if candidate.repair:
-                execute_one(run, repair_stage(candidate))
+                execute_one(run, repair_stage(candidate, trials))
             execute_one(run, quantize_stage(candidate, trials))
         except UserInputError:
             raise

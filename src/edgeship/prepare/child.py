@@ -25,13 +25,14 @@ def in_child(work: Callable[..., T], *arguments: Any) -> T:
         StageError: The child ended without an answer; names the signal.
     """
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(theirs, work, arguments), daemon=True)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_answer, args=(theirs,), daemon=True)
     process.start()
     theirs.close()
     try:
+        ours.send((work, arguments))  # not with the process: one that ends before it reads them would be waited for
         good, answer = ours.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         process.join()
         raise StageError(
             f"{work.__module__.rpartition('.')[2]} {work.__name__.strip('_')}: the library ended its process "
@@ -48,7 +49,8 @@ def in_child(work: Callable[..., T], *arguments: Any) -> T:
     raise (ModelError if kind == "ModelError" else StageError)(found, expected=expected, do=do)
 
 
-def _answer(pipe: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _answer(pipe: Connection) -> None:
+    work, arguments = pipe.recv()
     try:
         pipe.send((True, work(*arguments)))
     except EdgeshipError as error:

@@ -7,11 +7,13 @@ Here every FP16 result is rounded once, as by a kernel that accumulates in float
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeship.prepare import graph
+from edgeship.results import Artifact
 
 if TYPE_CHECKING:
     import onnx
@@ -55,6 +57,13 @@ def rounded_twin(model: onnx.ModelProto) -> onnx.ModelProto:
     twin.graph.ClearField("node")
     twin.graph.node.extend(copied)
     return twin
+
+
+def round_in_place(path: Path) -> Artifact:
+    """Replace an FP16 graph's file by its :func:`rounded_twin`."""
+    twin = rounded_twin(graph.load_onnx(path))
+    graph.save_onnx(twin, path)
+    return Artifact.of(path, path.parent)
 
 
 def _widen(tensor: onnx.TensorProto) -> None:

@@ -56,7 +56,7 @@ def preflight(
 
     Args:
         model: The ONNX file.
-        engine: Whose parser to ask; None asks the first that works here. The two flavours share one parser.
+        engine: The engine whose parser is asked; None: the first that works here. The two flavours share one parser.
         prefer: Without ``engine``: whose parser to ask first.
         plugins: Plugin libraries to load first.
 

@@ -113,7 +113,7 @@ class SwitchedGraph:
                 twin.output[slot] = name + suffix
             nodes.append(twin)
         if quantized and self._style != "tensorrt":
-            for name in leaving:  # what is no float, such as the places that TopK finds, stays as it is
+            for name in leaving:  # what is not a float, such as the places that TopK finds, stays as it is
                 renamed[name] = (
                     self._rounded(name, renamed[name], nodes) if self._type(name) == FLOAT else renamed[name]
                 )

@@ -1,14 +1,18 @@
 """Fake quantizers: float values on an 8-bit grid, with gradients.
 
 Activations have a learned step size: S. K. Esser et al., "Learned Step Size Quantization", ICLR 2020
-(https://arxiv.org/abs/1902.08153), with PyTorch's own kernel. It is learned as the logarithm of its change, so that
-it stays positive and a step of the optimizer is relative. Weights take the scale of their largest magnitude in every
-pass, as they do when the trained graph is written.
+(https://arxiv.org/abs/1902.08153). It is learned as the logarithm of its change, so that it stays positive and a step
+of the optimizer is relative. Weights take the scale of their largest magnitude in every pass, as they do when the
+trained graph is written.
+
+PyTorch's kernels with a learned scale, or with one for each channel, wait for the GPU twice a call, and the first takes
+float32 alone. Here its plain kernel rounds activations in the type that they have, and nothing waits.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +21,58 @@ from edgeship.qat.rounding import Grid
 
 LARGEST = 127
 TINY = float(torch.finfo(torch.float32).tiny) * LARGEST
+SAMPLE = 1 << 20
+"""Values of a tensor that the gradient of its scale is summed over: all, or of a larger one so many …"""
+BLOCK = 1024
+"""… in blocks of this length, spread evenly."""
+
+
+class _Round(torch.autograd.Function):
+    """Activations on their grid: a straight-through gradient inside it, none outside, and LSQ's for the scale."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, growth: torch.Tensor, quantizer: ActivationQuantizer) -> torch.Tensor:
+        grid = quantizer.grid
+        rounded: torch.Tensor
+        rounded, inside = torch.ops.aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
+            values, quantizer.start * torch.exp(growth), quantizer.zero, quantizer.on, grid.low, grid.high
+        )
+        ctx.save_for_backward(values, rounded, inside)
+        ctx.factor = 1.0 / math.sqrt(max(values.numel(), 1) * grid.high)
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        values, rounded, inside = ctx.saved_tensors
+        (gradient,) = gradients
+        given, found, right, kept = (_some(item) for item in (gradient, rounded, values, inside))
+        factor = ctx.factor * gradient.numel() / max(given.numel(), 1)
+        error = found - right * kept  # of the scale's logarithm: q s - x inside the grid, its end outside
+        slope = (given * error).sum(dtype=torch.float32) * factor
+        return gradient * inside, slope.reshape(1), None
+
+
+class _Nearest(torch.autograd.Function):
+    """Weights on the grid of a scale that holds them all: a straight-through gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        del ctx
+        return torch.round(weight / scale) * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        del ctx
+        return gradients[0], None
+
+
+def _some(values: torch.Tensor) -> torch.Tensor:
+    """The values as one row, or :data:`SAMPLE` of them at least; the same places for tensors of the same shape."""
+    row = values.flatten()
+    every = row.numel() // SAMPLE
+    if every < 2:
+        return row
+    return row[: row.numel() // BLOCK * BLOCK].view(-1, BLOCK)[::every]
 
 
 class ActivationQuantizer(nn.Module):
@@ -24,13 +80,15 @@ class ActivationQuantizer(nn.Module):
 
     start: torch.Tensor
     zero: torch.Tensor
+    on: torch.Tensor
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()
         self.grid = grid
         self.growth = nn.Parameter(torch.zeros(1))
         self.register_buffer("start", torch.tensor([grid.scale]), persistent=False)
-        self.register_buffer("zero", torch.tensor([float(grid.zero)]), persistent=False)
+        self.register_buffer("zero", torch.tensor([grid.zero], dtype=torch.int32), persistent=False)
+        self.register_buffer("on", torch.ones(1, dtype=torch.int64), persistent=False)
 
     @property
     def scale(self) -> float:
@@ -39,12 +97,8 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """``values`` rounded."""
-        scale = self.start * torch.exp(self.growth)
-        factor = 1.0 / math.sqrt(max(values.numel(), 1) * self.grid.high)
-        rounded: torch.Tensor = torch._fake_quantize_learnable_per_tensor_affine(
-            values.float(), scale, self.zero, self.grid.low, self.grid.high, factor
-        )
-        return rounded.to(values.dtype)
+        rounded: torch.Tensor = _Round.apply(values, self.growth, self)  # type: ignore[no-untyped-call]
+        return rounded
 
 
 class WeightQuantizer(nn.Module):
@@ -67,16 +121,13 @@ class WeightQuantizer(nn.Module):
     ) -> torch.Tensor:
         """``weight`` rounded; ``gamma``, ``variance`` and ``eps`` are those of a batch normalization behind it."""
         weight = weight.float()
-        axis = self.axis
-        magnitudes = weight.detach().abs()
-        if axis is not None:
-            peak = magnitudes.amax(dim=[index for index in range(weight.ndim) if index != axis])
-        elif gamma is None or variance is None:
-            axis, peak = 0, magnitudes.amax().expand(weight.shape[0])
-        else:
-            factor = (gamma.detach() / torch.sqrt(variance + eps)).abs()
-            whole = (magnitudes.flatten(1).amax(dim=1) * factor).amax()
-            axis, peak = 0, whole / factor.clamp_min(TINY)
-        scale = torch.where(peak > TINY, peak / LARGEST, torch.ones_like(peak))
-        zero = torch.zeros_like(scale, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(weight, scale, zero, axis, -LARGEST, LARGEST)
+        fixed = weight.detach()
+        rest = [index for index in range(weight.ndim) if index != (0 if self.axis is None else self.axis)]
+        peak = torch.linalg.vector_norm(fixed, math.inf, dim=rest, keepdim=True)
+        if self.axis is None and (gamma is None or variance is None):
+            peak = peak.amax()
+        elif self.axis is None and gamma is not None and variance is not None:
+            factor = (gamma.detach() / torch.sqrt(variance + eps)).abs().reshape(peak.shape)
+            peak = (peak * factor).amax() / factor.clamp_min(TINY)
+        rounded: torch.Tensor = _Nearest.apply(weight, peak.clamp_min(TINY) / LARGEST)  # type: ignore[no-untyped-call]
+        return rounded

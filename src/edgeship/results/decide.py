@@ -66,7 +66,7 @@ class SearchAttempt(Result):
     keep: tuple[str, ...] = ()
     groups_kept: int = 0
     where: Literal["target", "preview"] = "target"
-    """``preview``: the target's Q/DQ graph, run in onnxruntime on the workstation; nothing was built."""
+    """``preview``: the target's graph, run in onnxruntime on the workstation; nothing was built."""
     outcome: Outcome
     accuracy: Outcome
     latency_ms: float | None = None
@@ -90,6 +90,14 @@ class Searched(Result):
     """Plans that the preview on the workstation ruled out, so that the target built none of them."""
     ranking: Sensitivity
     """Groups of nodes by the damage of their quantization: what the plans were made from."""
+    half: Searched | None = None
+    """The search of FP16 that was made before this one, of INT8; None: none was, or this is it."""
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The candidates that this search, and that of FP16 before it, made: all but the plain ones."""
+        found = [item for item in (self.half, self) if item is not None]
+        return tuple(attempt.candidate for item in found for attempt in item.attempts[1:])
 
 
 class Look(Result):
@@ -189,6 +197,10 @@ class Answer(Result):
     """Detections above the operating confidence."""
     mask: Artifact | None = None
     """PNG of the picture's size, 8 bit: class numbers modulo 256; 0: background, or none."""
+    depth: Artifact | None = None
+    """As ``measured`` of the image: the depth that was found."""
+    error: Artifact | None = None
+    """The same of the relative error of each pixel, from 0 (1) to 50 % and beyond (255)."""
 
 
 Harm = Literal["worse", "better", "other", "both wrong"]
@@ -202,11 +214,14 @@ class ChangedImage(Result):
     label: str
     """The true answer in words; empty where there is none."""
     candidate: str
-    """Whose answer is compared with the reference's."""
+    """The candidate whose answers are compared with the reference's."""
     reference: Answer
     answer: Answer
     truth: tuple[Box, ...] = ()
     """Labelled boxes, for detection."""
+    measured: Artifact | None = None
+    """Depth as PNG of the picture's size, 8 bit: 1 near to 255 far, between the 2nd and the 98th percentile of what was
+    measured; 0: nothing was."""
     change: float = 0.0
     """How much the answer moved; only the order matters."""
     harm: Harm = "other"

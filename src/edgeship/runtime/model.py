@@ -54,7 +54,7 @@ class LoadOptions:
 
     Args:
         device: Default: the one it was built for.
-        trust: Whose bundles are accepted: keys, threshold, least release, model.
+        trust: Which bundles are accepted: keys, threshold, least release, model.
         budget_ms: Longest time for a frame; later ones count as missed.
         allow_misfit: Open an engine that was built for another machine, where its library lets it.
         self_test: Run the known input and compare.

@@ -74,7 +74,7 @@ class Access:
         parts = urlsplit(self.address)
         if parts.scheme not in ("tls", "tcp") or not parts.hostname or parts.port is None:
             raise UserInputError(
-                f"{self.address!r} is no address of a scheduler", expected="tls://host:8786", do="fix --scheduler"
+                f"{self.address!r} is not the address of a scheduler", expected="tls://host:8786", do="fix --scheduler"
             )
         if parts.scheme == "tcp" and not _is_loopback(parts.hostname):
             raise UserInputError(
@@ -324,7 +324,7 @@ def connected(cluster: Cluster) -> Iterator[Cluster]:
 def _cluster(target: Target) -> Cluster:
     if not _open:
         raise UserInputError(
-            f"target.host = {target.host!r} names a worker of a fleet, and this is no fleet",
+            f"target.host = {target.host!r} names a worker of a fleet, and this is not a fleet",
             expected="user@name, or no host",
             do="edgeship fleet fleet.toml",
         )

@@ -46,7 +46,7 @@ def check(settings: Track) -> None:
             )
         if name == "mlflow" and where.partition(":")[0] not in ("sqlite", "postgresql", "mysql", "http", "https"):
             raise UserInputError(
-                f"track.mlflow = {where!r} is no store that MLflow 3 takes",
+                f"track.mlflow = {where!r} is not a store that MLflow 3 takes",
                 expected='"sqlite:///mlflow.db", or the address of a server, "http://host:5000"',
                 do="correct track.mlflow",
             )

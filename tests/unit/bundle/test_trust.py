@@ -66,7 +66,7 @@ def test_one_key_does_not_count_twice(made: Path, bundle: Path, tmp_path: Path) 
 
 
 def test_what_cannot_be_asked_for() -> None:
-    with pytest.raises(UserInputError, match="2 signatures are asked for, of 1 keys"):
+    with pytest.raises(UserInputError, match="2 signatures asked for, and 1 key given"):
         Trust((Path("a.pub"),), 2)
     with pytest.raises(UserInputError, match="without a key"):
         Trust(min_release=3)
@@ -75,7 +75,7 @@ def test_what_cannot_be_asked_for() -> None:
 def test_releases_only_grow(made: Path, bundle: Path) -> None:
     trust = Trust(public(made, "a"), min_release=7, model_id="lane/front")
     sign_bundle(bundle, made / "a.pem")
-    with pytest.raises(BundleError, match="the model None"):
+    with pytest.raises(BundleError, match="it names no model"):
         verify(bundle, trust)
     assert release_bundle(bundle, Release(6, "lane/front")).release == 6
     assert not any(is_signature(path.name) for path in bundle.iterdir()), "signatures are of what it said before"
@@ -88,6 +88,29 @@ def test_releases_only_grow(made: Path, bundle: Path) -> None:
         assert (model.manifest.release, model.manifest.model_id) == (7, "lane/front")
     with pytest.raises(BundleError, match="the model 'lane/front'"):
         verify(bundle, Trust(trust.keys, model_id="lane/rear"))
+
+
+def test_every_refusal_says_what_was_found_expected_and_to_do(made: Path, bundle: Path) -> None:
+    (key, other) = public(made, "a", "b")
+    asked: list[tuple[Trust, str, str, str]] = [
+        (Trust((key,), min_release=7), "it is not signed", "by the key in", "get the bundle again"),
+        (Trust((key,), model_id="lane"), "it is the model 'rear'", "the model 'lane'", "get that model's bundle"),
+        (Trust((key,), min_release=7), "it is release 6", "release 7 or later: an older", "get the newest bundle"),
+        (Trust((key, other)), "1 of 2 needed signatures match", "by 2 of the 2 keys in", "get the bundle again"),
+        (Trust((other,)), "the signature is not from the key in", "by the key in", "get the bundle again"),
+        (Trust(), "it expired at 2001-01-01T00:00:00Z, and it is 2", "still valid", "get the newest bundle"),
+    ]
+    for number, (trust, found, expected, do) in enumerate(asked):
+        if number == 1:
+            release_bundle(bundle, Release(6, "rear"))
+            sign_bundle(bundle, made / "a.pem")
+        if not trust.keys:
+            release_bundle(bundle, Release(expires="2001-01-01T00:00:00Z"))
+        with pytest.raises(BundleError) as refused:
+            load(bundle, key=trust)
+        error = refused.value
+        assert found in error.found and str(bundle) in error.found, error.found
+        assert expected in (error.expected or "") and do in (error.do or ""), (error.expected, error.do)
 
 
 def test_an_expired_bundle_is_refused(bundle: Path) -> None:

@@ -26,8 +26,17 @@ def test_an_estimate_of_the_end() -> None:
     step.at(128, 512, "frames", 110.0)
     assert step.left(110.0) == pytest.approx(30.0)
     assert step.words(110.0) == "frames 128/512, 10 s, about 30 s left"
+    assert step.words(115.0) == "frames 128/512, 15 s, about 25 s left"
+    step.at(128, 512, "frames", 141.0)  # told again, and not further
+    assert step.words(141.0) == "frames 128/512, 41 s, longer than expected"
     step.at(512, 512, "frames", 120.0)
     assert step.words(120.0) == "frames, 20 s"  # done with what was counted: no dead bar
+
+
+def test_no_estimate_from_what_was_done_before_a_step_began() -> None:
+    step = Step("trial:int8", start=100.0)
+    step.at(3, 6, "int8: benchmark", 100.0)
+    assert step.words(160.0) == "int8: benchmark 3/6, 1 min 00 s"
 
 
 SCRIPT = (

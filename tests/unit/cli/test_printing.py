@@ -137,6 +137,15 @@ def test_no_color() -> None:
     assert b"32m" not in in_terminal("-c", script, NO_COLOR="1")
 
 
+def test_a_terminal_breaks_text_between_words_and_leaves_long_ones_whole() -> None:
+    path = "/somewhere/" + "deep/" * 20 + "frame.png"
+    script = f"from edgeship.cli.output import show; show('passes every rule ' * 6 + 'at last', 'shown at  {path}')"
+    rows = in_terminal("-c", script).decode().replace("\r", "").splitlines()
+    assert [len(row) <= 80 for row in rows] == [True, True, True, False]
+    assert (rows[1].endswith("at last"), rows[2], rows[3]) == (True, "shown at", path)
+    assert run("-c", script).stdout.count(b"\n") == 2, "a log has each on one line"
+
+
 def test_only_one_module_prints() -> None:
     """``output.py`` prints text; what is no text for a person goes past it: JSON, and the streams themselves."""
     found = []

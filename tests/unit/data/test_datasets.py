@@ -277,7 +277,7 @@ def test_names_that_only_begin_with_numbers_stay(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": 3}, "is no COCO JSON"),
+        ({"images": 3}, "is not COCO JSON"),
         ({"images": [{"id": 7, "file_name": "b.png"}]}, "labels 1 images that are not in .*: b.png"),
         ({"images": [{"id": 7, "file_name": "../a.png"}]}, "leads out of the image folder"),
         ({"images": [{"id": 7, "file_name": "a.png", "width": "wide"}]}, "another size than whole pixels"),

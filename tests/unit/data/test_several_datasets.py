@@ -33,6 +33,15 @@ def test_labels_for_a_part_of_the_images_are_refused_by_name(tmp_path: Path) -> 
         open_dataset(config.evaluation)
 
 
+def test_labels_that_cannot_be_used_are_told_with_their_task(tmp_path: Path) -> None:
+    config = load(project(tmp_path, images=2))
+    (tmp_path / "masks" / "01.png").unlink()
+    with pytest.raises(
+        DataError, match=r"\[evaluation\.lanes\]: 1 of 2 images have no mask in .*, for instance 01\.png"
+    ):
+        open_dataset(config.evaluation)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

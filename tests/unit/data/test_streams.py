@@ -133,7 +133,7 @@ def test_a_damaged_video_is_told_with_its_frame(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"broken.mp4: frame \d+ (cannot be decoded|is damaged)"):
         unpacked(tmp_path / "broken.mp4", FrameStreams(), None, tmp_path / "out")
     (tmp_path / "text.mp4").write_bytes(b"no video")
-    with pytest.raises(DataError, match=r"text.mp4: frame 0 cannot be decoded: Invalid data"):
+    with pytest.raises(DataError, match=r"text.mp4 is not a video that FFmpeg reads: Invalid data"):
         unpacked(tmp_path / "text.mp4", FrameStreams(), None, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
     matroska = encode_video(tmp_path / "whole.mkv", 60).read_bytes()
@@ -149,6 +149,15 @@ def test_a_bag_without_the_topic_names_those_that_it_has(tmp_path: Path) -> None
     assert TOPIC in str(caught.value.expected)
     with pytest.raises(DataError, match="/words carries std_msgs/msg/String"):
         unpacked(bag, FrameStreams(topic="/words"), None, tmp_path / "out")
+
+
+def test_a_bag_without_images_says_what_it_holds(tmp_path: Path) -> None:
+    word = STORE.types["std_msgs/msg/String"]
+    with Writer(tmp_path / "talk", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        words = writer.add_connection("/words", word.__msgtype__, typestore=STORE)
+        writer.write(words, 0, STORE.serialize_cdr(word(data="a"), word.__msgtype__))
+    with pytest.raises(DataError, match="talk has no topic of images; it holds /words"):
+        unpacked(tmp_path / "talk", FrameStreams(), None, tmp_path / "out")
 
 
 def test_a_frame_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -76,6 +76,22 @@ def test_the_fewest_kept_groups_of_the_sequence_that_pass(needed):
     assert [item.where for item in found.attempts] == ["target"] * (found.builds + 1)
 
 
+def test_plans_begin_from_a_repaired_int8_and_keep_its_repair():
+    world, made = World(3), []
+
+    def attempt(candidate):
+        made.append(candidate)
+        return world.attempt(candidate)
+
+    plain = Tried(world.judged("int8-equalize+adaround", 0), world.time(0))
+    found = search(ranking(), plain, world.high(), attempt, SearchOptions(repair=("equalize", "adaround")))
+    assert (found.answer, found.chosen) == ("mixed", "int8-equalize+adaround-keep3")
+    assert {candidate.repair for candidate in made} == {("equalize", "adaround")}
+    assert [item.candidate for item in found.attempts][:2] == ["int8-equalize+adaround", made[0].name]
+    assert found.attempts[0].why == "INT8 repaired by equalize and adaround everywhere"
+    assert "(INT8 repaired by equalize and adaround 2 ms, fp32 8 ms)" in found.sentence
+
+
 def test_the_sizes_are_fixed_before_anything_is_tried():
     assert sizes(113, 9) == [56, 34, 20, 12, 7, 5, 3, 2, 1]
     assert sizes(140, 1) == [70]
@@ -224,3 +240,54 @@ def test_what_the_search_left_open_and_the_verdict_settled_is_the_verdicts():
     assert mixed.sentence.startswith("ship int8-keep3: ") and "nothing passes: busy" in mixed.sentence
     assert (by("int8").answer, by("fp32").answer) == ("plain", "high-precision")
     assert settled(mixed, Decision(verdict="SHIP", chosen="int8-keep3", sentence="", judged=())) is mixed
+
+
+def test_fp16_is_searched_against_fp32_by_the_same_sequence():
+    world = World(3, base=1.0)
+    plain = Tried(Judged(candidate="fp16", outcome="fail", rules=world.judged("fp16", 0).rules), 1.0)
+    options = SearchOptions(precision="fp16", extra_keep=("head",))
+    found = search(ranking(), plain, world.high(), world.attempt, options)
+    assert (found.answer, found.chosen) == ("mixed", "fp16-keep3")
+    assert found.keep[0] == "head" and len(found.keep) == 10
+    assert world.built[0] == "fp16-keep56"
+    assert found.attempts[0].why == "FP16 everywhere"
+    assert "(plain FP16 1 ms, fp32 8 ms)" in found.sentence
+
+
+def test_where_engines_cannot_run_the_smallest_plan_of_the_preview_is_built_once():
+    world = World(3)
+    plain = replace(world.plain(), judged=world.judged("fp16", 0), median_ms=None, ran=False)
+    options = SearchOptions("fp16", preview=lambda candidate: world.judged(candidate.name, world.kept(candidate)))
+    idle = Rule(name="run", outcome="inconclusive", measured=None, limit=None, reason="built, not run")
+
+    def attempt(candidate):
+        world.built.append(candidate.name)
+        return Tried(Judged(candidate=candidate.name, outcome="inconclusive", rules=(idle,)), ran=False)
+
+    found = search(ranking(), plain, None, attempt, options)
+    assert world.built == ["fp16-keep3"]
+    assert (found.answer, found.chosen, len(found.keep)) == ("nothing", None, 9)
+    assert found.attempts[0].where == "preview"
+    assert "fp16-keep3 keeps the accuracy in its preview (nodes in high precision: 9), and was built, not run" in (
+        found.sentence
+    )
+
+
+def test_a_verdict_may_name_a_plan_of_the_search_of_fp16():
+    half = Searched(
+        answer="mixed", chosen="fp16-keep2", keep=("a",), sentence="", ranking=ranking(1),
+        attempts=(attempted("fp16"), attempted("fp16-keep2", "a")),
+    )  # fmt: skip
+    found = Searched(
+        answer="nothing", chosen=None, sentence="nothing passes.", ranking=ranking(1), half=half,
+        attempts=(attempted("int8"), attempted("int8-keep1", "b")),
+    )  # fmt: skip
+    assert found.own == ("fp16-keep2", "int8-keep1")
+    decision = Decision(verdict="SHIP", chosen="fp16-keep2", sentence="", judged=())
+    after = settled(found, decision)
+    assert (after.answer, after.chosen, after.keep) == ("high-precision", "fp16-keep2", ("a",))
+
+
+def attempted(name, *keep):
+    """A plan that was tried."""
+    return SearchAttempt(candidate=name, keep=keep, outcome="pass", accuracy="pass")

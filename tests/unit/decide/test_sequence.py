@@ -14,9 +14,9 @@ GATE = Gate(max_drop={"top1": 0.02})
 REFERENCE = measured("reference", precision="fp32")
 
 
-def item(name, wrong, *, keep=(), precision="int8", ms=2.0):
+def item(name, wrong, *, precision="int8", ms=2.0, **how):
     found = measured(name, arrays=records(wrong), ms=ms, precision=precision)
-    candidate = Candidate(name=name, precision=precision, keep=keep)
+    candidate = Candidate(name=name, precision=precision, **how)
     return type(found)(found.trial.model_copy(update={"candidate": candidate}), found.records, found.latency)
 
 
@@ -27,6 +27,13 @@ def test_the_first_miss_ends_the_sequence():
     held = next(rule for rule in decision.judged[0].rules if rule.name == "sequence")
     assert "int8-keep, which is safer, did not" in held.reason
     assert judge(GATE, [late], REFERENCE).verdict == "SHIP"
+
+
+def test_a_miss_of_plain_int8_does_not_stop_what_was_trained_or_repaired():
+    plain = item("int8", 6, ms=1.0)
+    for better in ({"trained": True}, {"repair": ("equalize",)}):
+        decision = judge(GATE, [plain, item("int8-better", 1, **better)], REFERENCE)
+        assert (decision.verdict, decision.chosen) == ("SHIP", "int8-better")
 
 
 def test_a_candidate_that_was_not_evaluated_is_no_miss():
@@ -43,13 +50,16 @@ def test_the_sentence_says_among_how_many():
 
 def test_safest_first():
     plans = [
-        Candidate(name="e", precision="int8", keep=("a", "b", "c"), reduced_range=True),
-        Candidate(name="d", precision="int8"),
-        Candidate(name="c", precision="int8", keep=("a",)),
-        Candidate(name="b", precision="int8", keep=("a", "b")),
+        Candidate(name="h", precision="int8", keep=("a", "b", "c"), reduced_range=True),
+        Candidate(name="g", precision="int8"),
+        Candidate(name="d", precision="int8", repair=("equalize", "adaround")),
+        Candidate(name="e", precision="int8", repair=("adaround",)),
+        Candidate(name="f", precision="int8", keep=("a",)),
+        Candidate(name="c", precision="int8", trained=True),
+        Candidate(name="b", precision="int8", keep=("a", "b"), trained=True),
         Candidate(name="a", precision="fp16"),
     ]
-    assert [plan.name for plan in sorted(plans, key=safety)] == ["a", "b", "c", "d", "e"]
+    assert [plan.name for plan in sorted(plans, key=safety)] == list("abcdefgh")
 
 
 def test_all_attempts_together_keep_the_error():

@@ -298,7 +298,7 @@ def test_a_calibration_cache_is_served_under_the_header_of_this_version() -> Non
     assert implicit.cache_for("10.3.0", text.replace("Entropy", "MinMax").replace("2\n", "\n"), "c")[0].startswith(
         "Min"
     )
-    with pytest.raises(CacheError, match="is no TensorRT calibration cache"):
+    with pytest.raises(CacheError, match="is not a TensorRT calibration cache"):
         implicit.cache_for("10.3.0", "images: 1\n", "c")
 
 

@@ -60,7 +60,7 @@ def test_a_record_of_another_file_is_not_believed(engine: Path) -> None:
 def test_files_that_are_neither(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(b"neither of the two")
-    with pytest.raises(ArtifactError, match="is no TensorRT plan"):
+    with pytest.raises(ArtifactError, match="is not a TensorRT plan"):
         describe(path)
     with pytest.raises(ArtifactError, match="does not exist"):
         describe(tmp_path / "absent")

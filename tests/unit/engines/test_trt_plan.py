@@ -35,7 +35,7 @@ def test_both_flavours_are_told_apart(tmp_path: Path) -> None:
             b"\x10\x00\x00\x00{json metadata}" + plan(b"ftrt", (10, 3, 0, 26)),
             "19 foreign bytes in front of a TensorRT plan",
         ),
-        (b"version https://git-lfs.github.com/spec/v1", "is no TensorRT plan: it begins with b'vers'"),
+        (b"version https://git-lfs.github.com/spec/v1", "is not a TensorRT plan: it begins with b'vers'"),
         (b"\x08\x08\x12\x04onnx" + bytes(100), "looks like an ONNX model"),
     ],
 )

@@ -52,7 +52,18 @@ def test_every_repair_is_a_candidate_that_keeps_what_all_int8_keeps(tmp_path: Pa
         ("int8-equalize", "int8", ("first",), ("equalize",)),
         ("int8-equalize+adaround", "int8", ("first",), ("equalize", "adaround")),
     ]
-    assert "repair:equalize+adaround" in planned_names(config, ())
+    assert "repair:onnxruntime:equalize+adaround" in planned_names(config, ())
+
+
+def test_a_repair_is_made_once_for_each_way_of_rounding(tmp_path: Path) -> None:
+    (tmp_path / "edgeship.toml").write_text(
+        '[model]\nsource = "m:build"\n[preprocess]\nfit = "stretch"\n[calibration]\nimages = "calib/"\n'
+        '[candidates]\nrepair = ["adaround"]\n[targets.desk]\nengine = "onnxruntime"\n'
+        '[targets.other]\nengine = "openvino"\n[targets.car]\nengine = "tensorrt"\ndevice = "cuda:0"\n'
+    )
+    names = planned_names(load(tmp_path / "edgeship.toml"), ())
+    made = [name for name in names if name.startswith("repair:")]
+    assert made == ["repair:onnxruntime:adaround", "repair:tensorrt:adaround"]
 
 
 @pytest.mark.parametrize(

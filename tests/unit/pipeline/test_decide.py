@@ -14,7 +14,6 @@ from edgeship.pipeline.decide import (
     draft,
     forget,
     publish,
-    title,
     write_result,
 )
 from edgeship.pipeline.first_look import LOOK
@@ -105,7 +104,7 @@ def test_paths_of_the_config_are_told_relative_to_it(tmp_path: Path) -> None:
 def test_the_model_is_called_by_its_file_else_by_the_configs_folder(tmp_path: Path) -> None:
     root = tmp_path / "lane_net"
     for source, name in (("model:build", "lane_net"), ("nets/yolox.onnx", "yolox"), ("nets/detr.pt2", "detr")):
-        assert title(Run(Config(model=Model(source=source), root=root), tmp_path)) == name
+        assert Config(model=Model(source=source), root=root).title == name
 
 
 def test_the_verdict_is_made_again_only_when_a_rule_or_a_trial_changed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from edgeship.config import Target
 from edgeship.config_file import load
 from edgeship.errors import ConfigError, DataError, QuantizeError
 from edgeship.pipeline import train
@@ -15,6 +16,7 @@ from edgeship.pipeline.checks import problems
 from edgeship.pipeline.origins import graph_of, ranges_stage, require_improved
 from edgeship.pipeline.qat import QAT, _frames, _require_apart
 from edgeship.pipeline.stages import Run
+from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.results import Artifact, Candidate, Slimmed, TensorInfo, Trained, TrainedPoint
 
 CONFIG = """
@@ -29,6 +31,7 @@ keep = ["first"]
 """
 FILE = Artifact(path="model.onnx", sha256="t", size_bytes=1)
 TRAINED = Candidate(name="int8-qat", precision="int8", trained=True)
+TRIALS = TargetTrials("default", Target(engine="onnxruntime"))
 
 
 def run_with(folder: Path, best_step: int) -> Run:
@@ -50,14 +53,14 @@ def test_the_candidate_keeps_what_all_int8_keeps_and_what_training_kept(tmp_path
     run = run_with(tmp_path, 9)
     last = candidates(run.config)[-1]
     assert (last.name, last.precision, last.keep, last.trained) == ("int8-qat", "int8", ("first", "op:Softmax"), True)
-    assert graph_of(run, last) == (tmp_path / "out/stages/qat-1/model.onnx", "t")
-    assert ranges_stage(last) is QAT
+    assert graph_of(run, last, TRIALS) == (tmp_path / "out/stages/qat-1/model.onnx", "t")
+    assert ranges_stage(last, TRIALS) is QAT
 
 
 def test_training_that_did_not_help_is_refused_with_its_numbers(tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match=r"was 0\.2 with calibration alone and 0\.3 at best in 9 steps"):
-        require_improved(run_with(tmp_path, 0), TRAINED)
-    require_improved(run_with(tmp_path, 9), TRAINED)
+        require_improved(run_with(tmp_path, 0), TRAINED, TRIALS)
+    require_improved(run_with(tmp_path, 9), TRAINED, TRIALS)
 
 
 def test_evaluation_images_are_not_trained_on(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from calibration_support import graph, node
 from onnx import helper
@@ -14,6 +15,11 @@ from test_qdq_onnxruntime import IMAGE, noise, weight
 
 from edgeship.errors import QuantizeError
 from edgeship.prepare.fp16 import to_half
+from edgeship.prepare.fp16_rescue import ranked
+from edgeship.prepare.fp16_rounding import round_in_place
+from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.running import Running
+from edgeship.prepare.sensitivity import RankOptions
 
 
 def small_norm() -> onnx.ModelProto:
@@ -102,3 +108,37 @@ def test_sums_beyond_65504_stay_in_fp32_by_themselves(tmp_path: Path) -> None:
     assert {"n_p", "n_s"} <= set(result.left)
     assert "n_y" not in result.left
     assert result.rescue == ()
+
+
+def scores_on_an_offset() -> onnx.ModelProto:
+    """Scores below one on a common offset of 300, where FP16 has steps of a quarter, behind a softmax that is fine."""
+    nodes = [
+        node("Conv", "x w", "a"), node("Softmax", "a", "s", axis=1), node("Conv", "s v", "t"),
+        node("Add", "t offset", "y"),
+    ]  # fmt: skip
+    return graph(nodes, {"w": weight(8, 3, 1, 1), "v": weight(4, 8, 1, 1), "offset": np.float32(300)}, IMAGE, ["y"])
+
+
+def test_all_nodes_are_ranked_in_the_order_whose_plans_are_nearer_to_fp32() -> None:
+    options = RankOptions("fp16")
+    by_damage = ranked(infer(scores_on_an_offset()), noise(), options)
+    assert by_damage.style == "fp16"
+    assert by_damage.groups[0].operator == "Add"
+    first = ranked(infer(small_norm()), noise(), options)
+    assert {"Pow", "ReduceSum", "Sqrt", "Div"} == {group.operator for group in first.groups[:4]}
+    assert first.curve[-1][1] > first.plain_db == first.curve[0][1]
+    kept = ranked(infer(small_norm()), noise(), RankOptions("fp16", keep=("n_p",)))
+    assert "n_p" not in {name for group in kept.groups for name in group.nodes}
+
+
+def test_a_rounded_graph_replaces_the_file_and_keeps_its_rounding_through_optimization(tmp_path: Path) -> None:
+    onnx.save(scores_on_an_offset(), tmp_path / "m.onnx")
+    (ids, feeds), *_ = noise()
+    wanted = Running(tmp_path / "m.onnx").run(None, feeds)[0]
+    to_half(tmp_path / "m.onnx", [(ids, feeds)], tmp_path / "h.onnx")
+    made = round_in_place(tmp_path / "h.onnx")
+    assert made.size_bytes == (tmp_path / "h.onnx").stat().st_size
+    (found,) = ort.InferenceSession(tmp_path / "h.onnx", providers=["CPUExecutionProvider"]).run(None, feeds)
+    assert found.dtype == np.float32
+    assert np.array_equal(found * 4, np.round(found * 4))
+    assert 0.05 < np.abs(found - wanted).max() <= 0.13

@@ -47,8 +47,8 @@ def workers(access: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ("tcp://10.1.2.3:8786", "is not encrypted: whoever reaches that port runs code on every worker"),
         ("tcp://scheduler:8786", "is not encrypted"),
         ("tls://scheduler:8786", "needs three PEM files, and these are not there: --ca is not given"),
-        ("scheduler:8786", "is no address of a scheduler"),
-        ("tls://scheduler", "is no address of a scheduler"),
+        ("scheduler:8786", "is not the address of a scheduler"),
+        ("tls://scheduler", "is not the address of a scheduler"),
     ],
 )
 def test_an_address_over_which_others_could_run_code_is_refused(address, what):
@@ -58,7 +58,7 @@ def test_an_address_over_which_others_could_run_code_is_refused(address, what):
 
 
 def test_a_worker_of_a_fleet_needs_a_fleet(tmp_path):
-    with pytest.raises(UserInputError, match="this is no fleet"):
+    with pytest.raises(UserInputError, match="this is not a fleet"):
         cluster.run(TARGET, trial(TARGET, tmp_path / "t"))
 
 

@@ -35,12 +35,12 @@ def read(labels: Path, listing: Listing) -> Truth:
     Raises:
         DataError: A line of another form, corners that cross, or a class that is not one of the model's.
     """
-    parsed = {key: _lines(path, listing) for key, path in label_files(labels, ".txt").items()}
+    parsed = {key: _lines(path) for key, path in label_files(labels, ".txt").items()}
     classes, notes = known_classes([name for rows in parsed.values() for _, name, _, _ in rows], listing.classes)
     position = {name: number for number, name in enumerate(classes)}
     images, empty = [], 0
     for key, lines in parsed.items():
-        kept = [row for row in lines if quads.areas(row[2][None])[0] > 0]
+        kept = [row for row in lines if not _flat(row[2])]
         empty += len(lines) - len(kept)
         corners = np.array([row[2] for row in kept], dtype=np.float64).reshape(-1, 4, 2)
         area, around = quads.areas(corners), quads.bounds(corners)
@@ -55,7 +55,7 @@ def read(labels: Path, listing: Listing) -> Truth:
     return Truth("DOTA", tuple(images), classes, notes)
 
 
-def _lines(path: Path, listing: Listing) -> list[tuple[str, str, Array, bool]]:
+def _lines(path: Path) -> list[tuple[str, str, Array, bool]]:
     """Where, class, corners [4, 2] and whether it is difficult, of each object."""
     found = []
     for where, words in lines_of(path):
@@ -64,14 +64,19 @@ def _lines(path: Path, listing: Listing) -> list[tuple[str, str, Array, bool]]:
         if len(words) not in (9, 10) or words[9:] not in ([], ["0"], ["1"]):
             raise DataError(f"{where}: {' '.join(words)[:80]!r}", expected=EXPECTED, do="correct the line")
         corners = np.array(finite(where, words[:8]), dtype=np.float64).reshape(4, 2)
-        if listing.need == "corners" and quads.areas(corners[None])[0] > 0 and not quads.convex(corners[None])[0]:
+        if not _flat(corners) and not quads.convex(corners[None])[0]:
             raise DataError(
-                f"{where}: the corners {words[:8]} cross",
+                f"{where}: the corners {' '.join(words[:8])} cross, or bend inwards",
                 expected="four corners one after the other around the box",
                 do="correct the line",
             )
         found.append((where, words[8], corners, words[9:] == ["1"]))
     return found
+
+
+def _flat(corners: Array) -> bool:
+    """Whether all corners lie on one line."""
+    return bool(np.linalg.matrix_rank(corners - corners[0]) < 2)
 
 
 def _is_number(word: str) -> bool:

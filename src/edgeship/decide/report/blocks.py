@@ -202,7 +202,7 @@ class Banner:
     outcome: str
     sentence: str
     subject: str
-    """Whose numbers the tiles are."""
+    """The candidate that the tiles are about."""
     tiles: tuple[Tile, ...]
     doubts: tuple[str, ...] = ()
     """Why the reference, and so every comparison with it, may mean nothing."""

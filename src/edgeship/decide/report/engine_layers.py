@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from edgeship.charts import row_charts
 from edgeship.charts import scale as scales
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Code, Column, Fold, Heading, Prose, Row, Section, Table, folded
 from edgeship.decide.report.view import OUTCOME_WORDS, CandidateView, TargetView
-from edgeship.results import Audit, LayerNoise, SearchAttempt
+from edgeship.results import Audit, LayerNoise, SearchAttempt, Searched
 
 KNOWN = ("int8", "fp16", "fp32")
 SHOWN_LAYERS = 20
@@ -143,15 +143,17 @@ def sensitivity_section(view: TargetView, prefix: str) -> Section | None:
     kept = frozenset(focus.trial.candidate.keep if focus is not None and focus.trial is not None else ())
     ranking = view.search.ranking if view.search is not None else None
     if ranking is not None and ranking.groups:
+        half = ranking.style == "fp16"
+        title = "Which layers suffer from FP16" if half else title
         layers = [
             LayerNoise(node=node, operator=group.operator, snr_db=group.snr_db)
-            for group in ranking.groups
+            for group in sorted(ranking.groups, key=lambda group: group.snr_db)
             for node in group.nodes[:1]
         ]
-        blocks = _ranking(layers, kept, "Quantized alone: signal-to-noise of the outputs")
+        blocks = _ranking(layers, kept, f"{'Rounded' if half else 'Quantized'} alone: signal-to-noise of the outputs")
         lead = (
-            "Each node is quantized alone on real frames and the model's outputs are compared with the reference. "
-            "A low ratio is much damage; 6 dB is a factor of two in amplitude."
+            f"Each node is {'rounded to FP16' if half else 'quantized'} alone on real frames and the model's outputs "
+            "are compared with the reference. A low ratio is much damage; 6 dB is a factor of two in amplitude."
         )
         return Section(identity, title, tuple(blocks), short="Sensitivity", lead=lead)
     graphs = {name: view.run.graph(summary) for name, summary in view.summaries.items()}
@@ -216,17 +218,25 @@ def search_section(view: TargetView, prefix: str) -> Section | None:
     found = view.search
     if found is None:
         return None
-    blocks: list[Block] = [Prose(found.sentence)]
-    if found.attempts:
-        blocks.append(_attempts(view, found.attempts))
-    if found.keep:
-        options = " ".join(f"--keep {shlex.quote(node)}" for node in found.keep)
-        blocks.append(Fold(f"The {len(found.keep)} nodes kept, for edgeship quantize", (Code(options, "Options"),)))
-    lead = f"{found.builds} engine{'s' if found.builds != 1 else ''} built and tried"
-    previews = sum(item.where == "preview" for item in found.attempts)
-    lead += f", {previews} plans judged from their Q/DQ graph on the workstation." if previews else "."
+    searches = [item for item in (found.half, found) if item is not None]
+    blocks = [block for item in searches for block in _search(view, item)]
+    builds = sum(item.builds for item in searches)
+    lead = f"{builds} engine{'s' if builds != 1 else ''} built and tried"
+    previews = sum(attempt.where == "preview" for item in searches for attempt in item.attempts)
+    lead += f", {previews} plans judged by their graph on the workstation." if previews else "."
     title = "Search for a mixed-precision engine"
     return Section(f"{prefix}search", title, tuple(blocks), short="Search", lead=lead)
+
+
+def _search(view: TargetView, found: Searched) -> Iterator[Block]:
+    """One search: its answer, its steps, and the nodes it keeps."""
+    yield Prose(found.sentence)
+    if found.attempts:
+        yield _attempts(view, found.attempts)
+    if found.keep:
+        half = "--precision fp16 " if found.ranking.style == "fp16" else ""
+        options = half + " ".join(f"--keep {shlex.quote(node)}" for node in found.keep)
+        yield Fold(f"The {len(found.keep)} nodes kept, for edgeship quantize", (Code(options, "Options"),))
 
 
 def _attempts(view: TargetView, attempts: Sequence[SearchAttempt]) -> Table:

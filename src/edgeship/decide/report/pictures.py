@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -13,6 +13,7 @@ from markupsafe import Markup
 from edgeship.charts.svg import element, group, text
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Filter, Gallery, Pair, Picture, Prose, Section
+from edgeship.decide.report.depth_pictures import DEPTH, ERROR, Stops, coloured
 from edgeship.decide.report.view import TargetView
 from edgeship.errors import ArtifactError
 from edgeship.files import sha256_bytes
@@ -61,7 +62,7 @@ def changed_section(view: TargetView, prefix: str) -> Section | None:
 
 
 def _rich(answer: Answer) -> bool:
-    return bool(answer.boxes) or answer.mask is not None
+    return bool(answer.boxes) or answer.mask is not None or answer.depth is not None
 
 
 def _pair(item: ChangedImage, folder: Path, identity: str) -> Pair:
@@ -71,6 +72,8 @@ def _pair(item: ChangedImage, folder: Path, identity: str) -> Pair:
     lost = _unmatched(item.reference.boxes, item.answer.boxes)
     gained = _unmatched(item.answer.boxes, item.reference.boxes)
     frame = _Frame(folder, item.picture, item.size[0], identity)
+    if item.measured is not None:
+        return Pair(item.name, truth, tuple(_depth(item, item.measured, frame)), _tags(item))
     sides = (("Reference", item.reference, (), ()), (item.candidate, item.answer, gained, lost))
     pictures = []
     for index, (heading, answer, fresh, ghosts) in enumerate(sides):
@@ -201,6 +204,24 @@ def _mask(answer: Answer, frame: _Frame) -> list[Markup]:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", optimize=True)
     return [element("image", href=_data_uri(stream.getvalue()), width=frame.size[0], height=frame.size[1])]
+
+
+def _depth(item: ChangedImage, measured: Artifact, frame: _Frame) -> Iterator[Picture]:
+    """The image, the depth that was measured, and what each model found with its error."""
+
+    def draw(picture: Artifact, stops: Stops, heading: str, words: str, outcome: str = "") -> Picture:
+        source = _data_uri(coloured(_content(frame.folder, picture), stops))
+        kind = "pixels" if frame.small else None
+        shape = element("image", href=source, width=frame.size[0], height=frame.size[1], class_=kind)
+        alt = f"{heading} on {item.name}: {words}"
+        return Picture(frame.draw([shape], alt, own=False), heading, words, outcome)
+
+    yield Picture(frame.draw((), item.name, own=True), "Image", item.name)
+    yield draw(measured, DEPTH, "Measured", f"{item.label}, dark is near; grey was not measured")
+    for heading, answer, first in (("Reference", item.reference, True), (item.candidate, item.answer, False)):
+        if answer.depth is not None and answer.error is not None:
+            yield draw(answer.depth, DEPTH, heading, answer.text, _outcome(item, first=first))
+            yield draw(answer.error, ERROR, f"{heading}, error", "white 0 %, dark red 50 % and beyond")
 
 
 def _boxes(boxes: Sequence[Box], frame: _Frame, fresh: Sequence[Box]) -> list[Markup]:

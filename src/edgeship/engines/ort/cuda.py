@@ -181,7 +181,7 @@ class _Bound:
 
 
 class _Plans:
-    """Whose input shapes the session's plans are for, and how many CUDA graphs it may still capture."""
+    """The input shapes that the session has plans for, and how many CUDA graphs it may still capture."""
 
     def __init__(self, graphs: int) -> None:
         self.of: _Bound | None = None
@@ -379,7 +379,7 @@ class CudaTimer:
 
     @property
     def no_graph(self) -> str:
-        """Why not."""
+        """Why runs replay no CUDA graph."""
         return self._runner.why_no_graph(self._bound)
 
     def outputs(self) -> dict[str, Array]:

@@ -140,7 +140,7 @@ def read_inspector(
         nodes: Operator by name of the ONNX nodes.
 
     Raises:
-        EngineError: The engine was built without detailed profiling verbosity, or its report is no JSON.
+        EngineError: The engine was built without detailed profiling verbosity, or its report is not JSON.
     """
     inspector = engine.create_engine_inspector()
     if context is not None:

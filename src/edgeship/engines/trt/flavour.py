@@ -18,6 +18,7 @@ from edgeship.config import EngineName, Target
 from edgeship.engines import cuda
 from edgeship.engines.trt.plan import TITLES
 from edgeship.errors import BuildError, DeviceError, MissingExtra, PrecisionError
+from edgeship.files import write_text
 from edgeship.results import Identity, TensorInfo
 
 if TYPE_CHECKING:
@@ -120,8 +121,6 @@ class Log:
     def save(self) -> None:
         """Write the file, one message a line, with its severity."""
         if self.path is not None:
-            from edgeship.files import write_text
-
             letter = "!EWIV"
             write_text(self.path, "".join(f"[{letter[min(level, 4)]}] {text}\n" for level, text in self.lines))
 

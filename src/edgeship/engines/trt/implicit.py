@@ -69,7 +69,7 @@ def cache_for(version: str, text: str, where: str) -> tuple[str, bytes]:
     found = HEADER.fullmatch(head.strip())
     if found is None or not body.strip():
         raise CacheError(
-            f"{where} is no TensorRT calibration cache: it begins with {head[:40]!r}",
+            f"{where} is not a TensorRT calibration cache: it begins with {head[:40]!r}",
             expected="a first line such as TRT-100300-EntropyCalibration2, then tensor: scale",
             do="edgeship calibrate writes one",
         )

@@ -106,7 +106,7 @@ def _no_plan(head: bytes, where: str) -> ArtifactError:
             f"{where} looks like an ONNX model", expected="an engine file", do=f"edgeship build {where}"
         )
     return ArtifactError(
-        f"{where} is no TensorRT plan: it begins with {head[:4]!r}",
+        f"{where} is not a TensorRT plan: it begins with {head[:4]!r}",
         expected="b'ftrt' (TensorRT) or b'vtrt' (TensorRT-RTX)",
         do="build it again; a file from git-lfs or a web page is often a stand-in of text",
     )

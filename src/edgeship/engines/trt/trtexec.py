@@ -124,7 +124,7 @@ def build_command(request: BuildRequest, tool: Trtexec | None = None) -> list[st
 
     Args:
         request: What to build.
-        tool: Whose flags to use; None: this machine's, or TensorRT 10's where there is none.
+        tool: The trtexec whose flags are used; None: this machine's, or TensorRT 10's where there is none.
 
     Raises:
         PrecisionError: ``implicit`` on TensorRT 11, whose trtexec has no calibration; or a graph in which nothing has

@@ -201,8 +201,9 @@ def test_labels_that_lack_what_a_task_needs(images, tmp_path, task, line, messag
         (
             "dota/a.txt",
             DOTA + "20 10 60 10 60 50 20 car 0\n",
-            r"a\.txt, line 4: '20 10 60 10 60 50 20 car 0'\nexpected",
+            r"a\.txt, line 4: 'car' is not a finite number",
         ),
+        ("dota/a.txt", DOTA + "20 10 60 10 60 50 car\n", r"a\.txt, line 4: '20 10 60 10 60 50 car'\nexpected: x1 y1"),
         ("dota/a.txt", DOTA.replace("car 0", "car 2"), r"a\.txt, line 3: .*\nexpected: .* difficult 0 or 1"),
         ("dota/a.txt", DOTA.replace("60.0 50.0", "inf 50.0"), r"a\.txt, line 3: 'inf' is not a finite number"),
         ("dota/a.txt", DOTA.replace("car", "cra"), r"a\.txt, line 3: 'cra' \(did you mean 'car'\?\)"),

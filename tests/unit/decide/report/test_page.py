@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import itertools
 import json
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import report_samples as samples
 from edgeship.decide.finished_run import FinishedRun, open_run
 from edgeship.decide.report import render, verdict, write_report
 from edgeship.decide.report.blocks import Table
+from edgeship.decide.report.depth_pictures import ERROR, NOTHING, coloured
 from edgeship.decide.report.view import targets
 from edgeship.errors import ArtifactError, StorageError
 from edgeship.results import RunResult
@@ -105,6 +109,8 @@ def test_every_part_is_shown(page: Parsed) -> None:
         "--keep /head/Conv",
     ):
         assert words in page.text
+    assert "FP16 needs one node in FP32." in page.text
+    assert "--precision fp16 --keep" in page.text
 
 
 def test_several_targets_stand_side_by_side_in_one_table(run: FinishedRun) -> None:
@@ -212,8 +218,8 @@ def test_a_lost_box_is_named_and_a_missing_image_does_not_stop_the_page(page: Pa
     assert "worse: 2 boxes; lost person; new dog" in page.text
     assert "gone.png: the image could not be read again" in page.text
     embedded = [str(image["href"]) for image in page.all("image")]
-    assert [source.partition(";")[0] for source in embedded].count("data:image/jpeg") == 3
-    assert [source.partition(";")[0] for source in embedded].count("data:image/png") == 4
+    assert [source.partition(";")[0] for source in embedded].count("data:image/jpeg") == 4
+    assert [source.partition(";")[0] for source in embedded].count("data:image/png") == 9
 
 
 def test_latency_samples_are_drawn_when_kept_and_missed_when_gone(page: Parsed, tmp_path: Path) -> None:
@@ -258,6 +264,21 @@ def test_a_run_that_names_a_place_outside_its_folder_is_refused(tmp_path: Path) 
     outside = run.result.reference.model_copy(update={"folder": "../elsewhere"})
     with pytest.raises(ArtifactError, match="a path inside the run's folder"):
         render(changed(run, reference=outside))
+
+
+def test_depth_is_shown_with_what_was_measured_and_the_error(page: Parsed) -> None:
+    headings = ("Image", "Measured", "Reference", "Reference, error", "int8", "int8, error")
+    shown = [str(item.get("aria-label")) for item in page.all("svg") if "on depth.png: " in str(item.get("aria-label"))]
+    assert [label.partition(" on ")[0] for label in shown] == list(headings[1:])
+    assert "2 to 40 m, dark is near" in shown[0]
+    assert "worse" not in shown[1]
+
+
+def test_values_become_colours_between_the_ends_of_a_scale() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.array([[0, 1, 128, 255]], np.uint8)).save(stream, "PNG")
+    found = np.asarray(Image.open(io.BytesIO(coloured(stream.getvalue(), ERROR))).convert("RGB"))
+    assert found.tolist() == [[list(NOTHING), list(ERROR[0]), list(ERROR[2]), list(ERROR[-1])]]
 
 
 def test_pairs_can_be_chosen_by_change_class_and_size(page: Parsed) -> None:

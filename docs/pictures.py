@@ -1,6 +1,7 @@
-"""Record ``edgeship check`` and ``edgeship ship`` in a terminal of 80 columns, as session.svg.
+"""Record a terminal of 80 columns and photograph the report of what it shipped. Run by ``make pictures``.
 
-Needs tmux. Works on a copy of the Fashion-MNIST example.
+``edgeship check`` and ``edgeship ship`` on a copy of the Fashion-MNIST example give images/session.svg, their report
+images/report.png. Needs tmux and Chromium.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ from rich.console import Console
 from rich.text import Text
 
 HERE = Path(__file__).parent
-FASHION = HERE.parents[1] / "examples" / "fashion"
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from browser_support import browser  # noqa: E402
+
+IMAGES = HERE / "images"
+FASHION = HERE.parent / "examples" / "fashion"
 COMMANDS = ("edgeship check edgeship.toml", "edgeship ship edgeship.toml")
 LIMIT_S = 600
+WIDTH, HEIGHT = 1200, 1140
 
 
 def tmux(*arguments: str) -> str:
@@ -44,15 +51,27 @@ def record(folder: Path) -> str:
         tmux("kill-server")
 
 
+def photograph(report: Path) -> None:
+    """The verdict and the rules, in light colours, as report.png."""
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if executable is None:
+        sys.exit("no Chromium on the PATH")
+    with browser(executable) as page:
+        page.show(WIDTH, HEIGHT)
+        page.open(report)
+        page.screenshot(IMAGES / "report.png")
+
+
 def main() -> None:
-    """Write session.svg."""
+    """Write session.svg and report.png."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "fashion"
         shutil.copytree(FASHION, folder, ignore=shutil.ignore_patterns("edgeship-out"))
         screen = record(folder)
+        photograph(folder / "edgeship-out" / "report.html")
     console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text.from_ansi(screen))
-    console.save_svg(str(HERE / "session.svg"), title="edgeship", unique_id="session")
+    console.save_svg(str(IMAGES / "session.svg"), title="edgeship", unique_id="session")
 
 
 if __name__ == "__main__":

