@@ -23,7 +23,7 @@ def test_training_without_labels_ships_what_calibration_alone_cannot(example: Ex
     assert done.code == 0, done.err
     assert done.json["improved"] and done.json["not_rounded"] == [] and done.json["deployed_snr_db"] > 30.0
     done = edgeship("ship", example.config, timeout=600)
-    result = example.result
+    result = example.result()
     said = [item["reasons"] for item in result["trials"]]
     assert (done.code, result["verdict"], result["chosen"]) == (0, "SHIP", "int8-qat"), said
     assert next(item for item in result["stages"] if item["name"] == "qat")["cached"]
