@@ -22,13 +22,35 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 EXAMPLES = harness.HERE.parent / "examples"
 Array = np.ndarray
-Score = Callable[[list[Array], list[Array]], float]
-"""(outputs, outputs in FP32) → the figure; more is better."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the task, where more is better, that can be taken again of other samples of the same images.
+
+    Args:
+        weighted: float64 [samples, images], how often each image counts → the figure, [samples].
+        right: bool [images] where the figure is the share of them.
+    """
+
+    weighted: Callable[[Array], Array]
+    right: Array | None = None
+
+    def of(self, images: int) -> float:
+        """Each of so many images once."""
+        return float(self.weighted(np.ones((1, images)))[0])
+
+
+Score = Callable[[list[Array], list[Array]], Figure]
+"""(outputs, outputs in FP32) → the figure."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network: ``frames`` and ``images`` are float32 [count, …], rows that the graph takes one by one."""
+    """One network: ``frames`` and ``images`` are float32 [count, …], rows that the graph takes one by one.
+
+    ``member`` int [images] says which photograph an image is a view of: views of one are no independent images.
+    """
 
     name: str
     figure: str
@@ -36,6 +58,12 @@ class Network:
     frames: Array
     images: Array
     score: Score
+    member: Array | None = None
+
+    @property
+    def independent(self) -> int:
+        """Images, or photographs, that are independent of one another."""
+        return len(self.images) if self.member is None else len(np.unique(self.member))
 
     @property
     def input(self) -> str:
@@ -51,57 +79,70 @@ def build(name: str, folder: Path, packages: Path) -> Network:
 # --- figures
 
 
+def share(right: Array) -> Figure:
+    """The share of images that are right, bool [images]."""
+    return Figure(lambda weights: weights @ right / weights.sum(axis=1), right)
+
+
+def ratio(part: Array, whole: Array) -> Figure:
+    """Sums of ``part`` over sums of ``whole``, both [images, classes]: the mean of the classes."""
+    return Figure(lambda weights: np.mean((weights @ part) / np.maximum(weights @ whole, 1), axis=1))
+
+
 def top1(labels: Array) -> Score:
     """Share of images whose largest logit is the label's."""
-    return lambda found, _: float(np.mean(found[0].argmax(axis=-1) == labels))
+    return lambda found, _: share(found[0].argmax(axis=-1) == labels)
 
 
-def agreement(found: list[Array], wanted: list[Array]) -> float:
+def agreement(found: list[Array], wanted: list[Array]) -> Figure:
     """Share of images that are answered as FP32 answers."""
-    return float(np.mean(found[0].argmax(axis=-1) == wanted[0].argmax(axis=-1)))
+    return share(found[0].argmax(axis=-1) == wanted[0].argmax(axis=-1))
 
 
 def miou(masks: Array, classes: int) -> Score:
     """Mean intersection over union of the classes."""
 
-    def score(found: list[Array], _: list[Array]) -> float:
+    def score(found: list[Array], _: list[Array]) -> Figure:
         answers = found[0].argmax(axis=1)
-        parts = [((answers == k) & (masks == k)).sum() / ((answers == k) | (masks == k)).sum() for k in range(classes)]
-        return float(np.mean(parts))
+        pairs = [(answers == k, masks == k) for k in range(classes)]
+        both, either = ([join(*pair).sum(axis=(1, 2)) for pair in pairs] for join in (np.logical_and, np.logical_or))
+        return ratio(np.stack(both, axis=1), np.stack(either, axis=1))
 
     return score
 
 
 def exact_text(texts: Sequence[str], characters: Sequence[str]) -> Score:
-    """Share of lines that are read without a mistake: greedy CTC, blank 0."""
+    """Share of lines that are read without a mistake: greedy CTC, blank 0; the empty margins are read as spaces."""
 
     def read(steps: Array) -> str:
         best = steps.argmax(axis=-1)
         return "".join(characters[k - 1] for k, before in zip(best, [0, *best[:-1]], strict=True) if k and k != before)
 
-    return lambda found, _: float(np.mean([read(row) == text for row, text in zip(found[0], texts, strict=True)]))
+    return lambda found, _: share(
+        np.array([read(row).strip() == text for row, text in zip(found[0], texts, strict=True)], dtype=np.bool_)
+    )
 
 
-def same_boxes(found: list[Array], wanted: list[Array]) -> float:
+def same_boxes(found: list[Array], wanted: list[Array]) -> Figure:
     """F1 of detections (score 0.25, suppressed at 0.45) with those of FP32 as truth, at an IoU of 0.5."""
     from edgeship.decode.boxes import best_class, corners, nms
 
     def boxes(raw: Array) -> tuple[Array, Array]:
-        box, scores, labels = best_class(corners(raw[:4].T), raw[4:].T, 0.25)
-        kept = nms(box, scores, labels, 0.45, 100)
-        return box[kept], labels[kept]
+        found = best_class(corners(raw[:4].T), raw[4:].T, 0.25)
+        kept = nms(found.boxes, found.scores, found.labels, 0.45, 100)
+        return found.boxes[kept], found.labels[kept]
 
-    hits = total = 0
-    for one, other in zip(found[0], wanted[0], strict=True):
+    hits, total = np.zeros((len(found[0]), 1)), np.zeros((len(found[0]), 1))
+    for row, (one, other) in enumerate(zip(found[0], wanted[0], strict=True)):
         (mine, my_labels), (theirs, their_labels) = boxes(one), boxes(other)
-        total += len(mine) + len(theirs)
+        total[row] = len(mine) + len(theirs)
         free = set(range(len(theirs)))
         for box, label in zip(mine, my_labels, strict=True):
             best = max(free, key=lambda k: _iou(box, theirs[k]) * (their_labels[k] == label), default=None)
             if best is not None and their_labels[best] == label and _iou(box, theirs[best]) >= 0.5:
                 free.discard(best)
-                hits += 2
-    return hits / total if total else 1.0
+                hits[row] += 2
+    return ratio(hits, total)
 
 
 def _iou(one: Array, other: Array) -> float:
@@ -152,7 +193,10 @@ def lite0(folder: Path, packages: Path) -> Network:
     frames = [preprocess(pixels) for pixels, _, _ in itertools.islice(data.frames(), 0, None, 4)]
     images = [preprocess(view) for view in views]
     path = calibration_lite0.network(folder)
-    return Network("EfficientNet-Lite0", "agreement", path, np.concatenate(frames), np.concatenate(images), agreement)
+    member = np.arange(len(images)) // calibration_lite0.VIEWS_EACH
+    return Network(
+        "EfficientNet-Lite0", "agreement", path, np.concatenate(frames), np.concatenate(images), agreement, member
+    )
 
 
 def yolox(folder: Path, packages: Path) -> Network:
@@ -177,7 +221,7 @@ def yolox(folder: Path, packages: Path) -> Network:
     opened = open_dataset(settings)
     batches = list(Loader(opened.items[:SCENES], np.float32, (416, 416), LoadOptions(1)))
 
-    def score(found: list[Array], _: list[Array]) -> float:
+    def score(found: list[Array], _: list[Array]) -> Figure:
         task, collector, dataset = metrics.get("detection"), None, opened
         for row, batch in enumerate(batches):
             outputs = {"output": found[0][row : row + 1]}
@@ -191,7 +235,8 @@ def yolox(folder: Path, packages: Path) -> Network:
             for answer, target in zip(answers, batch.targets, strict=True):
                 collector.add(answer, target)
         assert collector is not None
-        return float(task.summarize(collector.records()).metrics["map50"])
+        records = collector.records()
+        return Figure(lambda weights: task.resample(records, weights, ["map50"])["map50"])
 
     ready = [feeds[info.name] for _, feeds in frames(calibration, steps, (info,), FrameChoice(32))]
     images = np.concatenate([batch.array for batch in batches])
@@ -220,7 +265,8 @@ def nudenet(folder: Path, packages: Path) -> Network:
 
     path = fixed(packages / "nudenet" / "320n.onnx", folder / "nudenet.onnx", (1, 3, 320, 320))
     views = np.stack([view(number) for number in range(32 + 150)]).astype(np.float32)
-    return Network("NudeNet YOLOv8n", "F1 with FP32's boxes", path, views[:32], views[32:], same_boxes)
+    member = np.array([shown.index(people[number % len(people)]) for number in range(32, len(views))])
+    return Network("NudeNet YOLOv8n", "F1 with FP32's boxes", path, views[:32], views[32:], same_boxes, member)
 
 
 def lines(count: int, width: int, seed: int) -> tuple[list[str], list[Image.Image]]:
@@ -359,12 +405,12 @@ def _classes(name: str) -> tuple[str, ...]:
 
 NETWORKS: dict[str, Callable[[Path, Path], Network]] = {
     "fashion": fashion,
-    "segmentation": segmentation,
     "vit": vit,
     "gru": recurrent,
+    "segmentation": segmentation,
+    "nudenet": nudenet,
+    "yolox": yolox,
     "direction": text_direction,
     "text": text,
-    "nudenet": nudenet,
     "lite0": lite0,
-    "yolox": yolox,
 }

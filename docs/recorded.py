@@ -1,4 +1,4 @@
-"""The page of recorded figures: how often SHIP is false, onnx's own suite, the architectures."""
+"""The page of recorded figures: how often SHIP is false, INT8 beside its peers, onnx's own suite, the architectures."""
 
 from __future__ import annotations
 
@@ -17,13 +17,24 @@ SITUATIONS = """The whole gate, on records or calls of known truth. *Without gro
 tells that frames belong together, so nothing is promised; `evaluation.group` does."""
 SUITE = """ONNX's own node tests, {graphs:,} graphs that nobody here wrote, on the suite's own inputs. A refusal is one
 sentence; a failure is any other exception, or the end of the process."""
+INT8 = """Everyone calibrates on the same frames of the same simplified graph, by the settings that the peer's own pages
+recommend, and is judged on the same other images in exact arithmetic; edgeship does what `calibrate` and `quantize` do
+by default (`benchmarks/int8_numbers.py`, which one machine may go through in pieces; {versions})."""
+PAIRED = """*Difference* is edgeship's figure less the best peer's, with one-sided bounds at 95 %: by the exact paired
+test where an image is right or wrong, else by the paired bootstrap, over photographs where images are views of them
+(*independent* counts what is resampled). *Worse* and *better* are sure at 95 %; *not told apart* is neither, and then
+the lower bound is how much worse edgeship may be. The best peer is named after all were seen, which favours the
+peers."""
+ALL = """All figures; `+`: edgeship is better than that peer at 95 %, `-`: worse; –: it made no graph; an empty cell
+was not run."""
+OURS = "edgeship"
 ZOO = """Architectures with random weights, from `torch` to an INT8 engine of TensorRT-RTX, beside the same by hand
 (`torch.onnx.export`, onnxslim, `quantize_static`, TensorRT-RTX's parser and builder)."""
 
 
 def page() -> list[str]:
     """The lines of docs/reference/recorded.md."""
-    return ["# Recorded figures", "", INTRODUCTION, *_false_ship(), *_suite()]
+    return ["# Recorded figures", "", INTRODUCTION, *_false_ship(), *_int8(), *_suite()]
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -72,6 +83,52 @@ def _false_ship() -> list[str]:
         "", "How often the bound of a latency quantile lay below the true quantile:",
         *_table(("quantile", "calls", "correlation of a call with the next", "below the truth"), below),
     ]  # fmt: skip
+
+
+def _int8() -> list[str]:
+    found = _read("int8_numbers.json")
+    networks = list(found["networks"].values())
+    names = [row["what"] for row in networks[0]["rows"]]
+    known = found["machine"]["versions"]
+    versions = ", ".join(f"{name} {known[name]}" for name in ("onnxruntime", "nvidia-modelopt", "nncf"))
+    scores = [(one["name"], *(_scored(one, name) for name in names)) for one in networks]
+    noise = [(one["name"], *(_noise(one, name) for name in names[1:])) for one in networks]
+    heads = ("network, figure", "images (independent)", "FP32", OURS, "best peer", "difference", "")
+    return [
+        "", "## INT8 beside other quantizers", "", INT8.format(versions=versions), "", _machine(found), "", PAIRED,
+        *_table(heads, [_beside(one, len(names)) for one in networks]),
+        "", ALL, *_table(("network", *names), scores),
+        "", "Signal-to-noise over all outputs against FP32, dB:", *_table(("network", *names[1:]), noise),
+    ]  # fmt: skip
+
+
+def _beside(network: dict[str, Any], contenders: int) -> tuple[str, ...]:
+    """A network's figure beside that of its best peer."""
+    rows = {row["what"]: row for row in network["rows"]}
+    peers = [row for name, row in rows.items() if name not in ("FP32", OURS) and row["score"] is not None]
+    best = max(peers, key=lambda row: float(row["score"]))
+    paired = best["paired"]
+    named = best["what"] if len(rows) == contenders else f"{best['what']}, of {len(rows) - 2} that were run"
+    return (
+        f"{network['name']}, {network['figure']}", f"{network['images']} ({network['independent']})",
+        f"{rows['FP32']['score']:.4f}", f"{rows[OURS]['score']:.4f}", f"{best['score']:.4f} {named}",
+        f"{0 - paired['drop']:+.4f} ({-paired['upper']:+.4f} to {-paired['lower']:+.4f})", paired["verdict"],
+    )  # fmt: skip
+
+
+def _scored(network: dict[str, Any], name: str) -> str:
+    row = next((row for row in network["rows"] if row["what"] == name), None)
+    if row is None or row["score"] is None:
+        return "" if row is None else "–"
+    verdict = row["paired"]["verdict"] if row.get("paired") else ""
+    return f"{row['score']:.4f}" + {"better": " +", "worse": " -"}.get(verdict, "")
+
+
+def _noise(network: dict[str, Any], name: str) -> str:
+    row = next((row for row in network["rows"] if row["what"] == name), None)
+    if row is None or row["snr_db"] is None:
+        return "" if row is None else "–"
+    return f"{row['snr_db']:.1f}"
 
 
 def _suite() -> list[str]:
