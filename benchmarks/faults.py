@@ -409,18 +409,6 @@ def full() -> dict[str, object]:
             subprocess.run(["umount", str(disk)], check=True)
 
 
-def earlier(path: Path | None, commit: str) -> dict[str, Any]:
-    """The figures of earlier pieces; none where there is no file yet."""
-    if path is None:
-        raise SystemExit("--more needs --json: the file that is added to")
-    if not path.is_file():
-        return {}
-    found: dict[str, Any] = json.loads(path.read_text())
-    if found["machine"]["commit"] != commit:
-        raise SystemExit(f"{path} is of commit {found['machine']['commit']}, this is {commit}: begin a new file")
-    return found
-
-
 def main() -> None:
     """Run one part and print what it found."""
     parser = harness.parser(__doc__)
@@ -433,7 +421,7 @@ def main() -> None:
     before = harness.facts()
     given = {"fuzz": 10_000, "device": 1_000, "kill": 50, "flip": 100_000, "frames": 2_600_000, "full": 1}
     count = arguments.count or given[arguments.part]
-    done = earlier(arguments.json, before["commit"]) if arguments.more else {}
+    done = harness.earlier(arguments.json, before["commit"]) if arguments.more else {}
     parts: dict[str, Callable[[], dict[str, object]]] = {
         "fuzz": lambda: fuzz(count, arguments.seed),
         "device": lambda: device(count, arguments.seed),

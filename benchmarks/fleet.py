@@ -3,6 +3,7 @@
     python benchmarks/fleet.py verdicts              2 models on 3 workers over TLS, beside a ship of each
     python benchmarks/fleet.py overhead [--count 5]  one trial on a worker, beside the same trial here
     python benchmarks/fleet.py busy [--count 200]    trivial trials on 4 workers: how busy those are
+    python benchmarks/fleet.py kills [--count 20]    a worker, the scheduler or the client, at random moments
     python benchmarks/fleet.py scheduler             50 models x 20 devices x 12 trials, all at once, and 20 large files
     python benchmarks/fleet.py gpus [--count 4000]   two GPUs of this host beside one: evaluation, ranking, clocks
     python benchmarks/fleet.py history               appending to a history of 100,000 rules
@@ -16,6 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -24,7 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +47,7 @@ from edgeship.history.entry import Entry, KeptFigure, KeptRule, KeptTarget
 from edgeship.history.store import History
 from edgeship.targets import cluster, local, on_worker
 from edgeship.targets.cluster import Cluster, connected
-from fleet_support import fleet_file, free_port, models, start, start_scheduler, trial, wait_until
+from fleet_support import fleet_file, free_port, models, processes, start, start_scheduler, trial, wait_until
 
 MODELS, DEVICES, TRIALS = 50, 20, 12
 BLOCK = 32 << 20
@@ -158,6 +163,71 @@ def busy(count: int) -> dict[str, Any]:
     }
 
 
+VICTIMS = ("worker", "scheduler", "client")
+
+
+def kills(count: int, seconds_most: float, done: dict[str, Any]) -> dict[str, Any]:
+    """End one part of a fleet at a random moment of its run by SIGKILL; a client that was ended is started again.
+
+    Each run must end in the verdict and metrics of an undisturbed one, with nothing left running. ``done``: the figures
+    of earlier pieces, which are added to.
+    """
+    told = list(done.get("kills", ()))
+    chance = random.Random(len(told))
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        root, port = Path(name), free_port()
+        models(root, "m", trial_s=2.0)
+        file = fleet_file(root, {"m": ["cpu"]}, ("one",), f"tcp://127.0.0.1:{port}")
+        running = {"scheduler": start_scheduler(port)}
+        stack.callback(lambda: running["scheduler"].kill())
+        begin = time.perf_counter()
+        assert start(file).wait() == 0, (root / "fleet.err").read_text()
+        calm = time.perf_counter() - begin
+        wanted = outcome(root / "fleet-out" / "m" / "result.json")
+        while len(told) < count and time.perf_counter() - begin < seconds_most:
+            shutil.rmtree(root / "fleet-out")
+            kind, moment = VICTIMS[len(told) % len(VICTIMS)], chance.uniform(0.5, calm - 0.5)
+            running["client"] = start(file)
+            time.sleep(moment)
+            struck = _strike(kind, root, running)
+            if kind == "scheduler":
+                running["scheduler"].wait()
+                running["scheduler"] = start_scheduler(port)
+            code = running["client"].wait()
+            if kind == "client" and struck:
+                wait_until(lambda: not processes(root))
+                code = start(file).wait()
+            right = code == 0 and outcome(root / "fleet-out" / "m" / "result.json") == wanted
+            left = not wait_until(lambda: not processes(root), 30.0)
+            told.append(
+                {"kind": kind, "moment_s": moment, "struck": struck, "exit": code, "right": right, "left": left}
+            )
+            print(
+                f"{len(told):3} {kind:<9} at {moment:5.1f} s  {'right' if right and not left else told[-1]}", flush=True
+            )
+            if not right:
+                print((root / "fleet.err").read_text()[-1000:], (root / "fleet.out").read_text()[-1000:], flush=True)
+    good = sum(item["right"] and not item["left"] for item in told)
+    return {
+        "undisturbed_s": calm,
+        "kills": told,
+        "targets": [harness.target("kills that end right, with nothing left", good, count, at_least=True)],
+    }
+
+
+def _strike(kind: str, root: Path, running: dict[str, subprocess.Popen[bytes]]) -> bool:
+    """Kill a part of a fleet; whether it was there."""
+    if kind != "worker":
+        there = running[kind].poll() is None
+        running[kind].kill()
+        return there
+    found = processes(root, "worker")
+    for process in found:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return bool(found)
+
+
 def memory_mib(process: int, field: str = "VmRSS") -> float:
     """Resident memory of a process now, or at its most (``VmHWM``)."""
     lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
@@ -266,6 +336,7 @@ def main() -> None:
         "verdicts": (verdicts, 1),
         "overhead": (overhead, 5),
         "busy": (busy, 200),
+        "kills": (lambda count: kills(count, arguments.seconds, done), 20),
         "scheduler": (simulate, 1),
         "history": (history, 50),
         "gpus": (lambda count: gpus(count, arguments.device), 4000),
@@ -274,12 +345,15 @@ def main() -> None:
     parser.add_argument("part", choices=(*parts, "serve"))
     parser.add_argument("--count", type=int)
     parser.add_argument("--address", default="", help="serve: the scheduler of the workers that `scheduler` starts")
+    parser.add_argument("--more", action="store_true", help="kills: go on from what --json holds")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="kills: begin nothing after this")
     parser.add_argument("--device", default="cuda:0", help="gpus: cpu tries the script where there is no GPU")
     arguments = parser.parse_args()
     if arguments.part == "serve":
         asyncio.run(serve(arguments.address))
         return
     before = harness.facts()
+    done = harness.earlier(arguments.json, before["commit"]) if arguments.more else {}
     work, count = parts[arguments.part]
     told = work(arguments.count or count)
     print(json.dumps(told, indent=2))

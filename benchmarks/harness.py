@@ -81,6 +81,18 @@ def record(path: Path | None, before: dict[str, Any], **figures: Any) -> None:
     temporary.replace(path)
 
 
+def earlier(path: Path | None, commit: str) -> dict[str, Any]:
+    """The figures of earlier pieces; none where there is no file yet."""
+    if path is None:
+        raise SystemExit("--more needs --json: the file that is added to")
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text())
+    if found["machine"]["commit"] != commit:
+        raise SystemExit(f"{path} is of commit {found['machine']['commit']}, this is {commit}: begin a new file")
+    return found
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()

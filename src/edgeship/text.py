@@ -33,6 +33,11 @@ def line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def byte_count(count: int) -> str:
+    """A number of bytes for people: ``840 KiB``, ``12 MiB``."""
+    return f"{count >> 20} MiB" if count >= 10 << 20 else f"{-(-count // 1024)} KiB"
+
+
 def alike(name: str, known: Iterable[str], count: int) -> list[str]:
     """Up to ``count`` known names that are like ``name``, the nearest first; upper and lower case are alike."""
     folded = {item.casefold(): item for item in known}

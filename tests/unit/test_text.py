@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeship.text import did_you_mean, line, nearest, other_encoding, printable
+from edgeship.text import byte_count, did_you_mean, line, nearest, other_encoding, printable
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,13 @@ from edgeship.text import did_you_mean, line, nearest, other_encoding, printable
 )
 def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 KiB"), (1, "1 KiB"), (4096, "4 KiB"), (12 << 20, "12 MiB"), (5 << 30, "5120 MiB")]
+)
+def test_byte_count(count: int, shown: str) -> None:
+    assert byte_count(count) == shown
 
 
 @given(st.text())

@@ -40,8 +40,6 @@ RESULT_S = 60.0
 """For the bytes of an answer that is there."""
 DEATHS = 3
 """A trial that was running when so many workers died is not tried again."""
-MOST_BYTES = 32 << 20
-"""Of files in one message."""
 R = TypeVar("R", bound=replies.Reply)
 
 
@@ -364,6 +362,8 @@ class WorkerLink:
         self.useful = False
         self._pending: list[on_worker.Message] = []
         self._data = b""
+        self._ahead: dict[str, on_worker.Message] = {}
+        """Small results that came with their list, by name."""
 
     @property
     def channel(self) -> WorkerLink:
@@ -373,7 +373,7 @@ class WorkerLink:
     def send(self, message: dict[str, Any], payload: Path | None = None) -> None:
         """Keep a message and a file's content until the next request, or until they are many."""
         self._pending.append((message, payload.read_bytes() if payload is not None else None))
-        if sum(len(data or b"") for _, data in self._pending) > MOST_BYTES:
+        if sum(len(data or b"") for _, data in self._pending) > on_worker.MOST_BYTES:
             self._exchange({"do": "sync"})
 
     def payload(self, size: int, sink: Callable[[bytes], Any]) -> None:
@@ -392,11 +392,18 @@ class WorkerLink:
         wait_s: float = REPLY_S,  # noqa: ARG002
     ) -> R:
         """The reply to a request; how long that takes is the cluster's affair. Raises what the worker reports."""
-        return replies.check(kind, self._exchange(request), self.host)
+        if request["do"] == "list":
+            told = self._cluster.call(self._seen, on_worker.results, request["trial"])
+            self._ahead = {str(message.get("name")): (message, data) for message, data in told[1:]}
+            return replies.check(kind, self._answered(told[:1]), self.host)
+        ahead = self._ahead.pop(str(request.get("name")), None) if request["do"] == "get" else None
+        return replies.check(kind, self._answered([ahead]) if ahead else self._exchange(request), self.host)
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         requests, self._pending = [*self._pending, (request, None)], []
-        told = self._cluster.call(self._seen, on_worker.answer, requests)
+        return self._answered(self._cluster.call(self._seen, on_worker.answer, requests))
+
+    def _answered(self, told: Sequence[on_worker.Message]) -> dict[str, Any]:
         target = Target(host=self.host)
         for message, _ in told:
             error = replies.error_of(message, target)

@@ -17,6 +17,7 @@ from edgeship.targets.channel import MAX_REPLY_BYTES, Closed
 from edgeship.targets.replies import DISTRUST, Done, Head, Listing
 from edgeship.targets.sending import PLACE, Plan
 from edgeship.targets.talk import Talk
+from edgeship.text import byte_count
 
 MAX_RESULT_BYTES = 16 << 30
 MAX_RESULTS_BYTES = 32 << 30
@@ -80,7 +81,7 @@ class _Told:
         free = shutil.disk_usage(self._plan.folder).free
         if total > free:
             raise StorageError(
-                f"{total >> 20} MiB of results come from {self._link.host} and {free >> 20} MiB are free here",
+                f"{byte_count(total)} of results come from {self._link.host} and {byte_count(free)} are free here",
                 do="free some space and run the same command again: it continues",
             )
 

@@ -39,6 +39,8 @@ PACKAGES = (
     "pillow",
 )
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+MOST_BYTES = 32 << 20
+"""Of files in one message."""
 REPORT_S = 0.2
 """A trial tells its progress at most so often."""
 Message = tuple[dict[str, Any], bytes | None]
@@ -143,6 +145,17 @@ def answer(requests: Sequence[Message]) -> list[Message]:
     with contextlib.suppress(Closed):
         Agent(_here.base.resolve(), channel).serve()
     return channel.replies[1:]
+
+
+def results(trial: str) -> list[Message]:
+    """The list of a trial's results, then those files of it that fit in one message, the smallest first."""
+    found = answer([({"do": "list", "trial": trial}, None)])
+    room = MOST_BYTES
+    small: list[Message] = []
+    for name, (size, _) in sorted(found[0][0].get("files", {}).items(), key=lambda item: item[1][0]):
+        room -= size
+        small += [({"do": "get", "trial": trial, "name": name}, None)] if room >= 0 else []
+    return found + answer(small)
 
 
 def _machine_behind(request: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from edgeship.targets.channel import MAX_REPLY_BYTES
 from edgeship.targets.link import REPLY_S
 from edgeship.targets.replies import Done, Made, Missing, Modules
 from edgeship.targets.talk import Talk
+from edgeship.text import byte_count
 
 PLACE = "remote.json"
 """In the trial's folder here: its name on the device."""
@@ -105,7 +106,7 @@ def send_blobs(link: Talk, blobs: dict[str, Path], progress: Progress) -> None:
     total = sum(sizes[digest] for digest in missing)
     if total > link.free:
         raise StorageError(
-            f"on {link.host}: {total >> 20} MiB are to be sent and {link.free >> 20} MiB are free",
+            f"on {link.host}: {byte_count(total)} are to be sent and {byte_count(link.free)} are free",
             do=f"free some space in {link.base} there and run the same command again",
         )
     done = 0

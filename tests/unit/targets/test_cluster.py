@@ -79,6 +79,22 @@ def test_the_agents_answers_are_the_same_in_memory(tmp_path):
     assert on_worker.run_trial("../escape", None)["error"]["kind"] == "ArtifactError"
 
 
+def test_small_results_come_with_their_list(tmp_path):
+    on_worker.configure(tmp_path, "here", ())
+    place = tmp_path / "trials" / "t"
+    place.mkdir(parents=True)
+    (place / "build.json").write_text("{}")
+    with (place / "records.npz").open("wb") as stream:
+        stream.truncate(on_worker.MOST_BYTES)
+    (place / "latency.json").write_text("[]")
+    listed, *files = on_worker.results("t")
+    assert {name: size for name, (size, _) in listed[0]["files"].items()} == {
+        "build.json": 2, "latency.json": 2, "records.npz": on_worker.MOST_BYTES,
+    }  # fmt: skip
+    assert [(message["name"], data) for message, data in files] == [("build.json", b"{}"), ("latency.json", b"[]")]
+    assert "is not a plain name" in on_worker.results("../t")[0][0]["error"]["found"]
+
+
 @pytest.mark.slow
 def test_a_trial_runs_on_the_worker_of_its_label_once(access, workers, tmp_path):
     with connected(Cluster(access)) as opened:
