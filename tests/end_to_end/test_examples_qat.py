@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Edgeship
+from projects import Edgeship
 from examples_support import EXAMPLES, Example, copy_example
 
 
