@@ -219,7 +219,7 @@ def yolox(folder: Path, packages: Path) -> Network:
     value = onnx.load(str(path)).graph.input[0]
     info = TensorInfo(name=value.name, shape=(1, 3, 416, 416), dtype="float32")
     opened = open_dataset(settings)
-    batches = list(Loader(opened.items[:SCENES], np.float32, (416, 416), LoadOptions(1)))
+    batches = list(Loader(opened.items[:SCENES], steps, (416, 416), LoadOptions(1)))
 
     def score(found: list[Array], _: list[Array]) -> Figure:
         task, collector, dataset = metrics.get("detection"), None, opened

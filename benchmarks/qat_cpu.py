@@ -192,7 +192,8 @@ def _trained(case: Case, what: str, wanted: list[Array]) -> dict[str, Any]:
     assert settings is not None
     if what == LABELLED:
         steps = (settings.epochs or 1) * (len(case.network.frames) * 7 // 8 // settings.batch)  # as many as distilled
-        own = {"step": "qat_labels:step", "data": "qat_labels:loader", "epochs": None, "steps": steps}
+        named = {"step": "step", "data": "loader", "validation": "held_out"}
+        own = {key: f"qat_labels:{name}" for key, name in named.items()} | {"epochs": None, "steps": steps}
         settings = settings.model_copy(update=own)
     place = case.folder / what
     place.mkdir()

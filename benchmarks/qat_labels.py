@@ -10,6 +10,8 @@ import torch
 
 TRAINED_ON = 1250
 """Labelled pictures to train on; all figures are of the others."""
+HELD_OUT = 250
+"""Of them, those on which the best weights are chosen."""
 BATCH = 32
 
 
@@ -22,8 +24,15 @@ def step(model: Any, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 def loader() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The whole batches of an epoch, in a new order; each picture is mirrored or not."""
     images, labels, _ = int8_networks.clothes()
-    order = torch.randperm(TRAINED_ON)
-    for rows in order[: TRAINED_ON // BATCH * BATCH].split(BATCH):
+    order = torch.randperm(TRAINED_ON - HELD_OUT)
+    for rows in order[: len(order) // BATCH * BATCH].split(BATCH):
         pixels = torch.from_numpy(images[rows.numpy()])
         mirrored = torch.rand(BATCH, 1, 1, 1) < 0.5
         yield torch.where(mirrored, pixels.flip(3), pixels), torch.from_numpy(labels[rows.numpy()])
+
+
+def held_out() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """One batch of labelled pictures that are not trained on."""
+    images, labels, _ = int8_networks.clothes()
+    rows = slice(TRAINED_ON - HELD_OUT, TRAINED_ON)
+    yield torch.from_numpy(images[rows]), torch.from_numpy(labels[rows])
