@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from projects import Edgeship
 from examples_support import EXAMPLES, Example, copy_example
+from projects import Edgeship
 
 
 @pytest.fixture(scope="module")
