@@ -300,7 +300,8 @@ def prepared() -> dict[str, Result]:
     """Export, simplification, parity that failed, and preflight with problems."""
     return {
         "export": Exported(
-            model=NOTHING, inputs=(TENSOR,), outputs=(TENSOR,), opset=18, nodes=300, source="model:build",
+            model=NOTHING, inputs=(TENSOR,), outputs=(TENSOR,), opset=18, nodes=300,
+            source="/home/someone/nets/detector.onnx",
             exporter="torch.onnx 2.13.0", parameters=912_345, renamed={"pixels": "images"}, notes=("A note.",),
         ),
         "slim": Slimmed(

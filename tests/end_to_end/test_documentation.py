@@ -106,6 +106,7 @@ NOT_RUN = {
     "--via trtexec": "no wheel brings trtexec",
     "--keep node_Conv_109": "the names are those of a reader's own network",
     "--device cuda:0": "needs a GPU",
+    "--engine onnxruntime-rtx": "needs a GPU, and its package of 146 MB",
 }
 """What is parsed and not run, and why; a dry run is run."""
 

@@ -204,19 +204,19 @@ def test_the_gallery_shows_what_is_chosen(page: Page, reports: dict[str, Path]) 
         "it.dispatchEvent(new Event('change')); }})()"
     )
     page.complaints.clear()
-    assert page.run(shown) == 5
+    assert page.run(shown) == 6
     page.run(choose.format("change", '"worse"'))
-    assert page.run(shown) == 2
+    assert page.run(shown) == 3
     page.run(choose.format("class", '"person"'))
     assert page.run(shown) == 1
-    assert page.run("document.querySelector('.filters output').textContent") == "1 of 5 shown"
+    assert page.run("document.querySelector('.filters output').textContent") == "1 of 6 shown"
     page.run("dispatchEvent(new Event('beforeprint'))")
-    assert page.run(shown) == 5
+    assert page.run(shown) == 6
     page.run("dispatchEvent(new Event('afterprint'))")
     assert page.run(shown) == 1
     page.run(choose.format("change", '""'))
     page.run(choose.format("class", '""'))
-    assert page.run(shown) == 5 and page.complaints == []
+    assert page.run(shown) == 6 and page.complaints == []
 
 
 def test_no_heading_ends_a_page_of_paper(page: Page, reports: dict[str, Path]) -> None:

@@ -15,14 +15,16 @@ ROOT = Path(__file__).parents[2]
 requirements = runpy.run_path(str(ROOT / ".ci" / "hashes.py"))["requirements"]
 
 
-def wheel(folder: Path, text: str) -> None:
-    """A package of one module."""
+def wheel(folder: Path, text: str, name: str = "pinned", more: str = "") -> None:
+    """A package of one module; ``more``: further lines of its metadata."""
     folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / "pinned-1.0-py3-none-any.whl", "w") as archive:
-        archive.writestr("pinned.py", text)
-        archive.writestr("pinned-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: pinned\nVersion: 1.0\n")
-        archive.writestr("pinned-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr("pinned-1.0.dist-info/RECORD", "")
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", text)
+        archive.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{more}")
+        archive.writestr(
+            f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{name}-1.0.dist-info/RECORD", "")
 
 
 def pip(*arguments: object) -> Ended:
@@ -31,16 +33,17 @@ def pip(*arguments: object) -> Ended:
 
 @pytest.mark.slow
 def test_a_changed_file_is_not_installed(tmp_path: Path) -> None:
-    wheel(tmp_path / "index", "answer = 42\n")
+    wheel(tmp_path / "index", "answer = 42\n", more="Requires-Dist: needed[more] >=1\n")
+    wheel(tmp_path / "index", "", "needed", "Provides-Extra: more\n")
     report, pinned, index = tmp_path / "report.json", tmp_path / "requirements.txt", tmp_path / "index"
     done = pip("--dry-run", "--ignore-installed", "--report", report, "--find-links", index, "pinned")
     assert done.returncode == 0, done.stderr
     lines = requirements(json.loads(report.read_text()))
     pinned.write_text("\n".join(lines) + "\n")
-    assert lines[0].startswith("pinned==1.0 --hash=sha256:")
-    install = ("--require-hashes", "--find-links", index, "-r", pinned, "--target")
+    assert [line.partition(" ")[0] for line in lines] == ["needed==1.0", "pinned==1.0"]
+    install = ("--no-deps", "--require-hashes", "--find-links", index, "-r", pinned, "--target")
     assert pip(*install, tmp_path / "good").returncode == 0
-    wheel(index, "answer = 'another'\n")
+    wheel(index, "answer = 'another'\n", more="Requires-Dist: needed[more] >=1\n")
     refused = pip(*install, tmp_path / "bad")
     assert refused.returncode != 0 and "DO NOT MATCH THE HASHES" in refused.stderr
     assert not (tmp_path / "bad" / "pinned.py").exists()

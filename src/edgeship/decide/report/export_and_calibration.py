@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -208,7 +209,8 @@ def _export_facts(run: FinishedRun) -> list[tuple[str, str]]:
     facts = []
     exported, slimmed = run.exported, run.slimmed
     if exported is not None:
-        facts += [("Source", exported.source), ("Exporter", exported.exporter), ("Opset", str(exported.opset))]
+        source = Path(exported.source).name  # the report leaves the workstation: no folder of it is told
+        facts += [("Source", source), ("Exporter", exported.exporter), ("Opset", str(exported.opset))]
         if exported.parameters:
             facts.append(("Parameters", f"{exported.parameters:,}"))
         facts += [(f"Input {t.name}", f"{_shape(t.shape)} {t.dtype}") for t in exported.inputs]

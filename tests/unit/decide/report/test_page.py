@@ -113,6 +113,12 @@ def test_every_part_is_shown(page: Parsed) -> None:
     assert "--precision fp16 --keep" in page.text
 
 
+def test_a_model_file_is_told_without_its_folder(page: Parsed) -> None:
+    """The report goes into the bundle, and so to whoever gets that."""
+    assert "detector.onnx" in page.text
+    assert "/home/" not in page.text
+
+
 def test_several_targets_stand_side_by_side_in_one_table(run: FinishedRun) -> None:
     section = verdict.targets_section(targets(run))
     (table,) = section.blocks
