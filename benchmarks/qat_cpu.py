@@ -67,7 +67,7 @@ def measure(name: str, folder: Path, packages: Path) -> dict[str, Any]:
         network = replace(network, images=network.images[::LITE0_EVERY])
     case = calibrated(network, folder, per_channel=name != "example")
     wanted = int8_numbers.run(network, network.model, written=False)
-    rows = [int8_numbers.row(network, FP32, wanted, wanted)]
+    rows = [_row(network, FP32, wanted, wanted)]
     rows.append(_judged(case, PLAIN, network.model, case.calibration, wanted) | {"seconds": case.seconds})
     for entry in REPAIRS[name]:
         rows.append(_repaired(case, entry, wanted))
@@ -147,7 +147,13 @@ def _judged(case: Case, what: str, graph: Path, calibration: Any, wanted: list[A
 
     out = case.folder / "int8.onnx"
     quantize(graph, calibration, out, case.batches[:2], case.options())
-    return int8_numbers.row(case.network, what, int8_numbers.run(case.network, out, written=False), wanted)
+    return _row(case.network, what, int8_numbers.run(case.network, out, written=False), wanted)
+
+
+def _row(network: Network, what: str, found: list[Array], wanted: list[Array]) -> dict[str, Any]:
+    """The figures of one candidate, its own among them."""
+    score = network.score(found, wanted).of(len(network.images))
+    return int8_numbers.row(what, score, found, wanted)
 
 
 def _repaired(case: Case, entry: str, wanted: list[Array]) -> dict[str, Any]:
