@@ -92,7 +92,7 @@ def targets(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
                 what = f"{network['name']}, {row['what']}"
                 told.append(harness.target(f"{what}: share recovered", row["recovered"], RECOVERS, at_least=True))
                 told.append(harness.target(f"{what}: seconds", row["seconds"], SECONDS))
-            elif "changed" in row:
+            elif row["what"].startswith("int8-"):
                 ratio = row["seconds"] / network["calibration_s"]
                 told.append(harness.target(f"{network['name']}, {row['what']}: seconds / calibration's", ratio, COSTS))
     return told
