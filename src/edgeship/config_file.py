@@ -234,16 +234,22 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
     found += _autotune_problems(config)
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"
-        found += _engine_problems(label, target, config)
-        if gate.clock == "device" and not target.device.startswith("cuda"):
-            found.append(
-                f'gate.clock: "device" reads the device\'s own clock, and {label}.device = {target.device!r} has none; '
-                'use "wall" or "auto"'
-            )
-        if (gate.energy_mj_per_frame or gate.power_w) and target.device.startswith(("gpu", "npu")):
-            found.append(f"gate.energy_mj_per_frame, power_w: nothing measures the energy of {label}.device here")
-        if target.engine != "tensorrt-rtx" and target.compute_capability:
-            found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
+        found += _target_problems(label, target, config)
+    return found
+
+
+def _target_problems(label: str, target: Target, config: Config) -> list[str]:
+    """What a target cannot do of what is asked for."""
+    found, gate = _engine_problems(label, target, config), config.gate
+    if gate.clock == "device" and not target.device.startswith("cuda"):
+        found.append(
+            f'gate.clock: "device" reads the device\'s own clock, and {label}.device = {target.device!r} has none; '
+            'use "wall" or "auto"'
+        )
+    if (gate.energy_mj_per_frame or gate.power_w) and target.device.startswith(("gpu", "npu")):
+        found.append(f"gate.energy_mj_per_frame, power_w: nothing measures the energy of {label}.device here")
+    if target.engine != "tensorrt-rtx" and target.compute_capability:
+        found.append(f"{label}.compute_capability: only tensorrt-rtx builds ahead of time for other GPUs")
     return found
 
 

@@ -30,7 +30,7 @@ from edgeship.metrics.paired import change
 from edgeship.metrics.segmentation import count_pixels
 from edgeship.metrics.text import distance
 from edgeship.pipeline.decide import decision_of
-from edgeship.pipeline.depth_pictures import changed_depth
+from edgeship.pipeline.depth_pictures import changed_depth, harm_of
 from edgeship.pipeline.stages import Run, Stage, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
@@ -307,64 +307,40 @@ def _pair(
     run: Run, candidate: str, item: Item, answers: tuple[tuple[Prediction, Any], tuple[Prediction, Any]], kept: Pictures
 ) -> ChangedImage:
     (before, target), (after, _) = answers
-    threshold = run.config.evaluation.operating_confidence
+    threshold, nothing = run.config.evaluation.operating_confidence, Answer(text="")
     picture, size = kept.image(item.picture())
+    shown = ChangedImage(
+        picture=picture, size=size, name=item.id, label="", candidate=candidate, reference=nothing, answer=nothing
+    )
+    if isinstance(before, Depth) and isinstance(after, Depth):
+        return changed_depth(shown, before, after, target, kept)
+    told: dict[str, Any]
     if isinstance(before, Detection) and isinstance(after, Detection):
         first, second = before.above(threshold), after.above(threshold)
-        good, later = found_objects(first, target), found_objects(second, target)
+        good, later = float(found_objects(first, target)), float(found_objects(second, target))
         truth = tuple(
             Box(corners=(float(a), float(b), float(c), float(d)), label=before.classes[int(label)])
             for (a, b, c, d), label in zip(target.boxes, target.labels, strict=True)
         )
-        return ChangedImage(
-            picture=picture,
-            size=size,
-            name=item.id,
-            label=counted(len(truth), "object", "objects"),
-            candidate=candidate,
-            reference=_found(first, good, len(truth), kept),
-            answer=_found(second, later, len(truth), kept),
-            truth=truth,
-            harm="worse" if later < good else "better" if later > good else "other",
-        )
-    if isinstance(before, Text) and isinstance(after, Text):
-        wrong, wrong_later = distance(before.text, target), distance(after.text, target)
-        return ChangedImage(
-            picture=picture,
-            size=size,
-            name=item.id,
-            label=target,
-            candidate=candidate,
-            reference=Answer(text=before.text),
-            answer=Answer(text=after.text),
-            harm="worse" if wrong_later > wrong else "better" if wrong_later < wrong else "other",
-        )
-    if isinstance(before, Depth) and isinstance(after, Depth):
-        nothing = Answer(text="")
-        shown = ChangedImage(
-            picture=picture,
-            size=size,
-            name=item.id,
-            label="",
-            candidate=candidate,
-            reference=nothing,
-            answer=nothing,
-        )
-        return changed_depth(shown, before, after, target, kept)
-    assert isinstance(before, Segmentation)
-    assert isinstance(after, Segmentation)
-    ignored = run.config.evaluation.ignore_index
-    right, right_later = pixel_accuracy(before, target, ignored), pixel_accuracy(after, target, ignored)
-    return ChangedImage(
-        picture=picture,
-        size=size,
-        name=item.id,
-        label="labelled mask",
-        candidate=candidate,
-        reference=Answer(text=f"{right:.1%} of pixels right", mask=kept.mask(before.mask)),
-        answer=Answer(text=f"{right_later:.1%} of pixels right", mask=kept.mask(after.mask)),
-        harm="worse" if right_later < right else "better" if right_later > right else "other",
-    )
+        told = {
+            "label": counted(len(truth), "object", "objects"),
+            "truth": truth,
+            "reference": _found(first, int(good), len(truth), kept),
+            "answer": _found(second, int(later), len(truth), kept),
+        }
+    elif isinstance(before, Text) and isinstance(after, Text):
+        good, later = -float(distance(before.text, target)), -float(distance(after.text, target))
+        told = {"label": target, "reference": Answer(text=before.text), "answer": Answer(text=after.text)}
+    else:
+        assert isinstance(before, Segmentation) and isinstance(after, Segmentation)
+        ignored = run.config.evaluation.ignore_index
+        good, later = pixel_accuracy(before, target, ignored), pixel_accuracy(after, target, ignored)
+        told = {
+            "label": "labelled mask",
+            "reference": Answer(text=f"{good:.1%} of pixels right", mask=kept.mask(before.mask)),
+            "answer": Answer(text=f"{later:.1%} of pixels right", mask=kept.mask(after.mask)),
+        }
+    return shown.model_copy(update={**told, "harm": harm_of(good, later)})
 
 
 def _found(detection: Detection, good: int, objects: int, kept: Pictures) -> Answer:

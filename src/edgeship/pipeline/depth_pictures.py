@@ -40,16 +40,20 @@ def changed_depth(shown: ChangedImage, before: Depth, after: Depth, measured: Ar
     known = measured[measured > 0]
     low, high = (float(value) for value in np.percentile(known, (2, 98))) if known.size else (0.0, 1.0)
     wrong, wrong_later = (compare(answer.metres, measured)["abs_rel"] for answer in (before, after))
-    harm: Harm = "worse" if wrong_later > wrong else "better" if wrong_later < wrong else "other"
     return shown.model_copy(
         update={
             "label": f"{low:.3g} to {high:.3g} m" if known.size else "no depth",
             "measured": kept.mask(scaled(measured, low, high, measured > 0)),
             "reference": _answer(before, measured, (low, high), kept),
             "answer": _answer(after, measured, (low, high), kept),
-            "harm": harm,
+            "harm": harm_of(-wrong, -wrong_later),
         }
     )
+
+
+def harm_of(good: float, later: float) -> Harm:
+    """What a change did to a figure of which more is better."""
+    return "worse" if later < good else "better" if later > good else "other"
 
 
 def _answer(found: Depth, measured: Array, scale: tuple[float, float], kept: Keeper) -> Answer:
