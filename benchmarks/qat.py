@@ -39,8 +39,10 @@ def cpu(options: argparse.Namespace) -> dict[str, Any]:
 
     found: dict[str, Any] = options.earlier.get("networks", {})
     for name in options.only:
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = qat_cpu.measure(name, Path(folder), options.packages.resolve())
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = (options.work or Path(scratch)) / name
+            folder.mkdir(parents=True, exist_ok=True)
+            found[name] = qat_cpu.measure(name, folder, options.packages.resolve())
     for network in found.values():
         head = (
             f"{network['name']}: {network['figure']} of {network['images']}",
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("piece", choices=tuple(PIECES))
     parser.add_argument("--packages", type=Path, default=Path(), help="cpu: where the packages of the examples are")
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--work", type=Path, help="cpu: keep rows and trainings there; a run that was stopped goes on")
     parser.add_argument("--more", action="store_true", help="cpu: go on from what --json holds")
     parser.add_argument("--steps", type=int, default=60, help="gpu: steps of each side")
     parser.add_argument("--batch", type=int, default=64, help="gpu: images a step")
