@@ -10,19 +10,18 @@ from edgeship.prepare.calibration_cache import UNLIMITED, CalibrationCache, lack
 from edgeship.prepare.inferred_graph import outputs_of
 from edgeship.prepare.quantized_tensors import (
     FUSED,
-    SHARING,
+    MOVING,
     WEIGHTED,
     Placement,
     find_tensors,
     float_tensors,
+    idle_joins,
     limits,
 )
 
 if TYPE_CHECKING:
     import onnx
 
-MOVING = (SHARING | {"Resize"}) - {"Identity", "Expand"}
-"""Operators that onnxruntime runs on 8-bit values as they are: their results take the scale of what they read."""
 ELEMENTWISE = frozenset(("Add", "Mul"))
 UNARY = frozenset(("LeakyRelu", "Sigmoid", "GlobalAveragePool", "AveragePool"))
 FLOAT_RESULT = frozenset(("MatMul", "Gemm"))
@@ -175,28 +174,6 @@ class IntegerPlan:
                 for name in node.output:
                     if name and name in self._floats:
                         self._mark(name)
-
-
-def idle_joins(model: onnx.ModelProto, integer: set[str]) -> set[str]:
-    """Names of the Concats that no integer kernel reads, behind whatever moves the values there: they stay in float.
-
-    One grid for all that is joined would cost the smaller part its values for nothing, as a detector's scores beside
-    the pixels of its boxes. ``integer`` names the nodes that would get integer kernels.
-    """
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    left: set[str] = set()
-
-    def reached(node: onnx.NodeProto) -> bool:
-        behind = [reader for name in node.output for reader in readers[name] if reader.name not in left]
-        return any(item.name in integer or (item.op_type in MOVING and reached(item)) for item in behind)
-
-    for node in reversed(model.graph.node):
-        if node.op_type == "Concat" and node.name in integer and not reached(node):
-            left.add(node.name)
-    return left
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, int]:

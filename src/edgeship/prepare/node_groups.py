@@ -6,8 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgeship.prepare.integer_plan import idle_joins
-from edgeship.prepare.quantized_tensors import COMPUTING, SHARING, WEIGHTED, Placement, Style, float_tensors
+from edgeship.prepare.quantized_tensors import COMPUTING, SHARING, WEIGHTED, Placement, Style, float_tensors, idle_joins
 from edgeship.results import SensitiveGroup
 
 if TYPE_CHECKING:
