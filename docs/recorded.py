@@ -152,7 +152,8 @@ def _trained() -> list[str]:
                 points = (f"{point['step']}: {point['held_out']:.4g}" for point in row["curve"])
                 curves.append(f"- {network['name']}, {row['what']}: {', '.join(points)}")
     heads = ("network, figure", "", "figure", "recovered", "dB", "seconds")
-    return ["", "## Repairs and training", "", QAT, "", _machine(found), *_table(heads, rows), "", CURVES, "", *curves]
+    told = ["", CURVES, "", *curves] if curves else []
+    return ["", "## Repairs and training", "", QAT, "", _machine(found), *_table(heads, rows), *told]
 
 
 def _suite() -> list[str]:
