@@ -27,6 +27,10 @@ the lower bound is how much worse edgeship may be. The best peer is named after 
 peers."""
 ALL = """All figures; `+`: edgeship is better than that peer at 95 %, `-`: worse; –: it made no graph; an empty cell
 was not run."""
+QAT = """Plain INT8, each [repair](../explanation/qat.md) and training on the same network, on images that neither
+calibration nor training saw, in exact arithmetic (`benchmarks/qat.py cpu`). *Recovered* is the share of plain INT8's
+loss, where that is half a point or more; seconds are those of the repair or the training alone."""
+CURVES = """Held-out loss over the training steps; step 0 is calibrated INT8; the state with the least loss was kept:"""
 OURS = "edgeship"
 ZOO = """Architectures with random weights, from `torch` to an INT8 engine of TensorRT-RTX, beside the same by hand
 (`torch.onnx.export`, onnxslim, `quantize_static`, TensorRT-RTX's parser and builder)."""
@@ -34,7 +38,7 @@ ZOO = """Architectures with random weights, from `torch` to an INT8 engine of Te
 
 def page() -> list[str]:
     """The lines of docs/reference/recorded.md."""
-    return ["# Recorded figures", "", INTRODUCTION, *_false_ship(), *_int8(), *_suite()]
+    return ["# Recorded figures", "", INTRODUCTION, *_false_ship(), *_int8(), *_trained(), *_suite()]
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -129,6 +133,27 @@ def _noise(network: dict[str, Any], name: str) -> str:
     if row is None or row["snr_db"] is None:
         return "" if row is None else "–"
     return f"{row['snr_db']:.1f}"
+
+
+def _trained() -> list[str]:
+    found = _read("qat.json")
+    rows, curves = [], []
+    for network in found["networks"].values():
+        for row in network["rows"]:
+            back, noise, spent = (row.get(key) for key in ("recovered", "snr_db", "seconds"))
+            rows.append(
+                (
+                    f"{network['name']}, {network['figure']} of {network['images']}", row["what"],
+                    f"{row['score']:.4f}", "–" if back is None else f"{back:.0%}",
+                    "–" if noise is None else f"{noise:.1f}", "–" if spent is None else f"{spent:.1f}",
+                )
+            )  # fmt: skip
+            if row.get("curve"):
+                points = (f"{point['step']}: {point['held_out']:.4g}" for point in row["curve"])
+                curves.append(f"- {network['name']}, {row['what']}: {', '.join(points)}")
+    heads = ("network, figure", "", "figure", "recovered", "dB", "seconds")
+    told = ["", CURVES, "", *curves] if curves else []
+    return ["", "## Repairs and training", "", QAT, "", _machine(found), *_table(heads, rows), *told]
 
 
 def _suite() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeship.errors import QuantizeError, UserInputError
 from edgeship.prepare import graph
+from edgeship.prepare.joined import Joined, find_joined
 from edgeship.prepare.quantized_tensors import COMPUTING, find_tensors, float_tensors
 from edgeship.prepare.running import Running
 from edgeship.results import LayerNoise
@@ -47,7 +48,7 @@ class Comparison:
     noisy: tuple[str, ...] = ()
     """Outputs below :data:`LOWEST_DB`."""
     notes: tuple[str, ...] = ()
-    """Outputs whose shape the data decide, and how much of them was compared."""
+    """Outputs whose shape the data decide, with how much of them was compared; noise in a part of a joined output."""
 
     @property
     def output_snr_db(self) -> float:
@@ -107,22 +108,55 @@ def compare(
     nodes = _common_layers(reference, candidate) if layers else {}
     tensors = [name for name in nodes if name not in outputs]
     places = {name: nodes[name][1] for name in tensors}
-    ours = Running(graph.with_outputs(reference, tensors), layout=True)
+    joined = find_joined(reference)
+    asked = list(dict.fromkeys([*outputs, *tensors, *(name for item in joined for name in item.parts)]))
+    ours = Running(graph.with_outputs(reference, asked), layout=True)
     theirs = Running(graph.with_outputs(candidate, list(places.values())), optimize=optimize, layout=True)
     tally = _Tally(outputs)
     noise = {name: Snr() for name in tensors}
+    of_parts: dict[tuple[str, str], Snr] = {}
     for feeds in _first(frames, limit):
-        wanted = ours.run([*outputs, *tensors], dict(feeds))
+        values = dict(zip(asked, ours.run(asked, dict(feeds)), strict=True))
+        wanted = [values[name] for name in (*outputs, *tensors)]
         found = theirs.run([*outputs, *places.values()], _cast(theirs, feeds))
         tally.add(wanted[: len(outputs)], found[: len(outputs)])
+        for item in joined:
+            _add_parts(of_parts, item, values, *(side[outputs.index(item.output)] for side in (wanted, found)))
         for name, reference_value, value in zip(tensors, wanted[len(outputs) :], found[len(outputs) :], strict=True):
             noise[name].add(reference_value, value)
     noise |= {name: tally.noise[name] for name in outputs}
-    return tally.comparison(
+    compared = tally.comparison(
         tuple(
             LayerNoise(node=node.name, operator=node.op_type, snr_db=round(noise[name].db, 3))
             for name, (node, _) in nodes.items()
         )
+    )
+    return replace(compared, notes=(*compared.notes, *_lost_parts(of_parts, compared)))
+
+
+def _add_parts(
+    noise: dict[tuple[str, str], Snr],
+    joined: Joined,
+    values: Mapping[str, NDArray[Any]],
+    wanted: NDArray[Any],
+    found: NDArray[Any],
+) -> None:
+    """Count each part of an output that joins several by itself."""
+    if wanted.shape != found.shape:
+        return
+    places = joined.places(values)
+    for number, name in enumerate(joined.parts):
+        here = places == number
+        noise.setdefault((joined.output, name), Snr()).add(wanted[here], found[here])
+
+
+def _lost_parts(noise: Mapping[tuple[str, str], Snr], compared: Comparison) -> tuple[str, ...]:
+    """What is noise within an output that is not noise as a whole, because its other parts are larger."""
+    return tuple(
+        f"output {output!r} joins several tensors, and of them {name!r} is {item.db:.1f} dB above its noise: look at "
+        "what is read from it"
+        for (output, name), item in noise.items()
+        if item.db < LOWEST_DB and output not in compared.noisy
     )
 
 

@@ -85,10 +85,6 @@ QUANTIZED = frozenset(
     ]
 )
 """Operators of graphs that are quantized already."""
-RANDOM = frozenset(
-    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-)
-"""Operators whose results differ from run to run."""
 
 
 def require_float(model: onnx.ModelProto, name: str) -> None:
@@ -104,7 +100,7 @@ def require_float(model: onnx.ModelProto, name: str) -> None:
             expected="an FP32 graph: quantizing twice would replace the scales it was trained with",
             do='ship it with the scales it has: precisions = ["as-given"] in [candidates]',
         )
-    random = [node for node in model.graph.node if node.op_type in RANDOM]
+    random = graph.random_nodes(model)
     if random:
         raise ModelError(
             f"{name} draws random numbers: {random[0].op_type} {random[0].name or random[0].output[0]!r}",

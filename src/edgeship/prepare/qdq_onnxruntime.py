@@ -15,8 +15,8 @@ import numpy as np
 
 from edgeship.engines.ort import arithmetic
 from edgeship.prepare.calibration_cache import CalibrationCache
-from edgeship.prepare.integer_plan import MOVING, IntegerPlan
-from edgeship.prepare.quantized_tensors import Placement
+from edgeship.prepare.integer_plan import IntegerPlan
+from edgeship.prepare.quantized_tensors import MOVING, Placement
 
 if TYPE_CHECKING:
     import onnx
