@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import crops, facts, parser, record, table, target
-from zoo_networks import CI, ZOO, Entry, build
+from harness import facts, parser, record, table, target
+from zoo_networks import CI, ZOO, build, frames
 
 STEP_S = 240.0
 FRAMES = 8
@@ -45,24 +45,6 @@ BUILT = {"rtx fp32": "slim", "rtx fp16": "fp16", "rtx int8": "int8-tensorrt"}
 WHOLE = ("slim", "parity", "calibrate", "int8 tensorrt", "rtx int8")
 """What stands between an exported graph and an INT8 engine of TensorRT-RTX."""
 Outcome = dict[str, Any]
-
-
-def frames(entry: Entry) -> dict[str, np.ndarray]:
-    """FRAMES real samples of every input, normalized: float32 [FRAMES, ...]."""
-    made = {}
-    for seed, (name, shape) in enumerate(entry.inputs.items()):
-        channels = shape.index(3)
-        height, width = shape[-2:]
-        extra = int(np.prod(shape)) // (3 * height * width)
-        source = crops(max(height, width), seed)
-        pictures = np.stack([next(source)[:height, :width] for _ in range(FRAMES * extra)])
-        scaled = (pictures.astype(np.float32) / np.float32(255) - np.float32(0.45)) / np.float32(0.225)
-        stack = scaled.transpose(0, 3, 1, 2)  # [FRAMES * extra, 3, height, width]
-        if len(shape) == 4:
-            stack = stack.reshape(FRAMES, extra, 3, height, width)
-            stack = stack.swapaxes(1, 2) if channels == 0 else stack
-        made[name] = np.ascontiguousarray(stack)
-    return made
 
 
 def edgeship(folder: Path, *arguments: object, threads: int) -> Outcome:
@@ -116,7 +98,7 @@ def through(name: str, folder: Path, run: Callable[..., Outcome], *, whole: bool
     """
     entry, done = ZOO[name], {}
     (folder / "net.py").write_text(f"from zoo_networks import build\n\n\ndef make():\n    return build({name!r})\n")
-    np.savez(folder / "frames.npz", **frames(entry))
+    np.savez(folder / "frames.npz", **frames(entry, FRAMES))
     for step, batch in (("export", "batch"), ("export one", "1")):
         shapes = [f"{key}={batch},{','.join(map(str, shape))}" for key, shape in entry.inputs.items()]
         inputs = [part for shape in shapes for part in ("-i", shape)]
@@ -161,7 +143,7 @@ def plain(name: str, folder: Path) -> dict[str, str]:
     import torch
 
     entry, said = ZOO[name], {}
-    network, real = build(name), frames(entry)
+    network, real = build(name), frames(entry, FRAMES)
 
     def attempt(step: str, work: Callable[[], object]) -> bool:
         try:
