@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from edgeship.charts import scatter
+from edgeship.charts.svg import element
 from edgeship.decide import junit
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Chart, Column, Page, Prose, Row, Section, Table
@@ -97,7 +99,7 @@ def _cells(result: run.FleetResult) -> Section:
                 Cell(cell.verdict, outcome=OUTCOME[cell.verdict]),
                 Cell(", ".join(cell.workers) or numbers.ABSENT),
                 Cell(cell.sentence),
-                Cell(_evidence(cell), code=True),
+                Cell(element("a", _evidence(cell), href=quote(_evidence(cell))), code=True),
             )
         )
         for cell in result.cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -23,7 +24,8 @@ from edgeship.fleet.placing import Placed, place
 from edgeship.fleet.started import facts, scheduler, wait_until_there, workers
 from edgeship.results import Result, RunResult, TrialSummary, read, write
 from edgeship.targets import wire
-from edgeship.targets.cluster import Access, Cluster, Lost
+from edgeship.targets.access import Access
+from edgeship.targets.cluster import Cluster, Lost
 from edgeship.targets.local import last_line
 
 AT_ONCE = 4
@@ -99,13 +101,19 @@ class _Run:
     stopping: threading.Event = field(default_factory=threading.Event)
 
 
-def run_fleet(fleet: Fleet, out: Path, watch: Watch = lambda _states, _model: None) -> FleetResult:
+def run_fleet(
+    fleet: Fleet,
+    out: Path,
+    watch: Watch = lambda _states, _model: None,
+    linked: Callable[[str], None] = lambda _address: None,
+) -> FleetResult:
     """Ship every model of a fleet on every target of its matrix.
 
     Args:
         fleet: The checked fleet file.
         out: The work folder: one run folder for each model; what an earlier run finished there is reused.
         watch: Told what happens, from several threads.
+        linked: Told the address of Dask's dashboard, where there is one, before anything runs.
 
     Returns:
         One cell for each model and target. A model that fails is a cell of its own; the others go on.
@@ -122,11 +130,13 @@ def run_fleet(fleet: Fleet, out: Path, watch: Watch = lambda _states, _model: No
             here = {name for name, device in fleet.devices.items() if device.where == "here"}
             wait_until_there(cluster, made, here)
             placed = place(fleet, facts(cluster))
-            dashboard = str(cluster.client().dashboard_link or "") if fleet.access() is not None else ""
+            dashboard = _dashboard(cluster, own=fleet.access() is None)
         except Lost as error:
             raise TargetError(f"{error}, before anything ran", do="run the same command again") from None
         finally:
             cluster.close()
+        if dashboard:
+            linked(dashboard)
         name = datetime.now(timezone.utc).isoformat(timespec="seconds")
         states = {model: State(model, labels) for model, labels in fleet.matrix.items()}
         run = _Run(fleet, out, access, placed, name, watch, states)
@@ -143,6 +153,13 @@ def run_fleet(fleet: Fleet, out: Path, watch: Watch = lambda _states, _model: No
     )
     write(result, out / "fleet.json")
     return result
+
+
+def _dashboard(cluster: Cluster, *, own: bool) -> str:
+    """The address of Dask's dashboard; empty where the cluster is our own and the package that draws it is absent."""
+    if own and importlib.util.find_spec("bokeh") is None:
+        return ""
+    return str(cluster.client().dashboard_link or "")
 
 
 def _all(run: _Run, here: bool) -> list[Cell]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from pathlib import Path
 from edgeship.config import Target
 from edgeship.errors import TargetError
 from edgeship.targets import on_worker
-from edgeship.targets.cluster import CONNECT_S, Access, library
+from edgeship.targets.access import Access, library
+from edgeship.targets.cluster import CONNECT_S
+from edgeship.trial import shared
 
 THREADS = 4
 """One for the device, the others for what is asked meanwhile."""
@@ -28,6 +31,7 @@ class Joining:
         labels: What it serves, beside its name.
         base: Where it keeps the files of trials, by content.
         via: A device that it passes trials on to over SSH; None: they run here.
+        at_once: How many trials are on its device at once; whatever is timed is alone there all the same.
     """
 
     access: Access
@@ -35,6 +39,7 @@ class Joining:
     labels: tuple[str, ...] = ()
     base: Path = Path("edgeship-worker")
     via: Target | None = None
+    at_once: int = 1
 
 
 def work(joining: Joining) -> None:
@@ -47,6 +52,8 @@ def work(joining: Joining) -> None:
     library()
     labels = tuple(dict.fromkeys((joining.name, *joining.labels)))
     on_worker.configure(joining.base, joining.name, labels, joining.via)
+    if joining.at_once > 1:
+        os.environ[shared.VARIABLE] = str(joining.base.resolve() / "device")
     for name in ("distributed", "asyncio", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -58,12 +65,12 @@ def work(joining: Joining) -> None:
 
 async def _serve(joining: Joining, labels: tuple[str, ...], scratch: str) -> None:
     distributed = library()
-    resources = {f"device:{joining.name}": 1.0} | {f"label:{label}": 1.0 for label in labels}
+    resources = {f"device:{joining.name}": float(joining.at_once)} | {f"label:{label}": 1.0 for label in labels}
     try:
         worker = await distributed.Worker(
             joining.access.address,
             name=joining.name,
-            nthreads=THREADS,
+            nthreads=THREADS + joining.at_once - 1,
             resources=resources,
             security=joining.access.security(),
             local_directory=scratch,

@@ -14,13 +14,17 @@ from edgeship.errors import TargetError, UserInputError
 from edgeship.fleet.config import Device, Fleet
 from edgeship.fleet.started import Workers, facts, scheduler, wait_until_there
 from edgeship.fleet.worker import Joining, work
-from edgeship.results import Artifact, trial_folder
+from edgeship.results import Artifact, Trial, trial_folder
 from edgeship.targets import cluster, on_worker
-from edgeship.targets.cluster import Access, Cluster, connected
+from edgeship.targets.access import Access
+from edgeship.targets.cluster import Cluster, connected
+from edgeship.trial import shared
 from fleet_support import trial
 from tiny_project import save
 
-FLEET = Fleet(models={"m": Path("m")}, matrix={"m": ("a",)}, devices={"a": Device(labels=("x",)), "b": Device()})
+FLEET = Fleet(
+    models={"m": Path("m")}, matrix={"m": ("a",)}, devices={"a": Device(labels=("x",)), "b": Device(at_once=2)}
+)
 TARGET = Target(host="worker:x")
 
 
@@ -107,6 +111,30 @@ def test_a_trial_runs_on_the_worker_of_its_label_once(access, workers, tmp_path)
         assert list((workers.folder / "a" / "trials").iterdir()) == [], "cleared when it was fetched"
         assert cluster.machine(TARGET)["installed"]["available"] is True
         assert {name: told["labels"] for name, told in facts(opened).items()} == {"a": ["a", "x"], "b": ["b"]}
+
+
+@pytest.mark.slow
+def test_a_shared_device_has_room_for_two_and_is_timed_when_nobody_else_is_there(
+    access, workers, tmp_path, monkeypatch
+):
+    target, begun, made = Target(host="worker:b"), threading.Event(), list[Trial]()
+    place = trial(target, tmp_path / "t")
+
+    def hear(_done: int, _total: int | None, what: str) -> None:
+        if what == "b: begins":
+            begun.set()
+
+    with connected(Cluster(access)) as opened:
+        told = opened.client().scheduler_info(n_workers=-1)["workers"].values()
+        assert {item["name"]: item["resources"][f"device:{item['name']}"] for item in told} == {"a": 1.0, "b": 2.0}
+        monkeypatch.setenv(shared.VARIABLE, str(workers.folder / "b" / "device"))
+        with shared.beside():
+            hand = threading.Thread(target=lambda: made.append(cluster.run(target, place, hear)))
+            hand.start()
+            assert begun.wait(120)
+            assert not list((workers.folder / "b" / "trials").glob("*/latency.json")), "it waits for whoever is there"
+        hand.join()
+    assert made[0].failure is None and made[0].latency is not None
 
 
 @pytest.mark.slow
