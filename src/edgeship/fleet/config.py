@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from edgeship.errors import ConfigError, EdgeshipError, UserInputError
 from edgeship.files import read_text
 from edgeship.pipeline.checks import problems
 from edgeship.targets.access import Access
-from edgeship.targets.cluster import PREFIX
+from edgeship.targets.cluster import NAME, PREFIX
 from edgeship.targets.link import is_host
 from edgeship.text import did_you_mean
 
@@ -26,7 +25,6 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - Python 3.10
     import tomli as tomllib
 
-NAME = re.compile(r"\w[\w.-]*")
 OWN = ("host", "python", "remote_dir")
 """Settings of a target that a device sets by itself."""
 

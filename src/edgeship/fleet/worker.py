@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeship.config import Target
-from edgeship.errors import TargetError
+from edgeship.errors import TargetError, UserInputError
+from edgeship.files import storage_errors
 from edgeship.targets import on_worker
 from edgeship.targets.access import Access, library
-from edgeship.targets.cluster import CONNECT_S
+from edgeship.targets.cluster import CONNECT_S, NAME
+from edgeship.targets.link import is_host
 from edgeship.trial import shared
 
 THREADS = 4
@@ -46,10 +48,13 @@ def work(joining: Joining) -> None:
     """Serve until the scheduler is gone or the process is told to end; a trial that runs here then ends too.
 
     Raises:
+        UserInputError: The address is not safe, or a name, a label or the host is none.
+        StorageError: The folder for the files of trials cannot be made.
         TargetError: The scheduler cannot be reached, refuses the certificate, or has a worker of this name.
     """
     joining.access.require_safe()
     library()
+    _require_sound(joining)
     labels = tuple(dict.fromkeys((joining.name, *joining.labels)))
     on_worker.configure(joining.base, joining.name, labels, joining.via)
     if joining.at_once > 1:
@@ -61,6 +66,22 @@ def work(joining: Joining) -> None:
             asyncio.run(_serve(joining, labels, scratch))
     finally:
         on_worker.stop_all()
+
+
+def _require_sound(joining: Joining) -> None:
+    wrong = [name for name in (joining.name, *joining.labels) if not NAME.fullmatch(name)]
+    if wrong:
+        raise UserInputError(
+            f"a worker or a label cannot be called {wrong[0]!r}", expected="letters, digits, '_', '-' or '.'",
+            do="correct --name or --labels",
+        )  # fmt: skip
+    if joining.via is not None and not is_host(joining.via.host or ""):
+        raise UserInputError(
+            f"--ssh {joining.via.host!r} is not a host", expected="a name that ssh takes, such as user@name",
+            do="give what you type after ssh",
+        )  # fmt: skip
+    with storage_errors(joining.base):
+        joining.base.mkdir(parents=True, exist_ok=True)
 
 
 async def _serve(joining: Joining, labels: tuple[str, ...], scratch: str) -> None:
@@ -80,6 +101,8 @@ async def _serve(joining: Joining, labels: tuple[str, ...], scratch: str) -> Non
         )
     except (OSError, ValueError, RuntimeError, TimeoutError) as error:
         why = str(error.__cause__ or error).strip().splitlines()
+        if isinstance(error, TimeoutError):
+            why = [f"nobody answered within {CONNECT_S:g} s"]
         raise TargetError(
             f"{joining.name} cannot join {joining.access.address}: {why[0][:300] if why else type(error).__name__}",
             expected="a running scheduler, certificates of one authority, and a name that no other worker has",

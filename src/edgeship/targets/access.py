@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,23 @@ class Access:
                     expected="the authority's certificate, one's own certificate and its key",
                     do="name them with --ca, --cert and --key, or in [scheduler]",
                 )
+            self._require_certificates()
+
+    def _require_certificates(self) -> None:
+        """Refuse files that hold no certificates, or a key of another one."""
+        assert self.ca is not None and self.cert is not None
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        said = f"--ca {self.ca}"
+        try:
+            made.load_verify_locations(self.ca)
+            said = f"--cert {self.cert} with --key {self.key}"
+            made.load_cert_chain(self.cert, self.key, password="")  # asks nobody: an encrypted key is refused
+        except (OSError, ValueError) as error:
+            raise UserInputError(
+                f"{said} cannot be used: {error.strerror if isinstance(error, OSError) else error}",
+                expected="PEM files: the authority's certificate, and one's own certificate with its unencrypted key",
+                do="name the files that were made for this cluster",
+            ) from None
 
     def security(self) -> Any:
         """Dask's own form of it. Raises MissingExtra without distributed."""

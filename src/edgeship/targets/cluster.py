@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import re
 import threading
 import time
 from collections import Counter
@@ -31,6 +32,8 @@ from edgeship.targets.sending import Plan, plan_of, prepare
 from edgeship.version import __version__
 
 PREFIX = "worker:"
+NAME = re.compile(r"\w[\w.-]*")
+"""What a worker, a label and a model may be called."""
 CONNECT_S = 30.0
 RECONNECT_S = 3.0
 """For one attempt to reach a scheduler that was there before."""
