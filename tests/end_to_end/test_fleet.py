@@ -80,6 +80,8 @@ def test_two_models_on_two_workers(tmp_path: Path, edgeship: Edgeship) -> None:
     assert edgeship("verify", out / "good" / "bundle-two").code == 0
     page = (out / "fleet.html").read_text()
     assert "Models by targets" in page and "2 of 3 ship" in page
+    slowest = done.json["slowest"]["good"]
+    assert slowest["name"] in page and not slowest["cached"] and slowest["seconds"] < done.json["seconds"]["good"]
     assert '<a href="good/report.html">good/report.html</a>' in page
     root = ElementTree.parse(out / "junit.xml").getroot()
     assert {suite.get("name") for suite in root if suite.get("name", "").endswith("verdict")} == {

@@ -115,12 +115,15 @@ def _evidence(cell: run.Cell) -> str:
 
 def _times(result: run.FleetResult) -> Section:
     order = sorted(result.seconds.items(), key=lambda item: -item[1])
-    rows = tuple(Row((Cell(model, code=True), Cell(numbers.seconds(took)))) for model, took in order)
+    rows = []
+    for model, took in order:
+        link = result.slowest.get(model)
+        step = Cell(link.name, sub=numbers.seconds(link.seconds)) if link is not None else Cell(numbers.ABSENT)
+        rows.append(Row((Cell(model, code=True), Cell(numbers.seconds(took)), step)))
     lead = f"{order[0][0]} took longest." if order else ""
-    table = Table(
-        "How long each model took, preparation and trials", (Column("Model"), Column("Time", number=True)), rows
-    )
-    return Section("times", "The slowest", (table,), lead=lead)
+    columns = (Column("Model"), Column("Time", number=True), Column("Its slowest step"))
+    table = Table("How long each model took, preparation and trials, and what in it took longest", columns, tuple(rows))
+    return Section("times", "The slowest link", (table,), lead=lead)
 
 
 def write_junit(result: run.FleetResult, folder: Path) -> None:

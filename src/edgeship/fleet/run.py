@@ -16,13 +16,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from edgeship.errors import StorageError, TargetError
 from edgeship.files import lock
 from edgeship.fleet.config import Fleet, members
 from edgeship.fleet.member import Job
 from edgeship.fleet.placing import Placed, place
 from edgeship.fleet.started import facts, scheduler, wait_until_there, workers
-from edgeship.results import Result, RunResult, TrialSummary, read, write
+from edgeship.results import Result, RunResult, StageRun, TrialSummary, read, write
 from edgeship.targets import wire
 from edgeship.targets.access import Access
 from edgeship.targets.cluster import Cluster, Lost
@@ -65,6 +67,9 @@ class FleetResult(Result):
     cells: tuple[Cell, ...]
     seconds: dict[str, float]
     """How long each model took."""
+    slowest: dict[str, StageRun] = Field(default_factory=dict)
+    """Model → what took longest in it: a step of its preparation, or a trial with its target's name. Absent where
+    nothing was run anew."""
     notes: tuple[str, ...] = ()
     dashboard: str = ""
 
@@ -96,6 +101,7 @@ class _Run:
     states: dict[str, State]
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    slowest: dict[str, StageRun] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     guard: threading.Lock = field(default_factory=threading.Lock)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -148,6 +154,7 @@ def run_fleet(
         verdict=worst,
         cells=tuple(cells),
         seconds=run.seconds,
+        slowest=run.slowest,
         notes=(*placed.notes, *run.notes),
         dashboard=dashboard,
     )
@@ -194,6 +201,9 @@ def _one(run: _Run, model: str) -> list[Cell]:
         errors = {label: {"found": str(failed)} for label in labels}
     run.seconds[model] = round(time.monotonic() - start, 3)
     result = None if len(errors) == len(labels) else read(RunResult, out / "result.json")
+    ran = [item for item in result.stages if not item.cached] if result is not None else []
+    if ran:
+        run.slowest[model] = max(ran, key=lambda item: item.seconds)
     cells = [_cell(run, model, label, result, errors.get(label)) for label in labels]
     state.verdict = min((cell.verdict for cell in cells), key=WORST_FIRST.index)
     state.stage, state.what = "done", next((cell.sentence for cell in cells if cell.label in errors), "")
