@@ -58,8 +58,6 @@ def test_a_device_with_ssh_alone_is_served_by_a_worker_of_this_machine(
     (cell,) = done.json["cells"]
     assert (cell["verdict"], cell["workers"]) == ("SHIP", ["orin"])
     assert any((there / "blobs").iterdir()), "its trial ran there"
-    again = edgeship("fleet", file, "--json")
-    assert again.json["cells"] == done.json["cells"], "what is finished stays"
 
 
 @pytest.mark.slow
