@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,8 @@ ZOO = """Architectures with random weights, from `torch` to an INT8 engine of Te
 
 def page() -> list[str]:
     """The lines of docs/reference/recorded.md."""
-    return ["# Recorded figures", "", INTRODUCTION, *_false_ship(), *_int8(), *_trained(), *_suite()]
+    zoo = _zoo() if (RESULTS / "zoo.json").is_file() else []
+    return ["# Recorded figures", "", INTRODUCTION, *_false_ship(), *_int8(), *_trained(), *_suite(), *zoo]
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -178,11 +181,19 @@ def _zoo() -> list[str]:
         for name, row in sorted(went.items())
     ]  # fmt: skip
     refused = [
-        f"- `{name}`, {step}: {outcome['why']}"
+        f"- `{name}`, {step}{' (failed)' if outcome['said'] == 'FAILED' else ''}: {_plain(outcome['why'])}"
         for name, row in sorted(went.items())
         for step, outcome in row["edgeship"].items()
         if outcome["said"] in ("refused", "FAILED")
     ]
+    allowed = [
+        f"- `{name}`, {step}: {_plain(outcome['noise'])}"
+        for name, row in sorted(went.items())
+        for step, outcome in row["edgeship"].items()
+        if "noise" in outcome
+    ]
+    absent = [f"- `{name}`: {_plain(row.get('missing') or row['not made'])}"
+              for name, row in sorted(found["outcomes"].items()) if name not in went]  # fmt: skip
     targets = [
         (item["what"], f"{item['seen']:.2f}", f"{item['limit']:g}", "reached" if item["reached"] else "missed")
         for item in found["targets"]
@@ -191,8 +202,20 @@ def _zoo() -> list[str]:
         "", "## Architectures", "", ZOO, "", _machine(found),
         *_table(("target", "seen", "limit", ""), targets),
         *_table(("architecture", *steps, "by hand: RTX FP32"), rows),
-        "", "What was refused, and why:", "", *refused,
+        *_listed("What was refused, and why:", refused),
+        *_listed("Refused for an output that random weights make noise, and done when it was allowed:", allowed),
+        *_listed("Not made here, and counted nowhere:", absent),
     ]  # fmt: skip
+
+
+def _listed(title: str, items: list[str]) -> list[str]:
+    return ["", title, "", *items] if items else []
+
+
+def _plain(text: str) -> str:
+    """What a command said, as Markdown: without the folders of the machine, and no sign of it a markup."""
+    words = html.escape(re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+", "", text), quote=False)
+    return words.replace("*", r"\*").replace("`", "'")
 
 
 def _said(outcomes: dict[str, Any], step: str) -> str:

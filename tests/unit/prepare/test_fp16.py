@@ -81,6 +81,15 @@ def test_recurrent_layers_are_kept_by_their_operator(tmp_path: Path) -> None:
     assert kinds[by_name["n_y"].input[1]] == onnx.TensorProto.FLOAT16
 
 
+def test_an_input_in_float64_is_refused_in_our_words(tmp_path: Path) -> None:
+    made = graph([node("Cast", "x", "f", to=1), node("Conv", "f w", "y")], {"w": weight(8, 3, 1, 1)}, IMAGE, ["y"])
+    made.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    onnx.save(made, tmp_path / "m.onnx")
+    frames = [(ids, {"x": feeds["x"].astype(np.float64)}) for ids, feeds in noise()]
+    with pytest.raises(QuantizeError, match="input 'x' is float64, which TensorRT does not take"):
+        to_half(tmp_path / "m.onnx", frames, tmp_path / "h.onnx")
+
+
 def test_special_outputs_of_fp16(tmp_path: Path) -> None:
     """A constant, the input itself, and float64 behind the last layer keep their types and their order."""
     nodes = [node("Conv", "x w", "a"), node("Cast", "a", "d", to=11), node("Mul", "d two", "e")]

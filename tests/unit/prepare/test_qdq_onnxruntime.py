@@ -17,6 +17,8 @@ from edgeship.prepare import calibration_cache
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.compare import Snr
 from edgeship.prepare.frame_checks import Batches
+from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.qdq_onnxruntime import OrtForm, WeightGrids, ort_graph
 from edgeship.prepare.quantize import QuantizeOptions, quantize
 from edgeship.prepare.running import Running
 from edgeship.results import Quantized
@@ -42,6 +44,22 @@ def run(
     known = calibration_cache.load(folder / "c.cache", calibration_cache.Expected())
     result = quantize(folder / "m.onnx", known, folder / "q.onnx", noise(), options or QuantizeOptions())
     return result, onnx.load(folder / "q.onnx")
+
+
+def test_graphs_that_share_their_rounded_weights_are_what_they_are_alone(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "a"), node("Relu", "a", "b"), node("Conv", "b v", "y")]
+    reference = infer(graph(nodes, {"w": weight(8, 3, 1, 1), "v": weight(4, 8, 1, 1)}, IMAGE, ["y"]))
+    scales = [dict.fromkeys(("x", "a", "b", "y"), size) for size in (0.01, 0.02)]
+    caches = [calibration_cache.CalibrationCache(tmp_path, each, {}, "minmax") for each in scales]
+    grids = WeightGrids()
+    together = [ort_graph(reference, cache, {}, grids=grids).SerializeToString() for cache in caches]
+    assert together == [ort_graph(reference, cache, {}).SerializeToString() for cache in caches]
+    assert together[0] != together[1]
+    narrow = ort_graph(reference, caches[0], {}, OrtForm(reduced_range=True), grids)
+    assert (
+        narrow.SerializeToString()
+        == ort_graph(reference, caches[0], {}, OrtForm(reduced_range=True)).SerializeToString()
+    )
 
 
 POOLED = [node("GlobalAveragePool", "x", "g"), node("Flatten", "g", "f")]

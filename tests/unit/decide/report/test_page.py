@@ -23,7 +23,7 @@ from edgeship.decide.report.depth_pictures import ERROR, NOTHING, coloured
 from edgeship.decide.report.export_and_calibration import calibration_section
 from edgeship.decide.report.view import targets
 from edgeship.errors import ArtifactError, StorageError
-from edgeship.results import PlacementScore, RunResult
+from edgeship.results import Changes, PlacementScore, RunResult
 from made_trials import finished_run, measured, records
 
 VOID = {"meta", "link", "br", "img", "circle", "line", "path", "rect", "image", "use", "input"}
@@ -264,6 +264,26 @@ def test_a_picture_that_was_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stages" / "changes-workstation" / "small.png").write_bytes(b"\x89PNG other")
     with pytest.raises(ArtifactError, match=r"small\.png has changed"):
         render(run)
+
+
+def test_images_of_several_tasks_stand_under_their_names_and_neighbours_beside_their_image(tmp_path: Path) -> None:
+    run = samples.rich(tmp_path, candidates=2)
+    found = run.changes("workstation")
+    assert found is not None
+    boxes, mask, small, *_ = found.images
+    near = small.reference.model_copy(update={"picture": small.picture, "text": "bag, other.png"})
+    told = {"objects": boxes, "lanes": mask, "looks": small.model_copy(update={"reference": near, "answer": near})}
+    images = tuple(image.model_copy(update={"task": task}) for task, image in told.items())
+    samples.stage(tmp_path, "changes:workstation", Changes(images=images))
+    page = Parsed(render(FinishedRun(run.result, run.folder)))
+    places = [page.words.index(name) for name in ("objects", "lanes", "looks")]
+    assert places == sorted(places)
+    ends = [*places[1:], len(page.words)]
+    shown = [" ".join(page.words[start:end]) for start, end in zip(places, ends, strict=True)]
+    assert "1 became worse, 0 better, 0 other" in shown[0]
+    assert "0 became worse, 0 better, 1 other" in shown[1]
+    assert "int8, nearest" in shown[2]
+    assert len(page.all("image")) == len({str(image["href"]) + str(image.get("id")) for image in page.all("image")})
 
 
 def test_a_run_that_names_a_place_outside_its_folder_is_refused(tmp_path: Path) -> None:
