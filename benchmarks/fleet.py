@@ -5,7 +5,7 @@
     python benchmarks/fleet.py busy [--count 200]    trivial trials on 4 workers: how busy those are
     python benchmarks/fleet.py kills [--count 20]    a worker, the scheduler or the client, at random moments
     python benchmarks/fleet.py scheduler             50 models x 20 devices x 12 trials, all at once, and 20 large files
-    python benchmarks/fleet.py gpus [--count 4000]   two GPUs of this host beside one: evaluation, ranking, clocks
+    python benchmarks/fleet.py gpus [--count 1000]   two GPUs of this host beside one: evaluation, ranking, clocks
     python benchmarks/fleet.py history               appending to a history of 100,000 rules
 
 Models are tiny (one convolution), each inference has one thread. ``busy`` counts a worker as busy while it runs a
@@ -50,6 +50,8 @@ from edgeship.targets.cluster import Cluster, connected
 from fleet_support import fleet_file, free_port, models, processes, start, start_scheduler, trial, wait_until
 
 MODELS, DEVICES, TRIALS = 50, 20, 12
+GPUS_S = 140.0
+"""What `gpus` lasts at most, roughly: two GPUs are lent for minutes."""
 BLOCK = 32 << 20
 """Of files in one message, as the fleet sends them."""
 
@@ -339,14 +341,14 @@ def main() -> None:
         "kills": (lambda count: kills(count, arguments.seconds, done), 20),
         "scheduler": (simulate, 1),
         "history": (history, 50),
-        "gpus": (lambda count: gpus(count, arguments.device), 4000),
+        "gpus": (lambda count: gpus(count, arguments.device, min(arguments.seconds, GPUS_S), save), 1000),
     }
     parser = harness.parser(__doc__)
     parser.add_argument("part", choices=(*parts, "serve"))
     parser.add_argument("--count", type=int)
     parser.add_argument("--address", default="", help="serve: the scheduler of the workers that `scheduler` starts")
     parser.add_argument("--more", action="store_true", help="kills: go on from what --json holds")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="kills: begin nothing after this")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="kills, gpus: begin nothing after this")
     parser.add_argument("--device", default="cuda:0", help="gpus: cpu tries the script where there is no GPU")
     arguments = parser.parse_args()
     if arguments.part == "serve":
@@ -354,10 +356,14 @@ def main() -> None:
         return
     before = harness.facts()
     done = harness.earlier(arguments.json, before["commit"]) if arguments.more else {}
+
+    def save(figures: dict[str, Any]) -> None:
+        harness.record(arguments.json, before, **figures)
+
     work, count = parts[arguments.part]
     told = work(arguments.count or count)
     print(json.dumps(told, indent=2))
-    harness.record(arguments.json, before, **told)
+    save(told)
 
 
 if __name__ == "__main__":

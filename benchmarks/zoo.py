@@ -18,6 +18,7 @@ import contextlib
 import io
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -30,11 +31,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import crops, facts, parser, record, table, target
-from zoo_networks import CI, ZOO, Entry, build
+from harness import facts, parser, record, table, target
+from zoo_networks import CI, ZOO, build, frames
 
 STEP_S = 240.0
 FRAMES = 8
+WHY = 2000
+"""Characters kept of a refusal: its remedy stands at the end."""
 CAPABILITY = "8.9"
 INTEGER = ("int8 tensorrt", "int8 onnxruntime")
 QUANTIZED = (*INTEGER, "fp16")
@@ -42,24 +45,6 @@ BUILT = {"rtx fp32": "slim", "rtx fp16": "fp16", "rtx int8": "int8-tensorrt"}
 WHOLE = ("slim", "parity", "calibrate", "int8 tensorrt", "rtx int8")
 """What stands between an exported graph and an INT8 engine of TensorRT-RTX."""
 Outcome = dict[str, Any]
-
-
-def frames(entry: Entry) -> dict[str, np.ndarray]:
-    """FRAMES real samples of every input, normalized: float32 [FRAMES, ...]."""
-    made = {}
-    for seed, (name, shape) in enumerate(entry.inputs.items()):
-        channels = shape.index(3)
-        height, width = shape[-2:]
-        extra = int(np.prod(shape)) // (3 * height * width)
-        source = crops(max(height, width), seed)
-        pictures = np.stack([next(source)[:height, :width] for _ in range(FRAMES * extra)])
-        scaled = (pictures.astype(np.float32) / np.float32(255) - np.float32(0.45)) / np.float32(0.225)
-        stack = scaled.transpose(0, 3, 1, 2)  # [FRAMES * extra, 3, height, width]
-        if len(shape) == 4:
-            stack = stack.reshape(FRAMES, extra, 3, height, width)
-            stack = stack.swapaxes(1, 2) if channels == 0 else stack
-        made[name] = np.ascontiguousarray(stack)
-    return made
 
 
 def edgeship(folder: Path, *arguments: object, threads: int) -> Outcome:
@@ -79,7 +64,7 @@ def edgeship(folder: Path, *arguments: object, threads: int) -> Outcome:
     text = done.stderr.strip()
     if done.returncode < 0 or "edgeship itself failed" in text or not text:
         return outcome | {"said": "FAILED", "why": f"exit {done.returncode}: {text[-600:]}"}
-    return outcome | {"said": "refused", "why": " ".join(text.split())[:600], "code": done.returncode}
+    return outcome | {"said": "refused", "why": " ".join(text.split())[:WHY], "code": done.returncode}
 
 
 def here(folder: Path, *arguments: object) -> Outcome:
@@ -94,7 +79,7 @@ def here(folder: Path, *arguments: object) -> Outcome:
             app(args=[*map(str, arguments), "--json"], standalone_mode=False)
         outcome: Outcome = {"said": "ok", "told": json.loads(printed.getvalue())}
     except EdgeshipError as error:
-        outcome = {"said": "refused", "why": " ".join(str(error).split())[:600], "code": error.exit_code}
+        outcome = {"said": "refused", "why": " ".join(str(error).split())[:WHY], "code": error.exit_code}
     except Exception as error:  # noqa: BLE001 - whatever comes out of a command is what is being counted
         outcome = {"said": "FAILED", "why": f"{type(error).__name__}: {error}"[:600]}
     return outcome | {"s": round(time.perf_counter() - begin, 1)}
@@ -113,7 +98,7 @@ def through(name: str, folder: Path, run: Callable[..., Outcome], *, whole: bool
     """
     entry, done = ZOO[name], {}
     (folder / "net.py").write_text(f"from zoo_networks import build\n\n\ndef make():\n    return build({name!r})\n")
-    np.savez(folder / "frames.npz", **frames(entry))
+    np.savez(folder / "frames.npz", **frames(entry, FRAMES))
     for step, batch in (("export", "batch"), ("export one", "1")):
         shapes = [f"{key}={batch},{','.join(map(str, shape))}" for key, shape in entry.inputs.items()]
         inputs = [part for shape in shapes for part in ("-i", shape)]
@@ -158,7 +143,7 @@ def plain(name: str, folder: Path) -> dict[str, str]:
     import torch
 
     entry, said = ZOO[name], {}
-    network, real = build(name), frames(entry)
+    network, real = build(name), frames(entry, FRAMES)
 
     def attempt(step: str, work: Callable[[], object]) -> bool:
         try:
@@ -407,13 +392,29 @@ def main() -> int:
             return {"missing": "no time left in this run"}
         return one(name, work, threads, together=options.together)
 
-    with ThreadPoolExecutor(options.workers) as pool:
+    with ThreadPoolExecutor(options.workers, initializer=pinned, initargs=(_shares(options.workers),)) as pool:
         found = dict(zip(names, pool.map(timely, names), strict=True))
     targets = report(found)
     record(options.json, before, targets=targets, outcomes=found)
     return int(
         any(outcome["said"] == "FAILED" for row in found.values() for outcome in row.get("edgeship", {}).values())
     )
+
+
+def _shares(workers: int) -> queue.SimpleQueue[set[int]]:
+    """The cores of this process, dealt out to so many workers."""
+    cores, shares = sorted(os.sched_getaffinity(0)), queue.SimpleQueue()
+    for worker in range(workers):
+        shares.put(set(cores[worker::workers]) or {cores[worker % len(cores)]})
+    return shares
+
+
+def pinned(shares: queue.SimpleQueue[set[int]]) -> None:
+    """Keep this thread, and every process that it starts, on cores of its own.
+
+    Libraries start as many threads as they see cores: 16 workers with 16 threads each took ten times as long.
+    """
+    os.sched_setaffinity(0, shares.get())
 
 
 def _options() -> argparse.Namespace:

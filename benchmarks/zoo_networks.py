@@ -5,11 +5,20 @@ Every family's package is imported by its own builder, so that a machine lacks o
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from harness import crops
+
 Build = Callable[[], Any]
+HOW_TO = Path(__file__).resolve().parents[1] / "docs" / "how-to"
+SETTLED = 16
+"""Pictures that batch normalizations see."""
 EAGER = {"attn_implementation": "eager"}
 
 
@@ -99,6 +108,23 @@ def _of_ultralytics(name: str, kind: str = "DetectionModel") -> Build:
         made.model[-1].dynamic = True  # the how-to's recipe: anchors follow the input's size
         made.model[-1].export = True
         return made
+
+    return build
+
+
+def _of_page(page: str, changes: Mapping[str, str], call: str) -> Build:
+    """The network that the Python of a how-to page makes, as it stands there but for ``changes``."""
+
+    def build() -> Any:
+        text = (HOW_TO / f"{page}.md").read_text(encoding="utf-8")
+        code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+        for stands, instead in changes.items():
+            if stands not in code:
+                raise LookupError(f"{page}.md no longer says {stands!r}")
+            code = code.replace(stands, instead)
+        names: dict[str, Any] = {"__name__": page}
+        exec(compile(code, f"{page}.md", "exec"), names)
+        return eval(call, names)
 
     return build
 
@@ -260,6 +286,7 @@ YOLO = {
     "yolov10n": "DetectionModel", "yolo11n": "DetectionModel", "yolo12n": "DetectionModel",
 }  # fmt: skip
 
+RANDOM = {"SIZE = 640": "SIZE = 128", "(weights=weights)": "(weights=None, weights_backbone=None)"}
 ZOO: dict[str, Entry] = {
     **{
         f"torchvision/{name}": Entry("torchvision", "classification", _of_torchvision(name), _sized(side))
@@ -296,6 +323,14 @@ ZOO: dict[str, Entry] = {
         f"ultralytics/{name}": Entry("ultralytics", "detection", _of_ultralytics(name, kind), _sized(128))
         for name, kind in YOLO.items()
     },
+    "ultralytics/how-to": Entry(
+        "ultralytics", "detection", _of_page("ultralytics", {"best.pt": "yolov8n.yaml"}, "build()"), _sized(128)
+    ),
+    "torchvision/how-to": Entry(
+        "torchvision", "detection",
+        _of_page("torchvision-detector", RANDOM, "build()"),
+        _sized(128),
+    ),
     "transformers/detr": Entry(
         "transformers", "detection",
         _of_transformers("DetrForObjectDetection", "DetrConfig", _boxes, backbone_config=_last_of_resnet, **DETR),
@@ -413,9 +448,50 @@ CI = (
 """The ten that the tests take on every change: nothing but transformers is needed."""
 
 
+def frames(entry: Entry, count: int) -> dict[str, np.ndarray]:
+    """Real samples of every input, normalized: float32 [count, ...]."""
+    made = {}
+    for seed, (name, shape) in enumerate(entry.inputs.items()):
+        channels = shape.index(3)
+        height, width = shape[-2:]
+        extra = int(np.prod(shape)) // (3 * height * width)
+        source = crops(max(height, width), seed)
+        pictures = np.stack([next(source)[:height, :width] for _ in range(count * extra)])
+        scaled = (pictures.astype(np.float32) / np.float32(255) - np.float32(0.45)) / np.float32(0.225)
+        stack = scaled.transpose(0, 3, 1, 2)  # [count * extra, 3, height, width]
+        if len(shape) == 4:
+            stack = stack.reshape(count, extra, 3, height, width)
+            stack = stack.swapaxes(1, 2) if channels == 0 else stack
+        made[name] = np.ascontiguousarray(stack)
+    return made
+
+
 def build(name: str) -> Any:
     """The network of that name in evaluation mode, its weights drawn with seed 0."""
     import torch
 
     torch.manual_seed(0)
-    return ZOO[name].build().eval()
+    network = ZOO[name].build().eval()
+    _settle(network, ZOO[name])
+    return network
+
+
+def _settle(network: Any, entry: Entry) -> None:
+    """Give batch normalizations the statistics of real pictures, as training would: with those that they begin with,
+    what a network of random weights computes dies out layer by layer, and its outputs say the same of every picture.
+
+    A copy runs: a call would leave tensors of its shapes in networks that keep them.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    twin = copy.deepcopy(network)
+    norms = [part for part in twin.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of what it sees
+        norm.train()
+    if norms:
+        with torch.no_grad():
+            twin(*(torch.from_numpy(array) for array in frames(entry, SETTLED).values()))
+        network.load_state_dict(twin.state_dict())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,10 @@ the lower bound is how much worse edgeship may be. The best peer is named after 
 peers."""
 ALL = """All figures; `+`: edgeship is better than that peer at 95 %, `-`: worse; –: it made no graph; an empty cell
 was not run."""
+QAT = """Plain INT8, each [repair](../explanation/qat.md) and training on the same network, on images that neither
+calibration nor training saw, in exact arithmetic (`benchmarks/qat.py cpu`). *Recovered* is the share of plain INT8's
+loss, where that is half a point or more; seconds are those of the repair or the training alone."""
+CURVES = """Held-out loss over the training steps; step 0 is calibrated INT8; the state with the least loss was kept:"""
 OURS = "edgeship"
 ZOO = """Architectures with random weights, from `torch` to an INT8 engine of TensorRT-RTX, beside the same by hand
 (`torch.onnx.export`, onnxslim, `quantize_static`, TensorRT-RTX's parser and builder)."""
@@ -34,7 +40,8 @@ ZOO = """Architectures with random weights, from `torch` to an INT8 engine of Te
 
 def page() -> list[str]:
     """The lines of docs/reference/recorded.md."""
-    return ["# Recorded figures", "", INTRODUCTION, *_false_ship(), *_int8(), *_suite()]
+    zoo = _zoo() if (RESULTS / "zoo.json").is_file() else []
+    return ["# Recorded figures", "", INTRODUCTION, *_false_ship(), *_int8(), *_trained(), *_suite(), *zoo]
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -131,6 +138,27 @@ def _noise(network: dict[str, Any], name: str) -> str:
     return f"{row['snr_db']:.1f}"
 
 
+def _trained() -> list[str]:
+    found = _read("qat.json")
+    rows, curves = [], []
+    for network in found["networks"].values():
+        for row in network["rows"]:
+            back, noise, spent = (row.get(key) for key in ("recovered", "snr_db", "seconds"))
+            rows.append(
+                (
+                    f"{network['name']}, {network['figure']} of {network['images']}", row["what"],
+                    f"{row['score']:.4f}", "–" if back is None else f"{back:.0%}",
+                    "–" if noise is None else f"{noise:.1f}", "–" if spent is None else f"{spent:.1f}",
+                )
+            )  # fmt: skip
+            if row.get("curve"):
+                points = (f"{point['step']}: {point['held_out']:.4g}" for point in row["curve"])
+                curves.append(f"- {network['name']}, {row['what']}: {', '.join(points)}")
+    heads = ("network, figure", "", "figure", "recovered", "dB", "seconds")
+    told = ["", CURVES, "", *curves] if curves else []
+    return ["", "## Repairs and training", "", QAT, "", _machine(found), *_table(heads, rows), *told]
+
+
 def _suite() -> list[str]:
     found = _read("onnx_suite.json")
     rows = [
@@ -153,11 +181,19 @@ def _zoo() -> list[str]:
         for name, row in sorted(went.items())
     ]  # fmt: skip
     refused = [
-        f"- `{name}`, {step}: {outcome['why']}"
+        f"- `{name}`, {step}{' (failed)' if outcome['said'] == 'FAILED' else ''}: {_plain(outcome['why'])}"
         for name, row in sorted(went.items())
         for step, outcome in row["edgeship"].items()
         if outcome["said"] in ("refused", "FAILED")
     ]
+    allowed = [
+        f"- `{name}`, {step}: {_plain(outcome['noise'])}"
+        for name, row in sorted(went.items())
+        for step, outcome in row["edgeship"].items()
+        if "noise" in outcome
+    ]
+    absent = [f"- `{name}`: {_plain(row.get('missing') or row['not made'])}"
+              for name, row in sorted(found["outcomes"].items()) if name not in went]  # fmt: skip
     targets = [
         (item["what"], f"{item['seen']:.2f}", f"{item['limit']:g}", "reached" if item["reached"] else "missed")
         for item in found["targets"]
@@ -166,8 +202,20 @@ def _zoo() -> list[str]:
         "", "## Architectures", "", ZOO, "", _machine(found),
         *_table(("target", "seen", "limit", ""), targets),
         *_table(("architecture", *steps, "by hand: RTX FP32"), rows),
-        "", "What was refused, and why:", "", *refused,
+        *_listed("What was refused, and why:", refused),
+        *_listed("Refused for an output that random weights make noise, and done when it was allowed:", allowed),
+        *_listed("Not made here, and counted nowhere:", absent),
     ]  # fmt: skip
+
+
+def _listed(title: str, items: list[str]) -> list[str]:
+    return ["", title, "", *items] if items else []
+
+
+def _plain(text: str) -> str:
+    """What a command said, as Markdown: without the folders of the machine, and no sign of it a markup."""
+    words = html.escape(re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+", "", text), quote=False)
+    return words.replace("*", r"\*").replace("`", "'")
 
 
 def _said(outcomes: dict[str, Any], step: str) -> str:

@@ -11,12 +11,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomllib
 import typer
 from projects import FASHION, ROOT, Edgeship
 
+from edgeship import config_file
 from edgeship.cli import COMMANDS, USAGE_ERROR, app
+from edgeship.fleet.config import Fleet
 from processes import edgeship, python
 
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "engines"))
@@ -144,10 +148,52 @@ def test_a_wrong_option_on_a_page_is_found() -> None:
 
 
 def test_the_readmes_config_is_valid(tmp_path: Path) -> None:
-    from edgeship.config_file import load
-
     (tmp_path / "edgeship.toml").write_text(blocks(README, "toml")[0])
-    assert load(tmp_path / "edgeship.toml").target.host == "nvidia@orin"
+    assert config_file.load(tmp_path / "edgeship.toml").target.host == "nvidia@orin"
+
+
+REST = """
+[model]
+source = "model:build"
+weights = "model.safetensors"
+inputs.images.shape = ["batch", 3, 64, 64]
+[preprocess]
+fit = "stretch"
+[calibration]
+images = "calib/"
+[evaluation]
+task = "detection"
+images = "val/"
+labels = "val.json"
+decoder = "nms"
+[target]
+engine = "tensorrt"
+device = "cuda:0"
+[gate]
+latency_p99_ms = 33.0
+"""
+"""What stands around a page's lines of a config."""
+
+
+def over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two tables as one, table by table; ``above`` counts where both have a value."""
+    both = {
+        key: over(value, above[key])
+        for key, value in below.items()
+        if isinstance(value, dict) and isinstance(above.get(key), dict)
+    }
+    return below | above | both
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_every_config_of_the_pages_is_valid(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page.read_text(encoding="utf-8"), "toml"):
+        written = tomllib.loads(block)
+        if "devices" in written:
+            assert Fleet.model_validate(written).devices
+        else:
+            whole = "gate" in written and "source" in written.get("model", {})
+            config_file.check(written if whole else over(tomllib.loads(REST), written), tmp_path / "edgeship.toml")
 
 
 def test_every_command_is_in_the_readme_and_in_the_order(edgeship_help: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from projects import Edgeship
 
+from fleet_support import fleet_file
 from tiny_project import project, save
 
 FLEET = """
@@ -21,6 +25,23 @@ labels = ["cpu"]
 good = ["cpu", "two"]
 slow = ["cpu"]
 """
+
+
+@pytest.mark.slow
+def test_a_full_disk_on_one_worker_is_a_cell_of_its_own(tmp_path: Path) -> None:
+    config = project(tmp_path / "m", each=8)
+    config.write_text(config.read_text().replace('["fp32", "int8"]', '["fp32"]'))
+    file = fleet_file(tmp_path, {"m": ["one", "two"]}, ("one", "two"))
+    full = tmp_path / "fleet-out" / ".fleet" / "workers" / "one"
+    full.mkdir(parents=True)
+    script = f"mount -t tmpfs -o size=24k tmpfs {full} && exec {sys.executable} -m edgeship fleet {file} --json"
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 4, done.stderr
+    cells = {cell["label"]: cell for cell in json.loads(done.stdout)["cells"]}
+    assert {label: cell["verdict"] for label, cell in cells.items()} == {"one": "ERROR", "two": "SHIP"}
+    assert "on one: " in cells["one"]["sentence"] and "do: free some space" in cells["one"]["sentence"]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ import edgeship
 from edgeship import pipeline
 from edgeship.config import Benchmark
 from edgeship.config_file import load
+from edgeship.decide import loaded_trial
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decode.predictions import Detection, Segmentation, Several
 from edgeship.errors import UserInputError
+from edgeship.pipeline.changes import Pictures, changed_images
 from edgeship.pipeline.rebuild import RebuildOptions, rebuild
+from edgeship.pipeline.stages import Run
 from edgeship.results import trial_folder
 from edgeship.targets.sending import plan_of
 from two_heads import project
@@ -57,6 +61,26 @@ def test_the_report_has_a_section_for_each_task(shipped: FinishedRun) -> None:
     page = (shipped.folder / "report.html").read_text()
     for words in ("boxes.map50", "lanes.miou", "boxes.cone", "lanes.lane"):
         assert words in page
+
+
+def test_each_task_shows_its_own_images(shipped: FinishedRun, tmp_path: Path) -> None:
+    """Boxes that one of the two lost, and a mask that moved: in the records, since both engines answer alike."""
+    base, other = (
+        loaded_trial.load(
+            shipped.folder / next(item.folder for item in shipped.result.trials if item.candidate == name)
+        )
+        for name in ("fp32", "int8")
+    )
+    records = {name: array.copy() for name, array in other.records.items()}
+    records["boxes:det_score"][[2, 5]] = 0.1
+    records["lanes:grid"][7] = 1
+    config = load(shipped.folder.parent / "edgeship.toml")
+    kept = Pictures(tmp_path, config.preprocess)
+    found = changed_images(Run(config, shipped.folder), base, replace(other, records=records), kept)
+    assert [(item.task, item.name) for item in found] == [("boxes", "02.png"), ("boxes", "05.png"), ("lanes", "07.png")]
+    assert [len(item.truth) for item in found] == [1, 1, 0]
+    assert [item.answer.mask is not None for item in found] == [False, False, True]
+    assert [box.label for box in found[0].answer.boxes] == ["cone"]
 
 
 def test_the_vehicle_gets_both_predictions(shipped: FinishedRun) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from examples_support import EXAMPLES, install_requirements
 from PIL import Image
-from projects import Edgeship
+from projects import ROOT, Edgeship
 
 from edgeship import load
 
@@ -97,6 +98,13 @@ def boxes_of_masks(pictures: list[Path]) -> dict[str, Any]:
     }
 
 
+def modules(folder: Path) -> None:
+    """The networks, and the code of the how-to page that wraps them, as it stands there."""
+    shutil.copyfile(HERE / "model.py", folder / "model.py")
+    page = (ROOT / "docs" / "how-to" / "hugging-face.md").read_text(encoding="utf-8")
+    (folder / "recipe.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)))
+
+
 def project(folder: Path, case: Case) -> Path:
     """A folder with the network, real pictures and their labels; returns its config."""
     for name in ("calib", "val", "masks"):
@@ -108,7 +116,7 @@ def project(folder: Path, case: Case) -> Path:
     for frame in sorted((PICTURES / "calib").glob("*.png"))[:16]:
         shutil.copyfile(frame, folder / "calib" / frame.name)
     (folder / "val.json").write_text(json.dumps(boxes_of_masks(pictures)))
-    shutil.copyfile(HERE / "model.py", folder / "model.py")
+    modules(folder)
     (folder / "edgeship.toml").write_text(CONFIG.format(**vars(case)))
     return folder / "edgeship.toml"
 
@@ -177,7 +185,7 @@ def test_rt_detr_exports_with_a_fixed_batch_only_and_is_quantized_and_built_for_
 ) -> None:
     """Its query selection is a TopK, and with random weights some tensors are zero on every frame and
     its answers in INT8 are noise: that is refused until it is allowed by name."""
-    shutil.copyfile(HERE / "model.py", tmp_path / "model.py")
+    modules(tmp_path)
     here = {"cwd": tmp_path, "PYTHONPATH": str(packages)}
     settings = ("fit=stretch", "color=rgb", "mean=123.675,116.28,103.53", "std=58.395,57.12,57.375")
     preprocess = [part for setting in settings for part in ("-p", setting)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ SIDE = 16
 """Rows and columns of the small picture."""
 ALIKE = 0.9995
 """Correlation from which two small pictures are one; encoding an image again leaves more."""
+FLAT = 1e-4
+"""Norm of the small picture's contrast over its largest value, up to which an image is flat: rounding leaves less."""
 BLOCK = 2048
 
 
@@ -25,16 +28,21 @@ def thumbnail(image: Array, *, channels_last: bool) -> Array:
 
     All zeros where the image is flat: a flat image is a copy of nothing.
     """
-    grey = np.asarray(image, dtype=np.float32).mean(axis=-1 if channels_last else 0)
-    rows, columns = (np.arange(SIDE) * size // SIDE for size in grey.shape)
-    if min(grey.shape) < SIDE:
+    values = np.asarray(image, dtype=np.float32)
+    size = values.shape[:2] if channels_last else values.shape[1:]
+    if min(size) < SIDE:
         return np.zeros(SIDE * SIDE, dtype=np.float32)
-    sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
-    heights, widths = (np.diff([*edges, size]) for edges, size in zip((rows, columns), grey.shape, strict=True))
-    small = (sums / (heights[:, None] * widths[None, :])).ravel()
+    rows, columns = (np.arange(SIDE + 1) * side // SIDE for side in size)
+    if channels_last:  # whole rows first: they lie side by side in memory
+        strips = np.stack([values[top:end].sum(axis=0) for top, end in pairwise(rows)]).sum(axis=2)
+    else:
+        strips = np.stack([values[:, top:end].sum(axis=(0, 1)) for top, end in pairwise(rows)])
+    sums = np.add.reduceat(strips.astype(np.float64), columns[:-1], axis=1)
+    small = (sums / (np.diff(rows)[:, None] * np.diff(columns))).ravel()
+    largest = float(np.abs(small).max())
     small -= small.mean()
     norm = float(np.linalg.norm(small))
-    found: Array = small / norm if norm > 1e-6 * max(float(np.abs(grey).max()), 1e-6) else np.zeros_like(small)
+    found: Array = small / norm if norm > FLAT * largest else np.zeros_like(small)
     return found.astype(np.float32)
 
 

@@ -30,6 +30,8 @@ Bounds = Mapping[str, tuple[float, float]]
 TRIED_SIZES = ((64, 96), (64, 64), (128, 128), (224, 224), (256, 256), (320, 320), (416, 416), (512, 512), (640, 640))
 """Sizes for dynamic axes beside the batch of which nothing is known, in the order to try: multiples of 32, because
 networks halve a picture up to five times. The first pair differs, so that height and width cannot be mixed up."""
+LARGEST_TRIED = 2**26
+"""Bytes of one input up to which sizes are tried one after the other."""
 LARGEST = 2**33
 """Bytes of one input beyond which its shape is taken for a mistake."""
 _UNNAMED = re.compile(r"axis\d+")
@@ -157,8 +159,10 @@ def possible_shapes(
     try:
         yield full_shapes(inputs, batch, known)
     except DataError:
-        for pair in TRIED_SIZES:
-            yield full_shapes(inputs, batch, known, pair)
+        for place, pair in enumerate(TRIED_SIZES):
+            shapes = full_shapes(inputs, batch, known, pair)
+            if place == 0 or all(_bytes(info, shapes[info.name]) <= LARGEST_TRIED for info in inputs):
+                yield shapes
 
 
 def noise(
@@ -182,13 +186,17 @@ def noise(
 
 def _refuse_huge(info: TensorInfo, shape: Sequence[int]) -> None:
     """Refuse a size that no memory holds before an array of it is made."""
-    size = math.prod(shape) * np.dtype(info.dtype).itemsize
+    size = _bytes(info, shape)
     if size > LARGEST:
         raise ModelError(
             f"input {info.name!r} of {list(shape)} {info.dtype} takes {size / 2**30:,.0f} GiB",
             expected=f"at most {LARGEST / 2**30:.0f} GiB for one batch",
             do="correct the declared shape, or export the model at a real size",
         )
+
+
+def _bytes(info: TensorInfo, shape: Sequence[int]) -> int:
+    return math.prod(shape) * np.dtype(info.dtype).itemsize
 
 
 def _values(random: np.random.Generator, info: TensorInfo, shape: Shape, bounds: tuple[float, float] | None) -> Array:

@@ -71,7 +71,7 @@ class Frames:
         """SHA-256 of each frame's file, or of its pixels or ready arrays, in order."""
         if self.feeds:
             return tuple(
-                sha256_json([[name, _digest(array[row])] for name, array in sorted(self.feeds.items())])
+                sha256_json([[name, _digest(_row(array, row))] for name, array in sorted(self.feeds.items())])
                 for row in range(len(self.ids))
             )
         return tuple(image_hash(item) for item in self.items)
@@ -90,7 +90,7 @@ class Frames:
         if self.feeds:
             for start in range(0, len(self.ids), self.options.batch):
                 part = slice(start, start + self.options.batch)
-                yield self.ids[part], {name: np.ascontiguousarray(array[part]) for name, array in self.feeds.items()}
+                yield self.ids[part], {name: _row(array, part) for name, array in self.feeds.items()}
             return
         if self.preprocess is None:
             raise DataError("images need [preprocess] to become model inputs", do="add a [preprocess] table")
@@ -238,7 +238,8 @@ def _raw_images(stack: Array, inputs: Sequence[TensorInfo]) -> bool:
 
 
 def _ready(source: Path, feeds: dict[str, Array], inputs: Sequence[TensorInfo], choice: FrameChoice) -> Frames:
-    lengths = {name: len(array) if array.ndim else 0 for name, array in feeds.items()}
+    whole = {info.name for info in inputs if not info.shape}
+    lengths = {name: len(array) if array.ndim else 0 for name, array in feeds.items() if name not in whole}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise DataError(f"the arrays of {source} have {lengths} rows", expected="the same number, at least one")
     for info in inputs:
@@ -252,9 +253,14 @@ def _ready(source: Path, feeds: dict[str, Array], inputs: Sequence[TensorInfo], 
                 expected=f"{list(info.shape)}, {info.dtype}",
             )
     chosen = spread(next(iter(lengths.values())), choice.count, choice.seed)
-    taken = {name: array[chosen] for name, array in feeds.items()}
+    taken = {name: array if name in whole else array[chosen] for name, array in feeds.items()}
     ids = tuple(f"{source.name}[{row}]" for row in chosen)
     return Frames(ids, (), tuple(inputs), None, LoadOptions(choice.batch), feeds=taken)
+
+
+def _row(array: Array, part: int | slice) -> Array:
+    """Some frames of an array; one without axes belongs to all of them."""
+    return np.ascontiguousarray(array[part]) if array.ndim else array
 
 
 def _custom(source: str, preprocess: Preprocess | None, inputs: Sequence[TensorInfo], choice: FrameChoice) -> Frames:

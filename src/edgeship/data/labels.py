@@ -72,18 +72,25 @@ def _number(value: str, names: frozenset[str]) -> Label:
     return int(value) if value.isdecimal() and value not in names else value
 
 
-def table_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """The columns of a table in lower case, and where each row stands with its values by column.
+def table_rows(
+    path: Path, place: str = "evaluation.labels", *, lower: bool = True
+) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The columns of a table, and where each row stands with its values by column.
 
     Columns are separated by commas, semicolons, tabs, vertical bars or, where the header has none of them, spaces.
+
+    Args:
+        path: The table.
+        place: What names it in the config.
+        lower: Whether names of columns are brought to lower case.
 
     Raises:
         DataError: It cannot be read, or a row has more values than there are columns.
     """
-    lines = _text(path).splitlines()
+    lines = _text(path, place).splitlines()
     sign = _delimiter(lines[0] if lines else "")
     reader = csv.reader(lines, delimiter=sign, skipinitialspace=True)
-    header = [name.strip().lower() for name in next(reader, [])]
+    header = [name.strip().lower() if lower else name.strip() for name in next(reader, [])]
     rows = []
     for values in reader:
         where = f"{path}, line {reader.line_num}"
@@ -98,13 +105,14 @@ def table_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]
     return header, rows
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, place: str = "evaluation.labels") -> str:
     """Text without byte order marks, wherever they stand."""
     try:
         return read_text(path).replace("\ufeff", "")
     except (OSError, ValueError) as error:
+        what = "the labels" if place == "evaluation.labels" else f"{place}:"
         raise DataError(
-            f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file", do="fix evaluation.labels"
+            f"{what} {path} cannot be read: {error}", expected="a CSV or JSON file", do=f"fix {place}"
         ) from None
 
 

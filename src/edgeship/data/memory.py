@@ -1,12 +1,14 @@
 """Models with memory: an output of one step is an input of the next, from the first frame of a sequence to its last.
 
 The config names the pairs in ``[state]``; ``evaluation.group`` says which frames are one sequence; within a sequence
-the frames are in the order of their names.
+the frames are in the order of their names, numbers as numbers.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +147,17 @@ def sequence_of(rule: str | None) -> Callable[[str], str]:
     return lambda name: (group_names(settings, [name]) or [""])[0]
 
 
+NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+"""What counts as a number in a frame's name: digits, or seconds with a fraction."""
+
+
+def in_time(name: str) -> tuple[tuple[str | Decimal, ...], str]:
+    """The key by which the frames of a sequence are in order: numbers in their names count as numbers, so that
+    ``2.png`` comes before ``10.png``."""
+    parts = NUMBER.split(name)
+    return tuple(Decimal(part) if place % 2 else part for place, part in enumerate(parts)), name
+
+
 def in_sequences(names: Sequence[str], groups: Sequence[str], count: int | None = None) -> list[int]:
     """Places of frames, sequence after sequence, each in the order of its names.
 
@@ -152,7 +165,7 @@ def in_sequences(names: Sequence[str], groups: Sequence[str], count: int | None 
     is never begun in its middle.
     """
     by_group: dict[str, list[int]] = {}
-    for place in sorted(range(len(names)), key=lambda place: (groups[place], names[place])):
+    for place in sorted(range(len(names)), key=lambda place: (groups[place], in_time(names[place]))):
         by_group.setdefault(groups[place], []).append(place)
     sequences = list(by_group.values())
     if count is None or count >= len(names):

@@ -91,13 +91,23 @@ class Fixed:
         """The objects, checked against the decoded image.
 
         Raises:
-            DataError: The image has another size than its labels say, so its objects would lie elsewhere.
+            DataError: The image has another size than its labels say, so its objects would lie elsewhere; or an object
+                lies wholly outside it.
         """
         if self.width and (geometry.width, geometry.height) != (self.width, self.height):
             raise DataError(
                 f"{self.name} is {geometry.width}×{geometry.height}, its annotations are for "
                 f"{self.width}×{self.height}",
                 expected="the image that was annotated, upright by its EXIF orientation",
+            )
+        boxes = self.objects.boxes
+        outside = (boxes[:, :2] >= (geometry.width, geometry.height)).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
+        if outside.any():
+            raise DataError(
+                f"{self.name} is {geometry.width}×{geometry.height}, and the object at "
+                f"{' '.join(f'{value:g}' for value in boxes[outside][0])} lies outside it",
+                expected="boxes in the pixels of this image",
+                do="take the image that was labelled, or remove the object",
             )
         return self.objects
 

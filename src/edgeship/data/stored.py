@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeship.config import Preprocess
-from edgeship.data.labels import IMAGE_KEYS
+from edgeship.data.labels import IMAGE_KEYS, table_rows
 from edgeship.data.npz import BROKEN_ARRAY
 from edgeship.data.preprocess import CorruptImage, Geometry, apply, open_picture
 from edgeship.errors import DataError
-from edgeship.files import read_text, walk
+from edgeship.files import walk
 from edgeship.results import TensorInfo
 from edgeship.text import did_you_mean
 
@@ -125,73 +124,67 @@ def files_in(name: str, folder: Path, suffixes: frozenset[str]) -> dict[str, Pat
     return {stem: paths[0] for stem, paths in last.items() if len(paths) == 1} | found
 
 
-def _rows(name: str, path: Path) -> tuple[str, list[str], list[tuple[int, dict[str, str]]]]:
-    """The column that names the image, all columns, and the rows with their line numbers."""
-    try:
-        lines = read_text(path).splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"inputs.{name}: {path} cannot be read: {error}", expected="a CSV file") from None
-    delimiter = max(",;\t", key=lines[0].count) if lines else ","
-    reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
-    header = [str(column).strip() for column in reader.fieldnames or []]
-    reader.fieldnames = header
+def _rows(name: str, path: Path, wanted: Sequence[str]) -> tuple[str, list[tuple[str, dict[str, str]]]]:
+    """The column that names the image, and where each row stands with its values."""
+    header, rows = table_rows(path, f"inputs.{name}", lower=False)
     image = next((column for column in header if column.lower() in IMAGE_KEYS), None)
     if image is None:
         raise DataError(
             f"inputs.{name}: {path} has the columns {', '.join(header) or 'none'}",
             expected=f"one that names the image: {', '.join(IMAGE_KEYS)}",
         )
-    rows = [
-        (number, {str(key): str(value or "").strip() for key, value in row.items()})
-        for number, row in enumerate(reader, 2)
-    ]
-    return image, header, rows
+    twice = next((column for column in (image, *wanted) if header.count(column) > 1), None)
+    if twice is not None:
+        raise DataError(f"inputs.{name}: {path} has two columns {twice!r}", do="keep one of them")
+    for column in wanted:
+        if column not in header:
+            raise DataError(
+                f"inputs.{name}: {path} has no column {did_you_mean(column, header)}",
+                expected=f"{image} and {', '.join(wanted)}",
+            )
+    return image, rows
 
 
 def indexed(name: str, path: Path) -> dict[str, Path]:
     """Image → file, from an index: a CSV whose paths are relative to it. Raises DataError."""
-    image, header, rows = _rows(name, path)
-    if name not in header:
-        raise DataError(
-            f"inputs.{name}: {path} has the columns {', '.join(header)}",
-            expected=f"{image} and {name}, a file for each",
-        )
+    image, rows = _rows(name, path, [name])
     found: dict[str, Path] = {}
-    for number, row in rows:
-        file = path.parent / row[name]
-        if row[name] and not file.resolve().is_relative_to(path.parent.resolve()):
+    for where, row in rows:
+        given = row.get(name, "")
+        file = path.parent / given
+        if given and not file.resolve().is_relative_to(path.parent.resolve()):
             raise DataError(
-                f"inputs.{name}: {path}, line {number}: {row[name]} leads out of {path.parent}",
+                f"inputs.{name}: {where}: {given} leads out of {path.parent}",
                 expected="files in the folder of the index, or below it",
             )
-        if not row[name] or not file.is_file():
-            raise DataError(f"inputs.{name}: {path}, line {number}: there is no file {row[name] or '(empty)'}")
-        _note(found, row[image], file, f"inputs.{name}: {path}, line {number}")
+        if not given or not file.is_file():
+            raise DataError(f"inputs.{name}: {where}: there is no file {given or '(empty)'}")
+        _note(found, row.get(image, ""), file, f"inputs.{name}: {where}")
     return found
 
 
 def table_in(name: str, path: Path, columns: Sequence[str]) -> dict[str, list[float]]:
     """Image → numbers of these columns. Raises DataError with the line of what is not a number."""
-    image, header, rows = _rows(name, path)
-    for column in columns:
-        if column not in header:
-            raise DataError(f"inputs.{name}.columns: {path} has no column {did_you_mean(column, header)}")
+    image, rows = _rows(name, path, columns)
     found: dict[str, list[float]] = {}
-    for number, row in rows:
+    for where, row in rows:
+        given = [row.get(column, "") for column in columns]
         try:
-            values = [float(row[column]) for column in columns]
+            values = list(map(float, given))
         except ValueError:
-            wrong = next(column for column in columns if not _number(row[column]))
+            wrong = next(place for place, value in enumerate(given) if not _number(value))
             raise DataError(
-                f"inputs.{name}: {path}, line {number}: {wrong} is {row[wrong]!r}", expected="a number"
+                f"inputs.{name}: {where}: {columns[wrong]} is {given[wrong]!r}", expected="a number"
             ) from None
         if not all(map(math.isfinite, values)):
-            raise DataError(f"inputs.{name}: {path}, line {number}: a value is not finite", expected="finite numbers")
-        _note(found, row[image], values, f"inputs.{name}: {path}, line {number}")
+            raise DataError(f"inputs.{name}: {where}: a value is not finite", expected="finite numbers")
+        _note(found, row.get(image, ""), values, f"inputs.{name}: {where}")
     return found
 
 
 def _note(found: dict[str, Any], image: str, value: Any, where: str) -> None:
+    if not image:
+        raise DataError(f"{where}: no image is named", do="name it, or remove the row")
     for key in dict.fromkeys([image, PurePosixPath(image).with_suffix("").as_posix()]):
         if key in found:
             raise DataError(f"{where}: {image} stands there twice", do="keep one row for each image")

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from edgeship.engines import OpenOptions, cuda
+from edgeship.engines.file_kind import other_kind
 from edgeship.engines.onnx_file import read_inputs, read_nodes
 from edgeship.engines.trt.plan import TAGS, TITLES, Plan, read_plan
 from edgeship.errors import ArtifactError, EdgeshipError, EngineMismatch, ModelError
@@ -71,6 +72,11 @@ def describe(path: Path, plugins: tuple[Path, ...] = ()) -> Described:
         )
     with path.open("rb") as stream:
         head = stream.read(4)
+    other = other_kind(path) if head not in TAGS else None
+    if other is not None:
+        raise ArtifactError(
+            f"{path} is {other.what}", expected="an .onnx file, an engine or a bundle's folder", do=other.do
+        )
     if path.suffix == ".onnx" and head not in TAGS:
         return _onnx(path)
     try:

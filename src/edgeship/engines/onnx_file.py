@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeship.config import Precision
+from edgeship.engines.file_kind import require_onnx
 from edgeship.errors import ModelError
 from edgeship.files import open_outside
 from edgeship.results import TensorInfo
@@ -291,12 +292,10 @@ class Message:
 @contextmanager
 def opened(path: Path) -> Iterator[Message]:
     """The whole file as one message; what breaks while it is read becomes ModelError."""
-    with (
-        _whole(str(path)),
-        open_outside(path) as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        yield Message(data, 0, len(data))
+    with _whole(str(path)):
+        require_onnx(path)
+        with open_outside(path) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield Message(data, 0, len(data))
 
 
 @contextmanager
@@ -311,8 +310,9 @@ def _whole(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, IndexError) as error:
+        why = "it ends in the middle of a field" if isinstance(error, IndexError) else error
         raise ModelError(
-            f"{name} is not a readable ONNX file: {error}",
+            f"{name} is not a readable ONNX file: {why}",
             expected="a whole .onnx file",
             do="export it again: edgeship export",
         ) from None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeship import engines
-from edgeship.config import Preprocess
+from edgeship.config import Evaluation, Preprocess
 from edgeship.data import datasets
 from edgeship.data.beside import beside
 from edgeship.data.feeds import batch_of
@@ -19,6 +22,7 @@ from edgeship.data.preprocess import image_input, in_dtype, input_size, open_pic
 from edgeship.data.raw import to_rgb
 from edgeship.decide import loaded_trial
 from edgeship.decide.loaded_trial import Measured
+from edgeship.decide.several import part_of, tasks_of
 from edgeship.decode.decoders import decode_predictions
 from edgeship.decode.predictions import Depth, Detection, Instances, Poses, Prediction, Rotated, Segmentation, Text
 from edgeship.errors import EdgeshipError
@@ -31,6 +35,7 @@ from edgeship.metrics.segmentation import count_pixels
 from edgeship.metrics.text import distance
 from edgeship.pipeline.decide import decision_of
 from edgeship.pipeline.depth_pictures import changed_depth, harm_of
+from edgeship.pipeline.neighbour_pictures import changed_neighbours
 from edgeship.pipeline.stages import Run, Stage, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
@@ -87,12 +92,9 @@ def changes_stage(reference: TargetTrials, trials: TargetTrials, decision: Decis
         base, other = loaded_trial.load(reference.folders()[0]), loaded_trial.load(candidate)
         if not base.records or not other.records:
             return Changes(images=())
-        pictures = Pictures(folder, run.config.preprocess)
-        if "top" in base.records:
-            found = _classification(run, base.records, other.records, other.name, pictures)
-        else:
-            found = compare_predictions(run, base, other, SHOWN, pictures)
-        return Changes(images=tuple(sorted(found, key=lambda item: (ORDER[item.harm], -item.change))))
+        found = changed_images(run, base, other, Pictures(folder, run.config.preprocess))
+        order = {name: place for place, name in enumerate(tasks_of(base))}
+        return Changes(images=tuple(sorted(found, key=lambda item: (order[item.task], ORDER[item.harm], -item.change))))
 
     return Stage(f"changes:{trials.name}", Changes, key, work)
 
@@ -165,8 +167,79 @@ def _candidate_folder(trials: TargetTrials, decision: Decision) -> Path | None:
     return evaluated[-1][1] if evaluated else None
 
 
-def _classification(run: Run, base: Any, other: Any, name: str, pictures: Pictures) -> list[ChangedImage]:
+@dataclass(frozen=True)
+class _Shown:
+    """What one task shows: its settings, its part of both trials, and how far each image's answer moved."""
+
+    name: str
+    """Empty where it is the only task."""
+    settings: Evaluation
+    base: Measured
+    other: Measured
+    count: int
+    """Images that changed, at most."""
+    mistakes: int
+    """Images that both get wrong, at most."""
+
+    @functools.cached_property
+    def moved(self) -> NDArray[Any]:
+        """How much each image's answer changed."""
+        return change(self.base.records, self.other.records)
+
+    @functools.cached_property
+    def wanted(self) -> dict[str, tuple[float, bool]]:
+        """The images to show, those that changed most first: how much, and whether it is a mistake of both."""
+        moved, ids = self.moved, self.base.records["ids"]
+        rows = [int(row) for row in np.argsort(-moved, kind="stable")[: self.count] if moved[row] > 0]
+        both = [row for row in missed_by_both(self.base.records, self.other.records) if row not in rows]
+        found = {str(ids[row]): (float(moved[row]), False) for row in rows}
+        return found | {str(ids[row]): (float(moved[row]), True) for row in both[: self.mistakes]}
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its answers can be drawn: nobody but its author knows how to draw those of a task of one's own."""
+        return str(self.base.records["task"]) in ("segmentation", "text", "depth") or of_objects(self.base.records)
+
+    def answers(self, outputs: dict[str, NDArray[Any]], batch: Batch) -> dict[tuple[str, str], tuple[Prediction, Any]]:
+        """Prediction and label of those images of a batch that it shows, by its name and the image's id."""
+        settings, classes = self.settings, tuple(str(name) for name in self.base.records["classes"])
+        made = decode_predictions(settings.task, settings.decoder, outputs, batch.geometries, settings, classes)
+        return {
+            (self.name, name): (answer, target[self.name] if self.name else target)
+            for name, answer, target in zip(batch.ids, made, batch.targets, strict=True)
+            if name in self.wanted
+        }
+
+
+def changed_images(run: Run, base: Measured, other: Measured, pictures: Pictures) -> list[ChangedImage]:
+    """The images of every task; several tasks share the number that is shown."""
+    names, settings = tasks_of(base), run.config.evaluation
+    inferred, found = [], []
+    for name in names:
+        mine, theirs = part_of(base, name), part_of(other, name)
+        most = DEPTHS if str(mine.records["task"]) == "depth" else SHOWN
+        task = _Shown(
+            name,
+            settings.tasks[name] if name else settings,
+            mine,
+            theirs,
+            -(-most // len(names)),
+            -(-MISTAKES // len(names)),
+        )
+        if "top" in mine.records:
+            found += _classification(run, task, pictures)
+        elif "nearest" in mine.records:
+            sides, counts = (mine.records, theirs.records), (task.count, task.mistakes)
+            near = changed_neighbours(task.settings, sides, counts, theirs.name, pictures.image)
+            found += [item.model_copy(update={"task": name}) for item in near]
+        elif task.drawn and task.wanted:
+            inferred.append(task)
+    return found + compare_predictions(run, inferred, pictures)
+
+
+def _classification(run: Run, task: _Shown, pictures: Pictures) -> list[ChangedImage]:
     """The first of the images whose best class changed, and those that both get wrong with the most confidence."""
+    base, other = task.base.records, task.other.records
     classes = [str(item) for item in base["classes"]]
     before: NDArray[Any] = base["top"][:, 0]
     after: NDArray[Any] = other["top"][:, 0]
@@ -180,9 +253,9 @@ def _classification(run: Run, base: Any, other: Any, name: str, pictures: Pictur
         else "other"
         for row in moved
     }
-    shown = sorted(harm, key=lambda row: (ORDER[harm[row]], -change[row]))[:SHOWN]
+    shown = sorted(harm, key=lambda row: (ORDER[harm[row]], -change[row]))[: task.count]
     alike = np.flatnonzero((before == after) & (before != base["label"]))
-    mistakes = [int(row) for row in alike[np.argsort(-change[alike], kind="stable")][:MISTAKES]]
+    mistakes = [int(row) for row in alike[np.argsort(-change[alike], kind="stable")][: task.mistakes]]
     harm |= dict.fromkeys(mistakes, "both wrong")
     wanted = {str(base["ids"][row]): row for row in (*shown, *mistakes)}
     found = []
@@ -196,8 +269,9 @@ def _classification(run: Run, base: Any, other: Any, name: str, pictures: Pictur
                 picture=picture,
                 size=size,
                 name=item.id,
+                task=task.name,
                 label=classes[int(base["label"][row])],
-                candidate=name,
+                candidate=task.other.name,
                 reference=Answer(text=classes[int(before[row])], score=float(base["score"][row])),
                 answer=Answer(text=classes[int(after[row])], score=float(other["score"][row])),
                 change=float(change[row]),
@@ -210,35 +284,29 @@ def _classification(run: Run, base: Any, other: Any, name: str, pictures: Pictur
 MATCH_IOU = 0.5
 
 
-def compare_predictions(
-    run: Run, base: Measured, other: Measured, count: int, pictures: Pictures
-) -> list[ChangedImage]:
-    """The ``count`` images that changed most by their records, and mistakes of both, inferred again by both engines.
+def compare_predictions(run: Run, tasks: Sequence[_Shown], pictures: Pictures) -> list[ChangedImage]:
+    """The images that changed most by their records, and mistakes of both, inferred again by both engines, once for
+    all tasks.
 
-    Empty when an engine of the two cannot run here (it was tried on another host), and for a task of one's own: nobody
-    but its author knows how to draw its answers.
+    Empty when an engine of the two cannot run here (it was tried on another host).
     """
-    if str(base.records["task"]) not in ("segmentation", "text", "depth") and not of_objects(base.records):
+    if not all(_runs_here(task.base) and _runs_here(task.other) for task in tasks):
         return []
-    moved = change(base.records, other.records)
-    count = min(count, DEPTHS) if str(base.records["task"]) == "depth" else count
-    rows = [int(row) for row in np.argsort(-moved, kind="stable")[:count] if moved[row] > 0]
-    mistakes = [row for row in missed_by_both(base.records, other.records) if row not in rows][:MISTAKES]
-    wanted = [str(base.records["ids"][row]) for row in (*rows, *mistakes)]
-    if not wanted or not _runs_here(base) or not _runs_here(other):
-        return []
-    items = [item for item in datasets.open_dataset(run.config.evaluation).items if item.id in wanted]
+    wanted = {name for task in tasks for name in task.wanted}
+    items = [item for item in datasets.open_dataset(run.config.evaluation).items if item.id in wanted] if tasks else []
     if not items:
         return []
-    before, after = _predict(run, base, items), _predict(run, other, items)
-    by_name = dict(zip(wanted, (float(moved[row]) for row in (*rows, *mistakes)), strict=True))
-    alike = set(wanted[len(rows) :])
+    before = _predict(run, tasks, lambda task: task.base, items)
+    after = _predict(run, tasks, lambda task: task.other, items)
     found = []
-    for item in items:
-        if item.id in before and item.id in after:
-            changed = _pair(run, other.name, item, (before[item.id], after[item.id]), pictures)
-            harm = "both wrong" if item.id in alike and changed.harm == "other" else changed.harm
-            found.append(changed.model_copy(update={"change": by_name[item.id], "harm": harm}))
+    for task in tasks:
+        for item in items:
+            key = (task.name, item.id)
+            if key in before and key in after:
+                moved, alike = task.wanted[item.id]
+                changed = _pair(task, item, (before[key], after[key]), pictures)
+                harm = "both wrong" if alike and changed.harm == "other" else changed.harm
+                found.append(changed.model_copy(update={"change": moved, "harm": harm}))
     return found
 
 
@@ -260,15 +328,17 @@ def _runs_here(trial: Measured) -> bool:
     return spec.target.host is None and (trial.folder / trial.trial.build.engine.path).is_file()
 
 
-def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Prediction, Any]]:
-    """Prediction and label by image id."""
+def _predict(
+    run: Run, tasks: Sequence[_Shown], side: Callable[[_Shown], Measured], items: list[Item]
+) -> dict[tuple[str, str], tuple[Prediction, Any]]:
+    """Prediction and label by task and image id, of the images that each task shows, by the engine of one side."""
+    trial = side(tasks[0])
     assert trial.folder is not None
     assert trial.trial.build is not None
-    settings, preprocess = run.config.evaluation, run.config.preprocess
+    preprocess = run.config.preprocess
     assert preprocess is not None
     spec = trial_folder.read_spec(trial.folder)
-    classes = tuple(str(name) for name in trial.records["classes"])
-    found: dict[str, tuple[Prediction, Any]] = {}
+    found: dict[tuple[str, str], tuple[Prediction, Any]] = {}
     engine = engines.get(trial.trial.engine)
     with engine.open(trial.folder / trial.trial.build.engine.path, open_options(spec)) as runner:
         info = image_input(runner.inputs, preprocess)
@@ -289,9 +359,8 @@ def _predict(run: Run, trial: Measured, items: list[Item]) -> dict[str, tuple[Pr
                 outputs = memories.step(runner.infer, feeds, sequences[batch.ids[0]])[1]
             else:
                 outputs = runner.infer(batch_of(feeds, runner.inputs, rows))
-            answers = decode_predictions(settings.task, settings.decoder, outputs, batch.geometries, settings, classes)
-            for name, answer, target in zip(batch.ids, answers, batch.targets, strict=True):
-                found[name] = (answer, target)
+            for task in tasks:
+                found |= task.answers(outputs, batch)
     return found
 
 
@@ -304,13 +373,20 @@ def _whole_sequences(run: Run, items: list[Item]) -> tuple[list[Item], dict[str,
 
 
 def _pair(
-    run: Run, candidate: str, item: Item, answers: tuple[tuple[Prediction, Any], tuple[Prediction, Any]], kept: Pictures
+    task: _Shown, item: Item, answers: tuple[tuple[Prediction, Any], tuple[Prediction, Any]], kept: Pictures
 ) -> ChangedImage:
     (before, target), (after, _) = answers
-    threshold, nothing = run.config.evaluation.operating_confidence, Answer(text="")
+    threshold, nothing = task.settings.operating_confidence, Answer(text="")
     picture, size = kept.image(item.picture())
     shown = ChangedImage(
-        picture=picture, size=size, name=item.id, label="", candidate=candidate, reference=nothing, answer=nothing
+        picture=picture,
+        size=size,
+        name=item.id,
+        task=task.name,
+        label="",
+        candidate=task.other.name,
+        reference=nothing,
+        answer=nothing,
     )
     if isinstance(before, Depth) and isinstance(after, Depth):
         return changed_depth(shown, before, after, target, kept)
@@ -333,7 +409,7 @@ def _pair(
         told = {"label": target, "reference": Answer(text=before.text), "answer": Answer(text=after.text)}
     else:
         assert isinstance(before, Segmentation) and isinstance(after, Segmentation)
-        ignored = run.config.evaluation.ignore_index
+        ignored = task.settings.ignore_index
         good, later = pixel_accuracy(before, target, ignored), pixel_accuracy(after, target, ignored)
         told = {
             "label": "labelled mask",

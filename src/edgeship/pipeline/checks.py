@@ -29,6 +29,7 @@ from edgeship.pipeline.past import check_history
 from edgeship.pipeline.release_checks import check_release
 from edgeship.pipeline.stages import Run, Step
 from edgeship.prepare.graph import read_onnx
+from edgeship.prepare.model import require_reference
 from edgeship.results import TensorInfo
 
 
@@ -90,7 +91,8 @@ def _check_model(config: Config) -> None:
             raise ModelError(f"model.source: no file at {source}", do="fix model.source")
         if source.suffix == ".onnx":
             read_onnx(source)
-    elif is_reference(config.model.source):
+    else:
+        require_reference(config.model.source)
         _require_module(config, "model.source", config.model.source)
     weights = config.model.weights
     if weights is not None and not weights.is_file():

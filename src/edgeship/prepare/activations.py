@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Protocol
 
-from edgeship.prepare import activations_cuda, graph
+from edgeship.prepare import activations_cuda
 from edgeship.prepare.activations_cpu import CpuWorker, ObservedNames
 from edgeship.prepare.histogram import Histogram, Histograms
 from edgeship.prepare.running import Running
@@ -48,7 +48,7 @@ class Observer:
         names = ObservedNames(
             tuple(name for name in tensors if name in inputs), tuple(name for name in tensors if name not in inputs)
         )
-        session = Running(graph.with_outputs(model, tensors), layout=True, threads=1, device=device)
+        session = Running(model, layout=True, threads=1, device=device, also=tensors)
         self._tensors = tuple(tensors)
         self.workers = workers or min(len(os.sched_getaffinity(0)), 8)
         self._make: Callable[[], Worker] = lambda: CpuWorker(session, names)

@@ -16,7 +16,7 @@ from edgeship.prepare import graph, large
 from edgeship.prepare.child import in_child
 from edgeship.prepare.inputs import Known, accepted_feeds
 from edgeship.prepare.running import RunError, Running
-from edgeship.prepare.tidy import distinct_names, sort_nodes
+from edgeship.prepare.tidy import distinct_names, fix_channels, sort_nodes
 from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def adopt(path: Path, known: Known, opset: int = OPSET) -> tuple[onnx.ModelProto
     original = graph.load_onnx(path)
     _require_numbers(original)
     _require_shapes(original, known)
-    notes = distinct_names(original)
+    notes = [*distinct_names(original), *fix_channels(original)]
     model, written_out = _without_functions(original)
     notes += written_out
     notes += sort_nodes(model)

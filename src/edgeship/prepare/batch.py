@@ -58,10 +58,13 @@ class FrozenBatch(ModelError):
         )
 
 
-def trial_feeds(model: onnx.ModelProto, known: Known = NOTHING) -> Feeds:
+def trial_feeds(model: onnx.ModelProto, known: Known = NOTHING, running: Running | None = None) -> Feeds:
     """Feeds for comparing the graph with an edited one: the real ones where there are some, else seeded noise.
 
     A dynamic batch is tried with two and with three rows.
+
+    Args:
+        running: The graph, open as it stands.
 
     Raises:
         FrozenBatch: The declared batch is dynamic, and the graph runs with one size of it alone.
@@ -69,7 +72,7 @@ def trial_feeds(model: onnx.ModelProto, known: Known = NOTHING) -> Feeds:
     """
     if known.feeds is not None:
         return known.feeds
-    running = Running(model, optimize=False)
+    running = running or Running(model, optimize=False)
     inputs = graph.inputs_of(model)
     if not any(info.shape and isinstance(info.shape[0], str) for info in inputs):
         return accepted_feeds(model, running, 1, known)[0]

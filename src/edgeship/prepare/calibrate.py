@@ -100,9 +100,10 @@ def calibrate(
     ranges = _ranges(late, options)
     method: str = options.method
     scores: tuple[MethodScore, ...] = ()
+    judging = Judging(options.holdout, options.style, options.rows)
     if options.method == "auto":
         progress(0, None, "comparing methods")
-        method, scores = choose_method(proto, ranges, frames, Judging(options.holdout, options.style, options.rows))
+        method, scores = choose_method(proto, ranges, frames, judging)
     if share:
         late = _count(observer, checks, Held(frames, share, inside=True), len(frames), progress)
         ranges = _ranges(late, options)
@@ -110,7 +111,11 @@ def calibrate(
         ranges = _moved(ranges, early, method, options)
     ranges, clipping = _clipped(proto, ranges, late, method, options)
     scales = scales_of(ranges, touched, method)
-    placement, placements = _placement(proto, CalibrationCache(out, scales, ranges, method), frames, options, progress)
+    placement: Placement = "default"
+    placements: tuple[PlacementScore, ...] = ()
+    if options.placement:
+        progress(0, None, "comparing placements")
+        placement, placements = choose_placement(proto, CalibrationCache(out, scales, ranges, method), frames, judging)
     facts = {"method": method, "graph_sha256": graph_sha256, "placements": {options.style: placement}}
     calibration_cache.save(
         out, calibration_cache.Content(scales, ranges, checks.samples), facts | _binding(checks, options)
@@ -154,22 +159,12 @@ def _moved_p95(ranges: dict[str, TensorRange]) -> float | None:
     return round(float(np.percentile(moved, 95)), 6) if moved else None
 
 
-def _placement(
-    proto: onnx.ModelProto, cache: CalibrationCache, frames: FrameSource, options: CalibrateOptions, progress: Progress
-) -> tuple[Placement, tuple[PlacementScore, ...]]:
-    """Where the Q/DQ pairs go, and how the placements compare."""
-    if not options.placement:
-        return "default", ()
-    progress(0, None, "comparing placements")
-    return choose_placement(proto, cache, frames, Judging(options.holdout, options.style, options.rows))
-
-
 def _open(model: Path) -> tuple[str, onnx.ModelProto, QuantizedTensors]:
     """The graph's hash, the graph with inferred shapes, and what quantization touches in it."""
     loaded = graph.load_onnx(model)
     require_float(loaded, model.name)
     graph_sha256 = calibration_cache.graph_hash(loaded)
-    proto = infer(loaded)
+    proto = infer(loaded, given=True)
     touched = find_tensors(proto)
     if not touched.observed:
         raise ModelError(

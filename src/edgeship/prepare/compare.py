@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeship.errors import QuantizeError, UserInputError
-from edgeship.prepare import graph
+from edgeship.prepare.joined import Joined, find_joined
 from edgeship.prepare.quantized_tensors import COMPUTING, find_tensors, float_tensors
 from edgeship.prepare.running import Running
 from edgeship.results import LayerNoise
@@ -27,6 +29,8 @@ LOWEST_DB = 10.0
 """An output with less signal-to-noise than this is refused unless it is allowed by name: a third of it is noise."""
 SAME_SHARE = 0.9
 """An output of whole numbers (classes, indices) is not noisy where this share of them is the same."""
+STILL = 1e-3
+"""An output that moves from frame to frame by less than this share of its size is called nearly the same on all."""
 CEILING_DB = 200.0
 """Reported where two tensors are equal; float32 itself resolves about 150 dB."""
 FRAMES = 8
@@ -46,8 +50,10 @@ class Comparison:
     agreement: float | None
     noisy: tuple[str, ...] = ()
     """Outputs below :data:`LOWEST_DB`."""
+    still: tuple[str, ...] = ()
+    """Outputs of the reference that are nearly the same on every frame."""
     notes: tuple[str, ...] = ()
-    """Outputs whose shape the data decide, and how much of them was compared."""
+    """Outputs whose shape the data decide, with how much of them was compared; noise in a part of a joined output."""
 
     @property
     def output_snr_db(self) -> float:
@@ -82,6 +88,31 @@ class Snr:
         return min(CEILING_DB, 10.0 * math.log10(self._signal / self._noise))
 
 
+class Movement:
+    """Whether an output changes from frame to frame: its distance from the first frame, beside its size."""
+
+    def __init__(self) -> None:
+        self._first: NDArray[Any] | None = None
+        self._moved = self._size = 0.0
+        self._frames = 0
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Count the frames of a batch, along the first axis."""
+        if values.ndim < 2 or not len(values) or values.dtype.kind != "f":
+            return
+        if self._first is None:
+            self._first = values[:1].astype(np.float64)
+        if values.shape[1:] == self._first.shape[1:]:
+            self._frames += len(values)
+            self._moved += float(np.nansum(np.square(values - self._first)))
+            self._size += float(np.nansum(np.square(values.astype(np.float64))))
+
+    @property
+    def still(self) -> bool:
+        """Whether it moves by less than a thousandth of its size; an output of zeros alone does not move."""
+        return self._frames > 1 and self._moved <= STILL**2 * self._size
+
+
 def compare(
     reference: onnx.ModelProto,
     candidate: onnx.ModelProto,
@@ -107,41 +138,88 @@ def compare(
     nodes = _common_layers(reference, candidate) if layers else {}
     tensors = [name for name in nodes if name not in outputs]
     places = {name: nodes[name][1] for name in tensors}
-    ours = Running(graph.with_outputs(reference, tensors), layout=True)
-    theirs = Running(graph.with_outputs(candidate, list(places.values())), optimize=optimize, layout=True)
+    joined = find_joined(reference)
+    asked = list(dict.fromkeys([*outputs, *tensors, *(name for item in joined for name in item.parts)]))
+    ours = Running(reference, layout=True, also=[name for name in asked if name not in outputs])
+    theirs = Running(candidate, optimize=optimize, layout=True, also=list(places.values()))
     tally = _Tally(outputs)
     noise = {name: Snr() for name in tensors}
+    of_parts: dict[tuple[str, str], Snr] = {}
     for feeds in _first(frames, limit):
-        wanted = ours.run([*outputs, *tensors], dict(feeds))
+        values = dict(zip(asked, ours.run(asked, dict(feeds)), strict=True))
+        wanted = [values[name] for name in (*outputs, *tensors)]
         found = theirs.run([*outputs, *places.values()], _cast(theirs, feeds))
         tally.add(wanted[: len(outputs)], found[: len(outputs)])
+        for item in joined:
+            _add_parts(of_parts, item, values, *(side[outputs.index(item.output)] for side in (wanted, found)))
         for name, reference_value, value in zip(tensors, wanted[len(outputs) :], found[len(outputs) :], strict=True):
             noise[name].add(reference_value, value)
     noise |= {name: tally.noise[name] for name in outputs}
-    return tally.comparison(
+    compared = tally.comparison(
         tuple(
             LayerNoise(node=node.name, operator=node.op_type, snr_db=round(noise[name].db, 3))
             for name, (node, _) in nodes.items()
         )
     )
+    return replace(compared, notes=(*compared.notes, *_lost_parts(of_parts, compared)))
+
+
+def _add_parts(
+    noise: dict[tuple[str, str], Snr],
+    joined: Joined,
+    values: Mapping[str, NDArray[Any]],
+    wanted: NDArray[Any],
+    found: NDArray[Any],
+) -> None:
+    """Count each part of an output that joins several by itself."""
+    if wanted.shape != found.shape:
+        return
+    places = joined.places(values)
+    for number, name in enumerate(joined.parts):
+        here = places == number
+        noise.setdefault((joined.output, name), Snr()).add(wanted[here], found[here])
+
+
+def _lost_parts(noise: Mapping[tuple[str, str], Snr], compared: Comparison) -> tuple[str, ...]:
+    """What is noise within an output that is not noise as a whole, because its other parts are larger."""
+    return tuple(
+        f"output {output!r} joins several tensors, and of them {name!r} is {item.db:.1f} dB above its noise: look at "
+        "what is read from it"
+        for (output, name), item in noise.items()
+        if item.db < LOWEST_DB and output not in compared.noisy
+    )
 
 
 def compare_outputs(
     reference: onnx.ModelProto,
-    candidates: Mapping[Name, onnx.ModelProto],
+    candidates: Iterable[tuple[Name, onnx.ModelProto]],
     frames: Iterable[FrameBatch],
     limit: int,
     *,
     optimize: bool = True,
 ) -> dict[Name, Comparison]:
-    """Compare the outputs of several candidates with the reference's in one pass. Raises as :func:`compare` does."""
+    """Compare the outputs of several candidates, of which one is held at a time, with the reference's in one pass.
+
+    Raises as :func:`compare` does.
+    """
+    return compare_open(reference, opened(candidates, optimize=optimize), frames, limit)
+
+
+def opened(candidates: Iterable[tuple[Name, onnx.ModelProto]], *, optimize: bool) -> dict[Name, Running]:
+    """The candidates open. ``optimize``: as in :func:`compare`."""
+    return {name: Running(candidate, optimize=optimize, layout=True) for name, candidate in candidates}
+
+
+def compare_open(
+    reference: onnx.ModelProto, candidates: Mapping[Name, Running], frames: Iterable[FrameBatch], limit: int
+) -> dict[Name, Comparison]:
+    """:func:`compare_outputs` of candidates that are open."""
     outputs = [value.name for value in reference.graph.output]
     ours = Running(reference, layout=True)
-    theirs = {name: Running(candidate, optimize=optimize, layout=True) for name, candidate in candidates.items()}
     tallies = {name: _Tally(outputs) for name in candidates}
     for feeds in _first(frames, limit):
         wanted = ours.run(outputs, dict(feeds))
-        for name, session in theirs.items():
+        for name, session in candidates.items():
             tallies[name].add(wanted, session.run(outputs, _cast(session, feeds)))
     return {name: tally.comparison() for name, tally in tallies.items()}
 
@@ -152,6 +230,7 @@ class _Tally:
     def __init__(self, outputs: Sequence[str]) -> None:
         self.noise = {name: Snr() for name in outputs}
         self.same = self.total = 0
+        self._movement = {name: Movement() for name in outputs}
         self._whole: dict[str, tuple[int, int]] = {}
         self._varying: dict[str, tuple[list[int], list[int]]] = {}
 
@@ -163,6 +242,7 @@ class _Tally:
                 ours, theirs = common_part(name, ours, theirs)
             _refuse_broken(name, ours, theirs)
             noise.add(ours, theirs)
+            self._movement[name].add(ours)
             if ours.dtype.kind != "f":
                 hits, size = self._whole.get(name, (0, 0))
                 self._whole[name] = (hits + int((ours == theirs).sum()), size + ours.size)
@@ -178,7 +258,8 @@ class _Tally:
             for name, (ours, theirs) in self._varying.items()
         )
         noisy = tuple(name for name in outputs if self._noisy(name, outputs[name]))
-        return Comparison(layers, outputs, self.same / self.total if self.total else None, noisy, notes)
+        still = tuple(name for name, seen in self._movement.items() if seen.still)
+        return Comparison(layers, outputs, self.same / self.total if self.total else None, noisy, notes, still)
 
     def _noisy(self, name: str, db: float) -> bool:
         """Whether an output is to be refused; one whose entries may have moved against each other cannot be judged."""
@@ -217,14 +298,21 @@ def require_signal(compared: Comparison, allowed: Sequence[str], what: str, advi
     if not refused:
         return
     values = ", ".join(f"{name} {compared.outputs[name]:.1f} dB" for name in refused)
+    still = [name for name in refused if name in compared.still]
+    if advice is None:
+        flags = " ".join(f"--allow-noise {shlex.quote(name)}" for name in refused)
+        advice = (
+            "keep layers in high precision (--keep NODE, or [candidates] search = true), or allow outputs that are "
+            f"not used: {flags} (quantization.allow_noise = {json.dumps(refused)})"
+        )
+    if still:
+        advice = f"in FP32 too, {', '.join(still)} is nearly the same on every frame: load trained weights; or {advice}"
     guilty = ", ".join(f"{layer.operator} {layer.node} ({layer.snr_db:.1f} dB)" for layer in worst(compared.layers, 5))
     raise QuantizeError(
         f"{what} no longer answers as FP32 does: {values} signal-to-noise"
         + (f"; worst layers: {guilty}" if guilty else ""),
         expected=f"at least {LOWEST_DB:.0f} dB on real frames in every output",
-        do=advice
-        or "keep layers in high precision (--keep NODE, or [candidates] search = true), or allow an output that is "
-        f"not used: --allow-noise {refused[0]} (quantization.allow_noise)",
+        do=advice,
     )
 
 

@@ -35,6 +35,8 @@ FAMILIES = (
     ("transformers", "the model keeps tensors of its first call: build them in forward(), or give the axis a number"),
 )  # fmt: skip
 """(package, what makes its models exportable), for models whose classes come from there."""
+UNPROVEN = "Constraints violated"
+"""torch's words for a condition on a dynamic size that does not follow from what is known of it."""
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """Terminal colours, which the exporter writes into its messages."""
 
@@ -78,6 +80,16 @@ def capture_error(error: Exception, traced: Traced) -> ExportError:
             expected=f"code that works for any size of {name!r}",
             do=(f"{advice}; or " if advice else "")
             + "use x.shape[0] or -1 instead of a number in view/reshape/expand, "
+            "or give the axis a number in [model.inputs]",
+        )
+    if UNPROVEN in words:
+        name, advice = ", ".join(traced.axes(words)), family(traced.module)
+        return ExportError(
+            f"torch.export cannot keep the axis {name!r} dynamic: the model's code puts a condition on its size that "
+            f"torch cannot prove{_guard_place(traced) or code_place(words)}{log(error)}",
+            expected=f"code that works for any size of {name!r}",
+            do=(f"{advice}; or " if advice else "")
+            + "write that line without arithmetic on the size (slices x[:n] and x[n:] in place of torch.chunk), "
             "or give the axis a number in [model.inputs]",
         )
     if "data-dependent" in words or "DataDependent" in type(error).__name__:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeship.engines.file_kind import require_onnx
 from edgeship.engines.onnx_file import CONTAINERS, DTYPES, dimension
 from edgeship.errors import MissingExtra, ModelError
 from edgeship.files import storage_errors
@@ -47,7 +48,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} is a folder", expected="an .onnx file", do="name the file inside it")
     if not path.is_file():
         raise ModelError(f"no ONNX file at {path}", do="check the path; edgeship export writes an ONNX file")
-    _refuse_other_formats(path)
+    require_onnx(path)
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
@@ -70,26 +71,6 @@ def read_onnx(path: Path) -> onnx.ModelProto:
             do="move them back beside the .onnx, or save the model again as one file",
         )
     return model
-
-
-OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive: a PyTorch checkpoint, a .pt2 or an .npz",
-    b"\x80\x02": "a Python pickle, which may run code and is not opened",
-    b"\x80\x04": "a Python pickle, which may run code and is not opened",
-    b"\x89HDF": "an HDF5 file",
-    b"version https://git-lfs": "a pointer of Git LFS to a file that was not fetched",
-}
-"""First bytes of files that are often taken for an ONNX file."""
-
-
-def _refuse_other_formats(path: Path) -> None:
-    with path.open("rb") as stream:
-        head = stream.read(32)
-    what = "empty" if not head else next((what for sign, what in OTHER_FORMATS.items() if head.startswith(sign)), "")
-    if not what and head[4:8] == b"TFL3":
-        what = "a TensorFlow Lite file"
-    if what:
-        raise ModelError(f"{path} is {what}", expected="an ONNX file", do="export the model: edgeship export")
 
 
 def _refuse_versions(model: onnx.ModelProto, path: Path) -> None:
@@ -130,8 +111,9 @@ TYPES = frozenset((
 ARTICLES = {kind: "an" if kind[0] in "aeiou" else "a" for kind in CONTAINERS.values()}
 TYPE_REMEDIES = {
     "bfloat16": "convert the model to float32 before the export: model.float(); precision is chosen later",
-    "sequence": "stack or concatenate the tensors inside the model, or return them one by one",
-    "optional": "return the tensor itself",
+    "sequence": "stack or concatenate the tensors inside the model, or take and return them one by one",
+    "optional": "take or return the tensor itself",
+    "type0": "export it again, or declare the type: onnx.helper.make_tensor_value_info",
     "str": "move text out of the model",
 }
 
@@ -141,13 +123,9 @@ def _refuse_types(model: onnx.ModelProto) -> None:
     for what, tensors in (("input", inputs_of(model)), ("output", outputs_of(model))):
         for info in tensors:
             if info.dtype not in TYPES:
-                kind = (
-                    f"{ARTICLES[info.dtype]} {info.dtype}"
-                    if info.dtype in CONTAINERS.values()
-                    else f"of type {info.dtype}"
-                )
+                kind = f"is {ARTICLES.get(info.dtype, 'of type')} {info.dtype}"
                 raise ModelError(
-                    f"the {what} {info.name!r} is {kind}",
+                    f"the {what} {info.name!r} {'declares no type' if info.dtype == 'type0' else kind}",
                     expected=f"tensors of {', '.join(sorted(TYPES))}",
                     do=TYPE_REMEDIES.get(info.dtype, "cast it inside the model to a type that engines take"),
                 )
@@ -232,6 +210,15 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
+def declares_empty(model: onnx.ModelProto) -> bool:
+    """Whether a size of an input is declared as 0 or below."""
+    return any(
+        dim.HasField("dim_value") and dim.dim_value <= 0
+        for value in model.graph.input
+        for dim in value.type.tensor_type.shape.dim
+    )
+
+
 def _free_axes(model: onnx.ModelProto) -> None:
     """Clear sizes that are declared as 0 or below: dynamic axes, which onnxruntime would take for empty ones."""
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
@@ -251,8 +238,11 @@ def external_files(model: onnx.ModelProto) -> list[str]:
     return sorted(set(names))
 
 
-def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+def save_onnx(model: onnx.ModelProto, path: Path, folder: Path | None = None) -> None:
     """Write a model as one file, or with one data file beside it when it exceeds protobuf's 2 GiB.
+
+    Args:
+        folder: Where the files lie that hold weights of ``model``, if not all are in it.
 
     Raises:
         StorageError: The place cannot be written.
@@ -263,10 +253,12 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, weights = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.data.tmp")
         try:
-            if large.too_large(model):
-                large.write_apart(model, temporary, weights, name=data_of(path).name)
+            if large.too_large(model, apart=folder is not None):
+                large.write_apart(model, temporary, weights, name=data_of(path).name, folder=folder)
                 weights.replace(data_of(path))
             else:
+                if folder is not None:
+                    onnx.load_external_data_for_model(model, str(folder))
                 onnx.save(model, str(temporary))
             temporary.replace(path)
         except BaseException:
@@ -288,7 +280,8 @@ def check_onnx(model: onnx.ModelProto, what: str) -> None:
     """
     import onnx
 
-    light = large.without_weights(model) if large.too_large(model) else model
+    apart = large.too_large(model) or any(tensor.external_data for tensor in model.graph.initializer)
+    light = large.without_weights(model) if apart else model
     try:
         onnx.checker.check_model(light, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:

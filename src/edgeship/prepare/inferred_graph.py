@@ -23,9 +23,12 @@ MIN_OPSET = 13
 """The first operator set with a per-channel axis on QuantizeLinear."""
 
 
-def infer(model: onnx.ModelProto) -> onnx.ModelProto:
+def infer(model: onnx.ModelProto, *, given: bool = False) -> onnx.ModelProto:
     """A copy that computes the same, with named nodes and axes, no local functions, constants as initializers, the type
     of every tensor where onnx or onnxruntime can tell it, at an operator set that can express per-channel Q/DQ.
+
+    Args:
+        given: Whether ``model`` itself may be changed into it, which saves the memory of a copy.
 
     Raises:
         ModelError: Shapes cannot be inferred, the operator set cannot be raised, or it is newer than onnx knows.
@@ -44,8 +47,9 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
             expected=f"opset {MIN_OPSET} or later",
             do="export it again with opset_version=18",
         )
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(model)
+    prepared = model if given else onnx.ModelProto()
+    if not given:
+        prepared.CopyFrom(model)
     try:
         if prepared.functions:
             prepared = inlined(prepared)
@@ -85,10 +89,6 @@ QUANTIZED = frozenset(
     ]
 )
 """Operators of graphs that are quantized already."""
-RANDOM = frozenset(
-    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-)
-"""Operators whose results differ from run to run."""
 
 
 def require_float(model: onnx.ModelProto, name: str) -> None:
@@ -104,7 +104,7 @@ def require_float(model: onnx.ModelProto, name: str) -> None:
             expected="an FP32 graph: quantizing twice would replace the scales it was trained with",
             do='ship it with the scales it has: precisions = ["as-given"] in [candidates]',
         )
-    random = [node for node in model.graph.node if node.op_type in RANDOM]
+    random = graph.random_nodes(model)
     if random:
         raise ModelError(
             f"{name} draws random numbers: {random[0].op_type} {random[0].name or random[0].output[0]!r}",
@@ -228,7 +228,7 @@ def _ask_for_types(model: onnx.ModelProto) -> None:
     if not missing and not vague:
         return
     try:
-        described = Running(graph.with_outputs(model, missing), optimize=False).session.get_outputs()
+        described = Running(model, optimize=False, also=missing).session.get_outputs()
     except ModelError:
         return
     kinds = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(double)": 11, "tensor(int64)": 7, "tensor(bool)": 9}

@@ -10,19 +10,18 @@ from edgeship.prepare.calibration_cache import UNLIMITED, CalibrationCache, lack
 from edgeship.prepare.inferred_graph import outputs_of
 from edgeship.prepare.quantized_tensors import (
     FUSED,
-    SHARING,
+    MOVING,
     WEIGHTED,
     Placement,
     find_tensors,
     float_tensors,
+    idle_joins,
     limits,
 )
 
 if TYPE_CHECKING:
     import onnx
 
-MOVING = (SHARING | {"Resize"}) - {"Identity", "Expand"}
-"""Operators that onnxruntime runs on 8-bit values as they are: their results take the scale of what they read."""
 ELEMENTWISE = frozenset(("Add", "Mul"))
 UNARY = frozenset(("LeakyRelu", "Sigmoid", "GlobalAveragePool", "AveragePool"))
 FLOAT_RESULT = frozenset(("MatMul", "Gemm"))
@@ -58,6 +57,7 @@ class IntegerPlan:
         for node in graph.node:
             if self._integer(node):
                 self.nodes.add(node.name)
+        self.nodes -= idle_joins(self.model, self.nodes)
         for node in graph.node:
             if node.name in self.nodes:
                 self._round(node)

@@ -54,7 +54,7 @@ def masked_tensors(model: onnx.ModelProto) -> set[str]:
         for name in node.input:
             readers[name].append(node)
     found: set[str] = set()
-    for name, values in _constants(model):
+    for name, values in _constants(model, {name for name, nodes in readers.items() if _any_passing(nodes)}):
         lowest, highest = float(values.min()), float(values.max())
         hard = max(abs(lowest), abs(highest)) >= NO_VALUE
         if not hard and not (lowest <= MASKED and highest <= 0.0):
@@ -65,12 +65,16 @@ def masked_tensors(model: onnx.ModelProto) -> set[str]:
     return found
 
 
-def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, Array]]:
-    """Constant float tensors, and those that ConstantOfShape fills."""
+def _any_passing(nodes: list[onnx.NodeProto]) -> bool:
+    return any(node.op_type in PASSING for node in nodes)
+
+
+def _constants(model: onnx.ModelProto, names: set[str]) -> Iterator[tuple[str, Array]]:
+    """Constant float tensors among ``names``, and those that ConstantOfShape fills."""
     from onnx import numpy_helper
 
     for tensor in model.graph.initializer:
-        if tensor.data_type in (1, 10, 11) and 0 not in tensor.dims:
+        if tensor.name in names and tensor.data_type in (1, 10, 11) and 0 not in tensor.dims:
             yield tensor.name, numpy_helper.to_array(tensor)
     for node in model.graph.node:
         for attribute in node.attribute:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from edgeship.prepare import compare, graph
 from edgeship.prepare.calibration_cache import CalibrationCache
 from edgeship.prepare.float_nodes import float_nodes
 from edgeship.prepare.frame_checks import FrameSource, Held, stacked
-from edgeship.prepare.qdq_onnxruntime import OrtForm, ort_graph
+from edgeship.prepare.qdq_onnxruntime import OrtForm, WeightGrids, ort_graph
 from edgeship.prepare.qdq_tensorrt import leave_out, set_scales, trt_graph
 from edgeship.prepare.quantized_tensors import WEIGHTED, Placement, QuantizedTensors, Style, find_tensors
 from edgeship.prepare.running import Running
@@ -32,6 +32,9 @@ SLOWER = 1.05
 """… and, on onnxruntime, not slower than this share of its time."""
 ROUNDS = 15
 """Times that each placement is run to be timed, in turns; the shortest counts."""
+FEW_ROUNDS = 3
+"""The same for a network whose runs take longer than ``TIMING_S`` together."""
+TIMING_S = 5.0
 NORMALIZING = frozenset(("LayerNormalization", "Softmax", "InstanceNormalization", "GroupNormalization"))
 """Operators that TensorRT computes in FP16 between INT8 products: beside them, sums in FP16 cost nothing."""
 MAX_TRIAL = 64
@@ -43,12 +46,13 @@ class Judging:
     """How methods are compared.
 
     ``holdout``: share of the batches held out to compare on. ``style``: the kind of engine whose graphs are compared.
-    ``rows``: the target's usual batch, for TensorRT's graphs.
+    ``rows``: the target's usual batch, for TensorRT's graphs. ``grids``: the weights that all of them round alike.
     """
 
     holdout: float
     style: Style
     rows: int
+    grids: WeightGrids = field(default_factory=WeightGrids)
 
 
 def choose_method(
@@ -92,15 +96,19 @@ def choose_placement(
     held = Held(frames, judging.holdout, inside=True)
     judges: Iterable[FrameBatch] = held if any(True for _ in held) else frames
     few = list(itertools.islice(judges, judging.rows))
-    graphs = _placed(model, cache, few, judging)
     optimize = judging.style == "onnxruntime"
-    compared = compare.compare_outputs(model, graphs, judges, MAX_TRIAL, optimize=optimize)
-    times = _times(graphs, few[0][1]) if optimize else dict.fromkeys(graphs)
+    products: dict[Placement, int] = {}
+    opened: dict[Placement, Running] = {}
+    for name, made in _placed(model, cache, few, judging):
+        products[name] = products_in_int8(made)
+        opened |= compare.opened([(name, made)], optimize=optimize)
+    compared = compare.compare_open(model, opened, judges, MAX_TRIAL)
+    times = _times(opened, few[0][1]) if optimize else dict.fromkeys(opened)
     scores = tuple(
         PlacementScore(
             placement=name,
             snr_db=compared[name].output_snr_db,
-            products=products_in_int8(graphs[name]),
+            products=products[name],
             agreement=compared[name].agreement,
             ms=times[name],
         )
@@ -111,18 +119,19 @@ def choose_placement(
 
 def _placed(
     model: onnx.ModelProto, cache: CalibrationCache, frames: Sequence[FrameBatch], judging: Judging
-) -> dict[Placement, onnx.ModelProto]:
-    """The quantized graph of each placement."""
+) -> Iterator[tuple[Placement, onnx.ModelProto]]:
+    """The quantized graph of each placement, one at a time."""
     if judging.style == "onnxruntime":
-        return {name: ort_graph(model, cache, float_nodes(model), OrtForm(placement=name)) for name in PLACEMENTS}
+        for name in PLACEMENTS:
+            yield name, ort_graph(model, cache, float_nodes(model), OrtForm(placement=name), judging.grids)
+        return
     frame = stacked(frames, graph.inputs_of(model), judging.rows)
     first = trt_graph(model, cache, frame, float_nodes(model), "int8-fp32")
-    made: dict[Placement, onnx.ModelProto] = {}
     for name in PLACEMENTS:
-        made[name] = type(first)()
-        made[name].CopyFrom(first)
-        leave_out(made[name], name)
-    return made
+        made = type(first)()
+        made.CopyFrom(first)
+        leave_out(made, name)
+        yield name, made
 
 
 def _best(scores: Sequence[PlacementScore], *, free: bool) -> Placement:
@@ -144,11 +153,13 @@ def _best(scores: Sequence[PlacementScore], *, free: bool) -> Placement:
     return best.placement
 
 
-def _times(graphs: Mapping[Placement, onnx.ModelProto], feeds: Feeds) -> dict[Placement, float | None]:
+def _times(opened: Mapping[Placement, Running], feeds: Feeds) -> dict[Placement, float | None]:
     """Shortest milliseconds of each graph on one batch, in turns."""
-    opened = {name: Running(made, layout=True) for name, made in graphs.items()}
     found: dict[Placement, float | None] = {}
-    for _ in range(ROUNDS):
+    begin = time.perf_counter()
+    for turn in range(ROUNDS):
+        if turn >= FEW_ROUNDS and time.perf_counter() - begin > TIMING_S:
+            break
         for name, running in opened.items():
             start = time.perf_counter()
             running.run(None, feeds)
@@ -165,22 +176,21 @@ def products_in_int8(model: onnx.ModelProto) -> int:
 
 def _candidates(
     model: onnx.ModelProto, ranges: Mapping[str, TensorRange], frames: Sequence[FrameBatch], judging: Judging
-) -> dict[str, onnx.ModelProto]:
-    """The quantized graph of each method, for the kind of engine that was asked for."""
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """The quantized graph of each method, for the kind of engine that was asked for; one at a time."""
     touched = find_tensors(model)
     caches = {
         name: CalibrationCache(Path(name), scales_of(ranges, touched, name), dict(ranges), name) for name in METHODS
     }
     if judging.style == "onnxruntime":
-        return {name: ort_graph(model, cache, float_nodes(model)) for name, cache in caches.items()}
+        for name, cache in caches.items():
+            yield name, ort_graph(model, cache, float_nodes(model), grids=judging.grids)
+        return
     frame = stacked(frames, graph.inputs_of(model), judging.rows)
-    first = trt_graph(model, caches[METHODS[0]], frame, float_nodes(model), "int8-fp32")
-    made: dict[str, onnx.ModelProto] = {}
+    made = trt_graph(model, caches[METHODS[0]], frame, float_nodes(model), "int8-fp32")
     for name, cache in caches.items():
-        made[name] = type(first)()
-        made[name].CopyFrom(first)
-        set_scales(made[name], model, cache, fp8=False)
-    return made
+        set_scales(made, model, cache, fp8=False)
+        yield name, made
 
 
 def scales_of(ranges: Mapping[str, TensorRange], touched: QuantizedTensors, method: str) -> dict[str, float]:

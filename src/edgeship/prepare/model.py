@@ -19,6 +19,7 @@ from edgeship import config
 from edgeship.config import InputSpec
 from edgeship.data.feeds import Shapes, noise, possible_shapes
 from edgeship.data.reference import import_own, importable
+from edgeship.engines.file_kind import require_onnx
 from edgeship.errors import DataError, MissingExtra, ModelError
 from edgeship.results import TensorInfo
 
@@ -119,18 +120,8 @@ def _call_source(settings: config.Model, root: Path) -> torch.nn.Module:
     import torch
 
     source = settings.source
-    name, separator, attribute = source.partition(":")
-    if Path(source).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
-        raise ModelError(
-            f"model.source = {source!r} is a file of weights or a pickle, which may run code and is not opened",
-            expected="module:callable that builds the network, or a path to .onnx or .pt2",
-            do=f'write source = "model:build" and weights = "{source}"',
-        )
-    if not separator or not attribute:
-        raise ModelError(
-            f"model.source = {source!r} is neither module:callable nor a path to .onnx or .pt2",
-            do='write source = "model:build" for the function build() in model.py',
-        )
+    require_reference(source)
+    name, _, attribute = source.partition(":")
     module = _import(name, root, source)
     build = getattr(module, attribute, None)
     if not callable(build):
@@ -149,6 +140,33 @@ def _call_source(settings: config.Model, root: Path) -> torch.nn.Module:
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"{source} returned {type(model).__name__}", expected="a torch.nn.Module")
     return model
+
+
+def require_reference(source: str) -> None:
+    """Refuse a source that is not written as ``module:callable``, by what it is.
+
+    Raises:
+        ModelError: What it is, and what to write.
+    """
+    if Path(source).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
+        raise ModelError(
+            f"model.source = {source!r} is a file of weights or a pickle, which may run code and is not opened",
+            expected="module:callable that builds the network, or a path to .onnx or .pt2",
+            do=f'write source = "model:build" and weights = "{source}"',
+        )
+    if source.partition(":")[2]:
+        return
+    if Path(source).is_file():
+        require_onnx(Path(source))
+        raise ModelError(
+            f"model.source = {source!r} has no suffix that says what it is",
+            expected=".onnx or .pt2",
+            do="rename it, if it is one of them",
+        )
+    raise ModelError(
+        f"model.source = {source!r} is neither module:callable nor a path to .onnx or .pt2",
+        do='write source = "model:build" for the function build() in model.py',
+    )
 
 
 def _import(name: str, root: Path, source: str) -> Any:

@@ -134,6 +134,7 @@ def quantize(
         raise MissingExtra("quantizing for TensorRT", error.name or "nvidia-modelopt", "host") from error
     import onnx
 
+    _refuse_double(reference)
     with tempfile.TemporaryDirectory(prefix="edgeship-quantize-") as scratch, contained():
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "quantized.onnx"
         outputs = SpecialOutputs(reference)
@@ -167,6 +168,7 @@ def autocast(reference: onnx.ModelProto, data: Path, kept: Iterable[str]) -> onn
         from modelopt.onnx.autocast import convert_to_mixed_precision
     except ImportError as error:
         raise MissingExtra("converting to FP16", error.name or "nvidia-modelopt", "host") from error
+    _refuse_double(reference)
     with tempfile.TemporaryDirectory(prefix="edgeship-half-") as scratch, contained():
         source = Path(scratch) / "model.onnx"
         outputs = SpecialOutputs(reference)
@@ -205,6 +207,17 @@ def _translated(what: str, instead: str) -> Iterator[None]:
         raise QuantizeError(
             f"{what}: {type(error).__name__}: {words}", do=f"another precision or engine: {instead}"
         ) from error
+
+
+def _refuse_double(model: onnx.ModelProto) -> None:
+    """Refuse inputs in float64, which TensorRT does not take and ModelOpt turns into float32."""
+    found = [value.name for value in model.graph.input if value.type.tensor_type.elem_type == DOUBLE]
+    if found:
+        raise QuantizeError(
+            f"the input {found[0]!r} is float64, which TensorRT does not take",
+            expected="float32",
+            do="export the model in float32: model.float(), with a float32 example",
+        )
 
 
 def _refuse_bodies(model: onnx.ModelProto, do: str) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgeship.prepare.quantized_tensors import COMPUTING, SHARING, WEIGHTED, Placement, Style, float_tensors
+from edgeship.prepare.quantized_tensors import COMPUTING, SHARING, WEIGHTED, Placement, Style, float_tensors, idle_joins
 from edgeship.results import SensitiveGroup
 
 if TYPE_CHECKING:
@@ -44,10 +44,14 @@ def find_groups(
         for name in node.input:
             readers[name].append(node)
     outputs = {value.name for value in model.graph.output}
+    free = {node.name for node in model.graph.node if node.name not in kept}
+    wanted = {node.name for node in model.graph.node if _quantizable(node, floats, style, placement)} & free
+    if style == "onnxruntime":
+        wanted -= idle_joins(model, wanted)
     taken: set[str] = set()
     groups: list[Group] = []
     for node in model.graph.node:
-        if node.name in taken or node.name in kept or not _quantizable(node, floats, style, placement):
+        if node.name in taken or node.name not in wanted:
             continue
         members = [node]
         if node.op_type in WEIGHTED and node.output[0] not in outputs:

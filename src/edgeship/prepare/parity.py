@@ -137,7 +137,7 @@ def _seeded(request: Request, loaded: model.Loaded | None, proto: onnx.ModelProt
     known = replace(request.known, bounds={**request.known.bounds, **model.bounds_of(request.settings.inputs)})
     if request.images and not set(parameter_inputs(proto)) <= set(known.bounds):
         return []  # noise has no meaning for a parameter: the real inputs alone are compared
-    return accepted_feeds(proto, Running(proto), model.DYNAMIC_EXAMPLE, known, seeds)
+    return accepted_feeds(proto, Running(request.onnx), model.DYNAMIC_EXAMPLE, known, seeds)
 
 
 def _torch_runs(loaded: model.Loaded, request: Request) -> Runs:
@@ -155,7 +155,7 @@ def _torch_runs(loaded: model.Loaded, request: Request) -> Runs:
 def _graph_runs(request: Request, onnx: Path, outputs: list[str], stack: ExitStack) -> Runs:
     """A graph as a function of arrays by name: on CUDA the runner that the onnxruntime engine uses, without TF32."""
     if request.tolerances.device == "cpu":
-        running = Running(onnx)
+        running = Running(graph.load_onnx(onnx) if graph.declares_empty(graph.read_onnx(onnx)) else onnx)
         return lambda arrays: running.run(outputs, arrays)
     runner = engines.get("onnxruntime").open(onnx, engines.OpenOptions(device=request.tolerances.device))
     stack.callback(runner.close)

@@ -8,15 +8,16 @@ is an output and feeds a ReLU, and gives a bias that two layers share the scale 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeship.engines.ort import arithmetic
 from edgeship.prepare.calibration_cache import CalibrationCache
-from edgeship.prepare.integer_plan import MOVING, IntegerPlan
-from edgeship.prepare.quantized_tensors import Placement
+from edgeship.prepare.integer_plan import IntegerPlan
+from edgeship.prepare.large import without_initializers
+from edgeship.prepare.quantized_tensors import MOVING, Placement
 
 if TYPE_CHECKING:
     import onnx
@@ -42,17 +43,50 @@ class OrtForm:
     reduced_range: bool = False
 
 
+@dataclass
+class WeightGrids:
+    """8-bit forms of constant weights, which graphs have in common that differ in their activations."""
+
+    _scales: dict[tuple[str, int | None, int], Array] = field(default_factory=dict)
+    _rounded: dict[tuple[str, int | None, int, bytes], Array] = field(default_factory=dict)
+
+    def scale(self, tensor: onnx.TensorProto, axis: int | None, largest: int) -> Array:
+        """Symmetric scale up to the integer ``largest``, for each channel along ``axis`` or for all; 1 for zeros."""
+        key = (tensor.name, axis, largest)
+        if key not in self._scales:
+            self._scales[key] = _weight_scale(_values(tensor), axis, largest)
+        return self._scales[key]
+
+    def rounded(self, tensor: onnx.TensorProto, scale: Array, axis: int | None, largest: int) -> Array:
+        """int8 values of a weight by a float32 scale."""
+        key = (tensor.name, axis, largest, scale.tobytes())
+        if key not in self._rounded:
+            shape = [-1 if index == axis else 1 for index in range(len(tensor.dims))]
+            values = _values(tensor)
+            values /= scale.astype(np.float64).reshape(shape if axis is not None else ())
+            self._rounded[key] = np.clip(np.rint(values, out=values), -largest, largest).astype(np.int8)
+        return self._rounded[key]
+
+
+def _values(tensor: onnx.TensorProto) -> Array:
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(tensor).astype(np.float64)
+
+
 def ort_graph(
     reference: onnx.ModelProto,
     calibration: CalibrationCache,
     left: dict[str, str],
     form: OrtForm | None = None,
+    grids: WeightGrids | None = None,
 ) -> onnx.ModelProto:
     """The Q/DQ graph for onnxruntime, in memory.
 
     Args:
         reference: Names and types are inferred; it is not changed.
         left: Node name → why it stays in float; what this function leaves in float is added.
+        grids: What other graphs of the same reference have rounded already.
 
     Raises:
         CacheError: The cache lacks a tensor that quantization needs.
@@ -60,10 +94,9 @@ def ort_graph(
     import onnx
 
     form = form or OrtForm()
-    proto = onnx.ModelProto()
-    proto.CopyFrom(reference)
-    plan = IntegerPlan(proto, calibration, left, form.placement)
-    _Writer(proto, plan, form).write()
+    proto = without_initializers(reference)
+    plan = IntegerPlan(reference, calibration, left, form.placement)
+    _Writer(proto, plan, form, grids or WeightGrids()).write()
     if form.reduced_range:
         onnx.helper.set_model_props(
             proto, {**{entry.key: entry.value for entry in proto.metadata_props}, arithmetic.KEY: arithmetic.REDUCED}
@@ -74,8 +107,9 @@ def ort_graph(
 class _Writer:
     """Writes the Q/DQ pairs and 8-bit constants of a plan into its graph."""
 
-    def __init__(self, model: onnx.ModelProto, plan: IntegerPlan, form: OrtForm) -> None:
+    def __init__(self, model: onnx.ModelProto, plan: IntegerPlan, form: OrtForm, grids: WeightGrids) -> None:
         self._graph = model.graph
+        self._grids = grids
         self._plan = plan
         self._per_channel = form.per_channel
         self._peak = INT7 if form.reduced_range else INT8
@@ -85,6 +119,8 @@ class _Writer:
 
     def write(self) -> None:
         """Rewrite the graph."""
+        from onnx import numpy_helper
+
         for value in self._graph.input:
             if value.name in self._plan.roots:
                 self._inputs[value.name] = self._pair(value.name, value.name, f"{value.name}_DequantizeLinear_Output")
@@ -103,10 +139,10 @@ class _Writer:
             for name in after:
                 self._pair(name, f"{name}_QuantizeLinear_Input", name)
         used = {name for node in self._nodes for name in node.input} | self._plan.outputs | _outer_names(self._nodes)
-        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
+        kept = [tensor for tensor in self._plan.model.graph.initializer if tensor.name in used]
+        kept += [numpy_helper.from_array(values, name) for name, values in self._added.items() if name in used]
         nodes = list(self._nodes)
         self._graph.ClearField("node")
-        self._graph.ClearField("initializer")
         self._graph.ClearField("value_info")
         self._graph.node.extend(nodes)
         self._graph.initializer.extend(kept)
@@ -139,13 +175,9 @@ class _Writer:
         ``own``: never shared. onnxruntime 1.32 converts int8 weights for exact arithmetic node by node, and refuses to
         convert one twice.
         """
-        from onnx import numpy_helper
-
         while name in self._added and (own or not np.array_equal(self._added[name], values)):
             name += "_"
-        if name not in self._added:
-            self._added[name] = values
-            self._graph.initializer.append(numpy_helper.from_array(values, name))
+        self._added.setdefault(name, values)
         return name
 
     def _integer(self, node: onnx.NodeProto) -> None:
@@ -162,9 +194,9 @@ class _Writer:
     def _weighted(self, node: onnx.NodeProto) -> None:
         from onnx import numpy_helper
 
-        weight = numpy_helper.to_array(self._plan.constants[node.input[1]]).astype(np.float64)
-        axis = self._axis(node, weight.ndim)
-        scale = _weight_scale(weight, axis, self._peak)
+        weight = self._plan.constants[node.input[1]]
+        axis = self._axis(node, len(weight.dims))
+        scale = self._grids.scale(weight, axis, self._peak)
         low, high = self._plan.bounds(self._plan.roots[node.input[0]]) or (0.0, 0.0)
         step = float(grid(low, high)[0])
         bias = None
@@ -172,7 +204,7 @@ class _Writer:
             bias = numpy_helper.to_array(self._plan.constants[node.input[2]]).astype(np.float64)
             least = np.abs(bias) / (step * INT32)
             scale = np.maximum(scale, least if scale.ndim else least.max(initial=0.0))
-        node.input[1] = self._rounded_weight(node, node.input[1], weight, scale, axis)
+        node.input[1] = self._rounded_weight(node, weight, scale, axis)
         if bias is not None:
             scales = (scale.astype(np.float32).astype(np.float64) * step).astype(np.float32)
             values = np.rint(bias / scales).astype(np.int32)
@@ -187,21 +219,18 @@ class _Writer:
 
     def _weight(self, node: onnx.NodeProto, name: str) -> str:
         """The constant right side of a MatMul."""
-        from onnx import numpy_helper
-
-        weight = numpy_helper.to_array(self._plan.constants[name]).astype(np.float64)
-        axis = self._axis(node, weight.ndim)
-        return self._rounded_weight(node, name, weight, _weight_scale(weight, axis, self._peak), axis)
+        weight = self._plan.constants[name]
+        axis = self._axis(node, len(weight.dims))
+        return self._rounded_weight(node, weight, self._grids.scale(weight, axis, self._peak), axis)
 
     def _axis(self, node: onnx.NodeProto, dimensions: int) -> int | None:
         return channel_axis(node, dimensions) if self._per_channel else None
 
-    def _rounded_weight(self, node: onnx.NodeProto, name: str, weight: Array, scale: Array, axis: int | None) -> str:
-        stored = scale.astype(np.float32)
-        shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
-        values = np.rint(weight / stored.astype(np.float64).reshape(shape if axis is not None else ()))
+    def _rounded_weight(self, node: onnx.NodeProto, weight: onnx.TensorProto, scale: Array, axis: int | None) -> str:
+        name, stored = weight.name, scale.astype(np.float32)
+        values = self._grids.rounded(weight, stored, axis, self._peak)
         names = [
-            self._constant(f"{name}_quantized", np.clip(values, -self._peak, self._peak).astype(np.int8), own=True),
+            self._constant(f"{name}_quantized", values, own=True),
             self._constant(f"{name}_scale", stored),
             self._constant(f"{name}_zero_point", np.zeros(stored.shape, np.int8), own=True),
         ]

@@ -92,7 +92,7 @@ def quantize(
         )
     loaded = graph.load_onnx(model)
     require_float(loaded, model.name)
-    reference = infer(loaded)
+    reference = infer(loaded, given=True)
     kept = select(reference, options.keep)
     left = float_nodes(reference) | dict.fromkeys(kept, "kept on request")
     proto = rounded_graph(reference, calibration, left, few, options)

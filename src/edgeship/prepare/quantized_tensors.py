@@ -20,6 +20,8 @@ SHARING = frozenset(
     ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool", "Slice", "Split", "Identity", "Expand")
 )
 """Operators that move values without making new ones: their outputs take the range of their first input."""
+MOVING = (SHARING | {"Resize"}) - {"Identity", "Expand"}
+"""Operators that onnxruntime runs on 8-bit values as they are: their results take the scale of what they read."""
 COMPUTING = frozenset(
     [
         "Conv",
@@ -106,6 +108,28 @@ def limits(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
             low, high = (None if end is None else float(numpy_helper.to_array(end).item()) for end in ends)
             found[node.output[0]] = (-math.inf if low is None else low, math.inf if high is None else high)
     return found
+
+
+def idle_joins(model: onnx.ModelProto, integer: set[str]) -> set[str]:
+    """Names of the Concats that no integer kernel reads, behind whatever moves the values there: they stay in float.
+
+    One grid for all that is joined would cost the smaller part its values for nothing, as a detector's scores beside
+    the pixels of its boxes. ``integer`` names the nodes that would get integer kernels.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    left: set[str] = set()
+
+    def reached(node: onnx.NodeProto) -> bool:
+        behind = [reader for name in node.output for reader in readers[name] if reader.name not in left]
+        return any(item.name in integer or (item.op_type in MOVING and reached(item)) for item in behind)
+
+    for node in reversed(model.graph.node):
+        if node.op_type == "Concat" and node.name in integer and not reached(node):
+            left.add(node.name)
+    return left
 
 
 def _root(name: str, shared: dict[str, str]) -> str:

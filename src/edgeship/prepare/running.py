@@ -6,11 +6,13 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeship.engines.ort import session as sessions
 from edgeship.errors import ModelError
+from edgeship.files import storage_errors
 from edgeship.prepare import graph, large
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ class Running:
             recurrent graphs.
         threads: CPU threads of one run (0: onnxruntime's own choice).
         device: ``"cpu"`` or ``"cuda:0"``.
+        also: Inner tensors that can be asked for too.
+        packed: Whether kernels keep a copy of the weights in a layout of their own, which makes all runs after the
+            first one faster.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
@@ -63,11 +68,13 @@ class Running:
         layout: bool = False,
         threads: int = 0,
         device: str = "cpu",
+        also: Sequence[str] = (),
+        packed: bool = True,
     ) -> None:
         level: sessions.Level = ("all" if layout else "fuse") if optimize else "none"
         with ExitStack() as stack:
-            source = model if isinstance(model, Path) else _serialized(model, stack)
-            self.session = sessions.exact_session(source, level=level, threads=threads, device=device)
+            source = model if isinstance(model, Path) else _serialized(model, also, stack)
+            self.session = sessions.exact_session(source, level=level, threads=threads, device=device, packed=packed)
 
     def get_inputs(self) -> Any:
         """onnxruntime's description of the inputs."""
@@ -90,11 +97,61 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (*sessions.failures(), ValueError)
 
 
-def _serialized(model: onnx.ModelProto, stack: ExitStack) -> bytes | Path:
+def _serialized(model: onnx.ModelProto, also: Sequence[str], stack: ExitStack) -> bytes | Path:
     """The graph's bytes, or a file that holds them where protobuf cannot hold them in one message."""
     if not large.too_large(model):
-        whole: bytes = model.SerializeToString()
+        whole: bytes = (graph.with_outputs(model, also) if also else model).SerializeToString()
         return whole
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    graph.save_onnx(model, folder / "model.onnx")
-    return folder / "model.onnx"
+    return store(model, folder / "model.onnx", also)[0]
+
+
+def store(model: onnx.ModelProto, file: Path, also: Sequence[str] = ()) -> tuple[Path, onnx.ModelProto]:
+    """Write a graph for runs in this process, its large weights beside it; the file and the graph without them."""
+    light = large.set_apart(model, graph.data_of(file), graph.data_of(file).name)
+    return _stored(graph.with_outputs(light, also) if also else light, file), light
+
+
+def _stored(light: onnx.ModelProto, file: Path) -> Path:
+    import onnx
+
+    onnx.save(light, str(file))
+    return file
+
+
+@dataclass
+class Room:
+    """Where several forms of one graph are opened: too large a one lies once in ``folder``, None for the others."""
+
+    folder: Path | None
+    _light: onnx.ModelProto | None = None
+
+    @classmethod
+    def beside(cls, target: Path, model: onnx.ModelProto, stack: ExitStack) -> Room:
+        """Room for ``model``: a folder beside ``target``, until ``stack`` is left, where it is too large."""
+        if not large.too_large(model):
+            return cls(None)
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+        return cls(Path(stack.enter_context(made)))
+
+    def open(self, model: onnx.ModelProto) -> Running:
+        """The graph open for a few runs, as it stands. Its large weights are in ``folder`` afterwards, or were."""
+        if self.folder is None:
+            return Running(model, optimize=False)
+        file = self.folder / "model.onnx"
+        with storage_errors(file):
+            if large.too_large(model):
+                _, self._light = store(model, file)
+            else:
+                _stored(model, file)
+        return Running(file, optimize=False, packed=False)
+
+    def light(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The graph, with the interface of ``model``, that leaves its large weights in ``folder``."""
+        if self._light is None:
+            return model
+        del self._light.graph.output[:]
+        self._light.graph.output.extend(model.graph.output)
+        return self._light

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
 from edgeship.errors import ModelError
@@ -66,6 +66,54 @@ def sort_nodes(model: onnx.ModelProto) -> list[str]:
     del model.graph.node[:]
     model.graph.node.extend(copies)
     return ["the nodes were not in the order in which they run, and are now"]
+
+
+def fix_channels(model: onnx.ModelProto) -> list[str]:
+    """Give channels of inputs that are declared dynamic the number that the first convolution takes, in place.
+
+    Returns:
+        A note for each input.
+    """
+    dims = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output if name}
+    notes = []
+    for node in model.graph.node:
+        if node.op_type != "Conv" or len(weights.get(node.input[1], ())) < 3:
+            continue
+        found = _input_axis(node.input[0], 1, makers, weights)
+        if found is None or found[0] not in dims or found[1] >= len(dims[found[0]]):
+            continue
+        name, axis = found
+        dim = dims[name][axis]
+        if dim.dim_value > 0:
+            continue
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        channels, declared = weights[node.input[1]][1] * groups, dim.dim_param
+        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+            for other in value.type.tensor_type.shape.dim:
+                if declared and other.dim_param == declared:
+                    other.dim_value = channels
+        dim.dim_value = channels
+        notes.append(f"input {name!r} has {channels} channels, which Conv {node.name or node.output[0]!r} takes")
+    return notes
+
+
+def _input_axis(
+    name: str, axis: int, makers: dict[str, onnx.NodeProto], weights: Container[str]
+) -> tuple[str, int] | None:
+    """The tensor that nothing makes, and its axis, that ``axis`` of a tensor is, behind operators that only move it."""
+    while name in makers:
+        node = makers[name]
+        if node.op_type == "Transpose":
+            order = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), [])
+            if axis >= len(order):
+                return None
+            axis = order[axis]
+        elif node.op_type not in ("Cast", "Identity"):
+            return None
+        name = node.input[0]
+    return None if name in weights else (name, axis)
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:

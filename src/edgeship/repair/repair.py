@@ -100,8 +100,8 @@ def repair(request: Request, folder: Path, progress: Progress = silent) -> Repai
         "after": _int8(infer(work.model), work.calibration, few, options),
     }
     fused = options.style == "onnxruntime"
-    compared = compare.compare_outputs(reference, graphs, judges, compare.FRAMES * 8, optimize=fused)
-    same = compare.compare_outputs(reference, {"float": work.model}, judges, compare.FRAMES)["float"]
+    compared = compare.compare_outputs(reference, graphs.items(), judges, compare.FRAMES * 8, optimize=fused)
+    same = compare.compare_outputs(reference, [("float", work.model)], judges, compare.FRAMES)["float"]
     before, after = compared["before"], compared["after"]
     return Repaired(
         model=Artifact.of(folder / MODEL, folder),
@@ -165,7 +165,7 @@ def _measured(request: Request, model: onnx.ModelProto, scratch: Path, progress:
 def _require_same(before: onnx.ModelProto, after: onnx.ModelProto, frames: Sequence[FrameBatch], step: str) -> None:
     """Refuse a graph that answers otherwise than before without any rounding. Raises StageError."""
     graph.check_onnx(after, f"the graph after {step}")
-    found = compare.compare_outputs(before, {"after": after}, frames, compare.FRAMES)["after"]
+    found = compare.compare_outputs(before, [("after", after)], frames, compare.FRAMES)["after"]
     if found.output_snr_db < SAME_DB:
         worst = min(found.outputs, key=lambda name: found.outputs[name])
         raise StageError(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeship.prepare import graph
 from edgeship.prepare.running import Running
 from edgeship.repair.pairs import Kind, Pair, Pairs, columns, multiply_columns
 
@@ -56,7 +55,7 @@ def scale_pairs(model: onnx.ModelProto, frames: Sequence[FrameBatch], kind: Kind
 def channel_ranges(model: onnx.ModelProto, pairs: Sequence[Pair], feeds: Iterable[Mapping[str, Array]]) -> list[Array]:
     """For each pair, the largest magnitude of every channel of its tensors over all frames."""
     names = list(dict.fromkeys(name for pair in pairs for name in pair.tensors))
-    running = Running(graph.with_outputs(model, names), layout=True)
+    running = Running(model, layout=True, also=names)
     axes = {name: pair.axis for pair in pairs for name in pair.tensors}
     seen: dict[str, Array] = {}
     for batch in feeds:

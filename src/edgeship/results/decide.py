@@ -198,6 +198,8 @@ class Answer(Result):
     """Detections above the operating confidence."""
     mask: Artifact | None = None
     """PNG of the picture's size, 8 bit: class numbers modulo 256; 0: background, or none."""
+    picture: Artifact | None = None
+    """PNG or JPEG of the image that is the answer: the nearest one, for embeddings."""
     depth: Artifact | None = None
     """As ``measured`` of the image: the depth that was found."""
     error: Artifact | None = None
@@ -212,6 +214,8 @@ class ChangedImage(Result):
 
     name: str
     """How the data set calls it."""
+    task: str = ""
+    """The name of the task that it is shown for, where there are several."""
     label: str
     """The true answer in words; empty where there is none."""
     candidate: str

@@ -1,7 +1,10 @@
-"""Networks of transformers, small and with random weights, wrapped as docs/how-to/hugging-face.md says."""
+"""Networks of transformers, small and with random weights; ``recipe`` is the code of docs/how-to/hugging-face.md."""
 
 from __future__ import annotations
 
+import tempfile
+
+import recipe
 import torch
 from torch import nn
 from transformers import (
@@ -17,18 +20,6 @@ from transformers import (
 
 CLASSES = 5
 EAGER = {"attn_implementation": "eager"}
-
-
-class Detector(nn.Module):
-    """(batch, 3, height, width) float32 in; logits (batch, queries, classes) and boxes (batch, queries, 4) out."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        outputs = self.inner(pixel_values=pixel_values, return_dict=True)
-        return outputs.logits, outputs.pred_boxes
 
 
 class Deployed(nn.Module):
@@ -49,17 +40,6 @@ class Deployed(nn.Module):
         return labels, torch.cat([centre - half, centre + half], -1) * size[:, None], scores
 
 
-class Segmenter(nn.Module):
-    """(batch, 3, height, width) float32 in, logits (batch, classes, height / 4, width / 4) out."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.inner(pixel_values=pixel_values, return_dict=True).logits
-
-
 def detr() -> nn.Module:
     """DETR: a ResNet, an encoder layer, two decoder layers, ten queries."""
     torch.manual_seed(0)
@@ -71,7 +51,9 @@ def detr() -> nn.Module:
         encoder_layers=1, decoder_layers=2, encoder_ffn_dim=128, decoder_ffn_dim=128, encoder_attention_heads=4,
         decoder_attention_heads=4, num_queries=10, num_labels=CLASSES,
     )  # fmt: skip
-    return Detector(DetrForObjectDetection._from_config(config, **EAGER))
+    with tempfile.TemporaryDirectory() as folder:
+        DetrForObjectDetection._from_config(config, **EAGER).save_pretrained(folder)
+        return recipe.build(folder)
 
 
 def deployed() -> nn.Module:
@@ -91,7 +73,7 @@ def rt_detr() -> nn.Module:
         encoder_ffn_dim=64, decoder_ffn_dim=64, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
         decoder_in_channels=[32, 32, 32], num_labels=CLASSES, num_denoising=0, disable_custom_kernels=True,
     )  # fmt: skip
-    return Detector(RTDetrForObjectDetection._from_config(config, **EAGER))
+    return recipe.Detector(RTDetrForObjectDetection._from_config(config, **EAGER))
 
 
 def segformer() -> nn.Module:
@@ -100,4 +82,4 @@ def segformer() -> nn.Module:
     config = SegformerConfig(
         depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 48, 64], decoder_hidden_size=64, num_labels=CLASSES
     )
-    return Segmenter(SegformerForSemanticSegmentation._from_config(config, **EAGER))
+    return recipe.Segmenter(SegformerForSemanticSegmentation._from_config(config, **EAGER))

@@ -137,6 +137,14 @@ def table(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|", " "])
+def test_columns_are_separated_by_any_sign_with_marks_anywhere(tmp_path: Path, sign: str) -> None:
+    rows = [("Image", "A", "b"), ("\ufeff1.png", "1.5", "-2"), ("", "", ""), ("2.png", "3", "4")]
+    path = table(tmp_path / "t.csv", "\ufeff" + "\n".join(sign.join(row).strip(" ") for row in rows))
+    told = {"from": "columns", "evaluation": path, "columns": ["A", "b"]}
+    assert value(tensor(("batch", 2)), ("1.png",), **told).tolist() == [1.5, -2.0]
+
+
 def test_columns_fill_a_vector_or_a_matrix(tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv", "\ufeffimage; a; b\n1.png; 1.5; -2\n2; 3; 4\n")
     told = {"from": "columns", "evaluation": path, "columns": ["b", "a"]}
@@ -154,6 +162,10 @@ def test_columns_fill_a_vector_or_a_matrix(tmp_path: Path) -> None:
         ("time,a\n1,1\n", "expected: one that names the image"),
         ("image,a\n2.png,1\n", "has no row for 1 of 1 images, for instance 1.png"),
         ("image,a\n1.png,nan\n", "line 2: a value is not finite"),
+        ("image,a\n1.png,0,5\n", "line 2: 3 values, the first row names 2 columns"),
+        ("image,a,a\n1.png,1,2\n", "has two columns 'a'"),
+        ("image,a\n,1\n", "line 2: no image is named"),
+        ("image,a\n1.png\n", "line 2: a is ''"),
     ],
 )
 def test_a_wrong_table_is_named_with_its_line(tmp_path: Path, text: str, words: str) -> None:

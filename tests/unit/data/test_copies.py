@@ -33,6 +33,32 @@ def test_a_picture_that_was_encoded_again_is_a_copy_and_another_one_is_not():
     assert first.tolist() == [0, 1, 0, 3, 1]
 
 
+def test_a_flat_picture_is_a_copy_of_no_other_whatever_its_size():
+    for size in ((500, 333), (416, 416), (17, 31)):
+        for value in ((114 - 123.7) / 58.4, 0.1, 3e4):
+            flat = np.full((3, *size), value, np.float32)
+            assert not thumbnail(flat, channels_last=False).any()
+            assert not thumbnail(flat.transpose(1, 2, 0), channels_last=True).any()
+
+
+def test_a_small_picture_is_the_mean_of_each_of_its_fields():
+    picture = np.random.default_rng(0).normal(0, 50, (3, 37, 50)).astype(np.float32)
+    rows, columns = np.arange(17) * 37 // 16, np.arange(17) * 50 // 16
+    fields = np.array(
+        [
+            [
+                picture[:, rows[row] : rows[row + 1], columns[column] : columns[column + 1]].mean()
+                for column in range(16)
+            ]
+            for row in range(16)
+        ]
+    ).ravel()
+    fields -= fields.mean()
+    for last in (False, True):
+        made = thumbnail(picture.transpose(1, 2, 0) if last else picture, channels_last=last)
+        np.testing.assert_allclose(made, fields / np.linalg.norm(fields), atol=1e-6)
+
+
 def test_equal_bytes_are_copies_whatever_they_show():
     flat = thumbnail(np.full((3, 32, 32), 7.0, np.float32), channels_last=False)
     assert first_of([flat] * 3, ["a", "b", "a"]).tolist() == [0, 1, 0]

@@ -67,6 +67,18 @@ def test_npz_of_raw_images_and_of_ready_arrays(tmp_path):
     assert frames(path, STRETCH, [INPUT], FrameChoice(count=4, batch=4)).hashes == stored
 
 
+def test_an_array_without_axes_belongs_to_every_frame(tmp_path):
+    path = tmp_path / "f.npz"
+    inputs = [INPUT, TensorInfo(name="gain", shape=(), dtype="float32")]
+    np.savez(path, images=np.zeros((4, 3, 8, 8), np.float32), gain=np.float32(2))
+    found = frames(path, None, inputs, FrameChoice(batch=2))
+    assert [(feeds["images"].shape[0], float(feeds["gain"])) for _, feeds in found] == [(2, 2.0), (2, 2.0)]
+    assert len(set(found.hashes)) == 1
+    np.savez(path, images=np.zeros((4, 3, 8, 8), np.float32), gain=np.zeros(4, np.float32))
+    with pytest.raises(DataError, match=r"'gain' has shape \[4\]"):
+        frames(path, None, inputs, FrameChoice())
+
+
 def test_ready_arrays_that_do_not_fit(tmp_path):
     path = tmp_path / "f.npz"
     np.savez(path, images=np.zeros((3, 3, 9, 8), np.float32))

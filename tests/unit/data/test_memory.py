@@ -12,7 +12,7 @@ from edgeship import engines
 from edgeship.config import Evaluation, Memory, Preprocess
 from edgeship.config_file import load
 from edgeship.data.frames import FrameChoice, frames
-from edgeship.data.memory import Memories, in_sequences, require_pairs
+from edgeship.data.memory import Memories, in_sequences, in_time, require_pairs
 from edgeship.engines import OpenOptions
 from edgeship.engines.onnx_file import read_inputs
 from edgeship.errors import DataError, OutputError
@@ -56,6 +56,21 @@ def test_sequences_are_whole_and_in_the_order_of_their_names() -> None:
     assert [names[place] for place in in_sequences(names, groups, 2)] == ["b/1", "b/2"]
     assert [names[place] for place in in_sequences(names, groups, 3)] == ["a/1", "a/2", "c/1"]
     assert len(in_sequences(names, groups, 5)) == 5
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a/1.png", "a/2.png", "a/10.png", "b/0.png"],
+        ["f.npz[8]", "f.npz[9]", "f.npz[10]", "f.npz[100]"],
+        ["cam_1699.25.jpg", "cam_1699.5.jpg", "cam_1700.jpg", "cam_17000.125.jpg"],
+        ["07.png", "7.png", "8.png", "x.png"],
+    ],
+)
+def test_numbers_in_the_names_of_frames_count_as_numbers(names: list[str]) -> None:
+    mixed = names[::-1]
+    assert sorted(mixed, key=in_time) == names
+    assert [mixed[place] for place in in_sequences(mixed, [""] * 4)] == names
 
 
 def test_calibration_frames_carry_what_the_model_remembers(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_every_node_reads_as_onnx_reads_it(tmp_path: Path) -> None:
 def test_a_cut_file_is_a_model_error(tmp_path: Path, cut: int) -> None:
     path = convolutions(tmp_path / "net.onnx")
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ModelError, match="is not a readable ONNX file"):
+    with pytest.raises(ModelError, match=r"is not a readable ONNX file|is empty"):
         read_nodes(path)
 
 
@@ -32,7 +32,7 @@ def test_a_cut_file_is_a_model_error(tmp_path: Path, cut: int) -> None:
 def test_noise_is_a_model_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="is not a readable ONNX file"):
+    with pytest.raises(ModelError, match=r"is not a readable ONNX file|is empty"):
         read_nodes(path)
 
 

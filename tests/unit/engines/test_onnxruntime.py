@@ -308,6 +308,6 @@ def test_a_batch_that_the_graph_does_not_serve_is_not_reported(tmp_path: Path, s
 def test_a_file_that_is_not_a_whole_onnx_file_is_refused_in_our_words(tmp_path: Path, fp32: Path, content: str) -> None:
     data = {"half": fp32.read_bytes()[:200], "text": b"no model " * 20, "nothing": b""}[content]
     (tmp_path / "net.onnx").write_bytes(data)
-    with pytest.raises(ModelError, match="is not a readable ONNX file") as refused:
+    with pytest.raises(ModelError, match=r"is not a readable ONNX file|is empty") as refused:
         ENGINE.open(tmp_path / "net.onnx", OpenOptions())
     assert "onnxruntime says" not in str(refused.value)

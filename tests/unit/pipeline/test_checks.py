@@ -31,6 +31,8 @@ def test_a_good_project_has_no_problem(tmp_path: Path) -> None:
     [
         ('"model.onnx"', '"absent.onnx"', "model.source: no file at"),
         ('"model.onnx"', '"nowhere:build"', "model.source: there is no module 'nowhere'"),
+        ('"model.onnx"', '"model.tflite"', "'model.tflite' is neither module:callable nor a path to .onnx or .pt2"),
+        ('"model.onnx"', '"w.safetensors"', "'w.safetensors' is a file of weights"),
         ("[preprocess]", 'weights = "w.safetensors"\n[preprocess]', "model.weights: no file at"),
         ('images = "calib/"', 'images = "cal/"', "cal does not exist"),
         ('images = "calib/"', 'npz = "frames.npz"', "no calibration frames at"),

@@ -237,6 +237,19 @@ def test_a_model_that_keeps_a_tensor_of_its_first_call_exports_with_a_dynamic_ba
     assert result.outputs[0].shape == ("batch", 4, 16, 16)
 
 
+@pytest.mark.slow
+def test_a_condition_on_the_batch_is_told_with_its_line_and_the_remedy_works(tmp_path: Path) -> None:
+    both = {name: {"shape": ["batch", 3, 16, 16]} for name in "ab"}
+    with pytest.raises(
+        ExportError, match=r"cannot keep the axis 'batch' dynamic: .*, at odd_networks\.py:\d+ in forward"
+    ) as refused:
+        export(odd("Chunked", **both), HERE, tmp_path / "model.onnx")
+    Path(refused.value.found.rpartition("torch's own words: ")[2].rstrip(")")).unlink()
+    assert "slices x[:n] and x[n:] in place of torch.chunk" in str(refused.value.do)
+    result = export(odd("Sliced", **both), HERE, tmp_path / "model.onnx")
+    assert [info.shape[0] for info in (*result.inputs, *result.outputs)] == ["batch"] * 3
+
+
 def test_star_arguments_export(tmp_path: Path) -> None:
     both = {"a": {"shape": ["batch", 3, 16, 16]}, "b": {"shape": ["batch", 4, 16, 16]}}
     result = export(odd("Star", **both), HERE, tmp_path / "model.onnx")
@@ -301,6 +314,14 @@ def test_an_operator_of_a_later_opset_is_named_by_its_schema() -> None:
     with pytest.raises(ExportError, match=r"DeformConv needs opset 19, and model\.opset is 18"):
         require_opset(proto, 18)
     require_opset(proto, 19)
+
+
+def test_a_file_of_another_kind_as_source_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))
+    (tmp_path / "m.model").write_bytes(b"\x08\x08")
+    for name, words in (("m.tflite", "is a TensorFlow Lite file"), ("m.model", "has no suffix that says what it is")):
+        with pytest.raises(ModelError, match=words):
+            export(Model(source=str(tmp_path / name)), HERE, tmp_path / "never.onnx")
 
 
 def test_a_checkpoint_as_source_is_never_opened() -> None:

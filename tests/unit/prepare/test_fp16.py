@@ -63,6 +63,33 @@ def test_a_bidirectional_lstm_is_compared_and_does_not_end_the_process(tmp_path:
     assert result.output_snr_db["y"] > 40
 
 
+def test_recurrent_layers_are_kept_by_their_operator(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "a"), node("ReduceMean", "a axis", "m", keepdims=0),
+        node("Transpose", "m", "s", perm=[2, 0, 1]), node("GRU", "s gw gr", "h", hidden_size=12),
+        node("Transpose", "h", "g", perm=[2, 0, 1, 3]), node("Reshape", "g shape", "f"), node("MatMul", "f v", "y"),
+    ]  # fmt: skip
+    weights = {"w": weight(8, 3, 1, 1), "axis": np.array([2]), "gw": weight(1, 36, 8), "gr": weight(1, 36, 12)}
+    weights |= {"shape": np.array([0, 0, 12]), "v": weight(12, 3)}
+    onnx.save(graph(nodes, weights, IMAGE, ["y"]), tmp_path / "m.onnx")
+    result = to_half(tmp_path / "m.onnx", noise(), tmp_path / "h.onnx", ("op:GRU",))
+    assert result.kept == ("n_h",) and result.output_snr_db["y"] > 40
+    made = onnx.load(tmp_path / "h.onnx")
+    kinds = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
+    by_name = {item.name: item for item in made.graph.node}
+    assert {kinds[name] for name in by_name["n_h"].input[1:3]} == {onnx.TensorProto.FLOAT}
+    assert kinds[by_name["n_y"].input[1]] == onnx.TensorProto.FLOAT16
+
+
+def test_an_input_in_float64_is_refused_in_our_words(tmp_path: Path) -> None:
+    made = graph([node("Cast", "x", "f", to=1), node("Conv", "f w", "y")], {"w": weight(8, 3, 1, 1)}, IMAGE, ["y"])
+    made.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    onnx.save(made, tmp_path / "m.onnx")
+    frames = [(ids, {"x": feeds["x"].astype(np.float64)}) for ids, feeds in noise()]
+    with pytest.raises(QuantizeError, match="input 'x' is float64, which TensorRT does not take"):
+        to_half(tmp_path / "m.onnx", frames, tmp_path / "h.onnx")
+
+
 def test_special_outputs_of_fp16(tmp_path: Path) -> None:
     """A constant, the input itself, and float64 behind the last layer keep their types and their order."""
     nodes = [node("Conv", "x w", "a"), node("Cast", "a", "d", to=11), node("Mul", "d two", "e")]

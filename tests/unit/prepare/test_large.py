@@ -8,15 +8,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from strange import FLOAT, convolution, image, model, node, value, weight
+from strange import FLOAT, SIDE, convolution, image, model, node, reshaped, value, weight
 
 from edgeship.errors import ModelError
 from edgeship.prepare import calibration_cache, graph, large
+from edgeship.prepare.batch import FrozenBatch
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.quantize import QuantizeOptions, quantize
 from edgeship.prepare.running import Running
-from edgeship.prepare.slim import slim
+from edgeship.prepare.slim import Options, slim
 
 FEEDS = {"x": np.random.default_rng(3).standard_normal((4, 3, 16, 16)).astype(np.float32)}
 LIMIT = 4096
@@ -116,3 +117,50 @@ def test_slim_calibrate_and_quantize_take_it(tmp_path: Path) -> None:
     assert done.quantized_nodes
     assert done.output_snr_db["y"] > 20
     assert (tmp_path / "int8.onnx.data").is_file()
+
+
+def normalized() -> onnx.ModelProto:
+    """A convolution and a batch normalization, which onnxslim folds into it; the same network otherwise."""
+    made = net()
+    values = {"s": 2, "b": 1, "m": 3, "v": 4}
+    scales = [numpy_helper.from_array(np.full(16, each, np.float32), name) for name, each in values.items()]
+    made.graph.initializer.extend(scales)
+    made.graph.node[1].input[0] = "n"
+    made.graph.node.insert(1, node("BatchNormalization", ["a", "s", "b", "m", "v"], ["n"], name="norm"))
+    made.graph.initializer[1].name = made.graph.node[3].input[1] = "wide"
+    return made
+
+
+def test_weights_that_slim_folds_are_new_ones_and_the_others_stay_where_they_are(tmp_path: Path) -> None:
+    graph.save_onnx(normalized(), tmp_path / "in.onnx")
+    done = slim(tmp_path / "in.onnx", tmp_path / "slim.onnx")
+    assert done.operators == {"Conv": 2, "Relu": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "in.onnx", "in.onnx.data", "slim.onnx", "slim.onnx.data"
+    ]  # fmt: skip
+    wanted = Running(normalized()).run(["y"], FEEDS)[0]
+    np.testing.assert_allclose(Running(tmp_path / "slim.onnx").run(["y"], FEEDS)[0], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_frozen_batch_is_freed_in_it_and_what_becomes_small_is_one_file(tmp_path: Path) -> None:
+    made = reshaped((2, 4, SIDE, SIDE))
+    made.graph.initializer.append(weight("unused", 64, 64))
+    graph.save_onnx(made, tmp_path / "in.onnx")
+    with pytest.raises(FrozenBatch):
+        slim(tmp_path / "in.onnx", tmp_path / "slim.onnx")
+    done = slim(tmp_path / "in.onnx", tmp_path / "slim.onnx", Options(free_batch=True))
+    assert done.notes[0].startswith("1 Reshape held a batch of 2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.onnx", "in.onnx.data", "slim.onnx"]
+
+
+def test_methods_and_placements_are_chosen_as_for_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph.save_onnx(net(), tmp_path / "m.onnx")
+    frames = Batches([(tuple("abcd"), FEEDS), (tuple("efgh"), {"x": FEEDS["x"] * np.float32(0.5)})])
+    first = calibrate(tmp_path / "m.onnx", frames, tmp_path / "one.cache", CalibrateOptions(holdout=0.5))
+    monkeypatch.setattr(large, "PROTOBUF_LIMIT", 2**30)
+    second = calibrate(tmp_path / "m.onnx", frames, tmp_path / "two.cache", CalibrateOptions(holdout=0.5))
+    assert first.methods == second.methods
+    assert [(item.placement, item.snr_db) for item in first.placements] == [
+        (item.placement, item.snr_db) for item in second.placements
+    ]
+    assert first.placements[0].products == 2

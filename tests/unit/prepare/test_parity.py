@@ -82,6 +82,14 @@ def test_an_onnx_source_is_compared_with_the_graph_before_editing(graphs: Path) 
     assert result.divergence.operator == "Gemm"
 
 
+def test_a_file_whose_batch_is_declared_as_zero_runs_with_any(graphs: Path) -> None:
+    proto = onnx.load(graphs / "model.onnx")
+    for value in proto.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 0
+    onnx.save(proto, graphs / "zero.onnx")
+    assert parity(request(graphs, "slim.onnx", Model(source=str(graphs / "zero.onnx")))).passed
+
+
 def test_nothing_falls_back_from_a_device_that_is_not_there(graphs: Path) -> None:
     with pytest.raises(DeviceError, match="CUDA"):
         parity(Request(SETTINGS, HERE, graphs / "model.onnx", graphs / "slim.onnx", Parity(device="cuda:7")))

@@ -15,8 +15,12 @@ from edgeship.engines.ort.arithmetic import arithmetic_of
 from edgeship.errors import PrecisionError
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
+from edgeship.prepare.compare import Snr
 from edgeship.prepare.frame_checks import Batches
+from edgeship.prepare.inferred_graph import infer
+from edgeship.prepare.qdq_onnxruntime import OrtForm, WeightGrids, ort_graph
 from edgeship.prepare.quantize import QuantizeOptions, quantize
+from edgeship.prepare.running import Running
 from edgeship.results import Quantized
 
 IMAGE = ["batch", 3, 16, 16]
@@ -40,6 +44,22 @@ def run(
     known = calibration_cache.load(folder / "c.cache", calibration_cache.Expected())
     result = quantize(folder / "m.onnx", known, folder / "q.onnx", noise(), options or QuantizeOptions())
     return result, onnx.load(folder / "q.onnx")
+
+
+def test_graphs_that_share_their_rounded_weights_are_what_they_are_alone(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "a"), node("Relu", "a", "b"), node("Conv", "b v", "y")]
+    reference = infer(graph(nodes, {"w": weight(8, 3, 1, 1), "v": weight(4, 8, 1, 1)}, IMAGE, ["y"]))
+    scales = [dict.fromkeys(("x", "a", "b", "y"), size) for size in (0.01, 0.02)]
+    caches = [calibration_cache.CalibrationCache(tmp_path, each, {}, "minmax") for each in scales]
+    grids = WeightGrids()
+    together = [ort_graph(reference, cache, {}, grids=grids).SerializeToString() for cache in caches]
+    assert together == [ort_graph(reference, cache, {}).SerializeToString() for cache in caches]
+    assert together[0] != together[1]
+    narrow = ort_graph(reference, caches[0], {}, OrtForm(reduced_range=True), grids)
+    assert (
+        narrow.SerializeToString()
+        == ort_graph(reference, caches[0], {}, OrtForm(reduced_range=True)).SerializeToString()
+    )
 
 
 POOLED = [node("GlobalAveragePool", "x", "g"), node("Flatten", "g", "f")]
@@ -154,3 +174,39 @@ def test_reduced_range_keeps_weights_within_seven_bits_and_is_marked(tmp_path: P
 def test_reduced_range_is_onnxruntimes_int8_alone(style: Any, precision: Any, tmp_path: Path) -> None:
     with pytest.raises(PrecisionError, match="reduced range was asked for"):
         quantize(tmp_path, None, tmp_path, noise(), QuantizeOptions(style, precision, reduced_range=True))
+
+
+def joined(moved: bool) -> onnx.ModelProto:
+    """A detector's head: boxes in pixels and scores below one in one output."""
+    nodes = [
+        node("Conv", "x w", "near"), node("Relu", "near", "a"), node("Conv", "a u", "box"),
+        node("Mul", "box pixels", "boxes"), node("Conv", "a v", "logits"), node("Sigmoid", "logits", "scores"),
+        node("Concat", "boxes scores", "all" if moved else "y", axis=1),
+    ]  # fmt: skip
+    if moved:
+        nodes.append(node("Transpose", "all", "y", perm=[0, 2, 3, 1]))
+    weights = {"w": weight(8, 3, 1, 1), "u": weight(4, 8, 1, 1), "v": weight(5, 8, 1, 1), "pixels": np.float32([300.0])}
+    return graph(nodes, weights, IMAGE, ["y"])
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["as it is", "moved"])
+def test_scores_that_are_joined_with_pixels_for_the_output_keep_their_values(moved: bool, tmp_path: Path) -> None:
+    model = joined(moved)
+    _, proto = run(model, tmp_path)
+    feeds = noise()[0][1]
+    wanted, found = Running(model).run(["y"], feeds)[0], Running(proto).run(["y"], feeds)[0]
+    wanted, found = (array if not moved else array.transpose(0, 3, 1, 2) for array in (wanted, found))
+    noise_db = Snr()
+    noise_db.add(wanted[:, 4:], found[:, 4:])
+    assert np.abs(wanted[:, :4]).max() > 300.0 * wanted[:, 4:].max()
+    assert noise_db.db > 30
+
+
+def test_values_that_are_joined_for_a_convolution_are_joined_in_integers(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "a"), node("Conv", "x u", "b"), node("Concat", "a b", "c", axis=1)]
+    nodes.append(node("Conv", "c v", "y"))
+    weights = {"w": weight(8, 3, 1, 1), "u": weight(4, 3, 1, 1), "v": weight(4, 12, 1, 1)}
+    _, proto = run(graph(nodes, weights, IMAGE, ["y"]), tmp_path)
+    origin = {name: item for item in proto.graph.node for name in item.output}
+    join = next(item for item in proto.graph.node if item.op_type == "Concat")
+    assert {origin[name].op_type for name in join.input} == {"DequantizeLinear"}

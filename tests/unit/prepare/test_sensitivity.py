@@ -69,6 +69,14 @@ def test_groups_are_convolutions_with_their_activation():
     assert [group.patterns for group in groups] == [("first",), ("depthwise",), (), (), ("last",)]
 
 
+def test_what_is_joined_for_an_output_alone_is_in_no_group():
+    made = network(2)
+    made.graph.node.append(helper.make_node("Concat", ["m0", "m1"], ["y"], "join", axis=1))
+    made.graph.output[0].name = "y"
+    made.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2 * CHANNELS
+    assert all(len(group.nodes) == 3 for group in find_groups(infer(made), frozenset(), "onnxruntime"))
+
+
 def test_a_kept_node_is_in_no_group():
     groups = find_groups(infer(network()), frozenset(["conv1", "sigmoid1", "mul1"]), "onnxruntime")
     assert len(groups) == 4

@@ -116,6 +116,27 @@ def test_dynamic_sizes_are_tried_until_one_fits(tmp_path: Path) -> None:
     same_answers(free, made, side=32)
 
 
+@pytest.mark.parametrize(
+    ("old", "order"), [(False, None), pytest.param(True, None, marks=pytest.mark.slow), (False, [0, 3, 1, 2])]
+)
+def test_channels_that_are_declared_dynamic_are_those_that_the_convolution_takes(
+    old: bool, order: list[int] | None, tmp_path: Path
+) -> None:
+    """Also where axes beside them are dynamic, of which one size after the other is tried."""
+    shape = ["n", "h", "w", "c"] if order else ["n", "c", "h", "w"]
+    first = node("Transpose", ["x"], ["t"], perm=order) if order else node("Identity", ["x"], ["t"])
+    made = model(
+        [first, convolution("t")],
+        [W],
+        inputs=[image(*shape)],
+        outputs=[value("y", FLOAT, ["n", 4, "h", "w"])],
+        opset=12 if old else 18,
+    )
+    result, _ = slimmed(made, tmp_path)
+    assert result.inputs[0].shape == tuple(3 if axis == "c" else axis for axis in shape)
+    assert result.notes[0] == "input 'x' has 3 channels, which Conv 'conv_y' takes"
+
+
 @pytest.mark.slow
 def test_a_size_that_is_known_is_the_one_that_runs(tmp_path: Path) -> None:
     picky = model(
@@ -258,6 +279,13 @@ def and_opset(made: onnx.ModelProto, version: int | None) -> onnx.ModelProto:
     return made
 
 
+def and_domain(made: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with operators of somebody's own."""
+    made.opset_import.append(helper.make_opsetid("com.acme", 1))
+    return made
+
+
+OPTIONAL = helper.make_value_info("o", helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, [1])))
 REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
     "random": (
         model([node("RandomNormalLike", ["x"], ["n"], name="noise"), node("Add", ["x", "n"], ["y"])]),
@@ -297,6 +325,15 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
     "huge": (
         model([node("Relu", ["x"], ["y"])], inputs=[image(1, 3, 10**6, 10**6)], outputs=[value("y", FLOAT, None)]),
         "takes 11,176 GiB",
+    ),
+    "custom operator": (
+        and_domain(model([convolution(target="a"), node("Own", ["a"], ["y"], domain="com.acme")], [W])),
+        "does not know the operator Own of com.acme",
+    ),
+    "no type": (model([convolution()], [W], inputs=[onnx.ValueInfoProto(name="x")]), "input 'x' declares no type"),
+    "optional": (
+        model([convolution()], [W], inputs=[image(), OPTIONAL]),
+        "input 'o' is an optional",
     ),
     "unknown operator": (model([node("Frobnicate", ["x"], ["y"])]), "Frobnicate"),
     "short weights": (

@@ -97,7 +97,7 @@ def test_below_a_clip_no_channel_is_raised_beyond_its_end(tmp_path: Path) -> Non
     assert scale_pairs(model, patches("depthwise"), "equalize") >= 1
     assert np.array_equal(weight(model, "w")[-1], loud[-1])
     assert np.abs(weight(model, "w")[0]).max() > 2 * np.abs(loud[0]).max()
-    same = compare.compare_outputs(before, {"after": model}, patches("depthwise"), 16)["after"]
+    same = compare.compare_outputs(before, [("after", model)], patches("depthwise"), 16)["after"]
     assert same.output_snr_db > 100.0
 
 
@@ -108,7 +108,7 @@ def test_with_one_scale_for_each_weight_tensor_the_weights_are_evened() -> None:
     assert scale_pairs(model, patches("depthwise"), "equalize", per_channel=False) == 2
     spread = [np.abs(weight(item, "w")).reshape(8, -1).max(axis=1) for item in (before, model)]
     assert spread[1].max() / spread[1].min() < 0.25 * spread[0].max() / spread[0].min()
-    same = compare.compare_outputs(before, {"after": model}, patches("depthwise"), 16)["after"]
+    same = compare.compare_outputs(before, [("after", model)], patches("depthwise"), 16)["after"]
     assert same.output_snr_db > 100.0
 
 

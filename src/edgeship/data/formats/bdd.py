@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.data.coco import MAX_JSON_BYTES
-from edgeship.data.formats.common import Listing, known_classes, label_files
+from edgeship.data.formats.common import Listing, forwards, known_classes, label_files
 from edgeship.data.objects import LARGEST, Fixed, LabelledImage, Truth, class_position, pack, relative
 from edgeship.errors import DataError
 from edgeship.files import read_text
@@ -84,6 +84,7 @@ def _box(where: str, row: Mapping[str, Any]) -> tuple[str, tuple[float, ...], bo
     kind = row.get("category")
     if len(numbers) < 4 or not isinstance(kind, str):
         raise DataError(f"{where}: a label of category {kind!r} with box2d {row['box2d']}", expected="x1, y1, x2, y2")
+    forwards(f"{where}: {kind}", numbers)
     attributes = row.get("attributes")
     crowd = isinstance(attributes, dict) and bool(attributes.get("crowd", attributes.get("Crowd", False)))
     return kind, tuple(float(value) for value in numbers), crowd

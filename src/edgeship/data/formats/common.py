@@ -106,6 +106,21 @@ def finite(where: str, words: Sequence[str]) -> list[float]:
     return found
 
 
+def forwards(where: str, box: Sequence[float]) -> None:
+    """Refuse a box (x1, y1, x2, y2) that ends before it begins: it is of another convention, or its sides were taken
+    for one another.
+
+    Raises:
+        DataError: It is such a box; the message names it.
+    """
+    if box[2] < box[0] or box[3] < box[1]:
+        raise DataError(
+            f"{where}: the box {' '.join(f'{value:g}' for value in box)} ends before it begins",
+            expected="x1 y1 x2 y2, the smaller ones first",
+            do="convert boxes of x, y, width and height, or correct the line",
+        )
+
+
 def known_classes(found: Sequence[str], given: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The class names of labels that name their classes in words, and what is to be said about them."""
     if given is not None:

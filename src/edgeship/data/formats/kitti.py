@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeship.data.formats.common import Listing, finite, known_classes, label_files, lines_of
+from edgeship.data.formats.common import Listing, finite, forwards, known_classes, label_files, lines_of
 from edgeship.data.objects import Fixed, LabelledImage, Truth, class_position, pack
 from edgeship.errors import DataError
 
@@ -49,5 +49,6 @@ def _lines(path: Path) -> list[tuple[str, str, tuple[float, float, float, float]
                 f"{where}: {len(words)} words", expected="KITTI's 15: type truncated occluded alpha x1 y1 …"
             )
         x1, y1, x2, y2 = finite(where, words[4:8])
+        forwards(where, (x1, y1, x2, y2))
         found.append((where, words[0], (x1, y1, x2, y2)))
     return found

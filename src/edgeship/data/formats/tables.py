@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeship.data.formats.common import Listing, finite, known_classes, text_of
+from edgeship.data.formats.common import Listing, finite, forwards, known_classes, text_of
 from edgeship.data.labels import IMAGE_KEYS, LABEL_KEYS, table_rows
 from edgeship.data.objects import LARGEST, Fixed, LabelledImage, Truth, class_position, pack, relative
 from edgeship.errors import DataError
@@ -53,6 +53,7 @@ def read_csv(path: Path, listing: Listing) -> Truth:
         values = [row.get(side) or "" for side in sides]
         if any(values):
             x1, y1, x2, y2 = finite(where, values)
+            forwards(where, (x1, y1, x2, y2))
             kind = row.get(label) or ""
             if not kind:
                 raise DataError(f"{where}: a box without {label}", do="correct the row")
@@ -83,6 +84,7 @@ def read_metadata(path: Path, listing: Listing) -> Truth:
             if not fit or not all(isinstance(value, (int, float)) and abs(value) < LARGEST for value in box):
                 raise DataError(f"{where}: bbox {box}", expected="[x, y, width, height] in pixels")
             x, y, w, h = (float(value) for value in box)
+            forwards(where, (x, y, x + w, y + h))
             found.append((where, name, kind, (x, y, x + w, y + h)))
     return _truth("Hugging Face metadata", path, names, found, listing)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
-from edgeship.data.formats.common import Listing, finite, known_classes, label_files, text_of
+from edgeship.data.formats.common import Listing, finite, forwards, known_classes, label_files, text_of
 from edgeship.data.objects import Fixed, LabelledImage, Truth, class_position, pack
 from edgeship.errors import DataError
 
@@ -67,6 +67,7 @@ def _parse(path: Path) -> tuple[tuple[int, int], list[Box]]:
         if lacking or not name:
             raise DataError(f"{path}: an object {name!r} without {', '.join(lacking) or 'a name'}", do="label it")
         x1, y1, x2, y2 = finite(str(path), [item[side] for side in SIDES])
+        forwards(f"{path}: {name}", (x1, y1, x2, y2))
         found.append((name, (x1 - 1, y1 - 1, x2, y2), item.get("difficult", "0") == "1"))
     whole = [size.get(side, "0") for side in ("width", "height")]
     width, height = (int(value) if value.isdecimal() else 0 for value in whole)

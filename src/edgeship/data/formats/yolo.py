@@ -142,10 +142,24 @@ def _rows(path: Path, listing: Listing, left_out: Counter[str]) -> list[_Row]:
 
 
 def _row(where: str, words: Sequence[str], listing: Listing) -> _Row:
+    if words[0][:1].isalpha() and words[0].lower() not in ("nan", "inf", "infinity"):
+        raise DataError(
+            f"{where}: the line begins with {words[0]!r}",
+            expected="the number of a class, as in YOLO text; KITTI has 15 words a line, DOTA eight numbers, a class "
+            "of one word and a flag",
+            do="write the number of the class, or correct the line",
+        )
     values = finite(where, words)
     label, rest = values[0], np.array(values[1:], dtype=np.float64)
     if label < 0 or label != int(label):
         raise DataError(f"{where}: the class is {words[0]!r}", expected="a number from 0", do="correct the line")
+    if len(rest) == 5 and listing.need == "corners":
+        raise DataError(
+            f"{where}: six numbers",
+            expected="class and four corners, x y each; a centre, a size and an angle are not read: angles are "
+            "counted in several ways",
+            do="write the corners, as Ultralytics' OBB labels have them",
+        )
     if len(rest) == 5:
         raise DataError(
             f"{where}: six numbers",

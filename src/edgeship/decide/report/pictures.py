@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from edgeship.charts.svg import element, group, text
 from edgeship.decide.report import numbers
-from edgeship.decide.report.blocks import Block, Filter, Gallery, Pair, Picture, Prose, Section
+from edgeship.decide.report.blocks import Block, Filter, Gallery, Heading, Pair, Picture, Prose, Section
 from edgeship.decide.report.depth_pictures import DEPTH, ERROR, Stops, coloured
 from edgeship.decide.report.view import TargetView
 from edgeship.errors import ArtifactError
@@ -43,17 +43,16 @@ def changed_section(view: TargetView, prefix: str) -> Section | None:
         missing = Prose("No image with a changed answer was collected in this run.", missing=True)
         return Section(f"{prefix}images", title, (missing,), short=short)
     blocks: list[Block] = []
-    order = sorted({item.candidate for item in found.images})
-    for name in order:
-        items = [item for item in found.images if item.candidate == name]
+    order = dict.fromkeys((item.candidate, item.task) for item in found.images)
+    for number, (name, task) in enumerate(order):
+        items = [item for item in found.images if (item.candidate, item.task) == (name, task)]
         rich = any(_rich(answer) for item in items for answer in (item.reference, item.answer))
-        pairs = tuple(
-            _pair(item, folder, f"{prefix}image-{order.index(name)}-{index}") for index, item in enumerate(items)
-        )
+        pairs = tuple(_pair(item, folder, f"{prefix}image-{number}-{index}") for index, item in enumerate(items))
         count = Counter(item.harm for item in items)
         said = f"{count['worse']} became worse, {count['better']} better, {count['other']} other"
         if count["both wrong"]:
             said += f"; {count['both wrong']} more are wrong in both"
+        blocks += [Heading(task)] if task else []
         blocks += [Prose(f"{name}: {said}."), Gallery(pairs, _filters(pairs), wide=rich)]
     lead = (
         "The largest changes between the reference and the candidate, harmful ones first, then mistakes that both make."
@@ -74,6 +73,8 @@ def _pair(item: ChangedImage, folder: Path, identity: str) -> Pair:
     frame = _Frame(folder, item.picture, item.size[0], identity)
     if item.measured is not None:
         return Pair(item.name, truth, tuple(_depth(item, item.measured, frame)), _tags(item))
+    if item.reference.picture is not None:
+        return Pair(item.name, truth, tuple(_neighbours(item, frame)), _tags(item))
     sides = (("Reference", item.reference, (), ()), (item.candidate, item.answer, gained, lost))
     pictures = []
     for index, (heading, answer, fresh, ghosts) in enumerate(sides):
@@ -95,7 +96,8 @@ def _tags(item: ChangedImage) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What an image can be chosen by: kind of change, classes, sizes of objects (areas as COCO has them)."""
     classes = dict.fromkeys(box.label for box in item.truth)
     if not _rich(item.reference) and not _rich(item.answer) and item.label and not classes:
-        classes = dict.fromkeys((item.label, item.reference.text, item.answer.text))
+        near = item.reference.picture is not None
+        classes = dict.fromkeys((item.label,) if near else (item.label, item.reference.text, item.answer.text))
     sizes = dict.fromkeys(_area(box) for box in item.truth)
     found = (("change", (item.harm,)), ("class", tuple(classes)), ("size", tuple(sizes)))
     return tuple((name, values) for name, values in found if values)
@@ -144,7 +146,7 @@ class _Frame:
         self.folder, self.identity = folder, identity
         content = _content(folder, picture)
         self.size = _size(content, folder / picture.path)
-        self.scale = self.size[0] / original
+        self.scale = self.size[0] / max(original, 1)
         self.small = max(self.size) <= PHOTO
         self.source = _data_uri(content)
 
@@ -204,6 +206,17 @@ def _mask(answer: Answer, frame: _Frame) -> list[Markup]:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", optimize=True)
     return [element("image", href=_data_uri(stream.getvalue()), width=frame.size[0], height=frame.size[1])]
+
+
+def _neighbours(item: ChangedImage, frame: _Frame) -> Iterator[Picture]:
+    """The image, and what each model finds nearest to it."""
+    yield Picture(frame.draw((), item.name, own=True), "Image", item.label)
+    for number, (heading, answer) in enumerate((("Reference", item.reference), (item.candidate, item.answer))):
+        if answer.picture is not None:
+            near = _Frame(frame.folder, answer.picture, 0, f"{frame.identity}-near{number}")
+            alt = f"{heading}, nearest to {item.name}: {answer.text}"
+            outcome = _outcome(item, first=number == 0)
+            yield Picture(near.draw((), alt, own=True), f"{heading}, nearest", answer.text, outcome)
 
 
 def _depth(item: ChangedImage, measured: Artifact, frame: _Frame) -> Iterator[Picture]:

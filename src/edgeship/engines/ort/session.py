@@ -52,6 +52,7 @@ _NO_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED|b
 _FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT) failure")
 _PLACES = re.compile(r"/onnxruntime_src/\S+:\d+ (?:[\w:<>~&*, ]+\([^)]*\)(?: const)?(?: \[with [^\]]*\])? )?")
 """Source files and signatures of onnxruntime's own code in its messages."""
+_UNKNOWN = re.compile(r"(?P<domain>[\w.]+):(?P<operator>\w+)\(-?\d+\) is not a registered function/op")
 _NO_GRAPH = re.compile(r"graph capture feature|CUDA ?graph", re.I)
 
 
@@ -113,6 +114,8 @@ class SessionRequest:
     """On CUDA: how cuDNN's convolutions are chosen."""
     fuse: bool = False
     """On CUDA: one kernel for a convolution with its bias, sum and activation, where cuDNN has one."""
+    packed: bool = True
+    """Whether kernels keep a copy of constant weights in a layout of their own."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,9 @@ def make_session(path: Path, options: OpenOptions, request: SessionRequest | Non
     return Opened(session, cuda_graph=request.cuda_graph and wanted == CUDA)
 
 
-def exact_session(source: bytes | Path, *, level: Level = "fuse", threads: int = 0, device: str = "cpu") -> Any:
+def exact_session(
+    source: bytes | Path, *, level: Level = "fuse", threads: int = 0, device: str = "cpu", packed: bool = True
+) -> Any:
     """A session for comparing numbers: INT8 exact on every processor, float layers in float, no TF32.
 
     Args:
@@ -164,6 +169,7 @@ def exact_session(source: bytes | Path, *, level: Level = "fuse", threads: int =
         level: What onnxruntime may do to the graph.
         threads: CPU threads of one run (0: onnxruntime's own choice).
         device: ``"cpu"`` or ``"cuda:0"``.
+        packed: Whether kernels keep a copy of the weights in a layout of their own.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
@@ -176,7 +182,7 @@ def exact_session(source: bytes | Path, *, level: Level = "fuse", threads: int =
         raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
     wanted, said = provider_for(device)
     options = OpenOptions(device=device, threads=threads, nhwc=False, arithmetic="exact")
-    request = SessionRequest(level=level, search="HEURISTIC")
+    request = SessionRequest(level=level, search="HEURISTIC", packed=packed)
     given = str(source) if isinstance(source, Path) else source
     try:
         try:
@@ -188,6 +194,14 @@ def exact_session(source: bytes | Path, *, level: Level = "fuse", threads: int =
             made = _construct(given, options, replace(request, level="none"))
     except failures() as error:
         words = one_line(error)[:400]
+        unknown = _UNKNOWN.search(words)
+        if unknown:
+            operator, domain = unknown["operator"], unknown["domain"]
+            raise ModelError(
+                f"onnxruntime {ort.__version__} does not know the operator {operator} of {domain}",
+                expected="operators of ONNX: every candidate is compared with FP32 in onnxruntime",
+                do="export the model with standard operators in its place (custom_translation_table of torch.onnx)",
+            ) from None
         other = "edgeship preflight names the nodes; or export it again with another model.opset"
         typed = "convert the model to float32 before the export: model.float(); onnxruntime lacks it in other types"
         raise ModelError(
@@ -241,6 +255,8 @@ def session_options(options: OpenOptions, request: SessionRequest) -> Any:
     made.intra_op_num_threads = options.threads
     made.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[request.level])
     made.add_session_config_entry("optimization.disable_specified_optimizers", UNWANTED_OPTIMIZER)
+    if not request.packed:
+        made.add_session_config_entry("session.disable_prepacking", "1")
     if options.arithmetic != REDUCED and processor.saturates():
         made.add_session_config_entry(EXACT_INT8, "1")
     if request.write_optimized is not None:

@@ -161,7 +161,7 @@ def test_yolo_pose_and_rotated_boxes(images):
         ("0 0.5 0.5 0.2 0.2 0.9", r"line 1: six numbers\nexpected: class cx cy w h; six look like predictions"),
         ("0 100 50 20 20", "line 1: the coordinate 100\nexpected: fractions"),
         ("0 0.5 nan 0.2 0.2", "'nan' is not a finite number"),
-        ("car 0.5 0.5 0.2 0.2", "'car' is not a finite number"),
+        ("car 0.5 0.5 0.2 0.2", "line 1: the line begins with 'car'\nexpected: the number of a class"),
         ("0.5 0.5 0.5 0.2 0.2", "the class is '0.5'"),
         ("7 0.5 0.5 0.2 0.2", "object of class 7, and 2 names"),
     ],
@@ -181,6 +181,7 @@ def test_wrong_yolo_lines(images, tmp_path, line, message):
         ("keypoints", "0 0.5 0.5 0.2 0.2 0.5 0.5 7", "another visibility"),
         ("keypoints", "0 0.5 0.5 0.2 0.2 5 0.5 2", "the coordinate 5"),
         ("rotated", "0 0.5 0.5 0.2 0.2", "5 numbers\nexpected: class and four corners"),
+        ("rotated", "0 0.5 0.5 0.2 0.2 45", "six numbers\nexpected: class and four corners, .* an angle are not read"),
     ],
 )
 def test_labels_that_lack_what_a_task_needs(images, tmp_path, task, line, message):
@@ -207,6 +208,13 @@ def test_labels_that_lack_what_a_task_needs(images, tmp_path, task, line, messag
         ("dota/a.txt", DOTA.replace("car 0", "car 2"), r"a\.txt, line 3: .*\nexpected: .* difficult 0 or 1"),
         ("dota/a.txt", DOTA.replace("60.0 50.0", "inf 50.0"), r"a\.txt, line 3: 'inf' is not a finite number"),
         ("dota/a.txt", DOTA.replace("car", "cra"), r"a\.txt, line 3: 'cra' \(did you mean 'car'\?\)"),
+        ("kitti/a.txt", "car 0 0 0 30 10 10 30 1 1 1 1 1 1 0\n", r"a\.txt, line 1: the box 30 10 10 30 ends before"),
+        ("voc/a.xml", VOC.replace("<xmax>", "<xmax>-"), r"a\.xml: car: the box .* ends before it begins"),
+        (
+            "bdd/a.json",
+            '[{"name": "a.png", "labels": [{"category": "car", "box2d": {"x1": 9, "y1": 1, "x2": 5, "y2": 4}}]}]',
+            "frame 0: car: the box 9 1 5 4 ends before",
+        ),
         ("bdd/a.json", '{"frames": [{"name": "a.png", "labels": [{"category": "car", "box2d": {"x1": 1}}]}]}', "box2d"),
         ("coco/a.json", json.dumps(COCO), "holds COCO files"),
         ("none/readme.md", "", r"holds no labels, but readme\.md"),
@@ -216,6 +224,19 @@ def test_wrong_label_files(images, tmp_path, name, text, message):
     path = put(tmp_path / "labels" / name, text)
     with pytest.raises(DataError, match=message):
         open_dataset(Evaluation(task="detection", images=images, labels=path.parent, classes=CLASSES))
+
+
+def test_a_table_of_widths_and_heights_is_not_taken_for_corners(images, tmp_path):
+    path = put(tmp_path / "boxes.csv", "image,xmin,ymin,xmax,ymax,label\na.png,50,40,20,10,car\n")
+    with pytest.raises(DataError, match="line 2: the box 50 40 20 10 ends before it begins"):
+        open_dataset(Evaluation(task="detection", images=images, labels=path, classes=CLASSES))
+
+
+def test_an_object_outside_its_image_is_named(images, tmp_path):
+    path = put(tmp_path / "boxes.csv", "image,xmin,ymin,xmax,ymax,label\na.png,500,400,600,500,car\n")
+    item = open_dataset(Evaluation(task="detection", images=images, labels=path, classes=CLASSES)).items[0]
+    with pytest.raises(DataError, match=r"a\.png is 100×100, and the object at 500 400 600 500 lies outside it"):
+        item.target(Geometry(100, 100, 50, 50))
 
 
 def test_formats_side_by_side_are_refused(images, tmp_path):

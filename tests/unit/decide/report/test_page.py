@@ -20,9 +20,10 @@ from edgeship.decide.finished_run import FinishedRun, open_run
 from edgeship.decide.report import render, verdict, write_report
 from edgeship.decide.report.blocks import Table
 from edgeship.decide.report.depth_pictures import ERROR, NOTHING, coloured
+from edgeship.decide.report.export_and_calibration import calibration_section
 from edgeship.decide.report.view import targets
 from edgeship.errors import ArtifactError, StorageError
-from edgeship.results import RunResult
+from edgeship.results import Changes, PlacementScore, RunResult
 from made_trials import finished_run, measured, records
 
 VOID = {"meta", "link", "br", "img", "circle", "line", "path", "rect", "image", "use", "input"}
@@ -265,6 +266,26 @@ def test_a_picture_that_was_changed_is_refused(tmp_path: Path) -> None:
         render(run)
 
 
+def test_images_of_several_tasks_stand_under_their_names_and_neighbours_beside_their_image(tmp_path: Path) -> None:
+    run = samples.rich(tmp_path, candidates=2)
+    found = run.changes("workstation")
+    assert found is not None
+    boxes, mask, small, *_ = found.images
+    near = small.reference.model_copy(update={"picture": small.picture, "text": "bag, other.png"})
+    told = {"objects": boxes, "lanes": mask, "looks": small.model_copy(update={"reference": near, "answer": near})}
+    images = tuple(image.model_copy(update={"task": task}) for task, image in told.items())
+    samples.stage(tmp_path, "changes:workstation", Changes(images=images))
+    page = Parsed(render(FinishedRun(run.result, run.folder)))
+    places = [page.words.index(name) for name in ("objects", "lanes", "looks")]
+    assert places == sorted(places)
+    ends = [*places[1:], len(page.words)]
+    shown = [" ".join(page.words[start:end]) for start, end in zip(places, ends, strict=True)]
+    assert "1 became worse, 0 better, 0 other" in shown[0]
+    assert "0 became worse, 0 better, 1 other" in shown[1]
+    assert "int8, nearest" in shown[2]
+    assert len(page.all("image")) == len({str(image["href"]) + str(image.get("id")) for image in page.all("image")})
+
+
 def test_a_run_that_names_a_place_outside_its_folder_is_refused(tmp_path: Path) -> None:
     run = samples.bare(tmp_path)
     outside = run.result.reference.model_copy(update={"folder": "../elsewhere"})
@@ -350,3 +371,21 @@ def test_the_calibration_section_says_what_was_not_held_out_or_checked(
     assert words in text
     assert "Not checked." in text
     assert "moved at most not known" in text
+
+
+def test_placements_stand_in_a_table_with_the_chosen_one(tmp_path: Path) -> None:
+    run = samples.rich(tmp_path, candidates=2)
+    assert run.calibrated is not None
+    scores = tuple(
+        PlacementScore(placement=name, snr_db=snr_db, products=9, agreement=0.97, ms=milliseconds)
+        for name, snr_db, milliseconds in (("default", 22.5, 1.25), ("products", 32.5, 1.2))
+    )
+    changes = {"placement": "products", "placements": scores}
+    samples.stage(tmp_path, "calibrate", run.calibrated.model_copy(update=changes))
+    section = calibration_section(FinishedRun(run.result, run.folder))
+    assert section is not None
+    table = next(block for block in section.blocks if isinstance(block, Table) and "Q/DQ" in block.caption)
+    told = [[cell.text for cell in row.cells] for row in table.rows]
+    assert [line[0] for line in told] == ["default", "products"]
+    assert ["22.5" in line[1] and "1.25" in line[4] for line in told] == [True, False]
+    assert [line[-1] for line in told] == ["", "chosen"]
