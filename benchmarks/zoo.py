@@ -44,6 +44,8 @@ QUANTIZED = (*INTEGER, "fp16")
 BUILT = {"rtx fp32": "slim", "rtx fp16": "fp16", "rtx int8": "int8-tensorrt"}
 WHOLE = ("slim", "parity", "calibrate", "int8 tensorrt", "rtx int8")
 """What stands between an exported graph and an INT8 engine of TensorRT-RTX."""
+WHERE = ("day", "commit", "cpu", "isa", "cores", "versions")
+"""What each outcome says of its run: a zoo that is gathered in several runs is no single one."""
 Outcome = dict[str, Any]
 
 
@@ -246,6 +248,7 @@ def one(name: str, work: Path, threads: int, *, together: bool = False) -> dict[
                 folder, "build", "plain-int8.onnx", "--engine", "onnxruntime", threads=threads
             )
     found["s"] = round(time.perf_counter() - begin, 1)
+    found["on"] = {key: value for key, value in facts().items() if key in WHERE}
     kept.write_text(json.dumps(trimmed(found)))
     shutil.rmtree(folder)
     print(f"{name}: {found['s']:.0f} s, {verdict(found)}", flush=True)

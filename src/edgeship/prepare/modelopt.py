@@ -7,7 +7,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,18 +64,31 @@ def _restore(owner: Any, attributes: dict[str, Any]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold ModelOpt's log lines back, then give the loggers their levels again."""
+    """Hold back what ModelOpt and Polygraphy below it say, then give their loggers their levels again.
+
+    Polygraphy prints to standard output, where ``--json`` stands, with the names of tensors as they are.
+    """
     names = [name for name in logging.root.manager.loggerDict if name.startswith("modelopt")]
     loggers = [logging.getLogger(), *(logging.getLogger(name) for name in names)]
     levels = [logger.level for logger in loggers]
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with _quiet_polygraphy():
+            yield
     finally:
         logging.disable(disabled)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _quiet_polygraphy() -> AbstractContextManager[object]:
+    try:
+        from polygraphy.logger import G_LOGGER
+    except ImportError:
+        return nullcontext()
+    silent: AbstractContextManager[object] = G_LOGGER.verbosity()
+    return silent
 
 
 class OneFrame:
