@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeship.errors import QuantizeError, UserInputError
+from edgeship.prepare import large
 from edgeship.prepare.joined import Joined, find_joined
 from edgeship.prepare.quantized_tensors import COMPUTING, find_tensors, float_tensors
 from edgeship.prepare.running import Running
@@ -202,12 +203,15 @@ def compare_outputs(
 
     Raises as :func:`compare` does.
     """
-    return compare_open(reference, opened(candidates, optimize=optimize), frames, limit)
+    packed = not large.too_large(reference)
+    return compare_open(reference, opened(candidates, optimize=optimize, packed=packed), frames, limit)
 
 
-def opened(candidates: Iterable[tuple[Name, onnx.ModelProto]], *, optimize: bool) -> dict[Name, Running]:
-    """The candidates open. ``optimize``: as in :func:`compare`."""
-    return {name: Running(candidate, optimize=optimize, layout=True) for name, candidate in candidates}
+def opened(
+    candidates: Iterable[tuple[Name, onnx.ModelProto]], *, optimize: bool, packed: bool = True
+) -> dict[Name, Running]:
+    """The candidates open. ``optimize``: as in :func:`compare`; ``packed``: as in :class:`Running`."""
+    return {name: Running(made, optimize=optimize, layout=True, packed=packed) for name, made in candidates}
 
 
 def compare_open(
