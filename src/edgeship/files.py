@@ -159,6 +159,8 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
             inside = sorted(
                 (entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name
             )
+    except FileNotFoundError:
+        raise DataError(f"there is no folder {folder}", do="fix the path, or put the files there") from None
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}", do="change its permissions") from None
     for entry in inside:

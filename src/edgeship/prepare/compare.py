@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeship.errors import QuantizeError, UserInputError
+from edgeship.prepare import large
 from edgeship.prepare.joined import Joined, find_joined
 from edgeship.prepare.quantized_tensors import COMPUTING, find_tensors, float_tensors
 from edgeship.prepare.running import Running, hands, in_order
@@ -204,15 +205,20 @@ def compare_outputs(
     """
     begun = sum(1 for _ in itertools.islice(_first(frames, limit), hands()))
     threads = 1 if 2 * begun >= hands() else 0  # where too few runs could go side by side, each takes every core
-    made = opened(candidates, optimize=optimize, threads=threads)
+    made = opened(candidates, optimize=optimize, threads=threads, packed=not large.too_large(reference))
     return compare_open(reference, made, frames, limit, threads=threads)
 
 
 def opened(
-    candidates: Iterable[tuple[Name, onnx.ModelProto]], *, optimize: bool, threads: int = 0
+    candidates: Iterable[tuple[Name, onnx.ModelProto]], *, optimize: bool, threads: int = 0, packed: bool = True
 ) -> dict[Name, Running]:
-    """The candidates open. ``optimize``: as in :func:`compare`; ``threads``: CPU threads of one run, 0: all."""
-    return {name: Running(candidate, optimize=optimize, layout=True, threads=threads) for name, candidate in candidates}
+    """The candidates open.
+
+    ``optimize``: as in :func:`compare`; ``threads`` and ``packed``: as in :class:`Running`.
+    """
+    return {
+        name: Running(made, optimize=optimize, layout=True, threads=threads, packed=packed) for name, made in candidates
+    }
 
 
 def compare_open(
