@@ -39,8 +39,8 @@ def cut(model: onnx.ModelProto, behind: Sequence[int]) -> list[onnx.ModelProto]:
     earlier parts, its outputs what later parts read of it and what the graph gives.
 
     Returns:
-        The parts; the graph alone where it gives a constant or holds sparse ones, where a tensor between two parts is of
-        a type that is not known or not numpy's, or where a part reads or leaves nothing. Between parts no shape is
+        The parts; the graph alone where it gives a constant or holds sparse ones, where a tensor between two parts is
+        of a type that is not known or not numpy's, or where a part reads or leaves nothing. Between parts no shape is
         declared: a file may declare one that is not so.
     """
     nodes = list(model.graph.node)
