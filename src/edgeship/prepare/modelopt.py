@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgeship.errors import MissingExtra, QuantizeError
 from edgeship.prepare import graph
+from edgeship.prepare.large import without_initializers
 
 if TYPE_CHECKING:
     import onnx
@@ -138,7 +139,7 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="edgeship-quantize-") as scratch, contained():
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "quantized.onnx"
         outputs = SpecialOutputs(reference)
-        graph.save_onnx(outputs.core, source)
+        outputs.write(source)
         if high == "fp16":
             _refuse_bodies(reference, "take int8-fp32, or export the model without data-dependent control flow")
         wanted = {value.name for value in outputs.core.graph.input}
@@ -172,7 +173,7 @@ def autocast(reference: onnx.ModelProto, data: Path, kept: Iterable[str]) -> onn
     with tempfile.TemporaryDirectory(prefix="edgeship-half-") as scratch, contained():
         source = Path(scratch) / "model.onnx"
         outputs = SpecialOutputs(reference)
-        graph.save_onnx(outputs.core, source)
+        outputs.write(source)
         _refuse_bodies(reference, "export the model without data-dependent control flow, or ship fp32")
         with _translated("AutoCast could not convert the graph to FP16", "ship fp32, or int8-fp32"):
             converted: onnx.ModelProto = convert_to_mixed_precision(
@@ -263,6 +264,11 @@ class SpecialOutputs:
         infos = [value for value in reference.graph.value_info if value.name not in behind]
         self.core.graph.ClearField("value_info")
         self.core.graph.value_info.extend(infos)
+
+    def write(self, path: Path) -> None:
+        """Write the graph without them, whose weights are not kept here afterwards."""
+        graph.save_onnx(self.core, path)
+        self.core = without_initializers(self.core)
 
     def restore(self, converted: onnx.ModelProto) -> onnx.ModelProto:
         """The converted graph with all outputs, in their order."""
