@@ -43,6 +43,7 @@ from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.results import Budget, Candidate, Failure, Quantized, Trial, TrialSpec, trial_folder
 from edgeship.results.seal import seal
 from edgeship.results.trial_folder import MODEL
+from edgeship.trial.energy import measures_energy
 
 REFERENCE_NAME = "reference"
 
@@ -143,7 +144,7 @@ def _budget(config: Config) -> Budget:
         frame=gate.frame_p99_ms is not None or gate.fps is not None,
         fps=gate.fps,
         starts=gate.load_ms is not None,
-        energy=gate.energy_mj_per_frame is not None or gate.power_w is not None,
+        energy=measures_energy(gate),
     )
 
 
