@@ -7,11 +7,12 @@
     python benchmarks/faults.py frames [--count 2600000]    frames through one open bundle: a day at 30 frames a second
     python benchmarks/faults.py full                        a file system with no space left (needs root, for tmpfs)
 
-``fuzz`` and ``device`` count what is not an error of edgeship's own (a traceback), what takes over 5 s, and files that
-appear or change outside the work folder. ``kill`` and ``flip`` ship a small project (the Fashion-MNIST network, 32
-images to calibrate with, 60 to evaluate, fp32 and int8) and compare verdict and metrics with an undisturbed run; what a
-killed run leaves behind once it has been run again is counted too. Both can be run in pieces: ``--seconds 800 --more
---json FILE`` adds to what FILE holds of the same commit, until all is done.
+``fuzz`` and ``device`` count what is not an error of edgeship's own (a traceback), what takes over 5 s, files that
+appear or change outside the work folder, and files outside it that Python opens meanwhile. ``kill`` and ``flip`` ship
+a small project (the Fashion-MNIST network, 32 images to calibrate with, 60 to evaluate, fp32 and int8) and compare
+verdict and metrics with an undisturbed run; what a killed run leaves behind once it has been run again is counted
+too. Both can be run in pieces: ``--seconds 800 --more --json FILE`` adds to what FILE holds of the same commit, until
+all is done.
 """
 
 from __future__ import annotations
@@ -81,6 +82,28 @@ def snapshot(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+class Watch:
+    """Files outside ``root`` that Python opens while ``watching``; its own libraries, /proc and /sys do not count.
+
+    An audit hook: it sees what Python code opens, not what a native library does, and stays until the process ends.
+    """
+
+    def __init__(self, root: Path) -> None:
+        usual = (*filter(None, sys.path), sys.prefix, sys.base_prefix, str(HERE.parent))
+        usual += ("/proc", "/sys", "/dev/null", "/usr/lib", "/usr/share")
+        self.inside = tuple({os.path.realpath(place) for place in (root, *usual)})
+        self.watching = False
+        self.opened: set[str] = set()
+        sys.addaudithook(self._saw)
+
+    def _saw(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.watching or event not in ("open", "os.listdir", "os.scandir") or isinstance(arguments[0], int):
+            return
+        path = os.path.realpath(os.fsdecode(arguments[0] or "."))
+        if not any(path == place or path.startswith(f"{place}/") for place in self.inside):
+            self.opened.add(path)
+
+
 def fuzz(count: int, seed: int) -> dict[str, object]:
     """Mutate and read ``count`` files."""
     chance = random.Random(seed)
@@ -89,15 +112,16 @@ def fuzz(count: int, seed: int) -> dict[str, object]:
     slowest = 0.0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "work"
-        root.mkdir()
+        (root / "tmp").mkdir(parents=True)
+        tempfile.tempdir = str(root / "tmp")  # where zips are unpacked
         kinds = kinds_of(root)
         for good, reader in kinds.values():
             reader(good)  # whole, each of them is accepted
-        before, around = snapshot(root), snapshot(Path(name))
+        before, around, watch = snapshot(root), snapshot(Path(name)), Watch(root)
         for number in range(count):
             kind = list(kinds)[number % len(kinds)]
             good, reader = kinds[kind]
-            start = time.perf_counter()
+            start, watch.watching = time.perf_counter(), True
             try:
                 reader(mutate(good, chance))
                 outcome[f"{kind}: accepted"] += 1
@@ -106,18 +130,20 @@ def fuzz(count: int, seed: int) -> dict[str, object]:
             except Exception as error:  # noqa: BLE001 - exactly what is counted here
                 outcome[f"{kind}: traceback"] += 1
                 troubles.append(f"{kind}: {type(error).__name__}: {error}"[:300])
-            seconds = time.perf_counter() - start
+            seconds, watch.watching = time.perf_counter() - start, False
             slowest = max(slowest, seconds)
             outcome["hangs"] += seconds > LIMIT_S
-        strays = sorted(snapshot(Path(name)) - around - {f"work/scratch/{path}" for path in snapshot(root / "scratch")})
+        own = {f"work/{place}/{path}" for place in ("scratch", "tmp") for path in snapshot(root / place)}
+        strays = sorted(snapshot(Path(name)) - around - own)
         assert snapshot(root) >= before
     reached = [
         harness.target("tracebacks", len(troubles), 0),
         harness.target("files that took over 5 s", outcome["hangs"], 0),
         harness.target("files written outside", len(strays), 0),
+        harness.target("files outside that Python opened", len(watch.opened), 0),
     ]
     return {"count": count, "kinds": len(kinds), "outcome": dict(outcome), "slowest_s": slowest, "strays": strays,
-            "troubles": troubles[:20], "targets": reached}  # fmt: skip
+            "opened_outside": sorted(watch.opened), "troubles": troubles[:20], "targets": reached}  # fmt: skip
 
 
 def ship(config: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -307,6 +333,7 @@ def device(count: int, seed: int) -> dict[str, object]:
         os.environ["PATH"] = f"{place_ssh(root / 'bin')}:{os.environ['PATH']}"
         os.environ["DEVICE_ORDERS"] = str(root / "orders.json")
         ssh.FIRST_PAUSE_S = 0.05
+        watch = Watch(root)
         for number in range(count):
             folder = make_trial(root / "work" / "trial", made, target=there)
             inputs = {path.name: sha256_file(path) for path in folder.iterdir()}
@@ -320,7 +347,7 @@ def device(count: int, seed: int) -> dict[str, object]:
             (root / "orders.json").write_text(orders(root / "there", HELLO, {do: reply}, **ends))
             around[root / "orders.json"] = sha256_file(root / "orders.json")
             link.close_all()
-            start = time.perf_counter()
+            start, watch.watching = time.perf_counter(), True
             try:
                 targets.run(there, folder)
                 outcome[f"{do}: accepted"] += 1
@@ -330,7 +357,7 @@ def device(count: int, seed: int) -> dict[str, object]:
             except Exception as error:  # noqa: BLE001 - exactly what is counted here
                 outcome[f"{do}: traceback"] += 1
                 troubles.append(f"{do} {reply[:120]!r}: {type(error).__name__}: {error}"[:400])
-            seconds = time.perf_counter() - start
+            seconds, watch.watching = time.perf_counter() - start, False
             slowest = max(slowest, seconds)
             outcome["over 5 s"] += seconds > LIMIT_S
             if seconds > LIMIT_S:
@@ -344,11 +371,13 @@ def device(count: int, seed: int) -> dict[str, object]:
     reached = [
         harness.target("tracebacks", tracebacks, 0),
         harness.target("files changed outside", outcome["changed outside"], 0),
+        harness.target("files outside that Python opened", len(watch.opened), 0),
     ]
     return {
         "count": count,
         "outcome": dict(outcome),
         "slowest_s": slowest,
+        "opened_outside": sorted(watch.opened),
         "troubles": troubles[:20],
         "targets": reached,
     }

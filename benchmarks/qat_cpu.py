@@ -44,7 +44,7 @@ LITE0_EVERY = 3
 FRAMES = {"yolox": 64, "lite0": 128}
 """To distil on, an eighth of them held out; calibration and repairs have those that they have everywhere."""
 LONG: dict[str, dict[str, Any]] = {
-    "yolox": {"steps": 60, "batch": 4, "lr": 2e-5},
+    "yolox": {"steps": 40, "batch": 4, "lr": 2e-5},
     "lite0": {"steps": 60, "batch": 8, "lr": 2e-5},
 }
 """``[qat]`` of the two larger networks: about ten minutes on two cores."""

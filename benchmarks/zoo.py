@@ -19,6 +19,7 @@ import io
 import json
 import os
 import queue
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,8 @@ from zoo_networks import CI, ZOO, build, frames
 
 STEP_S = 240.0
 FRAMES = 8
+HALF = "edgeship quantize --precision fp16"
+"""How the remedy of an FP16 graph begins whose answers are noise."""
 WHY = 2000
 """Characters kept of a refusal: its remedy stands at the end."""
 CAPABILITY = "8.9"
@@ -44,6 +47,8 @@ QUANTIZED = (*INTEGER, "fp16")
 BUILT = {"rtx fp32": "slim", "rtx fp16": "fp16", "rtx int8": "int8-tensorrt"}
 WHOLE = ("slim", "parity", "calibrate", "int8 tensorrt", "rtx int8")
 """What stands between an exported graph and an INT8 engine of TensorRT-RTX."""
+WHERE = ("day", "commit", "cpu", "isa", "cores", "versions")
+"""What each outcome says of its run: a zoo that is gathered in several runs is no single one."""
 Outcome = dict[str, Any]
 
 
@@ -131,6 +136,9 @@ def through(name: str, folder: Path, run: Callable[..., Outcome], *, whole: bool
 def allowing(run: Callable[..., Outcome], *arguments: object) -> Outcome:
     """The command; where it refuses outputs that are noise, it again with its own remedy."""
     first = run(*arguments)
+    if first["said"] == "refused" and HALF in first["why"]:
+        flags = first["why"].split(HALF)[1].partition(" (candidates")[0]
+        return run(*arguments, *shlex.split(flags)) | {"noise": first["why"]}
     if first["said"] != "refused" or "--allow-noise" not in first["why"]:
         return first
     names = [word.strip("'\",.;") for word in first["why"].split("--allow-noise ")[1:]]
@@ -246,6 +254,7 @@ def one(name: str, work: Path, threads: int, *, together: bool = False) -> dict[
                 folder, "build", "plain-int8.onnx", "--engine", "onnxruntime", threads=threads
             )
     found["s"] = round(time.perf_counter() - begin, 1)
+    found["on"] = {key: value for key, value in facts().items() if key in WHERE}
     kept.write_text(json.dumps(trimmed(found)))
     shutil.rmtree(folder)
     print(f"{name}: {found['s']:.0f} s, {verdict(found)}", flush=True)

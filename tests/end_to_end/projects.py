@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ max_drop = { top1 = 0.5 }
 confidence = 0
 accept_low_confidence = true
 """
+
+
+def code_of(page: str) -> str:
+    """The Python of a how-to page, as it stands there."""
+    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from examples_support import Example, copy_example, install
 from projects import Edgeship
 
 from edgeship import engines
+from handover_support import handed_over
 
 pytestmark = pytest.mark.slow
 CAPABILITIES = 'compute_capability = ["8.9"]'
@@ -34,7 +35,9 @@ def right(edgeship: Edgeship, example: Example, *settings: str) -> int:
     return round(20 * done.json["metrics"]["top1"])
 
 
-def test_fp32_ships_and_twenty_photographs_do_not_let_int8_pass(example: Example, edgeship: Edgeship) -> None:
+def test_fp32_ships_and_twenty_photographs_do_not_let_int8_pass(
+    example: Example, edgeship: Edgeship, tmp_path: Path
+) -> None:
     done = edgeship("ship", example.config, timeout=900, cwd=example.folder, **example.environment)
     assert (done.code, example.result()["verdict"], example.result()["chosen"]) == (0, "SHIP", "fp32"), done.err
     found = example.result()["search"]["default"]
@@ -44,6 +47,9 @@ def test_fp32_ships_and_twenty_photographs_do_not_let_int8_pass(example: Example
     assert round(20 * example.trial("int8")["metrics"]["top1"]) >= 15
     assert not example.trial("int8")["passed"]
     assert any("top1" in reason for reason in example.trial("int8")["reasons"])
+    told = handed_over(example.out / "bundle", tmp_path)
+    assert (told["triton"], told["cpp"]) == ("", "")
+    assert told["deepstream"] == 'preprocess.fit is "center-crop", and Gst-nvinfer crops nothing'
 
 
 def test_on_tensorrt_rtx_without_a_gpu_nothing_ships(example: Example, edgeship: Edgeship) -> None:

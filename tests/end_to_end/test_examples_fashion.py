@@ -9,6 +9,8 @@ import pytest
 from examples_support import EXAMPLES, Example, copy_example
 from projects import Edgeship
 
+from handover_support import handed_over
+
 FOLDER = EXAMPLES / "fashion"
 
 
@@ -38,6 +40,16 @@ def test_it_ships(example: Example, edgeship: Edgeship) -> None:
     assert example.trial("fp32")["metrics"]["top1"] == pytest.approx(0.9224, abs=0.002)
     assert abs(example.trial("int8")["drop"]["top1"]) < 0.005
     assert example.trial("int8")["audit"]["achieved"] > 0.9
+
+
+@pytest.mark.slow
+def test_it_is_handed_over(example: Example, tmp_path: Path) -> None:
+    told = handed_over(example.out / "bundle", tmp_path)
+    assert (told["triton"], told["cpp"]) == ("", "")
+    assert told["ros2"] == "the node publishes detections, and the task is classification"
+    int8 = example.result()["chosen"] == "int8"  # the faster one here
+    assert ("in int8" in told["deepstream"] and "DeepStream runs TensorRT" in told["deepstream"]) == int8
+    assert bool(told["deepstream"]) == int8
 
 
 @pytest.mark.slow

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from examples_support import EXAMPLES, Example, copy_example
 from projects import Edgeship
+
+from handover_support import handed_over
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +22,9 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
 
 
 @pytest.mark.slow
-def test_training_without_labels_ships_what_calibration_alone_cannot(example: Example, edgeship: Edgeship) -> None:
+def test_training_without_labels_ships_what_calibration_alone_cannot(
+    example: Example, edgeship: Edgeship, tmp_path: Path
+) -> None:
     done = edgeship("qat", example.config, "--json", timeout=600)
     assert done.code == 0, done.err
     assert done.json["improved"] and done.json["not_rounded"] == [] and done.json["deployed_snr_db"] > 30.0
@@ -31,6 +37,9 @@ def test_training_without_labels_ships_what_calibration_alone_cannot(example: Ex
     assert plain["outcome"] == "fail" and plain["drop"]["top1"] > 0.05
     assert trained["drop"]["top1"] < 0.3 * plain["drop"]["top1"]
     assert trained["engine_mib"] == pytest.approx(plain["engine_mib"], rel=0.02)
+    told = handed_over(example.out / "bundle", tmp_path)
+    assert (told["triton"], told["cpp"]) == ("", "")
+    assert "DeepStream runs TensorRT" in told["deepstream"]
 
 
 def test_the_committed_weights_are_small() -> None:

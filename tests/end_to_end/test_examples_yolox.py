@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from examples_support import Example, copy_example, install
 from projects import Edgeship
+
+from handover_support import handed_over
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +63,7 @@ def test_yolo_text_labels_give_the_same_ap_as_coco(example: Example, edgeship: E
     assert coco["metrics"]["map50"] > 0.5
 
 
-def test_int8_loses_what_the_gate_protects(example: Example, edgeship: Edgeship) -> None:
+def test_int8_loses_what_the_gate_protects(example: Example, edgeship: Edgeship, tmp_path: Path) -> None:
     """Without the search, which is the matter of test_ship_search.py and takes minutes on a network of this size."""
     example.change("count  = 32", 'count  = 16\nmethod = "minmax"')
     example.change("search = true", "search = false")
@@ -71,3 +74,6 @@ def test_int8_loses_what_the_gate_protects(example: Example, edgeship: Edgeship)
     assert int8["drop"]["map50"] > 0.05
     assert not int8["passed"]
     assert any("map50" in reason for reason in int8["reasons"])
+    told = handed_over(example.out / "bundle", tmp_path)
+    assert (told["triton"], told["cpp"], told["ros2"]) == ("", "", "")
+    assert told["deepstream"] == "preprocess.pad_value is 114, and DeepStream pads with black"

@@ -8,9 +8,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from projects import Edgeship
+from projects import Edgeship, code_of
 from typer.testing import CliRunner
 
+import edgeship as edgeship_package
 import tiny_project
 from edgeship import load as load_bundle
 from edgeship import pipeline
@@ -102,6 +103,13 @@ def test_the_vehicle_converts_a_dump_as_calibration_did(of_dumps: FinishedRun) -
             answers = [model(item).top(3) for item in (content, array, path)]
             assert answers[0][0][0] == colour
             assert answers[0] == answers[1] == answers[2]
+
+
+def test_the_code_of_the_page_predicts_from_a_buffer(of_dumps: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(of_dumps.folder)
+    names = {"edgeship": edgeship_package, "np": np, "buffer": bytearray(nv12("green"))}
+    exec(code_of("frames"), names)
+    assert names["prediction"].top(1)[0][0] == "green"
 
 
 def test_a_dump_of_another_size_is_told_before_anything_runs(of_dumps: FinishedRun, edgeship: Edgeship) -> None:

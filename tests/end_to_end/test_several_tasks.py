@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import code_of
 
 import edgeship
 from edgeship import pipeline
@@ -83,10 +84,12 @@ def test_each_task_shows_its_own_images(shipped: FinishedRun, tmp_path: Path) ->
     assert [box.label for box in found[0].answer.boxes] == ["cone"]
 
 
-def test_the_vehicle_gets_both_predictions(shipped: FinishedRun) -> None:
-    image = shipped.folder.parent / "val" / "03.png"
-    with edgeship.load(shipped.folder / "bundle") as model:
-        found = model(image)
+def test_the_vehicle_gets_both_predictions(shipped: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the code of the how-to page."""
+    monkeypatch.chdir(shipped.folder)
+    names = {"edgeship": edgeship, "image": shipped.folder.parent / "val" / "03.png"}
+    exec(code_of("several-tasks"), names)
+    found = names["found"]
     assert isinstance(found, Several)
     boxes, lanes = found["boxes"], found["lanes"]
     assert isinstance(boxes, Detection)

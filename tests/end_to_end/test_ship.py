@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from projects import Edgeship, Project, make_project
 from safetensors.numpy import load_file, save_file
 
 from edgeship.decide.finished_run import FinishedRun, open_run
+from edgeship.pipeline.bundles import without_folders
 from edgeship.results import RunResult
 from processes import start
 
@@ -63,34 +63,8 @@ def test_a_run_writes_everything_that_the_verdict_rests_on(shipped: Project) -> 
     calibrated = result["chosen"] == "int8"
     assert (manifest["cache"] is not None) == (manifest["calibration"] is not None) == calibrated
     told = json.loads((shipped.out / "bundle" / "evidence" / "result.json").read_text())
-    assert told == result
+    assert told == without_folders(RunResult.model_validate(result)).model_dump(mode="json")
     assert str(shipped.folder) not in json.dumps(told["config"])
-
-
-def test_a_bundle_is_made_again_elsewhere_and_names_nothing_of_the_workstation(
-    shipped: Project, tmp_path: Path, edgeship: Edgeship
-) -> None:
-    """Two runs in two places: the same files and the same bytes, apart from the engine and what was timed."""
-    other = make_project(tmp_path / "elsewhere" / shipped.folder.name)
-    other.change("latency_p99_ms", "throughput_min = 0.001\nlatency_p99_ms")
-    assert edgeship("ship", other.config).code == 0
-    one, two = shipped.out / "bundle", other.out / "bundle"
-    made, again = (json.loads((place / "manifest.json").read_text()) for place in (one, two))
-    chosen = made["candidate"]["name"] == again["candidate"]["name"]
-    timed = ("/trial.json", "/latency.npz", "evidence/report.html", "evidence/result.json", "evidence/summary.md")
-    timed += ("evidence/bom.cdx.json", "evidence/provenance.intoto.json")
-    differ = {
-        name
-        for name in made["files"].keys() & again["files"].keys()
-        if made["files"][name]["sha256"] != again["files"][name]["sha256"]
-    }
-    untimed = {name for name in differ if not name.endswith(timed)}
-    assert not untimed or not chosen, untimed
-    for place, project in ((one, shipped), (two, other)):
-        for path in (item for item in place.rglob("*") if item.suffix in (".json", ".html", ".md")):
-            text = path.read_text()
-            for word in (str(project.folder), str(Path.home()), f'"{platform.node()}"'):
-                assert word not in text, (path, word)
 
 
 def test_a_model_that_is_quantized_already_ships_as_given(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from examples_support import EXAMPLES, install_requirements
 from PIL import Image
-from projects import ROOT, Edgeship
+from projects import Edgeship, code_of
 
 from edgeship import load
 
@@ -101,8 +100,7 @@ def boxes_of_masks(pictures: list[Path]) -> dict[str, Any]:
 def modules(folder: Path) -> None:
     """The networks, and the code of the how-to page that wraps them, as it stands there."""
     shutil.copyfile(HERE / "model.py", folder / "model.py")
-    page = (ROOT / "docs" / "how-to" / "hugging-face.md").read_text(encoding="utf-8")
-    (folder / "recipe.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)))
+    (folder / "recipe.py").write_text(code_of("hugging-face"))
 
 
 def project(folder: Path, case: Case) -> Path:

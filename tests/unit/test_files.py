@@ -90,6 +90,8 @@ def test_links_to_folders_are_followed_and_loops_are_found(tmp_path: Path) -> No
     (tmp_path / "elsewhere" / "back").symlink_to(folder)
     with pytest.raises(DataError, match=r"back is a link to .*, which holds it: a loop"):
         list(files.walk(folder))
+    with pytest.raises(DataError, match=r"there is no folder .*absent"):
+        list(files.walk(tmp_path / "absent"))
 
 
 def test_a_tree_hash_depends_on_names_and_content(tmp_path: Path) -> None:

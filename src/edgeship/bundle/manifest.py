@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgeship.config import Arithmetic, Evaluation, Gate, Preprocess, Target
 from edgeship.data.feeds import fixed_batch
@@ -38,7 +39,13 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Literal["engine", "model", "cache", "known-answer", "plugin", "evidence", "licence"]
 ReleaseNumber = Annotated[int, Field(ge=0, le=1 << 53)]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$")]
-Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+
+MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+Moment = Annotated[
+    str,
+    Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"),
+    AfterValidator(lambda text: time.strftime(MOMENT, time.strptime(text, MOMENT))),
+]
 """UTC, ISO 8601."""
 _SIGNED_BY = re.compile(r"manifest\.[0-9a-f]{16}\.sig")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]*")

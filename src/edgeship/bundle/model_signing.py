@@ -39,7 +39,7 @@ def sign_model(folder: Path, key: Path, *, password: str | None = None) -> Path:
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise UserInputError(f"{key} is not a private elliptic key: {line(str(error))[:300]}", do=MAKE_KEYS) from None
+        raise UserInputError(f"{key} is not a private elliptic key{_why(error)}", do=MAKE_KEYS) from None
     with storage_errors(place):
         signer.set_hashing_config(_hashing(folder)).sign(folder.resolve(), place.resolve())
     return place
@@ -66,7 +66,7 @@ def check_model(folder: Path, key: Path) -> None:
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise UserInputError(f"{key} is not a public elliptic key: {line(str(error))[:300]}", do=MAKE_KEYS) from None
+        raise UserInputError(f"{key} is not a public elliptic key{_why(error)}", do=MAKE_KEYS) from None
     try:
         verifier.set_hashing_config(_hashing(folder)).verify(folder.resolve(), place.resolve())
     except (ValueError, TypeError, KeyError) as error:
@@ -75,6 +75,11 @@ def check_model(folder: Path, key: Path) -> None:
             expected=f"the files that the key in {key} signed, unchanged",
             do=GET_AGAIN,
         ) from None
+
+
+def _why(error: Exception) -> str:
+    """What was wrong with a key; nothing where the package only stumbles over one of another kind."""
+    return "" if isinstance(error, AttributeError) else f": {line(str(error))[:300]}"
 
 
 def _hashing(folder: Path) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeship.bundle import sign
-from edgeship.bundle.manifest import GET_AGAIN, SIGNATURE, Manifest, signature_name
+from edgeship.bundle.manifest import GET_AGAIN, MOMENT, SIGNATURE, Manifest, signature_name
 from edgeship.errors import BundleError, UserInputError
 
 
@@ -25,6 +25,7 @@ class Trust:
         threshold: How many different ones of them must have signed; None: all.
         min_release: The least release number: the one in the vehicle now.
         model_id: The model that is expected.
+        allow_expired: Take one that has expired: who made it gives it a later expiry.
 
     Raises:
         UserInputError: The threshold is above the number of keys, or a release or model is asked for without a key.
@@ -34,6 +35,7 @@ class Trust:
     threshold: int | None = None
     min_release: int | None = None
     model_id: str | None = None
+    allow_expired: bool = False
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 1 <= self.threshold <= len(self.keys):
@@ -131,10 +133,10 @@ def check_release(manifest: Manifest, trust: Trust, where: str) -> None:
             expected=f"release {trust.min_release} or later: an older bundle is not accepted",
             do="get the newest bundle from where it was made",
         )
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if manifest.expires is not None and now > manifest.expires:
+    now = time.strftime(MOMENT, time.gmtime())
+    if manifest.expires is not None and now > manifest.expires and not trust.allow_expired:
         raise BundleError(
             f"{where}: it expired at {manifest.expires}, and it is {now}",
             expected="a bundle that is still valid, or the right time on this machine",
-            do="get the newest bundle from where it was made",
+            do="get the newest bundle from where it was made; there, edgeship bundle --expires gives a later time",
         )

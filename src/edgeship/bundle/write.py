@@ -21,6 +21,7 @@ from edgeship.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
     MODEL_SIGNATURE_BYTES,
+    MOMENT,
     SIGNATURE,
     BundledFile,
     CalibrationProvenance,
@@ -32,6 +33,7 @@ from edgeship.bundle.manifest import (
     parse,
     signature_name,
 )
+from edgeship.bundle.trust import Trust
 from edgeship.bundle.verify import check_models, opened, require_ship, verify
 from edgeship.data.beside import portable
 from edgeship.errors import ArtifactError, BundleError, UserInputError
@@ -163,9 +165,10 @@ def release_bundle(folder: Path, release: Release, *, allow_no_ship: bool = Fals
 
     Raises:
         BundleError: The bundle is not whole, or its verdict is not SHIP and ``allow_no_ship`` is not set.
-        UserInputError: One of the three has not the form that a manifest takes.
+        UserInputError: One of the three has not the form that a manifest takes, or the expiry is past.
     """
-    with opened(folder) as verified:
+    now = time.strftime(MOMENT, time.gmtime())
+    with opened(folder, Trust(allow_expired=release.expires is not None)) as verified:
         require_ship(verified.manifest, str(folder), allow=allow_no_ship)
         told = {name: value for name, value in asdict(release).items() if value is not None}
         try:
@@ -176,6 +179,12 @@ def release_bundle(folder: Path, release: Release, *, allow_no_ship: bool = Fals
                 f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
                 expected="a whole number, a plain id, and a moment such as 2027-01-31T00:00:00Z",
             ) from None
+    if release.expires is not None and release.expires <= now:
+        raise UserInputError(
+            f"expires: {release.expires} is past, and it is {now}",
+            expected="a moment to come: a bundle that has expired is refused everywhere",
+            do="give a later one, in UTC",
+        )
     for path in folder.iterdir():
         if is_unlisted(path.name):
             path.unlink()

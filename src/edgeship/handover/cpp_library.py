@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from edgeship.config import Preprocess
 from edgeship.data.preprocess import OPENCV
 from edgeship.errors import DataError
-from edgeship.handover.source import Source
+from edgeship.handover.source import Source, quoted
 
 HERE = Path(__file__).parent
 FITS = {"center-crop": "centerCrop", "letterbox": "letterbox", "stretch": "stretch"}
@@ -63,7 +62,7 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
     made = library() | {
         "include/edgeship/settings.hpp": settings_of(source),
         "manifest.json": source.content("manifest.json"),
-        manifest.engine: source.content(manifest.engine),
+        f"engine{Path(manifest.engine).suffix}": source.content(manifest.engine),  # beside no source's name
     }
     notes = [
         "cmake -B build, then make -C build, makes `frame`: what stands before and after the engine",
@@ -92,7 +91,7 @@ def settings_of(source: Source) -> bytes:
     }
     text = HEADER
     for name, content in {
-        "CLASSES": ", ".join(json.dumps(name) for name in source.manifest.classes),
+        "CLASSES": ", ".join(map(quoted, source.manifest.classes)),
         "STEPS": "\n".join(f"        made.{key} = {value};" for key, value in _steps(steps, height, width).items()),
         "LIMITS": "\n".join(f"    made.{key} = {value};" for key, value in limits.items()),
         "DECODE": _decode(source),
@@ -126,7 +125,7 @@ def _decode(source: Source) -> str:
     if evaluation.task != "detection":
         return (
             "    (void)values, (void)rows, (void)geometry;\n"
-            f'    throw std::logic_error("a {_plain(evaluation.task)} network gives no boxes");'
+            f"    throw std::logic_error({quoted(f'a {evaluation.task} network gives no boxes')});"
         )
     if evaluation.decoder not in DECODERS:
         raise DataError(
@@ -136,7 +135,3 @@ def _decode(source: Source) -> str:
     if evaluation.decoder == "nms" and len(source.output.shape) != 3:
         raise DataError("the C++ library takes suppressed boxes as one output [batch, detections, 6]")
     return f"    return {DECODERS[evaluation.decoder]};"
-
-
-def _plain(text: str) -> str:
-    return json.dumps(text)[1:-1].replace(":", " ")

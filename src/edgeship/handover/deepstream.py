@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from edgeship.config import Parity
-from edgeship.data.npz import open_npz
 from edgeship.errors import DataError, ParityError
 from edgeship.handover.cpp_library import library, settings_of
-from edgeship.handover.source import Source
+from edgeship.handover.source import Source, quoted
 from edgeship.prepare.fold_std import REMEDY, fold_std
 from edgeship.prepare.graph import data_of, load_onnx, outputs_of, save_onnx
 from edgeship.prepare.running import Running
@@ -41,7 +40,7 @@ extern "C" bool NvDsInferParseEdgeship(std::vector<NvDsInferLayerInfo> const& la
                                        NvDsInferParseDetectionParams const& params,
                                        std::vector<NvDsInferObjectDetectionInfo>& objects) {
     for (NvDsInferLayerInfo const& layer : layers) {
-        if (layer.layerName == nullptr || std::string(layer.layerName) != "@OUTPUT@") continue;
+        if (layer.layerName == nullptr || std::string(layer.layerName) != @OUTPUT@) continue;
         // The input itself stands for the image: DeepStream moves boxes back to the frame.
         const int height = static_cast<int>(network.height), width = static_cast<int>(network.width);
         const edgeship::Geometry geometry{height, width, height, width, 1.0, 1.0, 0.0, 0.0};
@@ -81,6 +80,7 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
     if not manifest.classes:
         raise DataError("the bundle names no classes, and DeepStream needs labels", do="set evaluation.classes")
     _require_expressible(source)
+    _require_plain(source.output.name)
     height, width = source.size
     network = _network(source)
     made, notes = dict(network.files), list(network.notes)
@@ -112,7 +112,7 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
         lines += ["", "[class-attrs-all]", *(f"{key}={value}" for key, value in attributes.items())]
     made["config_infer_primary.txt"] = ("\n".join(lines) + "\n").encode()
     separator = ";" if evaluation.task == "classification" else "\n"
-    made["labels.txt"] = (separator.join(manifest.classes) + "\n").encode()
+    made["labels.txt"] = source.labels(separator)
     notes.append(
         "DeepStream resizes on the GPU with its own bilinear filter, which does not widen where the image shrinks as "
         'Pillow\'s does; preprocess.interpolation = "opencv-bilinear" does not either. Judge its answers on recorded '
@@ -167,6 +167,16 @@ def _require_expressible(source: Source) -> None:
         )
 
 
+def _require_plain(name: str) -> None:
+    """Refuse a name that the configuration would read as two, or as another key. Raises DataError."""
+    if not name.isprintable() or ";" in name or name != name.strip():
+        raise DataError(
+            f"the output is called {name!r}, and output-blob-names separates names by ';' on one line",
+            expected="printable characters without ';' and without spaces at the ends",
+            do="rename the output in the model and ship again",
+        )
+
+
 def _dims(source: Source, height: int, width: int) -> tuple[int, int, int]:
     channels = 1 if source.steps.color == "gray" else 3
     return (channels, height, width) if source.steps.layout == "nchw" else (height, width, channels)
@@ -216,15 +226,15 @@ def _stored(path: Path) -> dict[str, bytes]:
 
 def _folded(source: Source, note: str) -> _Network:
     """The FP32 graph with the std of each channel in its first convolutions, compared on the bundle's known frames."""
-    known = source.manifest.known_answer
-    if known is None:
+    known = source.known_frames()
+    if not known:
         raise DataError(
             "the bundle holds no known frames, on which a graph with its std folded in could be compared", do=REMEDY
         )
     path = source.folder / source.manifest.model
     model = load_onnx(path)
     made, kept, nodes = fold_std(model, source.steps.std)
-    frames = open_npz(source.folder / known.path)[f"in:{source.image.name}"]
+    frames = known[source.image.name]
     scaled = frames * (np.array(source.steps.std) / kept).reshape(-1, 1, 1)
     names, limits = [info.name for info in outputs_of(model)], Parity()
     wanted = Running(model).run(names, {source.image.name: frames})
@@ -252,7 +262,7 @@ def _parser(source: Source, keys: dict[str, object]) -> dict[str, bytes]:
     """The parser's source beside the library that it includes."""
     settings = settings_of(source)
     rows = 1 if source.evaluation.decoder == "ultralytics" else 0
-    text = PARSER.replace("@OUTPUT@", source.output.name).replace("@ROWS@", str(rows))
+    text = PARSER.replace("@OUTPUT@", quoted(source.output.name)).replace("@ROWS@", str(rows))
     keys |= {
         "output-blob-names": source.output.name,
         "parse-bbox-func-name": "NvDsInferParseEdgeship",

@@ -5,12 +5,27 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgeship.bundle.manifest import Manifest
+from numpy.typing import NDArray
+
+from edgeship.bundle.manifest import GET_AGAIN, Manifest
 from edgeship.config import Evaluation, Preprocess
+from edgeship.data.npz import open_npz, read_headers
 from edgeship.data.preprocess import image_input, input_size
-from edgeship.errors import DataError
+from edgeship.errors import BundleError, DataError
 from edgeship.results import TensorInfo
+from edgeship.runtime.model import misfit
+
+PLAIN = frozenset(chr(code) for code in range(32, 127)) - frozenset('"\\?@')
+
+
+def quoted(text: str) -> str:
+    """``text`` as a string literal of C++ and of protobuf's text format: other bytes than plain ones in octal.
+
+    Neither ends the literal, a line or a comment, nor is a placeholder of ours or a trigraph.
+    """
+    return '"' + "".join(chr(byte) if chr(byte) in PLAIN else f"\\{byte:03o}" for byte in text.encode()) + '"'
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,41 @@ class Source:
                 do="name it in evaluation.output and ship again",
             )
         return found[0]
+
+    def labels(self, separator: str = "\n") -> bytes:
+        """The class names as a file of labels. Raises DataError for a name that would shift those after it."""
+        for number, label in enumerate(self.manifest.classes):
+            if not label.isprintable() or separator in label:
+                raise DataError(
+                    f"class {number} is called {label!r}, and labels.txt has one name after another with {separator!r}",
+                    expected=f"names of printable characters without {separator!r}",
+                    do="rename the class in evaluation.classes and ship again",
+                )
+        return f"{separator.join(self.manifest.classes)}\n".encode()
+
+    def known_frames(self) -> dict[str, NDArray[Any]]:
+        """The bundle's known input by the names of the inputs, which it fits; empty where the bundle holds none.
+
+        Raises:
+            BundleError: Something else is recorded; nothing of it is read then, as a small file can unfold to much.
+        """
+        known = self.manifest.known_answer
+        if known is None:
+            return {}
+        path, names = self.folder / known.path, [info.name for info in self.manifest.inputs]
+        try:
+            headers = read_headers(path)
+            problem = misfit(self.manifest.inputs, {name: headers.get(f"in:{name}") for name in names}, self.manifest)
+            arrays = {} if problem else open_npz(path, [f"in:{name}" for name in names])
+        except DataError as error:
+            problem = error.found
+        if problem:
+            raise BundleError(
+                f"the known input {path.name} is damaged: {problem}",
+                expected="in:NAME for each input, as the engine takes it",
+                do=GET_AGAIN,
+            )
+        return {name: arrays[f"in:{name}"] for name in names}
 
     @property
     def batch(self) -> int:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgeship.data.npz import open_npz
 from edgeship.data.preprocess import input_shape
 from edgeship.errors import DataError
-from edgeship.handover.source import Source
+from edgeship.handover.source import Source, quoted
 from edgeship.results import TensorInfo
 
 PLATFORMS = {"onnxruntime": ("onnxruntime_onnx", "model.onnx"), "tensorrt": ("tensorrt_plan", "model.plan")}
@@ -67,14 +66,14 @@ def files(source: Source) -> tuple[dict[str, bytes], list[str]]:
     name = source.name
     made = {f"{name}/1/{file}": source.content(manifest.engine)}
     warm, raw = _warm_up(source)
-    made |= {f"{name}/warmup/{key}.raw": data for key, data in raw.items()}
+    made |= {f"{name}/warmup/{file}": data for file, data in raw.items()}
     made[f"{name}/config.pbtxt"] = _text(_engine(source, name, platform, file), warm)
     notes = [f"give tritonserver this folder as its model repository; the engine is for {_built(source)}"]
     if manifest.preprocess is not None and len(manifest.inputs) == 1 and _dynamic_first(manifest.inputs[0]):
         made |= _ensemble(source, name)
         notes.append(f"{name}_from_image takes an encoded image; its preprocessing needs edgeship in Triton's Python")
     if manifest.classes:
-        made[f"{name}/labels.txt"] = "".join(f"{label}\n" for label in manifest.classes).encode()
+        made[f"{name}/labels.txt"] = source.labels()
     return made, notes
 
 
@@ -95,9 +94,9 @@ def _engine(source: Source, name: str, platform: str, file: str) -> Iterator[str
     manifest = source.manifest
     low, high = manifest.batch_range
     batched = _batched(source)
-    yield f"name: {_quoted(name)}"
-    yield f"platform: {_quoted(platform)}"
-    yield f"default_model_filename: {_quoted(file)}"
+    yield f"name: {quoted(name)}"
+    yield f"platform: {quoted(platform)}"
+    yield f"default_model_filename: {quoted(file)}"
     yield f"max_batch_size: {high if batched else 0}"
     yield from _tensors("input", manifest.inputs, source, batched)
     yield from _tensors("output", manifest.outputs, source, batched)
@@ -115,7 +114,7 @@ def _tensors(kind: str, tensors: Sequence[TensorInfo], source: Source, batched: 
             raise DataError(f"Triton has no type for {info.name!r}, {info.dtype}", expected=", ".join(TYPES))
         dims = _dims(info, source, required=kind == "input")[1 if batched else 0 :] or [1]
         yield (
-            f"{kind} [ {{ name: {_quoted(info.name)} data_type: {TYPES[info.dtype]} "
+            f"{kind} [ {{ name: {quoted(info.name)} data_type: {TYPES[info.dtype]} "
             f"dims: [ {', '.join(map(str, dims))} ] }} ]"
         )
 
@@ -135,21 +134,22 @@ def _dims(info: TensorInfo, source: Source, *, required: bool) -> list[int]:
 def _warm_up(source: Source) -> tuple[list[str], dict[str, bytes]]:
     """The warm-up with the known frames, and its files."""
     manifest = source.manifest
-    if manifest.known_answer is None:
+    known = source.known_frames()
+    if not known:
         return [], {}
-    known = open_npz(source.folder / manifest.known_answer.path)
     batched = _batched(source)
     raw: dict[str, bytes] = {}
     parts = []
     rows = 1
-    for info in manifest.inputs:
-        array = np.ascontiguousarray(known[f"in:{info.name}"])
+    for number, info in enumerate(manifest.inputs):
+        array = np.ascontiguousarray(known[info.name])
         rows = array.shape[0] if batched else 1
         dims = array.shape[1:] if batched else array.shape
-        raw[info.name] = (array[0] if batched else array).tobytes()  # Triton repeats one row over the batch
+        file = f"input_{number}.raw"  # a tensor may be called as no file can be
+        raw[file] = (array[0] if batched else array).tobytes()  # Triton repeats one row over the batch
         parts.append(
-            f"inputs {{ key: {_quoted(info.name)} value {{ data_type: {TYPES[info.dtype]} "
-            f"dims: [ {', '.join(map(str, dims))} ] input_data_file: {_quoted(info.name + '.raw')} }} }}"
+            f"inputs {{ key: {quoted(info.name)} value {{ data_type: {TYPES[info.dtype]} "
+            f"dims: [ {', '.join(map(str, dims))} ] input_data_file: {quoted(file)} }} }}"
         )
     size = rows if batched else 0
     return [f'model_warmup [ {{ name: "known frame" batch_size: {size} {" ".join(parts)} }} ]'], raw
@@ -169,19 +169,19 @@ def _ensemble(source: Source, name: str) -> dict[str, bytes]:
     }
     image = f'input [ {{ name: "{IMAGE}" data_type: TYPE_STRING dims: [ 1 ] }} ]'
     steps = [
-        f"name: {_quoted(first)}", 'backend: "python"', f"max_batch_size: {high}", image,
-        f"output [ {{ name: {_quoted(info.name)} data_type: {kind} dims: [ {shape} ] }} ]",
+        f"name: {quoted(first)}", 'backend: "python"', f"max_batch_size: {high}", image,
+        f"output [ {{ name: {quoted(info.name)} data_type: {kind} dims: [ {shape} ] }} ]",
         "instance_group [ { count: 2 kind: KIND_CPU } ]",
     ]  # fmt: skip
-    maps = " ".join(f"output_map {{ key: {_quoted(out.name)} value: {_quoted(out.name)} }}" for out in manifest.outputs)
+    maps = " ".join(f"output_map {{ key: {quoted(out.name)} value: {quoted(out.name)} }}" for out in manifest.outputs)
     row = [
-        f"name: {_quoted(whole)}", 'platform: "ensemble"', f"max_batch_size: {high}", image,
+        f"name: {quoted(whole)}", 'platform: "ensemble"', f"max_batch_size: {high}", image,
         *_tensors("output", manifest.outputs, source, True),
         "ensemble_scheduling {",
-        f'  step [ {{ model_name: {_quoted(first)} model_version: -1 input_map {{ key: "{IMAGE}" value: "{IMAGE}" }} '
-        f'output_map {{ key: {_quoted(info.name)} value: "prepared" }} }} ]',
-        f"  step [ {{ model_name: {_quoted(name)} model_version: -1 "
-        f'input_map {{ key: {_quoted(info.name)} value: "prepared" }} {maps} }} ]',
+        f'  step [ {{ model_name: {quoted(first)} model_version: -1 input_map {{ key: "{IMAGE}" value: "{IMAGE}" }} '
+        f'output_map {{ key: {quoted(info.name)} value: "prepared" }} }} ]',
+        f"  step [ {{ model_name: {quoted(name)} model_version: -1 "
+        f'input_map {{ key: {quoted(info.name)} value: "prepared" }} {maps} }} ]',
         "}",
     ]  # fmt: skip
     return {
@@ -191,10 +191,6 @@ def _ensemble(source: Source, name: str) -> dict[str, bytes]:
         f"{whole}/1/.keep": b"",
         f"{whole}/config.pbtxt": _text(row, []),
     }
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text)
 
 
 def _text(*parts: Sequence[str] | Iterator[str]) -> bytes:

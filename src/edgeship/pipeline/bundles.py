@@ -97,13 +97,24 @@ def keep_evidence(run: Run, folder: Path) -> Evidence:
     """Write result and report as they may leave: equal runs then give equal bundles, with the times of the first."""
     told = portable(run.result(RESULT), run.config)
     finished = FinishedRun(told, run.folder, sealed=True)
-    write(told, folder / RESULT_FILE)
+    write(without_folders(told), folder / RESULT_FILE)
     write_report(finished, folder / "report.html")
     write_summary(finished, folder / "summary.md")
     shipped = shipped_engines(run)
     write_json(folder / BOM, bill_of_materials(told, shipped))
     write_json(folder / PROVENANCE, statement(told, shipped))
     return Evidence(files=tuple(Artifact.of(folder / name, folder) for name in EVIDENCE_FILES))
+
+
+def without_folders(result: RunResult) -> RunResult:
+    """The result as it stands in a bundle, where none of the run's folders is: their names are left empty.
+
+    A folder is named after the key of its stage, which holds the places of images and what was measured before it.
+    """
+    trials = tuple(trial.model_copy(update={"folder": ""}) for trial in result.trials)
+    stages = tuple(stage.model_copy(update={"folder": ""}) for stage in result.stages)
+    reference = result.reference.model_copy(update={"folder": ""})
+    return result.model_copy(update={"reference": reference, "trials": trials, "stages": stages})
 
 
 def shipped_engines(run: Run) -> tuple[Shipped, ...]:

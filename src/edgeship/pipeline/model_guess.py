@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,9 @@ from edgeship.decode.decoders import HEADS, classification_scores
 from edgeship.engines import OpenOptions, Runner
 from edgeship.errors import EdgeshipError, ModelError, OutputError
 from edgeship.prepare.baseline import open_baseline
+from edgeship.prepare.graph import inputs_of, read_onnx
 from edgeship.prepare.model import call, load, load_module
+from edgeship.prepare.tidy import fix_channels
 from edgeship.results import TensorInfo
 
 if TYPE_CHECKING:
@@ -68,11 +70,11 @@ def opened(model: Model, root: Path, preferred: Size | None) -> Iterator[tuple[G
     """
     if Path(model.source).suffix == ".onnx":
         with engines.get("onnxruntime").open(Path(model.source), OpenOptions(device="cpu")) as runner:
-            outputs = _outputs(runner, preferred)
-            specs = {
-                info.name: InputSpec.model_validate({"shape": info.shape, "dtype": info.dtype})
-                for info in runner.inputs
-            }
+            described = read_onnx(Path(model.source))
+            fix_channels(described)
+            inputs = inputs_of(described)
+            outputs = _outputs(runner, inputs, preferred)
+            specs = {info.name: InputSpec.model_validate({"shape": info.shape, "dtype": info.dtype}) for info in inputs}
             yield _guess(specs, outputs, tried=False), runner
         return
     tried = False
@@ -83,23 +85,23 @@ def opened(model: Model, root: Path, preferred: Size | None) -> Iterator[tuple[G
     loaded = load(model, root)
     with open_baseline("eager", loaded.module, tuple(loaded.inputs), "cpu") as torch_runner:
         torch_runner.inputs = loaded.tensors
-        yield _guess(loaded.inputs, _outputs(torch_runner, preferred), tried=tried), torch_runner
+        yield _guess(loaded.inputs, _outputs(torch_runner, loaded.tensors, preferred), tried=tried), torch_runner
 
 
-def _outputs(runner: Runner, preferred: Size | None) -> dict[str, Any]:
+def _outputs(runner: Runner, inputs: Sequence[TensorInfo], preferred: Size | None) -> dict[str, Any]:
     """The outputs for noise of the first shapes that the model takes, two rows where the batch is dynamic."""
     refused: EdgeshipError | None = None
     known = {}
     if preferred is not None:
         known = {
             info.name: (2, *info.shape[1:-2], *preferred) if not isinstance(info.shape[1], str) else ()
-            for info in runner.inputs
+            for info in inputs
             if len(info.shape) == 4
         }
     given = {name: tuple(size if isinstance(size, int) else 1 for size in shape) for name, shape in known.items()}
-    for shapes in possible_shapes(runner.inputs, 2, given):
+    for shapes in possible_shapes(inputs, 2, given):
         try:
-            return runner.infer(noise(runner.inputs, shapes))
+            return runner.infer(noise(inputs, shapes))
         except EdgeshipError as error:
             refused = refused or error
     assert refused is not None

@@ -14,6 +14,7 @@ import numpy as np
 from edgeship.errors import ModelError
 from edgeship.prepare import graph, large
 from edgeship.prepare.child import in_child
+from edgeship.prepare.inferred_graph import lift_constants
 from edgeship.prepare.inputs import Known, accepted_feeds
 from edgeship.prepare.running import RunError, Running
 from edgeship.prepare.tidy import distinct_names, fix_channels, sort_nodes
@@ -51,6 +52,8 @@ def adopt(path: Path, known: Known, opset: int = OPSET) -> tuple[onnx.ModelProto
     notes += written_out
     notes += sort_nodes(model)
     notes += _without_listed_weights(model)
+    if large.too_large(model):
+        lift_constants(model)  # weights lie in a file beside the graph as initializers alone
     if graph.opset_of(model) == 0 and all(node.domain not in ("", "ai.onnx") for node in model.graph.node):
         model.opset_import.add(version=opset)  # of no node: what edgeship adds needs the standard operators
     if graph.opset_of(model) < opset:

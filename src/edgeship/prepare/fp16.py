@@ -50,7 +50,7 @@ def to_half(
     """
     loaded = graph.load_onnx(model)
     require_float(loaded, model.name)
-    reference = infer(loaded)
+    reference = infer(loaded, given=True)
     kept = select(reference, keep)
     few = list(itertools.islice(frames, FRAMES))
     if not few:

@@ -57,7 +57,7 @@ def infer(model: onnx.ModelProto, *, given: bool = False) -> onnx.ModelProto:
         if opset_of(prepared) < MIN_OPSET:
             prepared = onnx.version_converter.convert_version(prepared, MIN_OPSET)
             named(prepared)
-        _lift_constants(prepared)
+        lift_constants(prepared)
         _fold_gemm(prepared)
         _name_axes(prepared)
         inferred = onnx.shape_inference.infer_shapes(without_weights(prepared), strict_mode=True, data_prop=True)
@@ -121,7 +121,7 @@ def require_float(model: onnx.ModelProto, name: str) -> None:
         )
 
 
-def _lift_constants(model: onnx.ModelProto) -> None:
+def lift_constants(model: onnx.ModelProto) -> None:
     """Turn Constant nodes into initializers, and take initializers out of the graph's inputs (files of IR 3 list them
     there), in place."""
     import onnx

@@ -55,9 +55,12 @@ def _joined(model: onnx.ModelProto, output: str) -> Joined | None:
     makers = {name: node for node in model.graph.node for name in node.output}
     tail: dict[str, onnx.NodeProto] = {}
     parts: dict[str, None] = {}
-    waiting = [output]
+    waiting, seen = [output], set[str]()
     while waiting:
         name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         node = makers.get(name)
         if node is None:
             return None  # an input of the graph

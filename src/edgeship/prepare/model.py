@@ -334,12 +334,18 @@ def _refuse_code(path: Path) -> None:
 
 
 def _program_inputs(program: Any) -> dict[str, InputSpec]:
-    """Input shapes of an ExportedProgram; its symbolic axes become dynamic ones."""
-    found = {}
+    """Input shapes of an ExportedProgram. Its symbolic axes become dynamic ones with names of ours: a first axis is
+    ``batch``, another ``<input>_axis<place>``, and the same symbol has the same name."""
+    found, known = {}, dict[str, str]()
     values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     for name in program.graph_signature.user_inputs:
         value = values[str(name)]
-        shape = tuple(int(axis) if isinstance(axis, int) else str(axis) for axis in value.shape)
+        shape = tuple(
+            int(axis)
+            if isinstance(axis, int)
+            else known.setdefault(str(axis), f"{name}_axis{place}" if place or "batch" in known.values() else "batch")
+            for place, axis in enumerate(value.shape)
+        )
         found[str(name)] = InputSpec.model_validate({"shape": shape, "dtype": str(value.dtype).removeprefix("torch.")})
     return found
 
@@ -370,7 +376,9 @@ def untouched(module: torch.nn.Module) -> torch.nn.Module:
     A module that cannot be copied is returned itself.
     """
     try:
-        return copy.deepcopy(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch's own classes say of being copied
+            return copy.deepcopy(module)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
         return module
 

@@ -7,12 +7,13 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeship.errors import MissingExtra, QuantizeError
 from edgeship.prepare import graph
+from edgeship.prepare.large import without_initializers
 
 if TYPE_CHECKING:
     import onnx
@@ -64,18 +65,31 @@ def _restore(owner: Any, attributes: dict[str, Any]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold ModelOpt's log lines back, then give the loggers their levels again."""
+    """Hold back what ModelOpt and Polygraphy below it say, then give their loggers their levels again.
+
+    Polygraphy prints to standard output, where ``--json`` stands, with the names of tensors as they are.
+    """
     names = [name for name in logging.root.manager.loggerDict if name.startswith("modelopt")]
     loggers = [logging.getLogger(), *(logging.getLogger(name) for name in names)]
     levels = [logger.level for logger in loggers]
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with _quiet_polygraphy():
+            yield
     finally:
         logging.disable(disabled)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _quiet_polygraphy() -> AbstractContextManager[object]:
+    try:
+        from polygraphy.logger import G_LOGGER
+    except ImportError:
+        return nullcontext()
+    silent: AbstractContextManager[object] = G_LOGGER.verbosity()
+    return silent
 
 
 class OneFrame:
@@ -125,7 +139,7 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="edgeship-quantize-") as scratch, contained():
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "quantized.onnx"
         outputs = SpecialOutputs(reference)
-        graph.save_onnx(outputs.core, source)
+        outputs.write(source)
         if high == "fp16":
             _refuse_bodies(reference, "take int8-fp32, or export the model without data-dependent control flow")
         wanted = {value.name for value in outputs.core.graph.input}
@@ -159,7 +173,7 @@ def autocast(reference: onnx.ModelProto, data: Path, kept: Iterable[str]) -> onn
     with tempfile.TemporaryDirectory(prefix="edgeship-half-") as scratch, contained():
         source = Path(scratch) / "model.onnx"
         outputs = SpecialOutputs(reference)
-        graph.save_onnx(outputs.core, source)
+        outputs.write(source)
         _refuse_bodies(reference, "export the model without data-dependent control flow, or ship fp32")
         with _translated("AutoCast could not convert the graph to FP16", "ship fp32, or int8-fp32"):
             converted: onnx.ModelProto = convert_to_mixed_precision(
@@ -250,6 +264,11 @@ class SpecialOutputs:
         infos = [value for value in reference.graph.value_info if value.name not in behind]
         self.core.graph.ClearField("value_info")
         self.core.graph.value_info.extend(infos)
+
+    def write(self, path: Path) -> None:
+        """Write the graph without them, whose weights are not kept here afterwards."""
+        graph.save_onnx(self.core, path)
+        self.core = without_initializers(self.core)
 
     def restore(self, converted: onnx.ModelProto) -> onnx.ModelProto:
         """The converted graph with all outputs, in their order."""

@@ -137,7 +137,7 @@ def _seeded(request: Request, loaded: model.Loaded | None, proto: onnx.ModelProt
     known = replace(request.known, bounds={**request.known.bounds, **model.bounds_of(request.settings.inputs)})
     if request.images and not set(parameter_inputs(proto)) <= set(known.bounds):
         return []  # noise has no meaning for a parameter: the real inputs alone are compared
-    return accepted_feeds(proto, Running(request.onnx), model.DYNAMIC_EXAMPLE, known, seeds)
+    return accepted_feeds(proto, _opened(request.onnx), model.DYNAMIC_EXAMPLE, known, seeds)
 
 
 def _torch_runs(loaded: model.Loaded, request: Request) -> Runs:
@@ -155,7 +155,7 @@ def _torch_runs(loaded: model.Loaded, request: Request) -> Runs:
 def _graph_runs(request: Request, onnx: Path, outputs: list[str], stack: ExitStack) -> Runs:
     """A graph as a function of arrays by name: on CUDA the runner that the onnxruntime engine uses, without TF32."""
     if request.tolerances.device == "cpu":
-        running = Running(graph.load_onnx(onnx) if graph.declares_empty(graph.read_onnx(onnx)) else onnx)
+        running = _opened(onnx)
         return lambda arrays: running.run(outputs, arrays)
     runner = engines.get("onnxruntime").open(onnx, engines.OpenOptions(device=request.tolerances.device))
     stack.callback(runner.close)
@@ -165,6 +165,11 @@ def _graph_runs(request: Request, onnx: Path, outputs: list[str], stack: ExitSta
         return [answers[name] for name in outputs]
 
     return run
+
+
+def _opened(onnx: Path) -> Running:
+    """A file as it stands; one that declares sizes of 0, which onnxruntime would insist on, without them."""
+    return Running(graph.load_onnx(onnx) if graph.declares_empty(graph.read_onnx(onnx)) else onnx)
 
 
 def _bind(names: list[str], feeds: Feeds) -> Feeds:

@@ -116,19 +116,14 @@ def idle_joins(model: onnx.ModelProto, integer: set[str]) -> set[str]:
     One grid for all that is joined would cost the smaller part its values for nothing, as a detector's scores beside
     the pixels of its boxes. ``integer`` names the nodes that would get integer kernels.
     """
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name].append(node)
     left: set[str] = set()
-
-    def reached(node: onnx.NodeProto) -> bool:
-        behind = [reader for name in node.output for reader in readers[name] if reader.name not in left]
-        return any(item.name in integer or (item.op_type in MOVING and reached(item)) for item in behind)
-
+    read: set[str] = set()  # tensors that an integer kernel reads, as they are or moved
     for node in reversed(model.graph.node):
-        if node.op_type == "Concat" and node.name in integer and not reached(node):
+        wanted = any(name in read for name in node.output)
+        if node.op_type == "Concat" and node.name in integer and not wanted:
             left.add(node.name)
+        elif node.name in integer or (wanted and node.op_type in MOVING):
+            read.update(node.input)
     return left
 
 

@@ -137,7 +137,7 @@ class StageRun(Result):
     seconds: float
     cached: bool
     folder: str = ""
-    """Relative to result.json: what the stage left."""
+    """Relative to result.json: what the stage left; empty in a bundle's evidence."""
     again: str = ""
     """Why the finished stage was made again: which of its files was not as the run had left it."""
 
@@ -153,7 +153,8 @@ class LatencyMs(Result):
 
 
 class TrialSummary(Result):
-    """One trial as result.json tells it. ``folder`` (relative to result.json) holds the whole of it."""
+    """One trial as result.json tells it. ``folder`` (relative to result.json; empty in a bundle's evidence) holds the
+    whole of it."""
 
     candidate: str
     precision: Precision

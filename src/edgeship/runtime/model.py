@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgeship.data.preprocess import Geometry
     from edgeship.decode.predictions import Prediction
     from edgeship.engines import Array, Runner
+    from edgeship.results import TensorInfo
     from edgeship.runtime.frames import Picture, Preparer
 
 _now = time.perf_counter_ns
@@ -163,7 +164,7 @@ def check_answer(runner: Runner, path: Path, manifest: Manifest) -> None:
         headers = read_headers(path)
         feeds = {info.name: headers.get(f"in:{info.name}") for info in runner.inputs}
         strange = [name for name in headers if name.partition(":")[0] != "out" and name[3:] not in feeds]
-        problem = ", ".join(strange) or _misfit(runner, feeds, manifest)
+        problem = ", ".join(strange) or misfit(runner.inputs, feeds, manifest)
         if problem or len(headers) == len(feeds):
             raise DataError(f"it holds {problem or 'no output'}")
         arrays = open_npz(path, [f"in:{name}" for name in feeds])
@@ -194,10 +195,10 @@ def _wrong_answer(name: str, problem: str, known: KnownAnswer) -> BundleError:
     )
 
 
-def _misfit(runner: Runner, headers: Mapping[str, Header | None], manifest: Manifest) -> str:
-    """What the engine does not take of the recorded inputs; empty: nothing."""
+def misfit(inputs: Sequence[TensorInfo], headers: Mapping[str, Header | None], manifest: Manifest) -> str:
+    """What an engine of these inputs does not take of the recorded ones; empty: nothing."""
     largest = manifest.batch_range[1]
-    for info in runner.inputs:
+    for info in inputs:
         header = headers[info.name]
         if header is None:
             return f"no input {info.name!r}"

@@ -9,10 +9,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from edgeship import __version__, engines
-from edgeship.config import EngineName, takes_tensorrt_graphs
+from edgeship.config import EngineName, Target, takes_tensorrt_graphs
+from edgeship.config_file import problems_of
 from edgeship.engines import cuda
-from edgeship.errors import EdgeshipError
+from edgeship.errors import ConfigError, EdgeshipError
 from edgeship.progress import Progress, silent
 from edgeship.results import CheckResult, SelfTest
 from edgeship.selftest.bench import Bench, Failed, NotHere
@@ -26,10 +29,22 @@ def selftest(engine: EngineName, device: str = "", progress: Progress = silent) 
         engine: Its name.
         device: Default: ``cpu`` where the engine has it, else ``cuda:0``.
         progress: Told which check runs.
+
+    Raises:
+        ConfigError: The engine has no such kind of device.
+        DeviceError: The device that is asked for is not here.
     """
     module = engines.get(engine)
     probe = module.probe()
     place = device or ("cuda:0" if takes_tensorrt_graphs(engine) else "cpu")
+    try:
+        Target(engine=engine, device=place)
+    except ValidationError as error:
+        raise ConfigError(problems_of(error, "device"), where="the options") from None
+    if takes_tensorrt_graphs(engine) and not place.startswith("cuda"):
+        raise ConfigError([f'device: {engine} runs on a GPU, found {place!r}; use "cuda:0"'], where="the options")
+    if device and probe.available:
+        module.identity(device)
     found: list[CheckResult] = []
     with tempfile.TemporaryDirectory(prefix="edgeship-selftest-") as folder:
         bench = Bench(engine, module, place, Path(folder), runs=place == "cpu" or bool(cuda.cuda().gpus))

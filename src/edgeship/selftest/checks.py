@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgeship.bundle import Contents, write
 from edgeship.config import Precision, takes_tensorrt_graphs
 from edgeship.engines import BuildRequest
 from edgeship.errors import EdgeshipError, PrecisionError
-from edgeship.results import Audit
+from edgeship.results import Artifact, Audit, Candidate, Decision, Trial, TrialSpec, trial_folder
+from edgeship.runtime.model import load
 from edgeship.selftest import networks, on_tensorrt
-from edgeship.selftest.bench import BATCH, Bench, Check, Failed, NotHere, decibels, optional, require
+from edgeship.selftest.bench import BATCH, LEAST_DB, Bench, Check, Failed, NotHere, decibels, optional, require
 from edgeship.trial.conditions import for_device
 from edgeship.trial.consistency import Asked, audit_consistency
+from edgeship.trial.run import save_arrays
 
 
 def _available(bench: Bench) -> str:
@@ -24,12 +27,10 @@ def _available(bench: Bench) -> str:
 
 def _built(precision: Precision) -> Callable[[Bench], str]:
     def run(bench: Bench) -> str:
-        if bench.name == "tensorrt-rtx" and precision == "fp16":
-            raise NotHere("TensorRT-RTX computes in the types of the graph, and this one is FP32")
         try:
             _, built = bench.build(precision)
         except PrecisionError as error:
-            raise optional(precision, error) from None
+            raise optional(bench, precision, error) from None
         return f"built in {built.seconds:.2f} s"
 
     return run
@@ -40,7 +41,7 @@ def _right(precision: Precision) -> Callable[[Bench], str]:
         try:
             return f"{bench.right(precision)} in double precision"
         except PrecisionError as error:
-            raise optional(precision, error) from None
+            raise optional(bench, precision, error) from None
 
     return run
 
@@ -50,12 +51,25 @@ def _audited(precision: Precision) -> Callable[[Bench], str]:
         try:
             request, _ = bench.build(precision)
         except PrecisionError as error:
-            raise optional(precision, error) from None
+            raise optional(bench, precision, error) from None
         audit: Audit = bench.engine.audit(request.output, request, bench.options)
         require(audit.achieved is not None, f"the report names no product: {'; '.join(audit.notes)}")
         return f"{audit.achieved:.0%} of the arithmetic in {audit.asked}, read from the {audit.source}"
 
     return run
+
+
+def _mixed(bench: Bench) -> str:
+    keep = "n_scores"
+    try:
+        request, _ = bench.build("int8", "mixed", {"keep": (keep,)})
+    except PrecisionError as error:
+        raise optional(bench, "int8", error) from None
+    audit = bench.engine.audit(request.output, request, bench.options)
+    require(bool(audit.achieved), f"nothing but {keep} is kept, and none of the rest is int8: {'; '.join(audit.notes)}")
+    require(any(keep in name for name in audit.kept), f"the product {keep} is not told to be kept in float")
+    said = f"{audit.kept_share or 0:.2%} of the arithmetic kept in float, {audit.achieved:.0%} of the rest in int8"
+    return f"{said}, {bench.right('int8', 'mixed')}" if bench.runs else said
 
 
 def _batches(bench: Bench) -> str:
@@ -109,7 +123,7 @@ def _unknown_operator(bench: Bench) -> None:
 
 def _above(bench: Bench) -> str:
     if not takes_tensorrt_graphs(bench.name):
-        raise NotHere("a CPU engine serves any batch: it has no profile")
+        raise NotHere("it serves any batch: it has no profile")
     with bench.open() as runner:
         try:
             runner.infer({"images": networks.frames(BATCH.max + 1)})
@@ -181,6 +195,27 @@ def _same_again(bench: Bench) -> str:
     return "two loads of one file give one answer"
 
 
+def _bundle(bench: Bench) -> str:
+    """The answers of an opened engine, in a bundle that the runtime loads: it compares its own with them."""
+    images, place = networks.frames(1), bench.folder
+    with bench.open() as runner:
+        known = {"in:images": images, "out:scores": runner.infer({"images": images})["scores"]}
+    request, built = bench.build("fp32")
+    candidate = Candidate(name="fp32", precision="fp32")
+    model = Artifact.of(request.onnx, place)
+    spec = TrialSpec(candidate=candidate, target=request.target, model=model, benchmark=None)
+    trial_folder.write_spec(spec, place)
+    trial = Trial(candidate=candidate, engine=bench.name, device=bench.device, build=built)
+    trial_folder.write_trial(trial, place)
+    save_arrays(place / trial_folder.KNOWN_ANSWER, known)
+    decision = Decision(verdict="SHIP", chosen="fp32", sentence="a self-test", judged=())
+    write(Contents(place, decision), place / "bundle")
+    with load(place / "bundle") as loaded:
+        found = decibels(networks.answers(images), loaded.infer({"images": images})["scores"])
+    require(found >= LEAST_DB["fp32"], f"the runtime answers with {found:.1f} dB against numpy")
+    return f"written, verified and loaded; the known answer came, {found:.1f} dB against numpy"
+
+
 def _fit(bench: Bench) -> str:
     _, built = bench.build("fp32")
     if not bench.runs:
@@ -208,9 +243,11 @@ CHECKS = (
     Check("audit fp32", _audited("fp32"), "the achieved precision"),
     Check("build fp16", _built("fp16"), "precision fp16"),
     Check("answers fp16", _right("fp16"), "precision fp16"),
+    Check("audit fp16", _audited("fp16"), "the achieved precision of fp16"),
     Check("build int8", _built("int8"), "precision int8"),
     Check("answers int8", _right("int8"), "precision int8"),
     Check("audit int8", _audited("int8"), "the achieved precision of int8"),
+    Check("mixed precision", _mixed, "candidates.keep and the search"),
     Check("dynamic batch", _batches, "a batch of another size than the judged one"),
     Check("consistency", _consistent, "batches: rows leak into each other"),
     Check("operator refused", _refused("an operator that does not exist", _unknown_operator), "errors of the parser"),
@@ -223,6 +260,7 @@ CHECKS = (
     Check("CUDA graph", _cuda_graph, "target.cuda_graph"),
     Check("same answer again", _same_again, "known answers"),
     Check("fit", _fit, "the fit of bundles"),
+    Check("bundle and known answer", _bundle, "what edgeship.load says of a bundle"),
     Check("clocks and power", _conditions, "the conditions in the report"),
     *on_tensorrt.CHECKS,
 )

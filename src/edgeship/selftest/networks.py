@@ -15,7 +15,7 @@ from edgeship.engines.onnx_file import field, number
 
 Floats = NDArray[np.float32]
 CHANNELS, MAPS, CLASSES, SIZE = 8, 16, 4, 16
-FLOAT, UINT8, INT8, INT64, FP8 = 1, 2, 3, 7, 17
+FLOAT, UINT8, INT8, INT64, HALF, FP8 = 1, 2, 3, 7, 10, 17
 _RANDOM = np.random.default_rng(0)
 KERNEL: Floats = (_RANDOM.standard_normal((MAPS, CHANNELS, 3, 3)) * 0.15).astype(np.float32)
 HEAD: Floats = (_RANDOM.standard_normal((MAPS, CLASSES)) * 0.5).astype(np.float32)
@@ -47,8 +47,10 @@ def write(path: Path, style: str = "") -> Path:
     """The network: ``images`` float32 [batch, 8, 16, 16] → ``scores`` [batch, 4].
 
     ``style``: with Q/DQ pairs as ``onnxruntime`` (uint8) or ``tensorrt`` (int8) takes them, or in ``fp8`` (E4M3);
-    empty: without.
+    ``fp16``: computed in FP16 between two casts; empty: in FP32.
     """
+    if style == "fp16":
+        return _write_half(path)
     nodes: list[bytes] = []
     weights = [_tensor("head", HEAD, FLOAT)]
     image, kept = "images", "kept"
@@ -90,6 +92,21 @@ def write(path: Path, style: str = "") -> Path:
     ]
     scores = _value("scores", ["batch", CLASSES])
     return _save(path, nodes, weights, scores, opset=19 if style == "fp8" else 18)
+
+
+def _write_half(path: Path) -> Path:
+    """The network with FP16 weights: engines compute in the types that a graph names."""
+    weights = [_tensor(name, values.astype(np.float16), HALF) for name, values in (("kernel", KERNEL), ("head", HEAD))]
+    nodes = [
+        _node("Cast", ["images"], "image_h", to=HALF),
+        _node("Conv", ["image_h", "kernel"], "maps", pads=[1, 1, 1, 1]),
+        _node("Relu", ["maps"], "kept"),
+        _node("GlobalAveragePool", ["kept"], "mean"),
+        _node("Flatten", ["mean"], "flat", axis=1),
+        _node("MatMul", ["flat", "head"], "scores_h"),
+        _node("Cast", ["scores_h"], "scores", to=FLOAT),
+    ]
+    return _save(path, nodes, weights, _value("scores", ["batch", CLASSES]))
 
 
 def write_unknown(path: Path) -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 
 from edgeship.config import Benchmark
 from edgeship.engines.trt import trtexec
+from edgeship.engines.trt.implicit import written_beside
 from edgeship.errors import DeviceError, PrecisionError, TargetError
 from edgeship.selftest import networks
 from edgeship.selftest.bench import Bench, Check, NotHere, require
@@ -37,8 +38,13 @@ def _implicit(bench: Bench) -> str:
         raise NotHere("implicit INT8 is TensorRT 10's")
     images = networks.frames(32, seed=2)
     frames = ({"images": images[row : row + 1]} for row in range(len(images)))
-    bench.build("implicit", extra={"frames": frames, "calibrator": "minmax"})
-    return f"calibrated by TensorRT from 32 frames of ours, {bench.right('implicit')}"
+    request, _ = bench.build("implicit", extra={"frames": frames, "calibrator": "minmax"})
+    said = bench.right("implicit")
+    cache = written_beside(request.output)
+    require(cache.is_file(), "TensorRT wrote no calibration cache")
+    bench.build("implicit", "implicit-cached", {"cache": cache})
+    again = bench.right("implicit", "implicit-cached")
+    return f"calibrated by TensorRT from 32 frames of ours, {said}; from the cache that it wrote, {again}"
 
 
 def _plugins(bench: Bench) -> str:

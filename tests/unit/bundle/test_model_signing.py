@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgeship.bundle import (
     MODEL_SIGNATURE,
@@ -65,6 +68,50 @@ def test_its_own_tool_accepts_the_bundle_and_sees_a_change(root: Path, bundle: P
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     (bundle / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes()[:-1])
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+def certificates(folder: Path) -> tuple[Path, Path]:
+    """An authority's certificate and one of its own for the key of :func:`root`: root.crt, leaf.crt."""
+    authority = ec.generate_private_key(ec.SECP256R1())
+    key = serialization.load_pem_private_key((folder / "ec.pem").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("fleet", "release")]
+    places = (folder / "root.crt", folder / "leaf.crt")
+    for place, subject, own in zip(places, names, (authority, key), strict=True):
+        first = own is authority
+        usage = x509.KeyUsage(not first, False, False, False, False, first, first, False, False)
+        made = (
+            x509.CertificateBuilder(names[0], subject, own.public_key(), x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=first, path_length=None), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
+        )
+        place.write_bytes(made.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    return places
+
+
+@pytest.mark.slow
+def test_the_tools_own_signature_by_a_certificate_travels_with_the_bundle(
+    root: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """Certificates, PKCS#11 and sigstore are the tool's: what it signs is a bundle of ours, folder and zip."""
+    top, leaf = certificates(root)
+    (bundle / MODEL_SIGNATURE).unlink()
+    tool = [sys.executable, "-m", "model_signing"]
+    common = [str(bundle), "--signature", str(bundle / MODEL_SIGNATURE), "--certificate_chain", str(top)]
+    signing = ["--private_key", str(root / "ec.pem"), "--signing_certificate", str(leaf)]
+    done = subprocess.run([*tool, "sign", "certificate", *common, *signing], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    verify(zip_bundle(bundle, tmp_path / "b.zip"))
+    for changed in (False, True):
+        if changed:
+            (bundle / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes()[:-1])
+        done = subprocess.run([*tool, "verify", "certificate", *common], capture_output=True, check=False)
+        assert (done.returncode != 0) == changed, done.stderr
 
 
 def test_a_relative_path_is_the_same_bundle(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

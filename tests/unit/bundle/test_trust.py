@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_every_refusal_says_what_was_found_expected_and_to_do(made: Path, bundle
             release_bundle(bundle, Release(6, "rear"))
             sign_bundle(bundle, made / "a.pem")
         if not trust.keys:
-            release_bundle(bundle, Release(expires="2001-01-01T00:00:00Z"))
+            expire(bundle)
         with pytest.raises(BundleError) as refused:
             load(bundle, key=trust)
         error = refused.value
@@ -113,15 +114,25 @@ def test_every_refusal_says_what_was_found_expected_and_to_do(made: Path, bundle
         assert expected in (error.expected or "") and do in (error.do or ""), (error.expected, error.do)
 
 
+def expire(bundle: Path) -> None:
+    """Let an unsigned bundle have expired long ago."""
+    content = json.loads((bundle / MANIFEST).read_text())
+    (bundle / MANIFEST).write_text(json.dumps({**content, "expires": "2001-01-01T00:00:00Z"}))
+
+
 def test_an_expired_bundle_is_refused(bundle: Path) -> None:
     release_bundle(bundle, Release(1, expires="2999-01-01T00:00:00Z"))
     verify(bundle)
-    for strange in ("tomorrow", "2030-01-01", "2030-01-01T00:00:00+01:00"):
+    strange = ("tomorrow", "2030-01-01", "2030-01-01T00:00:00+01:00", "2030-02-30T00:00:00Z", "9999-99-99T99:99:99Z")
+    for text in (*strange, "2001-01-01T00:00:00Z"):
         with pytest.raises(UserInputError, match="expires"):
-            release_bundle(bundle, Release(expires=strange))
-    release_bundle(bundle, Release(expires="2001-01-01T00:00:00Z"))
-    with pytest.raises(BundleError, match="expired at 2001"):
-        verify(bundle)
+            release_bundle(bundle, Release(expires=text))
+    expire(bundle)
+    for ask in (verify, load, lambda path: release_bundle(path, Release(2))):
+        with pytest.raises(BundleError, match="expired at 2001"):
+            ask(bundle)
+    release_bundle(bundle, Release(expires="2999-01-01T00:00:00Z"))
+    assert verify(bundle).release == 1, "who made it gives it a later expiry"
 
 
 def test_only_what_ships_is_signed_and_loaded(made: Path, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import ast
+import json
+import re
 import shutil
 import subprocess
 from configparser import ConfigParser
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,20 @@ from PIL import Image
 
 from edgeship.bundle import Contents, opened, write
 from edgeship.config import Evaluation, Preprocess
+from edgeship.config_file import load
 from edgeship.data.preprocess import Geometry, apply, place
 from edgeship.decode.decoders import classification_scores, decode_predictions
 from edgeship.errors import BundleError, DataError, UserInputError
+from edgeship.files import sha256_file
 from edgeship.handover import cpp_library, deepstream, hand_over, ros2, triton
 from edgeship.handover.source import Source
 from edgeship.prepare.running import Running
 from edgeship.results import TensorInfo
 from edgeship.trial.run import run_trial
+from handover_support import handed_over, loaded, protobuf
 from vehicle_support import decision, ground, make_trial
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 SIZE = 64
 DETECTION = Evaluation(task="detection", decoder="yolox", score_threshold=0.05, nms_iou=0.5)
 STUB = """
@@ -42,21 +47,6 @@ struct NvDsInferParseDetectionParams { unsigned numClassesConfigured; std::vecto
 struct NvDsInferObjectDetectionInfo { unsigned classId; float left, top, width, height, detectionConfidence; };
 """
 """The declarations of nvdsinfer_custom_impl.h that a parser uses, as NVIDIA documents them: enough to compile."""
-
-
-def protobuf() -> ModuleType:
-    """Triton's own message types, without the gRPC client around them."""
-    package = importlib.util.find_spec("tritonclient")
-    assert package is not None and package.submodule_search_locations
-    return loaded(Path(package.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py")
-
-
-def loaded(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +129,64 @@ def test_tritons_preprocessing_is_edgeships_to_the_bit(root: Path, source: Sourc
     for path in sorted((root / "ground" / "val").rglob("*.png")):
         wanted, _ = apply(Image.open(path), source.steps, source.size)
         np.testing.assert_array_equal(model.prepare(path.read_bytes()), wanted)
+
+
+EVIL = '../../x"; std::system("id"); //\n@ROWS@ @DECODE@ ??/ ü 🚗'
+"""A name that leaves a folder, ends a literal and a line, and holds placeholders of ours."""
+
+
+def renamed(source: Source, folder: Path, *, output: str, **names: Any) -> Source:
+    """The bundle with its input called ``EVIL``, in a folder of its own."""
+    shutil.copytree(source.folder, folder)
+    with np.load(source.folder / "known.npz") as known:
+        np.savez(folder / "known.npz", **{f"in:{EVIL}": known["in:images"], "out:logits": known["out:logits"]})
+    inputs = tuple(info.model_copy(update={"name": EVIL}) for info in source.manifest.inputs)
+    outputs = tuple(info.model_copy(update={"name": output}) for info in source.manifest.outputs)
+    return replace(changed(source, inputs=inputs, outputs=outputs, **names), folder=folder)
+
+
+def test_names_stay_names(source: Source, tmp_path: Path) -> None:
+    """No name of a bundle is a path, a line of a configuration or code: what was said is read back."""
+    given = renamed(source, tmp_path / "bundle", output=EVIL)
+    files, _ = triton.files(given)
+    assert not [name for name in files if ".." in name or name.startswith("/") or "id" in name.split("/")]
+    engine = text_format.Parse(files["model/config.pbtxt"].decode(), protobuf().ModelConfig())
+    assert [item.name for item in (*engine.input, *engine.output)] == [EVIL, EVIL]
+    assert f"model/warmup/{engine.model_warmup[0].inputs[EVIL].input_data_file}" in files
+    with pytest.raises(DataError, match="output-blob-names separates names"):
+        deepstream.files(changed(detector(source, pad_value=0), outputs=given.manifest.outputs))
+
+
+@pytest.mark.parametrize("name", ["in:images", "in:other"])
+def test_a_known_input_that_the_engine_does_not_take_is_not_read(source: Source, tmp_path: Path, name: str) -> None:
+    """Neither one that unfolds from a small file to a gigabyte, nor that of another network."""
+    shutil.copytree(source.folder, tmp_path / "bundle")
+    shape = (1, 1, 1024, 1 << 17) if name == "in:images" else (1, 3, 16, 16)
+    np.savez_compressed(tmp_path / "bundle" / "known.npz", **{name: np.zeros(shape, np.uint8)})
+    for write_files in (triton.files, deepstream.files):
+        given = changed(
+            detector(source, pad_value=0, size=(16, 16), std=(1.0, 2.0, 3.0)), inputs=source.manifest.inputs
+        )
+        with pytest.raises(BundleError, match=r"known\.npz is damaged"):
+            write_files(replace(given, folder=tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "stop\x1b[31m", "\u2028"])
+def test_a_class_name_that_would_shift_the_others_is_refused(source: Source, name: str) -> None:
+    for write_files in (triton.files, deepstream.files):
+        with pytest.raises(DataError, match=r"labels\.txt has one name after another"):
+            write_files(changed(detector(source, pad_value=0), classes=(name, "b", "c")))
+
+
+def test_deepstreams_classifier_separates_its_labels_otherwise(source: Source) -> None:
+    steps = Preprocess(fit="stretch", size=(16, 16))
+    for classes, fits in ((("red;green", "b", "c"), False), (("red green", "b", "c"), True)):
+        given = changed(source, preprocess=steps, classes=classes)
+        if fits:
+            assert deepstream.files(given)[0]["labels.txt"] == b"red green;b;c\n"
+        else:
+            with pytest.raises(DataError, match="'red;green'"):
+                deepstream.files(given)
 
 
 def test_what_triton_cannot_be_told_is_refused(source: Source) -> None:
@@ -257,7 +305,14 @@ def test_two_heads_for_one_parser_are_refused(source: Source) -> None:
 
 
 def test_the_parser_compiles_without_a_warning(source: Source, tmp_path: Path) -> None:
-    made, _ = deepstream.files(detector(source, pad_value=0))
+    """Whatever output and classes are called: their names are literals that C++ reads back as they are."""
+    names = ('x"), std::system("id") //@ROWS@', 'stop "ü 🚗\\ ??/ @DECODE@ //')
+    given = detector(source, pad_value=0)
+    outputs = tuple(info.model_copy(update={"name": names[0]}) for info in given.manifest.outputs)
+    made, _ = deepstream.files(changed(given, outputs=outputs, classes=(names[1], "b", "c")))
+    for file, name in zip(("parser.cpp", "include/edgeship/settings.hpp"), names, strict=True):
+        literals = [ast.literal_eval(found) for found in re.findall(r'"[^"\n]*"', made[file].decode("ascii"))]
+        assert name in [text.encode("latin-1").decode() for text in literals]
     unpack(made, tmp_path)
     (tmp_path / "include" / "nvdsinfer_custom_impl.h").write_text(STUB)
     compiled("-shared", "-fPIC", "parser.cpp", "-o", "libparser.so", folder=tmp_path)
@@ -379,6 +434,33 @@ def test_a_decoder_that_the_library_lacks_is_refused(source: Source) -> None:
 
 
 # --- ROS 2, and all of them ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", sorted(path.parent.name for path in EXAMPLES.glob("*/edgeship.toml")))
+def test_every_examples_settings_are_handed_over(root: Path, tmp_path: Path, example: str) -> None:
+    """The settings of each example on a small network of its input; their own networks in test_examples_*.py."""
+    config = load(EXAMPLES / example / "edgeship.toml")
+    assert config.preprocess is not None
+    steps = config.preprocess.model_copy(update={"size": (16, 16)})
+    channels = 1 if steps.color == "gray" else 3
+    shutil.copytree(root / "bundle", tmp_path / "bundle")
+    path = tmp_path / "bundle" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["preprocess"] = steps.model_dump(mode="json")
+    manifest["evaluation"] |= {"task": config.evaluation.task, "decoder": config.evaluation.decoder}
+    manifest["inputs"][0]["shape"] = ["batch", channels, 16, 16]
+    known = tmp_path / "bundle" / "known.npz"
+    np.savez(known, **{"in:images": np.zeros((1, channels, 16, 16), np.float32), "out:logits": np.zeros((1, 3))})
+    manifest["files"]["known.npz"] |= {"sha256": sha256_file(known), "size_bytes": known.stat().st_size}
+    manifest["profiles"] = {"images": [[rows, channels, 16, 16] for rows in (1, 2, 4)]}
+    path.write_text(json.dumps(manifest))
+    told = handed_over(tmp_path / "bundle", tmp_path)
+    assert (told["triton"], told["cpp"]) == ("", "")
+    crop, padded = steps.fit == "center-crop", steps.fit == "letterbox" and steps.pad_value != 0
+    assert ("crops nothing" in told["deepstream"], "pads with black" in told["deepstream"]) == (crop, padded)
+    assert bool(told["deepstream"]) == (crop or padded)
+    assert bool(told["ros2"]) == (config.evaluation.task != "detection")
 
 
 def test_the_ros_package_is_a_detectors(source: Source) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tomllib
 
@@ -70,6 +71,15 @@ def test_a_module_needs_no_declared_inputs(tmp_path: Path) -> None:
     assert any("labelled images" in line for line in made.open)
     (tmp_path / "edgeship.toml").write_text(made.text)
     assert problems(load(tmp_path / "edgeship.toml")) == []
+
+
+def test_channels_that_a_file_leaves_open_are_those_of_its_first_convolution(tmp_path: Path) -> None:
+    project(tmp_path)
+    model = onnx.load(tmp_path / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "channels"
+    onnx.save(model, tmp_path / "model.onnx")
+    made = start(Asked(root=tmp_path, source=str(tmp_path / "model.onnx"), images=tmp_path / "val"))
+    assert any("'batch', 3, " in line for line in made.found), made.found
 
 
 def test_a_fixed_batch_is_the_profile(tmp_path: Path) -> None:

@@ -140,8 +140,7 @@ def test_pt2_round_trip_and_a_pt2_that_wants_to_execute(tmp_path: Path) -> None:
     program = torch.export.export(networks.Small().eval(), (torch.randn(2, 3, 16, 16),), dynamic_shapes=({0: batch},))
     torch.export.save(program, tmp_path / "small.pt2")
     result = export(Model(source=str(tmp_path / "small.pt2")), HERE, tmp_path / "model.onnx")
-    assert isinstance(result.inputs[0].shape[0], str)
-    assert result.inputs[0].shape[1:] == (3, 16, 16)
+    assert result.inputs[0].shape == ("batch", 3, 16, 16)
 
     mark = tmp_path / "executed"
     torch.save(Bomb(mark), tmp_path / "bomb.pt")

@@ -142,6 +142,18 @@ def test_weights_that_slim_folds_are_new_ones_and_the_others_stay_where_they_are
     np.testing.assert_allclose(Running(tmp_path / "slim.onnx").run(["y"], FEEDS)[0], wanted, rtol=1e-3, atol=1e-3)
 
 
+def test_weights_in_constant_nodes_lie_beside_it_too(tmp_path: Path) -> None:
+    made = net()
+    held = made.graph.initializer.pop()
+    made.graph.node.insert(0, node("Constant", [], ["v"], name="weights", value=held))
+    (tmp_path / "in.onnx").write_bytes(made.SerializeToString())
+    slim(tmp_path / "in.onnx", tmp_path / "slim.onnx")
+    assert (tmp_path / "slim.onnx").stat().st_size < LIMIT < (tmp_path / "slim.onnx.data").stat().st_size
+    np.testing.assert_array_equal(
+        Running(tmp_path / "slim.onnx").run(["y"], FEEDS)[0], Running(net()).run(["y"], FEEDS)[0]
+    )
+
+
 def test_a_frozen_batch_is_freed_in_it_and_what_becomes_small_is_one_file(tmp_path: Path) -> None:
     made = reshaped((2, 4, SIDE, SIDE))
     made.graph.initializer.append(weight("unused", 64, 64))

@@ -84,6 +84,8 @@ def _build(flavour: Flavour, request: BuildRequest, log: Log) -> Build:
     if plan is None:
         raise build_error(f"{flavour.title} could not build {request.onnx.name}", log)
     write_bytes(request.output, bytes(plan))
+    if calibration is not None and calibration.written is not None and request.cache is None:
+        write_bytes(trt_implicit.written_beside(request.output), calibration.written)
     if cache_path is not None:
         timing_cache.keep(config, cache_path, bound)
     log.save()

@@ -223,6 +223,11 @@ def calibration(
     )
 
 
+def written_beside(engine: Path) -> Path:
+    """Where a build that calibrated on frames leaves the cache that TensorRT wrote: another build may take it."""
+    return engine.with_name(f"{engine.name}.cache")
+
+
 def read_cache(path: Path) -> str:
     """The text of a calibration cache. Raises CacheError when absent or no text."""
     try:
