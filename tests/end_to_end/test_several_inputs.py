@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from projects import Edgeship
 
 import edgeship
-from chaos_support import remote_target
-from edgeship import pipeline, targets
+from edgeship import pipeline
 from edgeship.config_file import load
 from edgeship.data.npz import open_npz
 from edgeship.decide.finished_run import FinishedRun
@@ -19,6 +18,7 @@ from edgeship.errors import DataError
 from edgeship.pipeline.checks import problems
 from edgeship.results import trial_folder
 from edgeship.targets.sending import plan_of
+from over_ssh import evaluated_on_both
 from several_inputs import project
 from sshd_support import Device
 
@@ -110,15 +110,29 @@ def test_a_value_without_a_batch_axis_allows_a_batch_of_one(tmp_path: Path) -> N
     assert "input 'pose' [1, 3] differs from image to image and has no batch axis" in str(problem)
 
 
+def test_the_step_commands_take_the_declaration_from_the_config(
+    shipped: FinishedRun, edgeship: Edgeship, tmp_path: Path
+) -> None:
+    place = shipped.folder.parent
+    model, config = place / "model.onnx", ("--config", place / "edgeship.toml")
+    cache, made = tmp_path / "c.cache", tmp_path / "int8.onnx"
+    done = edgeship("calibrate", model, *config, "--method", "minmax", "-o", cache)
+    assert done.code == 0, done.err
+    assert "tensors from 12 frames" in done.out
+    done = edgeship("quantize", model, *config, "--cache", cache, "-o", made)
+    assert done.code == 0, done.err
+    done = edgeship("evaluate", made, *config, "--json")
+    assert done.code == 0, done.err
+    assert done.json["metrics"]["top1"] > 0.8
+    assert str(place) not in cache.with_name("c.cache.json").read_text()
+    done = edgeship("parity", model, "--onnx", model, *config)
+    assert done.code == 0, done.err
+    assert "4 real frames" in done.out
+    alone = edgeship("calibrate", model, "--images", place / "calib" / "front", "-o", cache, "-p", "fit=stretch")
+    assert alone.code == 2
+    assert "declare the others" in alone.err
+
+
 def test_a_trial_over_ssh_gives_the_same_figures(shipped: FinishedRun, host: Device, tmp_path: Path) -> None:
-    local = shipped.folder / next(item.folder for item in shipped.result.trials if item.candidate == "fp32")
-    spec = trial_folder.read_spec(local)
-    for name in (spec.model.path, spec.frames.path if spec.frames else ""):
-        shutil.copyfile(local / name, tmp_path / name)
-    there = remote_target(host).model_copy(update={"batch": spec.target.batch, "shapes": spec.target.shapes})
-    trial_folder.write_spec(spec.model_copy(update={"target": there}), tmp_path)
-    trial, ours = targets.run(there, tmp_path), trial_folder.read_trial(local)
-    assert trial.failure is None, trial.failure
-    assert trial.evaluation is not None
-    assert ours.evaluation is not None
-    assert trial.evaluation.metrics == ours.evaluation.metrics == {**ours.evaluation.metrics, "top1": 1.0}
+    here, there = evaluated_on_both(shipped, host, tmp_path)
+    assert there.metrics == here.metrics == {**here.metrics, "top1": 1.0}

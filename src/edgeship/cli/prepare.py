@@ -10,7 +10,18 @@ import typer
 from edgeship.cli.app import app
 from edgeship.cli.live import working
 from edgeship.cli.output import JSON_OPTION, emit
-from edgeship.cli.settings import IMAGES, INPUT, NPZ, PREPROCESS, WEIGHTS, checked, given_frames, input_specs
+from edgeship.cli.settings import (
+    FROM_CONFIG,
+    IMAGES,
+    INPUT,
+    NPZ,
+    PREPROCESS,
+    WEIGHTS,
+    FramesAsked,
+    checked,
+    given_frames,
+    input_specs,
+)
 
 if TYPE_CHECKING:
     from edgeship.cli.output import Lines
@@ -94,16 +105,16 @@ def slim(
     emit(result, as_json=as_json, lines=lines)
 
 
-def _real_feeds(onnx: Path, images: Path | None, npz: Path | None, preprocess: list[str]) -> list[dict[str, Any]]:
+def _real_feeds(onnx: Path, asked: FramesAsked) -> list[dict[str, Any]]:
     """A batch of real frames for the graph; none when none were named."""
     from edgeship.data.feeds import batch_of, fixed_batch
     from edgeship.prepare.graph import inputs_of, load_onnx
 
-    if images is None and npz is None:
+    if not asked.any:
         return []
     inputs = inputs_of(load_onnx(onnx))
     size = fixed_batch(inputs) or PARITY_FRAMES
-    return [batch_of(feeds, inputs, size) for _, feeds in given_frames(onnx, (images, npz), preprocess, size, size)]
+    return [batch_of(feeds, inputs, size) for _, feeds in given_frames(onnx, asked, size, size)]
 
 
 @app.command()
@@ -118,11 +129,15 @@ def parity(
     images: Path | None = IMAGES,
     npz: Path | None = NPZ,
     preprocess: list[str] = PREPROCESS,
+    config: Path | None = FROM_CONFIG,
     device: str = typer.Option("cpu", help="cpu or cuda:0; TF32 is off on both sides."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """PyTorch against ONNX, on seeded inputs and on real frames; names the first operator that diverges."""
     from edgeship.config import Parity
+    from edgeship.config_file import load
+    from edgeship.pipeline.prepare import known_inputs
+    from edgeship.prepare.inputs import NOTHING
     from edgeship.prepare.parity import Request, require
     from edgeship.prepare.parity import parity as run
 
@@ -131,8 +146,9 @@ def parity(
     tolerances = checked(Parity, values, "the options")
     exported = Path(source) if source.endswith(".onnx") else onnx
     with working("comparing", quiet=as_json):
-        real = _real_feeds(onnx, images, npz, preprocess)
-        result = run(Request(settings, Path.cwd(), exported, onnx, tolerances, real))
+        real = _real_feeds(onnx, FramesAsked(images, npz, preprocess, config))
+        known = known_inputs(load(config)) if config is not None else NOTHING
+        result = run(Request(settings, Path.cwd(), exported, onnx, tolerances, real, known))
     if not as_json:
         require(result)
 

@@ -11,7 +11,7 @@ import typer
 from edgeship.cli.app import app
 from edgeship.cli.live import progress_bar, working
 from edgeship.cli.output import JSON_OPTION, emit
-from edgeship.cli.settings import IMAGES, NPZ, PREPROCESS, given_frames, preprocess_of
+from edgeship.cli.settings import FROM_CONFIG, IMAGES, NPZ, PREPROCESS, FramesAsked, given_frames
 
 if TYPE_CHECKING:
     from edgeship.cli.output import Lines
@@ -26,8 +26,10 @@ BATCH = typer.Option(8, help="Frames in a batch.")
 
 def _preprocess_facts(frames: Frames) -> dict[str, Any]:
     """What a cache is bound to of the preprocessing; empty when the frames came ready."""
+    from edgeship.data.beside import portable
+
     settings = frames.preprocess if not frames.feeds else None
-    return settings.model_dump(mode="json") if settings is not None else {}
+    return portable(settings).model_dump(mode="json") if settings is not None else {}
 
 
 @app.command()
@@ -36,6 +38,7 @@ def calibrate(
     images: Path | None = IMAGES,
     npz: Path | None = NPZ,
     preprocess: list[str] = PREPROCESS,
+    config: Path | None = FROM_CONFIG,
     method: str = typer.Option("auto", help="auto | entropy | minmax | percentile | mse"),
     percentile: float = typer.Option(99.99, help="Share of the magnitudes, in percent, that percentile keeps."),
     count: int = COUNT,
@@ -55,7 +58,7 @@ def calibrate(
     from edgeship.prepare.calibrate import calibrate as run
     from edgeship.prepare.quantize import style_named
 
-    chosen = given_frames(model, (images, npz), preprocess, count, batch)
+    chosen = given_frames(model, FramesAsked(images, npz, preprocess, config), count, batch)
     options = CalibrateOptions(
         method=method_named(method),
         style=style_named(engine),
@@ -65,10 +68,10 @@ def calibrate(
         device=device,
     )
     if evaluation is not None:
-        steps = preprocess_of(preprocess)
+        rows, group, opened = chosen.options.batch, chosen.group, chosen.opened
+        choice = FrameChoice(256, rows, which="evaluation", group=group, opened=opened)
         some, whole = (
-            choose(evaluation, steps, chosen.inputs, FrameChoice(count=limit, batch=chosen.options.batch))
-            for limit in (256, None)
+            choose(evaluation, chosen.preprocess, chosen.inputs, each) for each in (choice, replace(choice, count=None))
         )
         options = replace(
             options,
@@ -133,6 +136,7 @@ def quantize(
     images: Path | None = IMAGES,
     npz: Path | None = NPZ,
     preprocess: list[str] = PREPROCESS,
+    config: Path | None = FROM_CONFIG,
     out: Path = typer.Option(Path("quantized.onnx"), "--out", "-o", help="The ONNX file to write."),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -141,7 +145,9 @@ def quantize(
     from edgeship.prepare.quantize import quantize as run
 
     style, asked = style_named(engine), precision_named(precision)
-    calibration, frames = _ranges_and_frames(model, cache, (images, npz), preprocess, trust=trust_cache)
+    calibration, frames = _ranges_and_frames(
+        model, cache, FramesAsked(images, npz, preprocess, config), trust=trust_cache
+    )
     with working("quantizing", quiet=as_json):
         options = QuantizeOptions(
             style,
@@ -158,22 +164,22 @@ def quantize(
 
 
 def _ranges_and_frames(
-    model: Path, cache: Path | None, places: tuple[Path | None, Path | None], preprocess: list[str], *, trust: bool
+    model: Path, cache: Path | None, asked: FramesAsked, *, trust: bool
 ) -> tuple[CalibrationCache | None, Any]:
     """The cache, if one is named, and the frames to compare on: those given, else the samples that the cache keeps."""
     from edgeship.prepare import calibration_cache as caches
     from edgeship.prepare.graph import load_onnx
 
-    given = given_frames(model, places, preprocess, 8, 1) if any(places) else None
+    given = given_frames(model, asked, 8, 1) if asked.any else None
     if cache is None:
-        return None, given or given_frames(model, places, preprocess, 8, 1)
+        return None, given or given_frames(model, asked, 8, 1)
     expected = caches.Expected(
         graph_sha256=caches.graph_hash(load_onnx(model)),
         preprocess=(_preprocess_facts(given) or None) if given is not None else None,
     )
     calibration = caches.load(cache, expected, trust=trust)
     kept = given if given is not None else caches.samples(calibration)
-    return calibration, kept or given_frames(model, places, preprocess, 8, 1)
+    return calibration, kept or given_frames(model, asked, 8, 1)
 
 
 def _print_quantized(result: Quantized, out: Path, reduced_range: bool) -> Lines:

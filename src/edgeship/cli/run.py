@@ -72,6 +72,8 @@ def run(
             model.warm_up(files[0][1])
             for number, (name, image) in enumerate(files):
                 progress(number, len(files), "predicting")
+                if number and name.parent != files[number - 1][0].parent:
+                    model.reset()  # another folder or recording: another sequence
                 kept.write(json.dumps(_predicted(model, name, image)) + "\n")
             seen = model.statistics()
         told = {"missed": seen.missed, "budget_ms": budget, "p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms}

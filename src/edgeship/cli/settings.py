@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,12 @@ PREPROCESS = typer.Option(
     "--preprocess",
     "-p",
     help="A setting of [preprocess] as key=value, such as mean=127,127,127; repeat. Needed for images.",
+)
+FROM_CONFIG = typer.Option(
+    None,
+    "--config",
+    "-c",
+    help="An edgeship.toml to take [preprocess], [inputs], [state], [frames] and the frames of [calibration] from.",
 )
 KEY_OPTION = typer.Option(
     [], "--key", help="Ed25519 public key (PEM or OpenSSH); the bundle must be signed by it. Repeat for more keys."
@@ -107,33 +114,57 @@ def engine_name(text: str) -> EngineName:
     return text
 
 
-def given_frames(
-    model: Path, source: tuple[Path | None, Path | None], settings: list[str], count: int, batch: int
-) -> Frames:
-    """The frames that ``--images`` or ``--npz`` names, for the inputs of an ONNX file.
+@dataclass(frozen=True)
+class FramesAsked:
+    """What a command line says of frames: where they are, and how they become the model's inputs."""
+
+    images: Path | None
+    npz: Path | None
+    preprocess: list[str]
+    config: Path | None = None
+    """An edgeship.toml to take everything from that the command line does not say."""
+
+    @property
+    def any(self) -> bool:
+        """Whether it names frames."""
+        return any(place is not None for place in (self.images, self.npz, self.config))
+
+
+def given_frames(model: Path, asked: FramesAsked, count: int, batch: int) -> Frames:
+    """The frames that ``--images`` or ``--npz`` names, or the config, for the inputs of an ONNX file.
 
     Raises:
         DataError: None or both were given, or they cannot be used.
+        UserInputError: The config cannot be read, or a setting is wrong.
     """
     from edgeship.config import FrameStreams
+    from edgeship.config_file import load
+    from edgeship.data.beside import single
     from edgeship.data.feeds import fixed_batch
     from edgeship.data.frames import FrameChoice, frames
     from edgeship.data.streams import scratch, unpacked
+    from edgeship.pipeline.frames import remembering
     from edgeship.prepare.graph import inputs_of, load_onnx
 
-    given = [path for path in source if path is not None]
+    config = load(asked.config) if asked.config is not None else None
+    given = [path for path in (asked.images, asked.npz) if path is not None]
+    if not given and config is not None:
+        given = [path for path in (config.calibration.images or config.calibration.npz,) if path is not None]
     if len(given) != 1:
         raise DataError(
             "no frames were given" if not given else "--images and --npz were both given",
             expected="real frames from one place (random data is never used)",
             do="give --images FOLDER or --npz FILE",
         )
-    inputs, steps = inputs_of(load_onnx(model)), preprocess_of(settings)
-    place = unpacked(given[0], FrameStreams(), steps.raw if steps is not None else None, scratch())
-    fixed = fixed_batch(inputs)
+    inputs = inputs_of(load_onnx(model))
+    steps = preprocess_of(asked.preprocess, config.preprocess if config is not None else None)
+    streams = config.frames if config is not None else FrameStreams()
+    place = unpacked(given[0], streams, steps.raw if steps is not None else None, scratch())
+    fixed = fixed_batch(inputs) or (1 if steps is not None and single(inputs, steps) else None)
     if fixed is not None:  # the graph takes this batch alone
         count, batch = max(count - count % fixed, fixed), fixed
-    return frames(place, steps, inputs, FrameChoice(count=count, batch=batch))
+    memory = remembering(config, model) if config is not None else {}
+    return frames(place, steps, inputs, FrameChoice(count=count, batch=batch, **memory))
 
 
 def input_specs(texts: list[str]) -> dict[str, InputSpec]:
