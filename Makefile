@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 TWO    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 EXTRAS := host,openvino,rtx,coco,sign,model-signing,nvml,history,fleet,mlflow,video,bags,dev
 
-.PHONY: help demo test test-all test-python lint format bench hashes docs notebook pictures site gpu-wheels gpu-test gpu-bench cpp clean
+.PHONY: help demo test test-all test-python lint format bench hashes docs notebook pictures site gpu-wheels calibration-wheels gpu-test gpu-bench cpp clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,7 @@ format: $(STAMP)  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)  ## Every benchmark that runs on a CPU, both sides in one run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/run.py
 
 hashes: $(STAMP)  ## What `make` installs here, pinned by hash, in build/requirements.txt
@@ -87,6 +88,12 @@ gpu-wheels: $(STAMP)  ## Pack what a GPU machine without a registry needs into .
 		--platform manylinux2014_x86_64 -d build/wheels -r benchmarks/gpu_wheels.txt
 	$(BIN)/python -m pip wheel --quiet --no-deps -w build/wheels cppimport==26.4.17  # published as source alone
 	$(BIN)/python benchmarks/pack_wheels.py build/wheels/*.whl --out .wheels --arch 90 --lean
+
+calibration-wheels: $(STAMP)  ## Pack what calibration's benchmark needs where no registry is reached (Python 3.12)
+	rm -rf build/calibration && $(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
+		--implementation cp $(foreach n,28 27 17,--platform manylinux_2_$(n)_x86_64) --platform manylinux2014_x86_64 \
+		-d build/calibration -r benchmarks/calibration_wheels.txt
+	$(BIN)/python benchmarks/pack_wheels.py build/calibration/*.whl --out build/calibration-wheels --part-mib 60
 
 gpu-test:  ## Tests on a machine with a GPU: from a checkout and .wheels, no registry needed
 	sh benchmarks/gpu_machine.sh test .wheels build/gpu

@@ -15,6 +15,7 @@ from typing import Any
 
 import containers
 import recorded
+import targets
 import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -167,6 +168,7 @@ def pages() -> dict[str, str]:
         ],
         "compatibility.md": [containers.compatibility().rstrip()],
         "recorded.md": recorded.page(),
+        "benchmarks.md": targets.page(),
         "devices.md": ["# Devices", "", DEVICES, *devices()],
         "manifest.md": ["# The manifest of a bundle", "", bundle, *sections(manifest, results.Result)],
     }

@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -409,6 +410,7 @@ class Hasher:
         self._memory = memory
         self._known: dict[str, list[Any]] = {}
         self._changed = False
+        self._saved = time.monotonic()
         self._lock = Lock()
         self._trees: dict[Path, str] = {}
         if memory is not None and memory.is_file():
@@ -440,9 +442,9 @@ class Hasher:
         self._trees[path] = sha256_json(listing)
         return self._trees[path]
 
-    def save(self) -> None:
-        """Write what was learned."""
+    def save(self, *, every_s: float = 0.0) -> None:
+        """Write what was learned, at most once in ``every_s``: all of it is written anew each time."""
         with self._lock:
-            if self._memory is not None and self._changed:
+            if self._memory is not None and self._changed and time.monotonic() - self._saved >= every_s:
                 write_text(self._memory, json.dumps(self._known))
-                self._changed = False
+                self._changed, self._saved = False, time.monotonic()

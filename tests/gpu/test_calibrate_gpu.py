@@ -14,8 +14,9 @@ from edgeship.prepare import calibration_cache, graph
 from edgeship.prepare.activations import Observer
 from edgeship.prepare.activations_cuda import DeviceHistograms
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
+from edgeship.prepare.counting import Scratch
 from edgeship.prepare.frame_checks import Batches
-from edgeship.prepare.histogram import Histogram, Scratch
+from edgeship.prepare.histogram import Histogram
 from edgeship.prepare.inferred_graph import infer
 from edgeship.prepare.quantized_tensors import find_tensors
 

@@ -35,7 +35,7 @@ def metric_names(classes: Sequence[str] | None) -> tuple[str, ...]:  # noqa: ARG
 
 def collector(classes: Sequence[str], settings: Evaluation) -> ObjectsCollector:
     """An empty collector."""
-    return ObjectsCollector("detection", classes, settings, Protocol(compare))
+    return ObjectsCollector("detection", classes, settings, Protocol(compare, quick=True))
 
 
 def compare(prediction: Detection, target: Boxes) -> Compared:

@@ -78,10 +78,16 @@ def match(overlap: Array, crowd: Array, area: Array, ignored: Array) -> Matches:
         nothing = np.zeros((detections, len(AREAS)), dtype=np.uint16)
         finder = np.full(objects, -1, dtype=np.int64)
         return Matches(nothing, nothing, out_of_range, finder)
-    if objects == 1 and not crowd[0]:
-        matched, ignored, finder = _match_one(overlap[:, 0], out_of_range[0])
-    else:
-        matched, ignored, finder = _match_many(overlap, out_of_range, crowd)
+    touched = overlap >= _THRESHOLDS[0]
+    contested = touched[touched.sum(axis=1) > 1].any(axis=0) | crowd
+    matched, ignored, finder = _match_alone(overlap, touched & ~contested, out_of_range)
+    if contested.any():
+        rows = np.flatnonzero((touched & contested).any(axis=1))
+        columns = np.flatnonzero(contested)
+        some = _match_many(overlap[np.ix_(rows, columns)], out_of_range[columns], crowd[columns])
+        matched[rows], ignored[rows] = some[0], some[1]
+        taken = some[2] >= 0
+        finder[columns[taken]] = rows[some[2][taken]]
     return Matches(matched, ignored, out_of_range, finder)
 
 
@@ -117,16 +123,25 @@ def outside_bits(size: Array, matched: Array) -> Array:
     return np.where(outside, ~matched & every, np.uint16(0)).astype(np.uint16)
 
 
-def _match_one(overlap: Array, out_of_range: Array) -> tuple[Array, Array, Array]:
-    """One object: the first detection above each threshold takes it, in every area range alike."""
-    above = overlap[:, None] >= _THRESHOLDS
-    first = above.argmax(axis=0)
-    found: Array = np.any(above, axis=0)
-    bits = np.zeros(len(overlap), dtype=np.uint16)
-    np.bitwise_or.at(bits, first[found], _BITS[found])
+def _match_alone(overlap: Array, touched: Array, out_of_range: Array) -> tuple[Array, Array, Array]:
+    """Objects of which no detection could take another one: the first detection above each threshold takes it, in every
+    area range alike.
+
+    ``touched`` bool [D, G]: the detections that could take each of these objects, at most one in a row; none elsewhere.
+    """
+    detections, objects = overlap.shape
+    steps, able, owner = len(_THRESHOLDS), touched.any(axis=0), touched.argmax(axis=1)
+    rows = np.flatnonzero(touched.any(axis=1))
+    best = np.full((objects, steps), detections, dtype=np.int64)
+    reached = overlap[rows, owner[rows], None] >= _THRESHOLDS
+    np.minimum.at(best, owner[rows], np.where(reached, rows[:, None], detections))
+    taken = best[able]
+    found = taken < detections
+    weights = np.broadcast_to(_BITS, found.shape)[found]
+    bits = np.bincount(taken[found], weights, minlength=detections).astype(np.uint16)
     matched = np.repeat(bits[:, None], len(AREAS), axis=1)
-    finder = np.array([first[0] if found[0] else -1], dtype=np.int64)
-    return matched, np.where(out_of_range[None, :], matched, np.uint16(0)), finder
+    finder = np.where(best[:, 0] < detections, best[:, 0], -1)
+    return matched, np.where(out_of_range[owner], matched, np.uint16(0)), finder
 
 
 def _match_many(overlap: Array, out_of_range: Array, crowd: Array) -> tuple[Array, Array, Array]:

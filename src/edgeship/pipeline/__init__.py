@@ -185,6 +185,7 @@ def _opened(
         try:
             yield run
         finally:
+            run.hasher.save()
             remember_times(run)
 
 

@@ -34,6 +34,8 @@ from edgeship.version import __version__
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 KEY_LENGTH = 16
+SAVE_EVERY_S = 10.0
+"""Hashes of files are written so often, and when the run ends: a killed run hashes what is newer once more."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def execute_in(run: Run, stage: Stage[R]) -> tuple[R, Path]:
         done = StageRun(name=stage.name, seconds=seconds, cached=cached, folder=place, again=again)
         run.results[stage.name], run.folders[stage.name] = result, folder
         run.stages.append(done)
-        run.hasher.save()
+        run.hasher.save(every_s=SAVE_EVERY_S)
         run.on_stage(stage.name, done)
         return result, folder
 

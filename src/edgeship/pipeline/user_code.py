@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeship.data.reference import is_reference
 from edgeship.files import sha256_json
 from edgeship.pipeline.stages import Run, versions
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 
@@ -72,10 +76,25 @@ def _elsewhere(run: Run, name: str) -> Any:
 
 
 def _distributions(name: str) -> tuple[str, ...]:
-    """The installed packages that bring a module of another name, such as ``PIL``."""
-    from importlib.metadata import packages_distributions
+    """The installed packages that bring a module of another name, such as ``PIL``.
 
-    return tuple(sorted(set(packages_distributions().get(name, ()))))
+    Their lists of files are read as text: ``importlib.metadata.packages_distributions`` makes an object of every file
+    of every package, which took a second of a run that reuses all.
+    """
+    from importlib.metadata import distributions
+
+    return tuple(sorted({str(found.metadata["Name"]) for found in distributions() if _brings(found, name)}))
+
+
+def _brings(found: Distribution, name: str) -> bool:
+    """Whether a package brings the module ``name``: as it declares, else by its files."""
+    declared = (found.read_text("top_level.txt") or "").split()
+    if declared:
+        return name in declared
+    record = found.read_text("RECORD")
+    listed = (str(path) for path in found.files or ()) if record is None else record.splitlines()
+    pattern = re.compile(rf"{re.escape(name)}(/.*)?(\.[\w-]+)*\.(py|so|pyd)(,|$)")
+    return any(line.startswith(name) and pattern.match(line) is not None for line in listed)
 
 
 def _python(place: Path) -> Iterable[Path]:

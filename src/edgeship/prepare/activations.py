@@ -3,7 +3,6 @@ of different batches run at the same time."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeship.prepare import activations_cuda
 from edgeship.prepare.activations_cpu import CpuWorker, ObservedNames
+from edgeship.prepare.counting import Tally
 from edgeship.prepare.histogram import Histogram, Histograms
-from edgeship.prepare.running import Running
+from edgeship.prepare.running import Running, hands
 
 if TYPE_CHECKING:
     import onnx
@@ -50,8 +50,9 @@ class Observer:
         )
         session = Running(model, layout=True, threads=1, device=device, also=tensors)
         self._tensors = tuple(tensors)
-        self.workers = workers or min(len(os.sched_getaffinity(0)), 8)
-        self._make: Callable[[], Worker] = lambda: CpuWorker(session, names)
+        self.workers = workers or hands()
+        tally = Tally()
+        self._make: Callable[[], Worker] = lambda: CpuWorker(session, names, tally)
         if device != "cpu":
             activations_cuda.check(device)
             self.workers = min(self.workers, activations_cuda.WORKERS)

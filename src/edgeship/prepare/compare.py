@@ -17,7 +17,7 @@ from edgeship.errors import QuantizeError, UserInputError
 from edgeship.prepare import large
 from edgeship.prepare.joined import Joined, find_joined
 from edgeship.prepare.quantized_tensors import COMPUTING, find_tensors, float_tensors
-from edgeship.prepare.running import Running
+from edgeship.prepare.running import Running, hands, in_order
 from edgeship.results import LayerNoise
 
 if TYPE_CHECKING:
@@ -203,28 +203,49 @@ def compare_outputs(
 
     Raises as :func:`compare` does.
     """
-    packed = not large.too_large(reference)
-    return compare_open(reference, opened(candidates, optimize=optimize, packed=packed), frames, limit)
+    begun = sum(1 for _ in itertools.islice(_first(frames, limit), hands()))
+    threads = 1 if 2 * begun >= hands() else 0  # where too few runs could go side by side, each takes every core
+    made = opened(candidates, optimize=optimize, threads=threads, packed=not large.too_large(reference))
+    return compare_open(reference, made, frames, limit, threads=threads)
 
 
 def opened(
-    candidates: Iterable[tuple[Name, onnx.ModelProto]], *, optimize: bool, packed: bool = True
+    candidates: Iterable[tuple[Name, onnx.ModelProto]], *, optimize: bool, threads: int = 0, packed: bool = True
 ) -> dict[Name, Running]:
-    """The candidates open. ``optimize``: as in :func:`compare`; ``packed``: as in :class:`Running`."""
-    return {name: Running(made, optimize=optimize, layout=True, packed=packed) for name, made in candidates}
+    """The candidates open.
+
+    ``optimize``: as in :func:`compare`; ``threads`` and ``packed``: as in :class:`Running`.
+    """
+    return {
+        name: Running(made, optimize=optimize, layout=True, threads=threads, packed=packed) for name, made in candidates
+    }
 
 
 def compare_open(
-    reference: onnx.ModelProto, candidates: Mapping[Name, Running], frames: Iterable[FrameBatch], limit: int
+    reference: onnx.ModelProto,
+    candidates: Mapping[Name, Running],
+    frames: Iterable[FrameBatch],
+    limit: int,
+    *,
+    threads: int = 0,
 ) -> dict[Name, Comparison]:
-    """:func:`compare_outputs` of candidates that are open."""
+    """:func:`compare_outputs` of candidates that are open; those of one thread are run side by side."""
     outputs = [value.name for value in reference.graph.output]
-    ours = Running(reference, layout=True)
+    ours = Running(reference, layout=True, threads=threads)
     tallies = {name: _Tally(outputs) for name in candidates}
-    for feeds in _first(frames, limit):
-        wanted = ours.run(outputs, dict(feeds))
-        for name, session in candidates.items():
-            tallies[name].add(wanted, session.run(outputs, _cast(session, feeds)))
+
+    def answer(asked: tuple[Running, Mapping[str, NDArray[Any]]]) -> list[NDArray[Any]]:
+        return asked[0].run(outputs, asked[1])
+
+    runs = (
+        (session, feeds if session is ours else _cast(session, feeds))
+        for feeds in _first(frames, limit)
+        for session in (ours, *candidates.values())
+    )
+    answers = in_order(answer, runs, hands() if threads == 1 else 1)
+    for wanted in answers:
+        for tally in tallies.values():
+            tally.add(wanted, next(answers))
     return {name: tally.comparison() for name, tally in tallies.items()}
 
 

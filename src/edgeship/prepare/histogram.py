@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeship.prepare.counting import Counts, Scratch
+
 BINS = 4096
 """Bins on each side of zero. The largest magnitude always lies in the upper half of its side."""
 MIN_EXPONENT = -100
 """The narrowest range is ``±2**-100``: beyond, the number of bins in 1.0 does not fit float32."""
-CHUNK = 1 << 18
-"""Values binned at a time. Small enough to stay in a core's cache, large enough that threads seldom hand Python's lock
-to each other: with ``1 << 15`` two threads were no faster than one (2.9 ns a value), with this they are (2.0 ns)."""
-
-Counts = NDArray[np.int64]
 
 
 class NotFinite(ValueError):
@@ -76,9 +73,7 @@ class Histogram:
         scale = np.float32(1.0 / self.width)
         offset = 0 if low >= 0.0 else BINS
         counts = self.counts[BINS:] if offset == 0 else self.counts
-        for start in range(0, flat.size, CHUNK):
-            found = scratch.count(flat[start : start + CHUNK], scale, offset)
-            counts[: found.size] += found
+        scratch.add(flat, scale, offset, counts)
 
     def grow(self, exponent: int) -> None:
         """Widen the range to ``[-2**exponent, 2**exponent)`` by adding neighbouring bins."""
@@ -128,27 +123,3 @@ Histograms = dict[str, Histogram]
 def exponent_of(amax: float) -> int:
     """The range ``±2**k`` of a histogram that holds values up to ``amax``."""
     return max(math.frexp(amax)[1], MIN_EXPONENT)
-
-
-class Scratch:
-    """Buffers of one thread."""
-
-    def __init__(self) -> None:
-        self._scaled = np.empty(CHUNK, np.float32)
-        self._narrow = np.empty(CHUNK, np.int32)
-        self._index = np.empty(CHUNK, np.int64)
-
-    def count(self, values: NDArray[np.float32], scale: np.float32, offset: int) -> Counts:
-        """Counts by bin index ``floor(value * scale) + offset``; the result ends at the last bin in use.
-
-        Exact: ``scale`` is a power of two, and whole numbers up to 8,192 are exact in float32. (A negative subnormal
-        that the product rounds to zero lands in the bin above zero.) By way of int32, because float32 to int64 is slow.
-        """
-        scaled, narrow, index = self._scaled[: values.size], self._narrow[: values.size], self._index[: values.size]
-        np.multiply(values, scale, out=scaled)
-        if offset:
-            np.floor(scaled, out=scaled)
-            np.add(scaled, np.float32(offset), out=scaled)
-        np.copyto(narrow, scaled, casting="unsafe")
-        np.copyto(index, narrow)
-        return np.bincount(index)

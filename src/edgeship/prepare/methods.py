@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ NORMALIZING = frozenset(("LayerNormalization", "Softmax", "InstanceNormalization
 """Operators that TensorRT computes in FP16 between INT8 products: beside them, sums in FP16 cost nothing."""
 MAX_TRIAL = 64
 """Frames that each method is compared on, at most (whole batches)."""
+PLACED_ON = 16
+"""Frames that each placement is compared on, at most (whole batches): a decibel shows on few."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ def choose_placement(
 ) -> tuple[Placement, tuple[PlacementScore, ...]]:
     """The placement of Q/DQ pairs with the best signal at no loss of time, and every placement's score.
 
-    On onnxruntime the graphs are timed here, in turns. TensorRT's cannot be: another placement than ModelOpt's is taken
-    only for graphs with attention or layer normalization.
+    On onnxruntime the graphs are timed here, in turns, where one could be taken in place of the default. TensorRT's
+    cannot be: another placement than ModelOpt's is taken only for graphs with attention or layer normalization.
 
     Raises:
         QuantizeError: ModelOpt cannot place Q/DQ nodes in the graph.
@@ -102,18 +105,19 @@ def choose_placement(
     for name, made in _placed(model, cache, few, judging):
         products[name] = products_in_int8(made)
         opened |= compare.opened([(name, made)], optimize=optimize)
-    compared = compare.compare_open(model, opened, judges, MAX_TRIAL)
-    times = _times(opened, few[0][1]) if optimize else dict.fromkeys(opened)
+    compared = compare.compare_open(model, opened, judges, PLACED_ON)
     scores = tuple(
         PlacementScore(
             placement=name,
             snr_db=compared[name].output_snr_db,
             products=products[name],
             agreement=compared[name].agreement,
-            ms=times[name],
         )
         for name in PLACEMENTS
     )
+    if optimize and any(_nearer(score, scores[0]) for score in scores):
+        times = _times(opened, few[0][1])
+        scores = tuple(score.model_copy(update={"ms": times[score.placement]}) for score in scores)
     return _best(scores, free=any(node.op_type in NORMALIZING for node in model.graph.node)), scores
 
 
@@ -143,19 +147,19 @@ def _best(scores: Sequence[PlacementScore], *, free: bool) -> Placement:
     best = default
     for score in scores[1:]:
         no_slower = free if score.ms is None or default.ms is None else score.ms <= SLOWER * default.ms
-        if (
-            no_slower
-            and score.products == default.products
-            and score.snr_db >= default.snr_db + BETTER_DB
-            and score.snr_db > best.snr_db
-        ):
+        if no_slower and _nearer(score, default) and score.snr_db > best.snr_db:
             best = score
     return best.placement
 
 
-def _times(opened: Mapping[Placement, Running], feeds: Feeds) -> dict[Placement, float | None]:
+def _nearer(score: PlacementScore, default: PlacementScore) -> bool:
+    """Whether a placement has as many products in INT8 and a better signal: only its time can speak against it."""
+    return score.products == default.products and score.snr_db >= default.snr_db + BETTER_DB
+
+
+def _times(opened: Mapping[Placement, Running], feeds: Feeds) -> dict[Placement, float]:
     """Shortest milliseconds of each graph on one batch, in turns."""
-    found: dict[Placement, float | None] = {}
+    found = dict.fromkeys(opened, math.inf)
     begin = time.perf_counter()
     for turn in range(ROUNDS):
         if turn >= FEW_ROUNDS and time.perf_counter() - begin > TIMING_S:
@@ -163,9 +167,8 @@ def _times(opened: Mapping[Placement, Running], feeds: Feeds) -> dict[Placement,
         for name, running in opened.items():
             start = time.perf_counter()
             running.run(None, feeds)
-            spent = (time.perf_counter() - start) * 1e3
-            found[name] = min(spent, found.get(name) or spent)
-    return {name: round(value, 4) if value is not None else None for name, value in found.items()}
+            found[name] = min(found[name], (time.perf_counter() - start) * 1e3)
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def products_in_int8(model: onnx.ModelProto) -> int:

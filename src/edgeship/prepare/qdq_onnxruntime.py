@@ -116,6 +116,8 @@ class _Writer:
         self._inputs: dict[str, str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._added: dict[str, Array] = {}
+        self._last: dict[str, str] = {}
+        """The name that a constant got last: where many nodes share a weight, the next one begins there."""
 
     def write(self) -> None:
         """Rewrite the graph."""
@@ -175,8 +177,11 @@ class _Writer:
         ``own``: never shared. onnxruntime 1.32 converts int8 weights for exact arithmetic node by node, and refuses to
         convert one twice.
         """
+        first = name
+        name = self._last.get(first, first) if own else first
         while name in self._added and (own or not np.array_equal(self._added[name], values)):
             name += "_"
+        self._last[first] = name
         self._added.setdefault(name, values)
         return name
 

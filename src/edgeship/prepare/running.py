@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from edgeship.data.loader import cores
 from edgeship.engines.ort import session as sessions
 from edgeship.errors import ModelError
 from edgeship.files import storage_errors
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+MOST_HANDS = 16
+"""Forward passes side by side, at most: each holds the activations of its own frames."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _NODE = re.compile(r"running (\S+) node\. Name:'([^']*)' Status Message: (.*)")
 _PLACES = re.compile(r"^(?:/\S+:\d+ )?(?:[\w:<>~ ]+\([^)]*\) (?:const )?(?:\[with [^\]]*\] )?)?")
@@ -91,6 +100,30 @@ class Running:
         except _refusals() as error:
             raise RunError(sessions.one_line(error)) from None
         return answers
+
+
+def hands() -> int:
+    """One thread for each core this process may use, at most :data:`MOST_HANDS`."""
+    return min(MOST_HANDS, cores())
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """``work`` of every item, in their order: side by side on ``workers`` threads, few ahead of what was taken."""
+    if workers == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        window: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                window.append(pool.submit(work, item))
+                if len(window) > workers:
+                    yield window.popleft().result()
+            while window:
+                yield window.popleft().result()
+        finally:
+            for future in window:
+                future.cancel()
 
 
 def _refusals() -> tuple[type[Exception], ...]:

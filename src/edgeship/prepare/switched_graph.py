@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edgeship.prepare.calibration_cache import CalibrationCache
 
 FLAGS = "edgeship_quantized"
+SWITCH = "switch_"
+"""How the ``If`` of a group is named; its position follows."""
 FLOAT, HALF = 1, 10
 """TensorProto.DataType of float32 and float16."""
 
@@ -79,7 +81,7 @@ class SwitchedGraph:
                 "then_branch": self._branch(group, leaving, quantized=True),
                 "else_branch": self._branch(group, leaving, quantized=False),
             }
-            nodes.append(helper.make_node("If", [f"{FLAGS}_on_{position}"], leaving, f"switch_{position}", **branches))
+            nodes.append(helper.make_node("If", [f"{FLAGS}_on_{position}"], leaving, f"{SWITCH}{position}", **branches))
         switched = onnx.ModelProto()
         switched.CopyFrom(self._model)
         del switched.graph.node[:]

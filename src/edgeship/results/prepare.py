@@ -154,7 +154,8 @@ class PlacementScore(Result):
     """Products in INT8."""
     agreement: float | None = None
     ms: float | None = None
-    """Shortest time of one batch in onnxruntime on this machine's processor; None: not timed (TensorRT)."""
+    """Shortest time of one batch in onnxruntime on this machine's processor; None: not timed (TensorRT, or no placement
+    was near enough to be taken in place of the default)."""
 
 
 class Calibrated(Result):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeship.config import Config
-from edgeship.pipeline import prepare
+from edgeship.pipeline import prepare, user_code
 from edgeship.pipeline.stages import Run
 
 CODE = "def build():\n    return None\n"
@@ -72,3 +72,29 @@ def test_python_itself_and_what_is_absent_or_broken_stay_out(tmp_path: Path) -> 
     files = key(tmp_path, "model:build")["files"]
     assert set(files) == {"model.py", "other.py", "import nowhere_at_all"}
     assert files["import nowhere_at_all"] is None
+
+
+def test_a_module_of_another_name_is_found_by_what_its_package_declares_or_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = {
+        "Declared": {"top_level.txt": "modelparts\nothers\n", "RECORD": "unlisted/__init__.py,,\n"},
+        "By-Files": {"RECORD": "modelparts/sub/net.py,sha256=x,1\nmodelpartsmore/__init__.py,,\n"},
+        "One.File": {"RECORD": '"modelsingle.py",,\nmodelsingle.py,,\n'},
+        "Compiled": {"RECORD": "modelbinary.cpython-311-x86_64-linux-gnu.so,,\n"},
+        "Data": {"RECORD": "modelparts/weights.bin,,\nmodeldata/readme.txt,,\n"},
+    }
+    for name, files in packages.items():
+        place = tmp_path / f"{name}-1.0.dist-info"
+        place.mkdir()
+        (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        for file, text in files.items():
+            (place / file).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = {name: user_code._distributions(name) for name in ("modelparts", "modelsingle", "modelbinary", "others")}
+    assert found == {
+        "modelparts": ("By-Files", "Declared"), "modelsingle": ("One.File",), "modelbinary": ("Compiled",),
+        "others": ("Declared",),
+    }  # fmt: skip
+    assert [user_code._distributions(name) for name in ("unlisted", "modeldata", "model")] == [(), (), ()]
+    assert "pillow" in {name.lower() for name in user_code._distributions("PIL")}

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from edgeship.errors import DeviceError
 from edgeship.prepare.activations import Observer
 from edgeship.prepare.activations_cuda import DeviceHistograms, NotFiniteTensor, check
-from edgeship.prepare.histogram import Histogram, Scratch
+from edgeship.prepare.counting import Scratch
+from edgeship.prepare.histogram import Histogram
 from edgeship.prepare.inferred_graph import infer
 from edgeship.prepare.quantized_tensors import find_tensors
 

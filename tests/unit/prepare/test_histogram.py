@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeship.prepare import thresholds
-from edgeship.prepare.histogram import BINS, Histogram, NotFinite, Scratch
+from edgeship.prepare.counting import Scratch
+from edgeship.prepare.histogram import BINS, Histogram, NotFinite
 
 
 def histogram_of(*batches: np.ndarray) -> Histogram:

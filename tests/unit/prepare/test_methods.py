@@ -12,7 +12,7 @@ from edgeship.errors import UserInputError
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.frame_checks import Batches
-from edgeship.prepare.methods import _best, products_in_int8
+from edgeship.prepare.methods import _best, _nearer, products_in_int8
 from edgeship.prepare.quantize import QuantizeOptions, placement_named, quantize
 from edgeship.results import PlacementScore
 
@@ -55,7 +55,8 @@ def test_a_placement_leaves_sums_in_float_and_every_product_in_int8(style: str, 
     options = CalibrateOptions(method="minmax", style=style)  # type: ignore[arg-type]
     result = calibrate(tmp_path / "m.onnx", Batches(frames), tmp_path / "c.cache", options)
     assert [score.placement for score in result.placements] == ["default", "products", "residual-float"]
-    assert all((score.ms is None) == (style == "tensorrt") for score in result.placements)
+    in_question = style == "onnxruntime" and any(_nearer(score, result.placements[0]) for score in result.placements)
+    assert all((score.ms is not None) == in_question for score in result.placements)
     known = calibration_cache.load(tmp_path / "c.cache", calibration_cache.Expected())
     assert known.placements == {style: result.placement}
     made = {}
