@@ -16,7 +16,7 @@ from edgeship.results import TensorRange
 if TYPE_CHECKING:
     import onnx
 
-METHOD = "learned"
+METHOD = calibration_cache.LEARNED
 
 
 def save_learned(
