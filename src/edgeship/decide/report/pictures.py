@@ -247,7 +247,7 @@ def _ghosts(boxes: Sequence[Box], frame: _Frame) -> list[Markup]:
 
 def _box(box: Box, frame: _Frame, kind: str) -> Markup:
     x0, y0, x1, y1 = (value * frame.scale for value in box.corners)
-    letter = max(frame.size[0] / 30, 6.0)
+    letter = max(frame.size[0] / 30, 1.0)
     shown = box.label if box.score is None else f"{box.label} {box.score:.2f}"
     if kind.endswith("lost"):
         shown = f"lost: {box.label}"
