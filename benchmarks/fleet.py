@@ -46,6 +46,7 @@ from edgeship.fleet.started import scheduler, wait_until_there, workers
 from edgeship.history.entry import Entry, KeptFigure, KeptRule, KeptTarget
 from edgeship.history.store import History
 from edgeship.targets import cluster, local, on_worker
+from edgeship.targets.access import Access, library
 from edgeship.targets.cluster import Cluster, connected
 from fleet_support import fleet_file, free_port, models, processes, start, start_scheduler, trial, wait_until
 
@@ -143,7 +144,7 @@ def busy(count: int) -> dict[str, Any]:
         ]
         for target, place in places:
             trial(target, place)
-        with cluster.library().get_task_stream(opened.client()) as stream, ExitStack() as stack:
+        with library().get_task_stream(opened.client()) as stream, ExitStack() as stack:
             hands = [stack.enter_context(ThreadPoolExecutor(2)) for _ in names]
             begin = time.perf_counter()
             sent = [hands[number % 4].submit(cluster.run, *item) for number, item in enumerate(places)]
@@ -171,10 +172,10 @@ VICTIMS = ("worker", "scheduler", "client")
 def kills(count: int, seconds_most: float, done: dict[str, Any]) -> dict[str, Any]:
     """End one part of a fleet at a random moment of its run by SIGKILL; a client that was ended is started again.
 
-    Each run must end in the verdict and metrics of an undisturbed one, with nothing left running. ``done``: the figures
-    of earlier pieces, which are added to.
+    Each run must end in the verdict and metrics of an undisturbed one, with nothing left running. A moment at which
+    that part was not there is drawn again. ``done``: the figures of earlier pieces, which are added to.
     """
-    told = list(done.get("kills", ()))
+    told, missed = list(done.get("kills", ())), int(done.get("missed", 0))
     chance = random.Random(len(told))
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         root, port = Path(name), free_port()
@@ -196,14 +197,15 @@ def kills(count: int, seconds_most: float, done: dict[str, Any]) -> dict[str, An
                 running["scheduler"].wait()
                 running["scheduler"] = start_scheduler(port)
             code = running["client"].wait()
-            if kind == "client" and struck:
+            if kind == "client":
                 wait_until(lambda: not processes(root))
                 code = start(file).wait()
+            if not struck:
+                missed += 1
+                continue
             right = code == 0 and outcome(root / "fleet-out" / "m" / "result.json") == wanted
             left = not wait_until(lambda: not processes(root), 30.0)
-            told.append(
-                {"kind": kind, "moment_s": moment, "struck": struck, "exit": code, "right": right, "left": left}
-            )
+            told.append({"kind": kind, "moment_s": moment, "exit": code, "right": right, "left": left})
             print(
                 f"{len(told):3} {kind:<9} at {moment:5.1f} s  {'right' if right and not left else told[-1]}", flush=True
             )
@@ -213,6 +215,7 @@ def kills(count: int, seconds_most: float, done: dict[str, Any]) -> dict[str, An
     return {
         "undisturbed_s": calm,
         "kills": told,
+        "missed": missed,
         "targets": [harness.target("kills that end right, with nothing left", good, count, at_least=True)],
     }
 
@@ -238,7 +241,7 @@ def memory_mib(process: int, field: str = "VmRSS") -> float:
 
 async def serve(address: str) -> None:
     """Twenty workers in one process, each with its device and its label."""
-    distributed = cluster.library()
+    distributed = library()
     made = [
         await distributed.Worker(
             address, name=f"d{number}", nthreads=1, memory_limit=0, dashboard=False,
@@ -260,7 +263,7 @@ def simulate(_count: int) -> dict[str, Any]:
     address = f"tcp://127.0.0.1:{port}"
     serving = start_scheduler(port)
     there = subprocess.Popen([sys.executable, __file__, "serve", "--address", address], stderr=subprocess.DEVNULL)
-    opened = Cluster(cluster.Access(address))
+    opened = Cluster(Access(address))
     try:
         assert wait_until(lambda: len(opened.workers()) == DEVICES)
         client = opened.client()

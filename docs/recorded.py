@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def _machine(found: dict[str, Any]) -> str:
     """The machine and the commit of a recorded run, in a sentence."""
     machine = found["machine"]
     vnni = "with VNNI" if any("vnni" in name for name in machine["isa"]) else "without VNNI"
-    told = (machine["cpu"], f"{machine['cores']} cores", vnni, f"Python {machine['python']}")
+    told = [machine["cpu"], f"{machine['cores']} cores", vnni]
+    told += [f"Python {machine['python']}"] if "python" in machine else []
     return f"{', '.join(told)}, commit `{machine['commit']}`, {machine['day']}."
 
 
@@ -199,13 +201,19 @@ def _zoo() -> list[str]:
         for item in found["targets"]
     ]
     return [
-        "", "## Architectures", "", ZOO, "", _machine(found),
+        "", "## Architectures", "", ZOO, "", *_places(found, went),
         *_table(("target", "seen", "limit", ""), targets),
         *_table(("architecture", *steps, *(f"by hand: {step}" for step in HAND)), rows),
         *_listed("What was refused, and why:", refused),
         *_listed("Refused at first, as random weights make outputs noise, and done as the remedy says:", allowed),
         *_listed("Not made here, and counted nowhere:", absent),
     ]  # fmt: skip
+
+
+def _places(found: dict[str, Any], went: dict[str, Any]) -> list[str]:
+    """Where the outcomes came out, a line for each run: a zoo may be gathered in several."""
+    runs = Counter(_machine({"machine": row.get("on") or found["machine"]}) for row in went.values())
+    return [f"- {count} architectures: {run}" for run, count in runs.most_common()]
 
 
 def _listed(title: str, items: list[str]) -> list[str]:

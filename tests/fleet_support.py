@@ -7,18 +7,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from edgeship.config import Benchmark, Target
+from edgeship.fleet.config import Fleet
+from edgeship.fleet.started import scheduler
 from edgeship.results import Artifact, Candidate, TrialSpec, trial_folder
+from edgeship.targets.cluster import Cluster, connected
 from processes import edgeship_line
 from tiny_project import project, save
 
 QUIET = subprocess.DEVNULL
+ELSEWHERE = 'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"'
+"""Runs a command as on another host: what tells hosts apart is another file."""
 
 
 def trial(target: Target, folder: Path, max_s: float = 0.2) -> Path:
@@ -95,3 +100,24 @@ def wait_until(there: Callable[[], object], limit_s: float = 120.0) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+@contextmanager
+def far_cluster(folder: Path) -> Iterator[tuple[Cluster, subprocess.Popen[bytes]]]:
+    """A cluster that is connected, whose one worker ``far`` takes itself for another host, and that worker's process.
+
+    It computes as this machine does, and keeps its files in the folder's ``far``.
+    """
+    boot = folder / "boot"
+    boot.write_text("00000000-0000-0000-0000-000000000001\n")
+    elsewhere = ["unshare", "--map-root-user", "--mount", "sh", "-c", ELSEWHERE, "sh", str(boot)]
+    with scheduler(Fleet(models={}, matrix={}, devices={})) as access, connected(Cluster(access)) as opened:
+        command = edgeship_line("worker", access.address, "--name", "far", "--base", folder / "far")
+        command += ["--ca", str(access.ca), "--cert", str(access.cert), "--key", str(access.key)]
+        there = subprocess.Popen([*elsewhere, *command], stdin=QUIET, stdout=QUIET, stderr=QUIET)
+        try:
+            assert wait_until(lambda: "far" in opened.workers())
+            yield opened, there
+        finally:
+            there.kill()
+            there.wait()

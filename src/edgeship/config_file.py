@@ -132,19 +132,33 @@ def _change(raw: dict[str, Any], change: str) -> None:
     place[name] = value
 
 
-def problems_of(error: ValidationError, whole: str = "") -> list[str]:
-    """A line for each thing that pydantic refuses, with what was found; ``whole``: what a value by itself is called."""
+TABLES = frozenset(("model_type", "dict_type", "model_attributes_type"))
+LISTS = frozenset(("tuple_type", "list_type"))
+"""Kinds of pydantic's errors whose sentences are Python's."""
+
+
+def problems_of(error: ValidationError, whole: str = "", tables: type[BaseModel] = Config) -> list[str]:
+    """A line for each thing that pydantic refuses, with what was found.
+
+    Args:
+        error: What pydantic says.
+        whole: What a value by itself is called.
+        tables: What the file's tables are.
+    """
     found = []
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
         where = ".".join(as_written(location)) or whole
         if item["type"] == "extra_forbidden":
-            known = _siblings(location[:-1])
+            known = _siblings(location[:-1], tables)
             guess = nearest(location[-1], known)
             hint = f"did you mean {guess!r}?" if guess else f"known here: {', '.join(sorted(known))}"
             found.append(f"{where}: unknown key; {hint}")
         elif item["type"] == "missing":
             found.append(f"{where}: missing")
+        elif item["type"] in TABLES | LISTS:
+            kind = "a list, in [ ]" if item["type"] in LISTS else "a table"
+            found.append(f"{where}: should be {kind}, found {item['input']!r}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]
@@ -161,9 +175,9 @@ def _nearest_choice(item: Any, value: object) -> str:
     return f"; did you mean {match!r}?" if match else ""
 
 
-def _siblings(location: list[str]) -> list[str]:
+def _siblings(location: list[str], tables: type[BaseModel]) -> list[str]:
     """The valid keys of the table at ``location``."""
-    model: type[BaseModel] = Config
+    model = tables
     for part in location:
         if part not in model.model_fields:
             continue
@@ -231,6 +245,9 @@ def _cross_checks(config: Config, raw: dict[str, Any]) -> list[str]:
             "use 0.95, or say that you mean it with accept_low_confidence = true"
         )
     found += [*_baseline_problems(config), *_release_problems(config), *_qat_problems(config)]
+    unheard = sorted(config.track.model_fields_set - {"mlflow", "plugins"})
+    if unheard and not config.track.places():
+        found.append(f"track.{unheard[0]}: no tracker is named that would be told; set track.mlflow or track.plugins")
     found += _autotune_problems(config)
     for name, target in config.all_targets().items():
         label = "target" if not config.targets else f"targets.{name}"

@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import pytest
 from projects import Edgeship
 
-from fleet_support import fleet_file
+from fleet_support import fleet_file, models
+from sshd_support import Device
 from tiny_project import project, save
 
 FLEET = """
@@ -45,6 +46,21 @@ def test_a_full_disk_on_one_worker_is_a_cell_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_device_with_ssh_alone_is_served_by_a_worker_of_this_machine(
+    tmp_path: Path, host: Device, edgeship: Edgeship
+) -> None:
+    models(tmp_path, "m", trial_s=0.1)
+    file, there = fleet_file(tmp_path, {"m": ["cpu"]}, ("orin",)), host.folder / "trials-there"
+    reached = f'labels = ["cpu"]\nhost = "device"\npython = "{sys.executable}"\nremote_dir = "{there}"'
+    file.write_text(file.read_text().replace('labels = ["cpu"]', reached))
+    done = edgeship("fleet", file, "--json")
+    assert done.code == 0, done.err
+    (cell,) = done.json["cells"]
+    assert (cell["verdict"], cell["workers"]) == ("SHIP", ["orin"])
+    assert any((there / "blobs").iterdir()), "its trial ran there"
+
+
+@pytest.mark.slow
 def test_two_models_on_two_workers(tmp_path: Path, edgeship: Edgeship) -> None:
     for name in ("good", "slow"):
         config = project(tmp_path / name, each=8)
@@ -62,6 +78,9 @@ def test_two_models_on_two_workers(tmp_path: Path, edgeship: Edgeship) -> None:
     assert edgeship("verify", out / "good" / "bundle-two").code == 0
     page = (out / "fleet.html").read_text()
     assert "Models by targets" in page and "2 of 3 ship" in page
+    slowest = done.json["slowest"]["good"]
+    assert slowest["name"] in page and not slowest["cached"] and slowest["seconds"] < done.json["seconds"]["good"]
+    assert '<a href="good/report.html">good/report.html</a>' in page
     root = ElementTree.parse(out / "junit.xml").getroot()
     assert {suite.get("name") for suite in root if suite.get("name", "").endswith("verdict")} == {
         "good.cpu: verdict", "good.two: verdict", "slow.cpu: verdict",

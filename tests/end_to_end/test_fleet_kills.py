@@ -34,7 +34,9 @@ def test_a_fleet_goes_on_after_its_client_and_its_scheduler_were_ended(tmp_path:
         scheduler.wait()
         scheduler = start_scheduler(port)
         assert fleet.wait(240) == 0, (tmp_path / "fleet.err").read_text()
-        (cell,) = json.loads((tmp_path / "fleet.out").read_text())["cells"]
+        told = json.loads((tmp_path / "fleet.out").read_text())
+        assert f"Dask's dashboard: {told['dashboard']}" in (tmp_path / "fleet.err").read_text()
+        (cell,) = told["cells"]
         assert cell["verdict"] == "SHIP"
         assert not processes(tmp_path)
         graph = next((tmp_path / "fleet-out" / "m" / "stages").glob("slim-*/result.json")).stat().st_mtime_ns

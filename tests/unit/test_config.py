@@ -52,6 +52,8 @@ def test_key_of_an_input_is_guessed(tmp_path: Path) -> None:
         ("[model.inputs.x]\nshape = [0, 3]\n", "axis 0"),
         ('[preprocess]\ncolor = "gray"\nmean = [1, 2, 3]\n', "mean has 3 values"),
         ("[gate]\nlatency_p99_ms = nan\n", "finite"),
+        ("[gate]\nmin = 0.9\n", "gate.min: should be a table, found 0.9"),
+        ('[track]\nregister_as = "x"\n', "track.register_as: no tracker is named that would be told"),
     ],
 )
 def test_wrong_values_say_what_is_right(tmp_path: Path, text: str, words: str) -> None:

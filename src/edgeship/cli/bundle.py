@@ -84,10 +84,13 @@ def bundle(
     """Verify a bundle, give it a release number, sign it, pack it as one file."""
     from edgeship.bundle import Release, release_bundle, sign_bundle, verify, zip_bundle
     from edgeship.bundle.find import find_bundle
+    from edgeship.bundle.of_run import require_of_run
 
     folder = find_bundle(source)
     given = Release(release, model_id, expires)
     with working("verifying and packing", quiet=as_json):
+        if folder != source:
+            require_of_run(source, folder)
         named = given != Release()
         manifest = release_bundle(folder, given, allow_no_ship=allow_no_ship) if named else verify(folder)
         for key in sign:

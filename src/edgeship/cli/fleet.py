@@ -49,7 +49,7 @@ def fleet(
     settings = load_fleet(file, {name: str(value) for name, value in given.items() if value is not None})
     folder = (out or settings.file.parent / "fleet-out").resolve()
     with _watched(quiet=as_json) as watch:
-        result = run_fleet(settings, folder, watch)
+        result = run_fleet(settings, folder, watch, _show_dashboard)
     write_page(result, folder)
     write_junit(result, folder)
     emit(result, as_json=as_json, lines=lambda: _lines(result, folder))
@@ -65,6 +65,7 @@ def worker(
     ssh: str | None = typer.Option(None, "--ssh", help="Pass trials on to user@name, a device with SSH alone."),
     python: str = typer.Option("python3", "--python", help="The interpreter on that device."),
     remote_dir: str = typer.Option("edgeship-trials", "--remote-dir", help="The folder on that device."),
+    at_once: int = typer.Option(1, "--at-once", min=1, help="Trials on the device at once; timing is alone anyway."),
     ca: Path | None = CA,
     cert: Path | None = CERT,
     key: Path | None = KEY,
@@ -72,19 +73,26 @@ def worker(
 ) -> None:
     """Serve one device to a fleet, until the scheduler is gone. Needs the light install and the extra fleet."""
     from edgeship.config import Target
+    from edgeship.errors import UserInputError
     from edgeship.fleet.worker import Joining, work
-    from edgeship.targets.cluster import Access
+    from edgeship.targets.access import Access
     from edgeship.targets.parent import end_with_stdin
 
+    if ssh is not None and at_once > 1:
+        raise UserInputError("--at-once does not go with --ssh", do="start the worker on that device")
     if with_stdin:
         end_with_stdin()
 
     names = tuple(part.strip() for text in labels for part in text.split(",") if part.strip())
     via = Target(host=ssh, python=python, remote_dir=remote_dir) if ssh is not None else None
     own = name or socket.gethostname()
-    work(Joining(Access(scheduler, ca, cert, key), own, names, base.resolve(), via))
+    work(Joining(Access(scheduler, ca, cert, key), own, names, base.resolve(), via, at_once))
     show(f"{own}: the scheduler is gone", error=True)
     raise typer.Exit(4)
+
+
+def _show_dashboard(address: str) -> None:
+    show(f"Dask's dashboard: {address}", error=True)
 
 
 def _whole(path: Path | None) -> Path | None:

@@ -126,7 +126,7 @@ def require_there(path: Path) -> None:
     if not path.exists():
         raise BundleError(
             f"gate.baseline: nothing is at {path}",
-            expected="the bundle of the release in the field, a folder or a zip",
+            expected='the bundle of the release in the field, a folder or a zip; or "last", or "history:12"',
             do="fix gate.baseline",
         )
 

@@ -7,7 +7,7 @@ buys accuracy. Plans are tried as a fixed sequence, the most kept first, down to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -39,6 +39,8 @@ Attempt = Callable[[Candidate], Tried]
 """Quantize, build and judge one candidate. A trial that crashes returns its failing Judged and does not raise."""
 Preview = Callable[[Candidate], Judged]
 """Judge the accuracy of a candidate's graph on the workstation, without building anything."""
+Ahead = Callable[[Sequence[Candidate]], None]
+"""Told the plans that are looked at next, in order, as long as none fails: what can be begun ahead."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class SearchOptions:
         precision: Of the mixed candidates: ``int8``, or ``fp16`` with nodes in FP32.
         max_trials: Engine builds allowed, besides the natural limit of log2(groups) + 4.
         preview: Where the target is not this workstation: judged first, so that only survivors are built.
+        ahead: Told which previews will be asked for; None: nobody begins any of them ahead.
         fallback: Whether to stop when the plain candidate is slower than high precision, where keeping nodes only
             loses.
         extra_keep: Nodes that the config keeps in every candidate of this precision.
@@ -58,6 +61,7 @@ class SearchOptions:
     precision: Precision = "int8"
     max_trials: int = 24
     preview: Preview | None = None
+    ahead: Ahead | None = None
     fallback: bool = True
     extra_keep: tuple[str, ...] = ()
     repair: tuple[str, ...] = ()
@@ -170,10 +174,13 @@ class _Search:
         than one (see :mod:`edgeship.decide.sequence`).
         """
         survivors: list[int] = []
-        for k in sizes(len(self.ranking.groups), self._left()):
-            if self._look(self._worst(k)) != "pass":
+        plans = [self._worst(k) for k in sizes(len(self.ranking.groups), self._left())]
+        if self.options.preview is not None and self.options.ahead is not None:
+            self.options.ahead([plan.candidate for plan in plans])
+        for plan in plans:
+            if self._look(plan) != "pass":
                 break
-            survivors.append(k)
+            survivors.append(plan.count)
         return self._confirm(survivors)
 
     def _confirm(self, survivors: list[int]) -> Tried | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeship.errors import MissingExtra
-from edgeship.targets.cluster import library
+from edgeship.targets.access import library
 
 
 def make(folder: Path) -> tuple[Path, Path]:

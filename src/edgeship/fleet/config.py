@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,9 @@ from edgeship.data.reference import importable
 from edgeship.errors import ConfigError, EdgeshipError, UserInputError
 from edgeship.files import read_text
 from edgeship.pipeline.checks import problems
-from edgeship.targets.cluster import PREFIX, Access
+from edgeship.targets.access import Access
+from edgeship.targets.cluster import NAME, PREFIX
+from edgeship.targets.link import is_host
 from edgeship.text import did_you_mean
 
 if sys.version_info >= (3, 11):
@@ -24,7 +25,6 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - Python 3.10
     import tomli as tomllib
 
-NAME = re.compile(r"\w[\w.-]*")
 OWN = ("host", "python", "remote_dir")
 """Settings of a target that a device sets by itself."""
 
@@ -44,6 +44,8 @@ class Device(Section):
     remote_dir: str = "edgeship-trials"
     gpu: Annotated[int, Field(ge=0)] | None = None
     """The GPU of this machine that its worker sees as ``cuda:0``. Two GPUs are two devices."""
+    at_once: Count = 1
+    """How many trials are on it at once: their evaluations run beside each other, whatever is timed runs alone."""
     target: dict[str, Any] = Field(default_factory=dict)
     """Settings of ``[target]`` that hold on this device, such as ``engine`` and ``device``; the rest is the model's."""
 
@@ -115,8 +117,7 @@ def load_fleet(path: Path, scheduler: dict[str, Any] | None = None) -> Fleet:
     try:
         fleet = Fleet.model_validate({**raw, "file": path.resolve()})
     except ValidationError as error:
-        said = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-        raise ConfigError(said, where=str(path)) from None
+        raise ConfigError(config_file.problems_of(error, tables=Fleet), where=str(path)) from None
     found = list(_problems(fleet))
     if found:
         raise ConfigError(found, where=str(path))
@@ -127,6 +128,8 @@ def load_fleet(path: Path, scheduler: dict[str, Any] | None = None) -> Fleet:
 
 
 def _problems(fleet: Fleet) -> Iterator[str]:
+    if not fleet.models:
+        yield 'models: empty; name at least one, as person = "person/edgeship.toml"'
     for table, names in (("models", fleet.models), ("devices", fleet.devices)):
         wrong = [name for name in names if not NAME.fullmatch(name)]
         yield from (f"{table}.{name}: a name is letters, digits, '_', '-' or '.'" for name in wrong)
@@ -145,7 +148,21 @@ def _problems(fleet: Fleet) -> Iterator[str]:
                 yield f"matrix.{model}: the label {label!r} must be letters, digits, '_', '-' or '.'"
             elif not fleet.serving(label) and fleet.scheduler.address is None:
                 yield f"matrix.{model}: no device has the label {did_you_mean(label, known)}"
+        yield from _twice(fleet, model)
     yield from _devices(fleet)
+
+
+def _twice(fleet: Fleet, model: str) -> Iterator[str]:
+    """Labels of a model that this machine serves with the same devices: each would be measured twice."""
+    seen: dict[tuple[str, ...], str] = {}
+    for label in dict.fromkeys(fleet.matrix[model]):
+        devices = fleet.serving(label)
+        names = tuple(sorted(devices))
+        if names and all(device.where == "here" for device in devices.values()):
+            if names in seen:
+                both = f"{seen[names]!r} and {label!r}"
+                yield f"matrix.{model}: {both} are the same devices ({', '.join(names)}); drop one"
+            seen.setdefault(names, label)
 
 
 def _devices(fleet: Fleet) -> Iterator[str]:
@@ -157,7 +174,11 @@ def _devices(fleet: Fleet) -> Iterator[str]:
             yield f'devices.{name}: host and gpu are of workers that are started here; where = "scheduler" starts none'
         if device.where == "scheduler" and fleet.scheduler.address is None:
             yield f'devices.{name}: where = "scheduler", and there is none: set scheduler.address or give --scheduler'
-        place = (device.host,) if device.host else ("gpu", device.gpu) if device.gpu is not None else (name, None)
+        if device.host is not None and not is_host(device.host):
+            yield f"devices.{name}.host: {device.host!r} is not a name that ssh takes, such as user@name"
+        if device.at_once > 1 and (device.host or device.where == "scheduler"):
+            yield f"devices.{name}.at_once: of workers that run trials here; elsewhere: edgeship worker --at-once"
+        place = _place(name, device)
         if place in places:
             yield f"devices.{name} is devices.{places[place]} again: one device cannot be timed by two workers"
         places.setdefault(place, name)
@@ -165,6 +186,18 @@ def _devices(fleet: Fleet) -> Iterator[str]:
         settings = {name: device.target for name, device in fleet.serving(label).items()}
         if len({repr(sorted(value.items())) for value in settings.values()}) > 1:
             yield f"the label {label!r} is of devices with unequal target settings ({', '.join(settings)})"
+
+
+def _place(name: str, device: Device) -> tuple[object, ...]:
+    """What a device is, so far as the file tells: a host, a GPU of this machine, or a device of its own."""
+    own = str(device.target.get("device", ""))
+    if device.where == "scheduler":
+        return (name,)
+    if device.host:
+        return ("host", device.host)
+    if device.gpu is None and own.startswith("cuda:") and own[5:].isdecimal():
+        return ("gpu", int(own[5:]))
+    return ("gpu", device.gpu) if device.gpu is not None else (name,)
 
 
 def members(fleet: Fleet) -> dict[str, Config]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from edgeship.charts import scatter
+from edgeship.charts.svg import element
 from edgeship.decide import junit
 from edgeship.decide.report import numbers
 from edgeship.decide.report.blocks import Block, Cell, Chart, Column, Page, Prose, Row, Section, Table
@@ -97,7 +99,7 @@ def _cells(result: run.FleetResult) -> Section:
                 Cell(cell.verdict, outcome=OUTCOME[cell.verdict]),
                 Cell(", ".join(cell.workers) or numbers.ABSENT),
                 Cell(cell.sentence),
-                Cell(_evidence(cell), code=True),
+                Cell(element("a", _evidence(cell), href=quote(_evidence(cell))), code=True),
             )
         )
         for cell in result.cells
@@ -113,12 +115,15 @@ def _evidence(cell: run.Cell) -> str:
 
 def _times(result: run.FleetResult) -> Section:
     order = sorted(result.seconds.items(), key=lambda item: -item[1])
-    rows = tuple(Row((Cell(model, code=True), Cell(numbers.seconds(took)))) for model, took in order)
+    rows = []
+    for model, took in order:
+        link = result.slowest.get(model)
+        step = Cell(link.name, sub=numbers.seconds(link.seconds)) if link is not None else Cell(numbers.ABSENT)
+        rows.append(Row((Cell(model, code=True), Cell(numbers.seconds(took)), step)))
     lead = f"{order[0][0]} took longest." if order else ""
-    table = Table(
-        "How long each model took, preparation and trials", (Column("Model"), Column("Time", number=True)), rows
-    )
-    return Section("times", "The slowest", (table,), lead=lead)
+    columns = (Column("Model"), Column("Time", number=True), Column("Its slowest step"))
+    table = Table("How long each model took, preparation and trials, and what in it took longest", columns, tuple(rows))
+    return Section("times", "The slowest link", (table,), lead=lead)
 
 
 def write_junit(result: run.FleetResult, folder: Path) -> None:

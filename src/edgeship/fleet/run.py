@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -15,15 +16,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from edgeship.errors import StorageError, TargetError
 from edgeship.files import lock
 from edgeship.fleet.config import Fleet, members
 from edgeship.fleet.member import Job
 from edgeship.fleet.placing import Placed, place
 from edgeship.fleet.started import facts, scheduler, wait_until_there, workers
-from edgeship.results import Result, RunResult, TrialSummary, read, write
+from edgeship.results import Result, RunResult, StageRun, TrialSummary, read, write
 from edgeship.targets import wire
-from edgeship.targets.cluster import Access, Cluster, Lost
+from edgeship.targets.access import Access
+from edgeship.targets.cluster import Cluster, Lost
 from edgeship.targets.local import last_line
 
 AT_ONCE = 4
@@ -63,6 +67,9 @@ class FleetResult(Result):
     cells: tuple[Cell, ...]
     seconds: dict[str, float]
     """How long each model took."""
+    slowest: dict[str, StageRun] = Field(default_factory=dict)
+    """Model → what took longest in it: a step of its preparation, or a trial with its target's name. Absent where
+    nothing was run anew."""
     notes: tuple[str, ...] = ()
     dashboard: str = ""
 
@@ -94,18 +101,25 @@ class _Run:
     states: dict[str, State]
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    slowest: dict[str, StageRun] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     guard: threading.Lock = field(default_factory=threading.Lock)
     stopping: threading.Event = field(default_factory=threading.Event)
 
 
-def run_fleet(fleet: Fleet, out: Path, watch: Watch = lambda _states, _model: None) -> FleetResult:
+def run_fleet(
+    fleet: Fleet,
+    out: Path,
+    watch: Watch = lambda _states, _model: None,
+    linked: Callable[[str], None] = lambda _address: None,
+) -> FleetResult:
     """Ship every model of a fleet on every target of its matrix.
 
     Args:
         fleet: The checked fleet file.
         out: The work folder: one run folder for each model; what an earlier run finished there is reused.
         watch: Told what happens, from several threads.
+        linked: Told the address of Dask's dashboard, where there is one, before anything runs.
 
     Returns:
         One cell for each model and target. A model that fails is a cell of its own; the others go on.
@@ -122,11 +136,13 @@ def run_fleet(fleet: Fleet, out: Path, watch: Watch = lambda _states, _model: No
             here = {name for name, device in fleet.devices.items() if device.where == "here"}
             wait_until_there(cluster, made, here)
             placed = place(fleet, facts(cluster))
-            dashboard = str(cluster.client().dashboard_link or "") if fleet.access() is not None else ""
+            dashboard = _dashboard(cluster, own=fleet.access() is None)
         except Lost as error:
             raise TargetError(f"{error}, before anything ran", do="run the same command again") from None
         finally:
             cluster.close()
+        if dashboard:
+            linked(dashboard)
         name = datetime.now(timezone.utc).isoformat(timespec="seconds")
         states = {model: State(model, labels) for model, labels in fleet.matrix.items()}
         run = _Run(fleet, out, access, placed, name, watch, states)
@@ -138,11 +154,19 @@ def run_fleet(fleet: Fleet, out: Path, watch: Watch = lambda _states, _model: No
         verdict=worst,
         cells=tuple(cells),
         seconds=run.seconds,
+        slowest=run.slowest,
         notes=(*placed.notes, *run.notes),
         dashboard=dashboard,
     )
     write(result, out / "fleet.json")
     return result
+
+
+def _dashboard(cluster: Cluster, *, own: bool) -> str:
+    """The address of Dask's dashboard; empty where the cluster is our own and the package that draws it is absent."""
+    if own and importlib.util.find_spec("bokeh") is None:
+        return ""
+    return str(cluster.client().dashboard_link or "")
 
 
 def _all(run: _Run, here: bool) -> list[Cell]:
@@ -177,6 +201,9 @@ def _one(run: _Run, model: str) -> list[Cell]:
         errors = {label: {"found": str(failed)} for label in labels}
     run.seconds[model] = round(time.monotonic() - start, 3)
     result = None if len(errors) == len(labels) else read(RunResult, out / "result.json")
+    ran = [item for item in result.stages if not item.cached] if result is not None else []
+    if ran:
+        run.slowest[model] = max(ran, key=lambda item: item.seconds)
     cells = [_cell(run, model, label, result, errors.get(label)) for label in labels]
     state.verdict = min((cell.verdict for cell in cells), key=WORST_FIRST.index)
     state.stage, state.what = "done", next((cell.sentence for cell in cells if cell.label in errors), "")

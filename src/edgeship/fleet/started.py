@@ -20,7 +20,8 @@ from edgeship.files import storage_errors
 from edgeship.fleet import certificates
 from edgeship.fleet.config import Device, Fleet
 from edgeship.targets import on_worker
-from edgeship.targets.cluster import Access, Cluster, library
+from edgeship.targets.access import Access, library
+from edgeship.targets.cluster import Cluster
 from edgeship.targets.local import last_line, stop
 
 START_S = 60.0
@@ -88,6 +89,7 @@ class Workers:
         command += ["--base", str(place)]
         for option, path in (("--ca", self.access.ca), ("--cert", self.access.cert), ("--key", self.access.key)):
             command += [option, str(path)] if path is not None else []
+        command += ["--at-once", str(device.at_once)]
         for label in device.labels:
             command += ["--labels", label]
         if device.host is not None:

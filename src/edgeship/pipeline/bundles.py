@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.bundle.manifest import CalibrationProvenance
+from edgeship.bundle.of_run import BUNDLES, Written, content_digest
 from edgeship.bundle.write import Contents
 from edgeship.bundle.write import write as write_bundle
 from edgeship.config import Config
@@ -32,11 +33,14 @@ from edgeship.results.seal import read_seal
 
 
 def write_bundles(run: Run) -> None:
-    """A bundle for each target that ships; those of an earlier verdict are removed."""
+    """A bundle for each target that ships, and what was written; those of an earlier verdict are removed."""
     places = bundle_places(run)
-    for trials in run.targets:
-        if trials.name in places:
-            write_bundle(contents(run, trials), places[trials.name])
+    made = {
+        places[trials.name].name: content_digest(write_bundle(contents(run, trials), places[trials.name]))
+        for trials in run.targets
+        if trials.name in places
+    }
+    write(Written(bundles=made), run.folder / BUNDLES)
     remove_bundles(run.folder, set(places.values()))
 
 

@@ -31,6 +31,7 @@ from edgeship.pipeline.stages import Run, Step
 from edgeship.prepare.graph import read_onnx
 from edgeship.prepare.model import require_reference
 from edgeship.results import TensorInfo
+from edgeship.trial.energy import measures_energy, meter_for
 
 
 def check_data(config: Config, out: Path | None = None) -> None:
@@ -294,6 +295,8 @@ def _check_files(config: Config) -> None:
 def open_targets(run: Run) -> None:
     """Ask every target what it is, so that a host or device that is not there is told before anything long begins.
 
+    A target here is asked for its meter too, where a rule judges energy.
+
     Raises:
         EdgeshipError: The only problem found: a host that cannot be reached, a device that is not there.
         ConfigError: Every problem, where there are several. Both name the targets that they concern.
@@ -310,6 +313,8 @@ def open_targets(run: Run) -> None:
                     f"{where}: {target.engine} on {target.device!r} cannot run: {why}",
                     do=f"fix {where}.engine or {where}.device; edgeship doctor",
                 )
+            if target.host is None and measures_energy(run.config.gate):
+                meter_for(target.device).close()
     try:
         _raise(found, run.config)
     except EdgeshipError as error:

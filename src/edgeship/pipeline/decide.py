@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgeship.bundle.of_run import BUNDLES
 from edgeship.decide import gate, loaded_trial
 from edgeship.decide.finished_run import EARLIER
 from edgeship.decide.gate import Beside
@@ -197,7 +198,7 @@ def publish(run: Run) -> None:
     """Give result.json its name, and seal it."""
     with storage_errors(draft(run)):
         draft(run).replace(run.folder / RESULT_FILE)
-    files = (RESULT_FILE, EARLIER) if (run.folder / EARLIER).is_file() else (RESULT_FILE,)
+    files = [name for name in (RESULT_FILE, EARLIER, BUNDLES) if (run.folder / name).is_file()]
     seal(run.folder, "run", sum(stage.seconds for stage in run.stages), files)
 
 

@@ -60,13 +60,16 @@ def search_fp16(run: Run, trials: TargetTrials, reference: TargetTrials) -> Sear
     high = ensure(run, trials, FP32)
     tries = Tries(run, trials, base, plain, high)
     keep = run.config.candidates.keep_fp32
-    options = SearchOptions(
-        precision="fp16",
-        max_trials=run.config.candidates.max_trials,
-        preview=tries.preview if previews else None,
-        extra_keep=keep,
-    )
-    return search(execute_one(run, _ranking_stage(keep)), tried, tries.judge(high), tries.attempt, options)
+    ranked = execute_one(run, _ranking_stage(keep))
+    with tries.helped() as ahead:
+        options = SearchOptions(
+            precision="fp16",
+            max_trials=run.config.candidates.max_trials,
+            preview=tries.preview if previews else None,
+            ahead=ahead,
+            extra_keep=keep,
+        )
+        return search(ranked, tried, tries.judge(high), tries.attempt, options)
 
 
 def _fails(run: Run, base: Measured, candidates: list[list[Measured]]) -> bool:

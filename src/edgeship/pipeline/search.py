@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeship.config import Target
 from edgeship.decide import gate, loaded_trial, rulebook
 from edgeship.decide.builds import slowest
 from edgeship.decide.gate import Beside
 from edgeship.decide.loaded_trial import Measured
-from edgeship.decide.search import SearchOptions, Tried, search
+from edgeship.decide.search import Ahead, SearchOptions, Tried, search
 from edgeship.decide.sequence import Spending
 from edgeship.errors import QuantizeError
-from edgeship.pipeline.candidates import FP32, candidates
+from edgeship.pipeline.candidates import FP32, candidates, converted
+from edgeship.pipeline.frames import evaluation_code
 from edgeship.pipeline.graphs import PREVIEW, frames_of
 from edgeship.pipeline.origins import graph_of, ranges_stage, repair_stage
 from edgeship.pipeline.release import release_of
 from edgeship.pipeline.stages import Run, Stage, execute_one, versions
 from edgeship.pipeline.target_trials import TargetTrials
-from edgeship.pipeline.trials import REFERENCE, on_this_cpu, try_one, try_with_variants
+from edgeship.pipeline.trials import REFERENCE, lay_out, make_candidate, on_this_cpu, try_one, try_with_variants
 from edgeship.prepare import calibration_cache, sensitivity
 from edgeship.prepare.compare import Snr
 from edgeship.prepare.quantized_tensors import Style
 from edgeship.results import Candidate, Judged, Repaired, Searched, Sensitivity, common_clock
 from edgeship.targets import ranking
+from edgeship.targets.helpers import helping
 
 FRAMES = 8
 """Real frames that the ranking runs on."""
@@ -83,15 +87,17 @@ def search_target(run: Run, trials: TargetTrials, reference: TargetTrials, *, fa
     high = ensure(run, trials, FP32) if style == "onnxruntime" else _half(run, trials)
     tries = Tries(run, trials, loaded_trial.load(reference.folders()[0]), plain, high)
     ranked = execute_one(run, ranking_stage(begin, trials))
-    options = SearchOptions(
-        precision="int8",
-        max_trials=run.config.candidates.max_trials,
-        preview=None if style == "onnxruntime" else tries.preview,
-        fallback=fallback,
-        extra_keep=run.config.quantization.keep,
-        repair=begin.repair,
-    )
-    return search(ranked, tries.judge(plain), tries.judge(high), tries.attempt, options)
+    with tries.helped() as ahead:
+        options = SearchOptions(
+            precision="int8",
+            max_trials=run.config.candidates.max_trials,
+            preview=None if style == "onnxruntime" else tries.preview,
+            ahead=ahead,
+            fallback=fallback,
+            extra_keep=run.config.quantization.keep,
+            repair=begin.repair,
+        )
+        return search(ranked, tries.judge(plain), tries.judge(high), tries.attempt, options)
 
 
 def _begin(run: Run, trials: TargetTrials) -> Candidate:
@@ -134,6 +140,7 @@ class Tries:
         latencies = [item.trial.latency for builds in (self._context, *known) for item in builds]
         self._clock = common_clock(latencies, run.config.gate.clock)
         self._previews: dict[str, Measured] = {}
+        self._previewing = TargetTrials(PREVIEW, on_this_cpu(trials.target), preview=True)
 
     def judge(self, builds: list[Measured]) -> Tried:
         """A candidate by the gate, with its slowest build's median."""
@@ -161,12 +168,45 @@ class Tries:
     def preview(self, candidate: Candidate) -> Judged:
         """The accuracy of a candidate's graph on this machine."""
         judged, self._previews[candidate.name] = preview_of(
-            self._run, self._trials.target, self._base, candidate, self._spending(candidate.name)
+            self._run, self._previewing, self._base, candidate, self._spending(candidate.name)
         )
         return judged
 
+    @contextmanager
+    def helped(self) -> Iterator[Ahead | None]:
+        """What begins previews ahead on workers of the fleet that compute as this machine does; None: there is none.
+
+        Where the evaluation runs the user's own code, nothing is begun: a worker's may be another one.
+        """
+        run = self._run
+        if evaluation_code(run):
+            yield None
+            return
+        with helping(run.progress, run.config.candidates.timeout_s) as helpers:
+            self._previewing.helpers = helpers
+            yield partial(_begin_ahead, run, self._previewing) if helpers is not None else None
+            self._previewing.helpers = None
+
     def _spending(self, name: str) -> Spending:
         return Spending(0, frozenset([name]) - self._known, self._run.config.candidates.search)
+
+
+def _begin_ahead(run: Run, previewing: TargetTrials, plans: Sequence[Candidate]) -> None:
+    """Let helpers try the plans after the first, which this machine tries."""
+
+    def lay(candidate: Candidate, folder: Path) -> None:
+        if converted(candidate):
+            make_candidate(run, previewing, candidate)
+        lay_out(run, candidate, previewing, 0, folder)
+
+    assert previewing.helpers is not None
+    for plan in plans[1:]:
+        previewing.helpers.begin(plan.name, partial(lay, _previewed(plan)))
+
+
+def _previewed(candidate: Candidate) -> Candidate:
+    """A candidate as its preview tries it."""
+    return candidate if candidate.precision == "fp16" else candidate.model_copy(update={"precision": "int8-fp32"})
 
 
 def runs_here(builds: list[Measured]) -> bool:
@@ -234,17 +274,14 @@ def preview_db(preview: Measured, built: Measured) -> float | None:
 
 
 def preview_of(
-    run: Run, target: Target, base: Measured, candidate: Candidate, spending: Spending | None = None
+    run: Run, previewing: TargetTrials, base: Measured, candidate: Candidate, spending: Spending
 ) -> tuple[Judged, Measured]:
     """Judge the accuracy of a candidate's graph for TensorRT in onnxruntime, without building for the target.
 
     INT8 by its Q/DQ graph, FP16 by one that rounds as FP16 does. The batches are the target's, so that the outputs for
     the known frames can be compared with the built engine's.
     """
-    half = candidate.precision == "fp16"
-    named = candidate if half else candidate.model_copy(update={"precision": "int8-fp32"})
-    trials = TargetTrials(PREVIEW, on_this_cpu(target), preview=True)
-    folder = try_one(run, trials, named)[0]
+    folder = try_one(run, previewing, _previewed(candidate))[0]
     rules = rulebook.without(run.config.gate, "speed", "size", "precision")
     found = loaded_trial.load(folder)
     beside = Beside(release=release_of(run))

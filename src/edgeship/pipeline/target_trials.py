@@ -9,6 +9,7 @@ from edgeship.config import Target
 from edgeship.pipeline.candidates import style_of
 from edgeship.prepare.quantized_tensors import Style
 from edgeship.results import Candidate, Searched, Trial
+from edgeship.targets.helpers import Helpers
 
 
 @dataclass
@@ -22,6 +23,7 @@ class TargetTrials:
         search: What the search found; None where none was made.
         preview: The graphs are TensorRT's and run in onnxruntime on this machine: for their answers only, never timed
             or built twice.
+        helpers: Workers that try previews ahead of need; None: this machine tries each in its turn.
     """
 
     name: str
@@ -29,6 +31,7 @@ class TargetTrials:
     trials: list[tuple[Candidate, Trial, Path]] = field(default_factory=list)
     search: Searched | None = None
     preview: bool = False
+    helpers: Helpers | None = None
 
     @property
     def style(self) -> Style:

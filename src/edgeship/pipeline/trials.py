@@ -43,6 +43,7 @@ from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.results import Budget, Candidate, Failure, Quantized, Trial, TrialSpec, trial_folder
 from edgeship.results.seal import seal
 from edgeship.results.trial_folder import MODEL
+from edgeship.trial.energy import measures_energy
 
 REFERENCE_NAME = "reference"
 
@@ -77,16 +78,9 @@ def trial_stage(candidate: Candidate, trials: TargetTrials, rebuild: int = 0) ->
         }
 
     def work(run: Run, folder: Path) -> Trial:
-        spec = _spec(run, candidate, trials, rebuild)
-        with storage_errors(folder):
-            shutil.copyfile(run.path(graph, MODEL), folder / MODEL)
-            if (weights := run.path(graph, f"{MODEL}.data")).is_file():  # a graph beyond 2 GiB keeps them apart
-                shutil.copyfile(weights, folder / weights.name)
-            if spec.cache is not None:
-                shutil.copyfile(run.path(CALIBRATE, spec.cache.path), folder / spec.cache.path)
-            if spec.frames is not None:
-                shutil.copyfile(run.path(FRAMES, spec.frames.path), folder / spec.frames.path)
-        trial_folder.write_spec(spec, folder)
+        lay_out(run, candidate, trials, rebuild, folder)
+        if trials.helpers is not None:
+            return trials.helpers.run(candidate.name, folder, run.progress)
         return targets.run(target, folder, run.progress, timeout_s=run.config.candidates.timeout_s)
 
     suffix = f"#{rebuild}" if rebuild else ""
@@ -99,6 +93,20 @@ def trial_stage(candidate: Candidate, trials: TargetTrials, rebuild: int = 0) ->
         file=trial_folder.TRIAL,
         keep=_conclusive,
     )
+
+
+def lay_out(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int, folder: Path) -> None:
+    """Write what a trial needs into its folder; the candidate's graph is made."""
+    spec, graph = _spec(run, candidate, trials, rebuild), graph_stage(candidate, trials)
+    with storage_errors(folder):
+        shutil.copyfile(run.path(graph, MODEL), folder / MODEL)
+        if (weights := run.path(graph, f"{MODEL}.data")).is_file():  # a graph beyond 2 GiB keeps them apart
+            shutil.copyfile(weights, folder / weights.name)
+        if spec.cache is not None:
+            shutil.copyfile(run.path(CALIBRATE, spec.cache.path), folder / spec.cache.path)
+        if spec.frames is not None:
+            shutil.copyfile(run.path(FRAMES, spec.frames.path), folder / spec.frames.path)
+    trial_folder.write_spec(spec, folder)
 
 
 def _conclusive(trial: Trial) -> bool:
@@ -136,7 +144,7 @@ def _budget(config: Config) -> Budget:
         frame=gate.frame_p99_ms is not None or gate.fps is not None,
         fps=gate.fps,
         starts=gate.load_ms is not None,
-        energy=gate.energy_mj_per_frame is not None or gate.power_w is not None,
+        energy=measures_energy(gate),
     )
 
 
@@ -193,9 +201,7 @@ def try_one(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Path]:
     """One candidate's graph and its trials (as many builds as ``gate.rebuilds`` asks for): the trials' folders."""
     if converted(candidate):
         try:
-            if candidate.repair:
-                execute_one(run, repair_stage(candidate, trials))
-            execute_one(run, quantize_stage(candidate, trials))
+            make_candidate(run, trials, candidate)
         except UserInputError:
             raise
         except EdgeshipError as error:
@@ -208,6 +214,13 @@ def try_one(run: Run, trials: TargetTrials, candidate: Candidate) -> list[Path]:
         folders.append(folder)
         trials.trials.append((candidate, trial, folder))
     return folders
+
+
+def make_candidate(run: Run, trials: TargetTrials, candidate: Candidate) -> None:
+    """Make a candidate's graph. Raises QuantizeError where it loses too much, and what else stops it."""
+    if candidate.repair:
+        execute_one(run, repair_stage(candidate, trials))
+    execute_one(run, quantize_stage(candidate, trials))
 
 
 def require_device(run: Run, target: Target, trial: Trial) -> None:

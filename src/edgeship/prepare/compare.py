@@ -141,8 +141,10 @@ def compare(
     places = {name: nodes[name][1] for name in tensors}
     joined = find_joined(reference)
     asked = list(dict.fromkeys([*outputs, *tensors, *(name for item in joined for name in item.parts)]))
-    ours = Running(reference, layout=True, also=[name for name in asked if name not in outputs])
-    theirs = Running(candidate, optimize=optimize, layout=True, also=list(places.values()))
+    packed = not large.too_large(reference)  # few runs are not worth a second copy of that many weights
+    more = [name for name in asked if name not in outputs]
+    ours = Running(reference, layout=True, also=more, packed=packed)
+    theirs = Running(candidate, optimize=optimize, layout=True, also=list(places.values()), packed=packed)
     tally = _Tally(outputs)
     noise = {name: Snr() for name in tensors}
     of_parts: dict[tuple[str, str], Snr] = {}
@@ -231,7 +233,7 @@ def compare_open(
 ) -> dict[Name, Comparison]:
     """:func:`compare_outputs` of candidates that are open; those of one thread are run side by side."""
     outputs = [value.name for value in reference.graph.output]
-    ours = Running(reference, layout=True, threads=threads)
+    ours = Running(reference, layout=True, threads=threads, packed=not large.too_large(reference))
     tallies = {name: _Tally(outputs) for name in candidates}
 
     def answer(asked: tuple[Running, Mapping[str, NDArray[Any]]]) -> list[NDArray[Any]]:

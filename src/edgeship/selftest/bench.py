@@ -112,4 +112,4 @@ def require(condition: bool, said: str) -> None:
 def optional(bench: Bench, precision: Precision, error: PrecisionError) -> Exception:
     """FP16 is not everywhere, nor INT8 on onnxruntime's GPU; where another precision is refused, something is wrong."""
     absent = precision == "fp16" or (bench.name == "onnxruntime" and bench.device != "cpu" and precision == "int8")
-    return NotHere(error.found) if absent else error
+    return NotHere(f"{error.found}; {error.do}") if absent else error

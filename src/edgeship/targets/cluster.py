@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import ipaddress
+import re
 import threading
 import time
 from collections import Counter
@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from edgeship.config import Target
-from edgeship.errors import MissingExtra, TargetError, UserInputError
+from edgeship.errors import TargetError, UserInputError
 from edgeship.progress import Progress, silent
 from edgeship.results import Failure, Trial, trial_folder
 from edgeship.targets import on_worker, replies, wire
+from edgeship.targets.access import Access, library
 from edgeship.targets.channel import Closed
 from edgeship.targets.collecting import collect
 from edgeship.targets.link import REPLY_S, is_stopping
@@ -32,6 +32,8 @@ from edgeship.targets.sending import Plan, plan_of, prepare
 from edgeship.version import __version__
 
 PREFIX = "worker:"
+NAME = re.compile(r"\w[\w.-]*")
+"""What a worker, a label and a model may be called."""
 CONNECT_S = 30.0
 RECONNECT_S = 3.0
 """For one attempt to reach a scheduler that was there before."""
@@ -45,79 +47,6 @@ R = TypeVar("R", bound=replies.Reply)
 
 class Lost(Exception):
     """The worker, or the scheduler, is gone."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """How a cluster is reached.
-
-    Args:
-        address: ``tls://host:port``; ``tcp://`` on this machine alone.
-        ca: PEM of the authority that signed every certificate of the cluster.
-        cert: PEM of this side's certificate.
-        key: PEM of its key.
-    """
-
-    address: str
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-
-    def require_safe(self) -> None:
-        """Refuse an address over which others could run code here.
-
-        Raises:
-            UserInputError: Not encrypted and not this machine's own, or a certificate is not named or not there.
-        """
-        parts = urlsplit(self.address)
-        if parts.scheme not in ("tls", "tcp") or not parts.hostname or parts.port is None:
-            raise UserInputError(
-                f"{self.address!r} is not the address of a scheduler", expected="tls://host:8786", do="fix --scheduler"
-            )
-        if parts.scheme == "tcp" and not _is_loopback(parts.hostname):
-            raise UserInputError(
-                f"{self.address} is not encrypted: whoever reaches that port runs code on every worker",
-                expected="tls://, with a certificate for each side",
-                do="start the scheduler with TLS and name --ca, --cert and --key",
-            )
-        if parts.scheme == "tls":
-            files = {"--ca": self.ca, "--cert": self.cert, "--key": self.key}
-            wrong = [f"{name} {path or 'is not given'}" for name, path in files.items() if not _there(path)]
-            if wrong:
-                raise UserInputError(
-                    f"{self.address} needs three PEM files, and these are not there: {', '.join(wrong)}",
-                    expected="the authority's certificate, one's own certificate and its key",
-                    do="name them with --ca, --cert and --key, or in [scheduler]",
-                )
-
-    def security(self) -> Any:
-        """Dask's own form of it. Raises MissingExtra without distributed."""
-        distributed = library()
-        if self.ca is None:
-            return None
-        sides = ("client", "worker", "scheduler")
-        named = {f"tls_{side}_{kind}": str(getattr(self, kind)) for side in sides for kind in ("cert", "key")}
-        return distributed.Security(tls_ca_file=str(self.ca), require_encryption=True, **named)
-
-
-def library() -> Any:
-    """The package ``distributed``. Raises MissingExtra."""
-    try:
-        import distributed
-    except ImportError:
-        raise MissingExtra("a fleet", "distributed", "fleet") from None
-    return distributed
-
-
-def _there(path: Path | None) -> bool:
-    return path is not None and path.is_file()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -235,7 +164,14 @@ class Cluster:
             progress(0, None, f"{label}: waiting for its worker")
             time.sleep(POLL_S)
 
-    def call(self, seen: Seen, function: Callable[..., Any], *arguments: Any, alone: bool = True) -> Any:
+    def call(
+        self,
+        seen: Seen,
+        function: Callable[..., Any],
+        *arguments: Any,
+        alone: bool = True,
+        going_on: Callable[[], None] | None = None,
+    ) -> Any:
         """Run a function on a worker and wait for it.
 
         Args:
@@ -243,6 +179,7 @@ class Cluster:
             function: One of :mod:`edgeship.targets.on_worker`.
             arguments: Its arguments.
             alone: Nothing else that is alone runs on that device meanwhile.
+            going_on: Raises what ends the waiting; None: KeyboardInterrupt where the run was told to stop.
 
         Raises:
             Lost: The worker or the scheduler went away.
@@ -253,18 +190,18 @@ class Cluster:
                 function, *arguments, workers=[seen.address], resources=resources, pure=False,
                 allow_other_workers=False,
             )  # fmt: skip
-            return self._wait(seen, future)
+            return self._wait(seen, future, going_on or require_going_on)
         except (OSError, AttributeError) as error:
             raise Lost(str(error)) from None
 
-    def _wait(self, seen: Seen, future: Any) -> Any:
+    def _wait(self, seen: Seen, future: Any, going_on: Callable[[], None]) -> Any:
         distributed = library()
         ended = threading.Event()
         future.add_done_callback(lambda _: ended.set())
         gone = 0
         try:
             while not ended.wait(POLL_S):
-                require_going_on()
+                _going_on_or_cancel(future, going_on)
                 here = self.workers().get(seen.name)
                 gone = 0 if here is not None and here.address == seen.address else gone + 1
                 if gone > 4:  # the client's list is a second or two old
@@ -276,9 +213,6 @@ class Cluster:
             raise Lost(f"{seen.name} had an answer that did not come within {RESULT_S:g} s") from None
         except (distributed.scheduler.KilledWorker, concurrent.futures.CancelledError) as error:
             raise Lost(f"{seen.name} went away: {type(error).__name__}") from None
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
 
     def stop(self, seen: Seen, trial: str) -> None:
         """End a trial on a worker; silently where it, or the scheduler, is not there."""
@@ -287,9 +221,11 @@ class Cluster:
                 self.client().run(on_worker.stop, trial, workers=[seen.address])
 
     @contextmanager
-    def told(self, trial: str, progress: Progress, name: str) -> Iterator[threading.Event]:
+    def told(
+        self, trial: str, progress: Progress, name: str, begun: threading.Event | None = None
+    ) -> Iterator[threading.Event]:
         """Pass on what a trial tells while the block lasts; the event is set when it has begun."""
-        begun = threading.Event()
+        begun = begun or threading.Event()
 
         def hear(event: tuple[float, Any]) -> None:
             begun.set()
@@ -340,16 +276,24 @@ def require_going_on() -> None:
         raise KeyboardInterrupt
 
 
+def _going_on_or_cancel(future: Any, going_on: Callable[[], None]) -> None:
+    try:
+        going_on()
+    except BaseException:
+        future.cancel()
+        raise
+
+
 def label_of(target: Target) -> str:
     """The label that a target's host names."""
     return (target.host or "").removeprefix(PREFIX)
 
 
 class WorkerLink:
-    """A connection to the agent on a worker; the same requests as over SSH."""
+    """A connection to the agent on a worker; the same requests as over SSH. ``going_on``: see :meth:`Cluster.call`."""
 
-    def __init__(self, cluster: Cluster, seen: Seen) -> None:
-        self._cluster, self._seen = cluster, seen
+    def __init__(self, cluster: Cluster, seen: Seen, going_on: Callable[[], None] | None = None) -> None:
+        self._cluster, self._seen, self._going_on = cluster, seen, going_on
         self.host = seen.name
         told = cluster.call(seen, on_worker.hello, alone=False)
         if told["edgeship"] != __version__ or told["protocol"] != wire.PROTOCOL:
@@ -393,7 +337,7 @@ class WorkerLink:
     ) -> R:
         """The reply to a request; how long that takes is the cluster's affair. Raises what the worker reports."""
         if request["do"] == "list":
-            told = self._cluster.call(self._seen, on_worker.results, request["trial"])
+            told = self._call(on_worker.results, request["trial"])
             self._ahead = {str(message.get("name")): (message, data) for message, data in told[1:]}
             return replies.check(kind, self._answered(told[:1]), self.host)
         ahead = self._ahead.pop(str(request.get("name")), None) if request["do"] == "get" else None
@@ -401,7 +345,10 @@ class WorkerLink:
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         requests, self._pending = [*self._pending, (request, None)], []
-        return self._answered(self._cluster.call(self._seen, on_worker.answer, requests))
+        return self._answered(self._call(on_worker.answer, requests))
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._cluster.call(self._seen, function, *arguments, going_on=self._going_on)
 
     def _answered(self, told: Sequence[on_worker.Message]) -> dict[str, Any]:
         target = Target(host=self.host)

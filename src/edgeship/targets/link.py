@@ -257,9 +257,14 @@ class Link:
             self._process.stderr.close()
 
 
+def is_host(name: str) -> bool:
+    """Whether a name is one that ssh takes for a host, and neither an option nor a command."""
+    return bool(name) and not name.startswith("-") and not any(character.isspace() for character in name)
+
+
 def _command(target: Target) -> list[str]:
     host = target.host or ""
-    if host.startswith("-") or any(character.isspace() for character in host):
+    if not is_host(host):
         raise UserInputError(
             f"target.host is {host!r}",
             expected="a name that ssh takes, such as user@name",

@@ -27,6 +27,7 @@ from edgeship.results import Trial, trial_folder
 from edgeship.targets import local, ssh, wire
 from edgeship.targets.agent import Agent
 from edgeship.targets.channel import Channel, Closed
+from edgeship.trial import shared
 from edgeship.version import __version__
 
 PACKAGES = (
@@ -38,11 +39,15 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
+COMPUTING = ("numpy", "onnxruntime", "onnxruntime-gpu", "pillow")
+"""Packages on which an answer depends, to the bit."""
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 MOST_BYTES = 32 << 20
 """Of files in one message."""
 REPORT_S = 0.2
 """A trial tells its progress at most so often."""
+ENDING_S = 10.0
+"""For the process of a trial that was stopped."""
 Message = tuple[dict[str, Any], bytes | None]
 """A request or a reply, and the bytes that follow it."""
 
@@ -91,7 +96,7 @@ def arithmetic() -> dict[str, Any]:
 
     ``boot`` is the same for all processes of one host, ``cores`` are those that this one may use.
     """
-    packages = [f"{name} {found}" for name in ("numpy", "onnxruntime", "onnxruntime-gpu") if (found := _version(name))]
+    packages = [f"{name} {found}" for name in COMPUTING if (found := _version(name))]
     return {
         "kind": [platform.machine(), processor.name(), *processor.instruction_sets(), *packages],
         "boot": BOOT.read_text().strip() if BOOT.is_file() else platform.node(),
@@ -142,7 +147,7 @@ def answer(requests: Sequence[Message]) -> list[Message]:
     if len(requests) == 1 and requests[0][0].get("do") == "machine" and _here.via is not None:
         return [({"machine": _machine_behind(requests[0][0])}, None)]
     channel = _Memory([({"do": "hello"}, None), *requests])
-    with contextlib.suppress(Closed):
+    with shared.beside(), contextlib.suppress(Closed):
         Agent(_here.base.resolve(), channel).serve()
     return channel.replies[1:]
 
@@ -203,6 +208,15 @@ def stop(trial: str) -> bool:
     if found is not None:
         found.set()
     return found is not None
+
+
+def remove(trial: str) -> None:
+    """End a trial that may run here, and remove its folder."""
+    stop(trial)
+    deadline = time.monotonic() + ENDING_S
+    while trial in _here.running and time.monotonic() < deadline:
+        time.sleep(REPORT_S)
+    shutil.rmtree(place_of(trial), ignore_errors=True)
 
 
 def stop_all() -> None:

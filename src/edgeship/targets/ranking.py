@@ -34,6 +34,7 @@ from edgeship.targets import on_worker, replies, wire
 from edgeship.targets.channel import Closed
 from edgeship.targets.cluster import POLL_S, Cluster, Lost, Seen, WorkerLink, current, require_going_on
 from edgeship.targets.sending import send_blobs
+from edgeship.trial import shared
 from edgeship.version import __version__
 
 MODEL, FEEDS, JOB = "switched.onnx", "feeds.npz", "job.json"
@@ -59,7 +60,7 @@ _guard = threading.Lock()
 def measure(name: str, sets: Sequence[Sequence[int]], threads: int) -> dict[str, Any]:
     """``{"db": [...]}``: the signal-to-noise for each set of quantized groups; or the error that stopped it."""
     try:
-        with on_threads(_open(name), threads) as ask:
+        with shared.beside(), on_threads(_open(name), threads) as ask:
             return {"db": list(ask(sets))}
     except EdgeshipError as error:
         return wire.describe(error)

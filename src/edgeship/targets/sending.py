@@ -25,6 +25,8 @@ from edgeship.text import byte_count
 
 PLACE = "remote.json"
 """In the trial's folder here: its name on the device."""
+SENT_SPEC = "spec.remote.json"
+"""In the trial's folder here: the spec in the device's own paths."""
 HASH_BYTES = 72
 """Of a sha256 in a list of JSON."""
 PLACES = ("images", "labels", "classes", "label_classes")
@@ -58,7 +60,7 @@ def prepare(link: Talk, plan: Plan, progress: Progress) -> None:
     spec = _remote_spec(link, plan, {name: Path(paths[label], base) for name, (label, base) in plan.places.items()})
     data = spec.model_dump_json(indent=2).encode()
     digest = sha256_bytes(data)
-    local = plan.folder / "spec.remote.json"
+    local = plan.folder / SENT_SPEC
     write_bytes(local, data)
     send_blobs(link, {digest: local}, silent)
     link.ask(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeship.config import Gate
 from edgeship.engines import Timing
 from edgeship.errors import EdgeshipError, UserInputError
 from edgeship.progress import Progress, silent
@@ -56,6 +57,11 @@ def meter_for(device: str, root: Path = Path("/")) -> Meter:
     raise UserInputError(
         f"{ASKED} is set, and nothing here measures the energy of {device}", do=f"use another device, {REMOVE}"
     )
+
+
+def measures_energy(gate: Gate) -> bool:
+    """Whether a rule judges what a meter measures."""
+    return gate.energy_mj_per_frame is not None or gate.power_w is not None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ from edgeship.results import (
 from edgeship.trial.consistency import Asked, audit_consistency, require_consistent, several
 from edgeship.trial.energy import measure, meter_for
 from edgeship.trial.frame import FrameAsk, frame_times
+from edgeship.trial.shared import Turn, turn
 from edgeship.trial.starts import starts
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class _Place:
     folder: Path
     spec: TrialSpec
     progress: Progress
+    turn: Turn
 
     def once(self, name: str, kind: type[R], work: Callable[[], R]) -> R:
         """The result in ``name``, made by ``work`` if it is not there or one of its files has changed."""
@@ -111,8 +113,9 @@ def run_trial(folder: Path, progress: Progress = silent, *, patience_s: float = 
         finished = trial_folder.finished_trial(folder)
         if finished is not None:
             return finished
-        with storage_errors(folder):
-            return _run(_Place(folder, spec, progress))
+        with storage_errors(folder), turn() as held:
+            held.alone()
+            return _run(_Place(folder, spec, progress, held))
 
 
 def open_options(spec: TrialSpec) -> OpenOptions:
@@ -223,6 +226,7 @@ def _measured(place: _Place, trial: Trial) -> Trial:
             stage = "budget"
             place.say("budget")
             trial = trial.model_copy(update=_budget(place, runner, built))
+            place.turn.beside()
             stage = "evaluate"
             place.say("evaluate")
             trial = trial.model_copy(update={"evaluation": _evaluation(place, runner, built)})

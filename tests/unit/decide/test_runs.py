@@ -72,7 +72,7 @@ def test_a_trial_that_was_changed_is_refused(finished):
 
 
 @pytest.mark.parametrize(("name", "what"), [("result.json", "verdict"), ("int8/trial.json", "p50")])
-@pytest.mark.parametrize("command", ["gate", "compare"])
+@pytest.mark.parametrize("command", ["gate", "compare", "report", "layers"])
 def test_an_edited_run_is_neither_judged_nor_compared(finished, command, name, what):
     path = finished / name
     path.write_text(path.read_text().replace(f'"{what}"', f'"{what}" ', 1))

@@ -196,6 +196,18 @@ def test_the_preview_saves_builds():
     assert found.saved_builds == len([item for item in found.attempts if item.where == "preview"]) - 1 > 2
 
 
+def test_the_previews_that_may_be_asked_for_are_told_ahead_in_their_order():
+    world, told = World(5), []
+    options = SearchOptions(
+        preview=lambda candidate: world.judged(candidate.name, world.kept(candidate)),
+        ahead=lambda plans: told.extend(plan.name for plan in plans),
+    )
+    found = search(ranking(), world.plain(), world.high(), world.attempt, options)
+    asked = [item.candidate for item in found.attempts if item.where == "preview"]
+    assert told[: len(asked)] == asked
+    assert found == search(ranking(), world.plain(), world.high(), World(5).attempt, replace(options, ahead=None))
+
+
 def test_the_distance_from_the_preview_is_told():
     world = World(5)
     options = SearchOptions(preview=lambda candidate: world.judged(candidate.name, world.kept(candidate)))

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from edgeship.engines import OpenOptions, read_engine
 from edgeship.engines.trt.plan import Plan, parse_plan, read_plan, require_flavour
-from edgeship.errors import ArtifactError, EngineMismatch
+from edgeship.errors import ArtifactError, EngineMismatch, UnsafeFile
 
 
 def plan(tag: bytes = b"vtrt", version: tuple[int, ...] = (1, 7, 1, 116), size: int = 200) -> bytes:
     """A plan's header as TensorRT writes it, followed by nothing of interest."""
     head = tag + bytes(4) + (2).to_bytes(8, "little") + size.to_bytes(8, "little") + bytes(version)
     return head.ljust(size, b"\0")
+
+
+@pytest.mark.parametrize("read", [read_plan, lambda path: read_engine(path, OpenOptions())])
+@pytest.mark.parametrize(("place", "says"), [("fifo", "FIFO"), ("/dev/zero", "device")])
+def test_what_never_ends_is_no_plan(tmp_path: Path, read: Callable[[Path], object], place: str, says: str) -> None:
+    """Neither of the two that read a plan before TensorRT gets its bytes waits, or goes on for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UnsafeFile, match=says):
+        read(tmp_path / place)
 
 
 def test_both_flavours_are_told_apart(tmp_path: Path) -> None:

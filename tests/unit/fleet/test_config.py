@@ -88,6 +88,30 @@ person = ["bb", "bb", "shared"]
         assert expected in said
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ('person = "person"\nlanes = "lanes/edgeship.toml"', "", "models: empty; name at least one"),
+        ('["two", "three"]', '"two"', "matrix.person: should be a list, in [ ], found 'two'"),
+        ("[devices.one]\n", "[devices]\none = 3\n[devices.one2]\n", "devices.one: should be a table, found 3"),
+        ("[devices.one]", "[device.one]", "device: unknown key; did you mean 'devices'?"),
+        ('labels = ["cpu"]', 'label = ["cpu"]', "devices.one.label: unknown key; did you mean 'labels'?"),
+        ('labels = ["cpu"]', "gpu = -1", "devices.one.gpu: input should be greater than or equal to 0, found -1"),
+        ('labels = ["cpu"]', 'host = "-oProxyCommand=x"', "devices.one.host: '-oProxyCommand=x' is not a name that"),
+        ('labels = ["cpu"]', 'host = "nvidia @orin"', "is not a name that ssh takes, such as user@name"),
+        ('["fast"]', '["fast", "two"]', "matrix.lanes: 'fast' and 'two' are the same devices (two); drop one"),
+        ('labels = ["cpu"]', 'gpu = 0\n[devices.four]\ntarget = { device = "cuda:0" }', "devices.four is devices.one"),
+        ('labels = ["cpu"]', 'host = "orin"\nat_once = 2', "devices.one.at_once: of workers that run trials here"),
+        ("[matrix]", "[scheduler]\nmodels_at_once = 0\n[matrix]", "scheduler.models_at_once: "),
+    ],
+)
+def test_a_fault_of_the_file_is_told_in_its_own_words(tmp_path, old, new, what):
+    assert old in FLEET
+    with pytest.raises(ConfigError) as caught:
+        load_fleet(written(tmp_path, FLEET.replace(old, new, 1)))
+    assert what in "\n".join(caught.value.problems)
+
+
 def test_the_faults_of_all_models_are_told_at_once(tmp_path):
     for name in ("person", "lanes"):
         config = project(tmp_path / name, each=1)

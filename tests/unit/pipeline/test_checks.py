@@ -8,8 +8,10 @@ import pytest
 
 from edgeship import pipeline
 from edgeship.config_file import load
-from edgeship.errors import ConfigError, EdgeshipError
-from edgeship.pipeline.checks import problems
+from edgeship.errors import ConfigError, EdgeshipError, UserInputError
+from edgeship.pipeline.checks import open_targets, problems
+from edgeship.pipeline.stages import Run
+from edgeship.trial.energy import meter_for
 from tiny_project import project
 
 
@@ -112,6 +114,21 @@ def test_a_device_or_host_that_is_not_there_is_told_at_once(tmp_path: Path, targ
     assert words in str(refused.value)
     assert refused.value.stage == "targets"
     assert not list((tmp_path / "out").glob("stages/*"))
+
+
+@pytest.mark.parametrize("rule", ["power_w = 5.0", "energy_mj_per_frame = 40.0"])
+def test_energy_that_nothing_measures_is_told_at_once(tmp_path: Path, rule: str) -> None:
+    """As this machine's meter itself says, where it has none."""
+    run = Run(load(changed(project(tmp_path), ("[gate]\n", f"[gate]\n{rule}\n"))), tmp_path / "out")
+    told = []
+    for ask in (lambda: meter_for("cpu").close(), lambda: open_targets(run)):
+        try:
+            ask()
+        except UserInputError as error:
+            told.append(error.found)
+        else:
+            told.append("")
+    assert told[0] == told[1]
 
 
 def test_every_unreadable_image_is_named_at_once_up_to_a_cap(tmp_path: Path) -> None:

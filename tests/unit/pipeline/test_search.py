@@ -1,19 +1,26 @@
-"""What of the search's wiring can be told without a run."""
+"""What of the search's wiring can be told without a whole run."""
 
 from __future__ import annotations
+
+import shutil
 
 import numpy as np
 import pytest
 
 import made_trials
+from edgeship import config_file
 from edgeship.config import Batch, Config, Gate, Model, Target
+from edgeship.decide import loaded_trial
 from edgeship.decide.loaded_trial import Measured
+from edgeship.pipeline import WORKFLOW
 from edgeship.pipeline.graphs import PREVIEW, graph_stage
-from edgeship.pipeline.search import called_for, preview_db
-from edgeship.pipeline.stages import Run
+from edgeship.pipeline.search import Tries, called_for, preview_db
+from edgeship.pipeline.stages import Run, execute
 from edgeship.pipeline.target_trials import TargetTrials
-from edgeship.pipeline.trials import on_this_cpu
-from edgeship.results import Candidate, Trial
+from edgeship.pipeline.trials import REFERENCE, on_this_cpu
+from edgeship.results import Candidate, Judged, Trial
+from fleet_support import far_cluster, wait_until
+from tiny_project import project
 
 TRIAL = Trial(candidate=Candidate(name="int8-keep2", precision="int8"), engine="tensorrt", device="cuda:0")
 
@@ -61,3 +68,33 @@ def test_a_preview_is_neither_timed_nor_shared_with_the_targets_graphs(tmp_path)
     assert (own.style, preview.style) == ("tensorrt", "tensorrt")
     assert graph_stage(candidate, own).name != graph_stage(candidate, preview).name
     assert on_this_cpu(target).batch == target.batch
+
+
+def previews(run: Run, plans: list[Candidate]) -> tuple[list[Judged], list[str]]:
+    """The previews of plans, and which came from a worker; what may be begun there has ended before it is asked for."""
+    target = Target(engine="tensorrt", device="cuda:0", batch=Batch(min=1, opt=4, max=8))
+    tries = Tries(run, TargetTrials("orin", target), loaded_trial.load(run.result(REFERENCE).folders()[0]))
+    with tries.helped() as ahead:
+        helpers = tries._previewing.helpers
+        if ahead is not None and helpers is not None:
+            ahead(plans)
+            assert wait_until(lambda: all(helpers._jobs[plan.name].ended.is_set() for plan in plans[1:]))
+        return [tries.preview(plan) for plan in plans], helpers.taken_over if helpers is not None else []
+
+
+@pytest.mark.slow
+def test_previews_of_a_worker_on_another_host_are_those_of_this_machine(tmp_path) -> None:
+    run = Run(config_file.load(project(tmp_path / "m", each=8)), tmp_path / "out")
+    execute(run, WORKFLOW[: WORKFLOW.index(REFERENCE) + 1])
+    plans = [Candidate(name=f"fp16-{node}", precision="fp16", keep=(node,)) for node in ("conv", "fc", "pool")]
+    alone = previews(run, plans)
+    assert alone[1] == []
+    for place in (tmp_path / "out" / "stages").glob("*-preview-*"):
+        shutil.rmtree(place)
+    told: list[str] = []
+    again = Run(run.config, run.folder, lambda _done, _total, what: told.append(what))
+    execute(again, WORKFLOW[: WORKFLOW.index(REFERENCE) + 1])
+    with far_cluster(tmp_path):
+        judged, taken_over = previews(again, plans)
+    assert taken_over == ["fp16-fc", "fp16-pool"], told
+    assert judged == alone[0]

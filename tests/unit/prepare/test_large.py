@@ -18,6 +18,7 @@ from edgeship.prepare.frame_checks import Batches
 from edgeship.prepare.quantize import QuantizeOptions, quantize
 from edgeship.prepare.running import Running
 from edgeship.prepare.slim import Options, slim
+from processes import python
 
 FEEDS = {"x": np.random.default_rng(3).standard_normal((4, 3, 16, 16)).astype(np.float32)}
 LIMIT = 4096
@@ -176,3 +177,40 @@ def test_methods_and_placements_are_chosen_as_for_any_other(tmp_path: Path, monk
         (item.placement, item.snr_db) for item in second.placements
     ]
     assert first.placements[0].products == 2
+
+
+SIDE_OF_SQUARE = 5120
+SLIM = f"""
+import resource, sys
+from pathlib import Path
+from edgeship.prepare import large
+from edgeship.prepare.slim import slim
+
+large.PROTOBUF_LIMIT = {2**20}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+slim(Path(sys.argv[1]), Path(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+"""Prints the KiB by which the peak of the process's memory grew, mapped files among them."""
+
+
+@pytest.mark.slow
+def test_slim_holds_its_weights_once_in_memory_and_once_as_a_mapped_file(tmp_path: Path) -> None:
+    """Five copies before; four squares of zeros, in a file that takes no room on the disk."""
+    names = [f"w{place}" for place in range(4)]
+    nodes = [
+        node("MatMul", [before, name], [f"m{name}"], name=name)
+        for before, name in zip(["x", *(f"m{name}" for name in names)], names, strict=False)
+    ]
+    made = model(nodes, [], inputs=[value("x", FLOAT, ["n", SIDE_OF_SQUARE])], outputs=[value("mw3", FLOAT, None)])
+    size = 4 * SIDE_OF_SQUARE**2
+    for place, name in enumerate(names):
+        tensor = made.graph.initializer.add(name=name, dims=[SIDE_OF_SQUARE] * 2, data_type=FLOAT)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, text in (("location", "in.data"), ("offset", place * size), ("length", size)):
+            tensor.external_data.add(key=key, value=str(text))
+    (tmp_path / "in.onnx").write_bytes(made.SerializeToString())
+    with (tmp_path / "in.data").open("wb") as stream:
+        stream.truncate(4 * size)
+    done = python("-c", SLIM, tmp_path / "in.onnx", tmp_path / "slim.onnx", check=True)
+    assert 1 < int(done.stdout) * 1024 / (4 * size) < 3

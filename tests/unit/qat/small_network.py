@@ -25,20 +25,22 @@ SIZE = 14
 
 
 class Small(nn.Module):
-    """Batch normalization, a depthwise convolution, a residual sum, SiLU, a concatenation and a linear layer."""
+    """Batch normalization, a depthwise convolution, a residual sum, SiLU, a concatenation that a convolution reads and a
+    linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(16)
         self.depth = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.join = nn.Conv2d(32, 32, 1)
         self.last = nn.Linear(32, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         a = torch.relu(self.norm(self.first(images)))
         b = self.depth(a) + a
         c = torch.cat([nn.functional.silu(b), a], dim=1)
-        return self.last(c.mean(dim=(2, 3)))
+        return self.last(self.join(c).mean(dim=(2, 3)))
 
 
 @dataclass(frozen=True)

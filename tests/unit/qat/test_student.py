@@ -64,9 +64,9 @@ def test_sums_concatenations_and_depthwise_weights_are_rounded(case: Case, tmp_p
     made = {name: node.op_type for node in case.reference.graph.node for name in node.output}
     rounded = {made.get(name, "input") for name in rounding.activations}
     assert {"input", "Relu", "Conv", "Add", "Sigmoid", "Mul", "Concat"} <= rounded
-    assert len(rounding.weights) == 3
+    assert len(rounding.weights) == 4
     student = student_of(case, graph)
-    assert (student.rounded, student.weighted) == (len(rounding.activations), 3)
+    assert (student.rounded, student.weighted) == (len(rounding.activations), 4)
 
 
 def test_the_learned_scales_stand_in_the_graphs_of_both_engines(case: Case, tmp_path: Path) -> None:

@@ -10,17 +10,22 @@ from pathlib import Path
 import pytest
 
 from edgeship.config import Target
-from edgeship.errors import TargetError, UserInputError
+from edgeship.errors import StorageError, TargetError, UserInputError
+from edgeship.fleet import certificates
 from edgeship.fleet.config import Device, Fleet
 from edgeship.fleet.started import Workers, facts, scheduler, wait_until_there
 from edgeship.fleet.worker import Joining, work
-from edgeship.results import Artifact, trial_folder
+from edgeship.results import Artifact, Trial, trial_folder
 from edgeship.targets import cluster, on_worker
-from edgeship.targets.cluster import Access, Cluster, connected
+from edgeship.targets.access import Access
+from edgeship.targets.cluster import Cluster, connected
+from edgeship.trial import shared
 from fleet_support import trial
 from tiny_project import save
 
-FLEET = Fleet(models={"m": Path("m")}, matrix={"m": ("a",)}, devices={"a": Device(labels=("x",)), "b": Device()})
+FLEET = Fleet(
+    models={"m": Path("m")}, matrix={"m": ("a",)}, devices={"a": Device(labels=("x",)), "b": Device(at_once=2)}
+)
 TARGET = Target(host="worker:x")
 
 
@@ -55,6 +60,32 @@ def test_an_address_over_which_others_could_run_code_is_refused(address, what):
     with pytest.raises(UserInputError, match=what):
         Access(address).require_safe()
     Access("tcp://127.0.0.1:8786").require_safe()
+
+
+def test_files_that_are_no_certificates_are_named(tmp_path):
+    cert, key = certificates.make(tmp_path)
+    (tmp_path / "text").write_text("no certificate")
+    Access("tls://scheduler:8786", cert, cert, key).require_safe()
+    for files, said in (((tmp_path / "text", cert, key), "--ca"), ((cert, cert, tmp_path / "text"), "--cert")):
+        with pytest.raises(UserInputError, match=f"{said} .*cannot be used"):
+            Access("tls://scheduler:8786", *files).require_safe()
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"name": "a/b"}, "cannot be called 'a/b'"),
+        ({"labels": ("x y",)}, "cannot be called 'x y'"),
+        ({"via": Target(host="-oProxyCommand=x")}, "is not a host"),
+    ],
+)
+def test_a_worker_whose_own_settings_are_wrong_does_not_wait_for_a_scheduler(tmp_path, changes, what):
+    access = Access("tcp://127.0.0.1:1")
+    with pytest.raises(UserInputError, match=what):
+        work(Joining(**{"access": access, "name": "a", "base": tmp_path} | changes))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        work(Joining(access, "a", base=tmp_path / "file" / "base"))
 
 
 def test_a_worker_of_a_fleet_needs_a_fleet(tmp_path):
@@ -110,6 +141,30 @@ def test_a_trial_runs_on_the_worker_of_its_label_once(access, workers, tmp_path)
 
 
 @pytest.mark.slow
+def test_a_shared_device_has_room_for_two_and_is_timed_when_nobody_else_is_there(
+    access, workers, tmp_path, monkeypatch
+):
+    target, begun, made = Target(host="worker:b"), threading.Event(), list[Trial]()
+    place = trial(target, tmp_path / "t")
+
+    def hear(_done: int, _total: int | None, what: str) -> None:
+        if what == "b: begins":
+            begun.set()
+
+    with connected(Cluster(access)) as opened:
+        told = opened.client().scheduler_info(n_workers=-1)["workers"].values()
+        assert {item["name"]: item["resources"][f"device:{item['name']}"] for item in told} == {"a": 1.0, "b": 2.0}
+        monkeypatch.setenv(shared.VARIABLE, str(workers.folder / "b" / "device"))
+        with shared.beside():
+            hand = threading.Thread(target=lambda: made.append(cluster.run(target, place, hear)))
+            hand.start()
+            assert begun.wait(120)
+            assert not list((workers.folder / "b" / "trials").glob("*/latency.json")), "it waits for whoever is there"
+        hand.join()
+    assert made[0].failure is None and made[0].latency is not None
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again_and_the_trial_ends(access, workers, tmp_path):
     with connected(Cluster(access)) as opened:
         killed = threading.Timer(1.5, lambda: workers._running["a"].kill())
@@ -135,8 +190,6 @@ def test_a_trial_that_kills_its_workers_is_quarantined(access, workers, tmp_path
 
 @pytest.mark.slow
 def test_who_has_another_authority_or_a_taken_name_does_not_join(access, workers, tmp_path):
-    from edgeship.fleet import certificates
-
     cert, key = certificates.make(tmp_path)
     stranger = Access(access.address, cert, cert, key)
     with pytest.raises(TargetError, match="cannot be reached"):
