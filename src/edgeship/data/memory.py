@@ -118,7 +118,15 @@ def require_pairs(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], p
         DataError: Names the pair.
     """
     known, given = ({info.name: info for info in tensors} for tensors in (inputs, outputs))
+    fed = {name: f"[inputs.{name}]" for name in preprocess.inputs}
     for key, item in preprocess.state.items():
+        if item.origin in fed:
+            raise DataError(
+                f"state.{key}: the input {item.origin!r} is fed by {fed[item.origin]} already",
+                expected="one declaration of each input",
+                do="remove one of the two",
+            )
+        fed[item.origin] = f"state.{key}"
         for kind, name, tensors in (("input", item.origin, known), ("output", item.result, given)):
             if name not in tensors:
                 raise DataError(

@@ -114,6 +114,14 @@ def test_sequences_are_evaluated_step_by_step(tmp_path: Path) -> None:
         (('in = "mem_in"', 'in = "mem"'), "state: the model has no input 'mem' (did you mean 'mem_in'?)"),
         (('out = "mem_out"', 'out = "memory"'), "state.memory: the model has no output 'memory'"),
         (("[candidates]", "[target]\nbatch = { max = 4 }\n[candidates]"), "max is 4"),
+        (
+            ("[calibration]", "[inputs.mem_in]\nvalue = 0\n[calibration]"),
+            "state.memory: the input 'mem_in' is fed by [inputs.mem_in] already",
+        ),
+        (
+            ("[calibration]", 'again = { in = "mem_in", out = "mem_out" }\n[calibration]'),
+            "state.again: the input 'mem_in' is fed by state.memory already",
+        ),
     ],
 )
 def test_a_wrong_state_is_refused_before_any_stage(tmp_path: Path, change: tuple[str, str], words: str) -> None:
