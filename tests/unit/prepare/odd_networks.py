@@ -58,7 +58,7 @@ class Star(Base):
 class Ultralytics(Base):
     """Takes one input and more arguments that no one gives, as Ultralytics' networks do."""
 
-    def forward(self, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:  # noqa: ARG002
+    def forward(self, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         return self.conv(x)
 
 
