@@ -153,8 +153,10 @@ def test_names_stay_names(source: Source, tmp_path: Path) -> None:
     engine = text_format.Parse(files["model/config.pbtxt"].decode(), protobuf().ModelConfig())
     assert [item.name for item in (*engine.input, *engine.output)] == [EVIL, EVIL]
     assert f"model/warmup/{engine.model_warmup[0].inputs[EVIL].input_data_file}" in files
-    with pytest.raises(DataError, match="output-blob-names separates names"):
-        deepstream.files(changed(detector(source, pad_value=0), outputs=given.manifest.outputs))
+    for name in (EVIL, "scope\\output"):
+        outputs = (given.manifest.outputs[0].model_copy(update={"name": name}),)
+        with pytest.raises(DataError, match="output-blob-names separates names"):
+            deepstream.files(changed(detector(source, pad_value=0), outputs=outputs))
 
 
 @pytest.mark.parametrize("name", ["in:images", "in:other"])
