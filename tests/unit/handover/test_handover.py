@@ -191,6 +191,15 @@ def test_deepstreams_classifier_separates_its_labels_otherwise(source: Source) -
                 deepstream.files(given)
 
 
+def test_what_stands_between_an_ensembles_steps_is_no_output(source: Source) -> None:
+    outputs = (source.manifest.outputs[0].model_copy(update={"name": "prepared"}),)
+    made, _ = triton.files(changed(source, outputs=outputs))
+    text = next(data for name, data in made.items() if name.endswith("_from_image/config.pbtxt")).decode()
+    first, second = text_format.Parse(text, protobuf().ModelConfig()).ensemble_scheduling.step
+    assert list(first.output_map.values()) == list(second.input_map.values()) == ["prepared_"]
+    assert list(second.output_map.values()) == ["prepared"]
+
+
 def test_what_triton_cannot_be_told_is_refused(source: Source) -> None:
     loose = TensorInfo(name="images", shape=("batch", 3, "height", "width"), dtype="float32")
     with pytest.raises(DataError, match="dynamic axes height, width, and no profile bounds them"):
