@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from small_project import BENCHMARK, value, write_model, write_picture
 
@@ -52,6 +52,39 @@ accept_low_confidence = true
 )
 
 
+PLACE = np.arange(SIDE, dtype=np.float32)
+BOX_TENSORS = {
+    "zero": np.array([0]), "one": np.array([1]), "plane": np.array([2, 3]),
+    "limit": np.array(0.6, np.float32), "side": np.array(float(SIDE), np.float32),
+    "none": np.array(0.0, np.float32),
+    "right": (PLACE + 1).reshape(1, 1, 1, SIDE), "left": (SIDE - PLACE).reshape(1, 1, 1, SIDE),
+    "bottom": (PLACE + 1).reshape(1, 1, SIDE, 1), "top": (SIDE - PLACE).reshape(1, 1, SIDE, 1),
+}  # fmt: skip
+"""Constants of :func:`box_around`."""
+
+
+def box_around(red: str) -> list[NodeProto]:
+    """Nodes from a plane [batch, 1, 32, 32] to ``boxes`` [batch, 1, 6]: corners around what is above 0.6, the highest
+    value as score, class 0."""
+    make = helper.make_node
+    nodes = [
+        make("Greater", [red, "limit"], ["object"], name="object"),
+        make("Cast", ["object"], ["seen"], to=TensorProto.FLOAT, name="seen"),
+        make("ReduceMax", [red, "plane"], ["score_4d"], name="score"),
+    ]
+    for name in ("right", "left", "bottom", "top"):
+        nodes.append(make("Mul", ["seen", name], [f"{name}_all"], name=f"{name}_all"))
+        nodes.append(make("ReduceMax", [f"{name}_all", "plane"], [f"{name}_4d"], name=f"{name}_max"))
+    return [
+        *nodes,
+        make("Sub", ["side", "left_4d"], ["x1"], name="x1"),
+        make("Sub", ["side", "top_4d"], ["y1"], name="y1"),
+        make("Mul", ["score_4d", "none"], ["class"], name="class"),
+        make("Concat", ["x1", "y1", "right_4d", "bottom_4d", "score_4d", "class"], ["row"], axis=3, name="row"),
+        make("Squeeze", ["row", "one"], ["boxes"], name="boxes"),
+    ]
+
+
 def save(path: Path) -> Path:
     """``images`` float32 [batch, 3, 32, 32] → ``boxes`` [batch, 1, 6] (corners, score, class) around what is red, and
     ``lanes`` [batch, 2, 32, 32], logits of road and lane (what is green)."""
@@ -60,31 +93,13 @@ def save(path: Path) -> Path:
         make("Conv", ["images", "w"], ["features"], name="stem"),
         make("Conv", ["features", "w_lanes", "b_lanes"], ["lanes"], name="lanes_head"),
         make("Slice", ["features", "zero", "one", "one"], ["red"], name="red"),
-        make("Greater", ["red", "limit"], ["object"], name="object"),
-        make("Cast", ["object"], ["seen"], to=TensorProto.FLOAT, name="seen"),
-        make("ReduceMax", ["red", "plane"], ["score_4d"], name="score"),
+        *box_around("red"),
     ]
-    for name in ("right", "left", "bottom", "top"):
-        nodes.append(make("Mul", ["seen", name], [f"{name}_all"], name=f"{name}_all"))
-        nodes.append(make("ReduceMax", [f"{name}_all", "plane"], [f"{name}_4d"], name=f"{name}_max"))
-    nodes += [
-        make("Sub", ["side", "left_4d"], ["x1"], name="x1"),
-        make("Sub", ["side", "top_4d"], ["y1"], name="y1"),
-        make("Mul", ["score_4d", "none"], ["class"], name="class"),
-        make("Concat", ["x1", "y1", "right_4d", "bottom_4d", "score_4d", "class"], ["row"], axis=3, name="row"),
-        make("Squeeze", ["row", "one"], ["boxes"], name="boxes"),
-    ]
-    place = np.arange(SIDE, dtype=np.float32)
-    tensors = {
+    tensors = BOX_TENSORS | {
         "w": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
         "w_lanes": np.array([[0, 0, 0], [0, 4, 0]], np.float32).reshape(2, 3, 1, 1),
         "b_lanes": np.array([2.0, 0.0], np.float32),
-        "zero": np.array([0]), "one": np.array([1]), "plane": np.array([2, 3]),
-        "limit": np.array(0.6, np.float32), "side": np.array(float(SIDE), np.float32),
-        "none": np.array(0.0, np.float32),
-        "right": (place + 1).reshape(1, 1, 1, SIDE), "left": (SIDE - place).reshape(1, 1, 1, SIDE),
-        "bottom": (place + 1).reshape(1, 1, SIDE, 1), "top": (SIDE - place).reshape(1, 1, SIDE, 1),
-    }  # fmt: skip
+    }
     outputs = [value("boxes", ["batch", 1, 6]), value("lanes", ["batch", 2, SIDE, SIDE])]
     return write_model(path, nodes, [value("images", ["batch", 3, SIDE, SIDE])], outputs, tensors)
 

@@ -22,6 +22,8 @@ from edgeship.pipeline.rebuild import RebuildOptions, rebuild
 from edgeship.pipeline.stages import Run
 from edgeship.results import trial_folder
 from edgeship.targets.sending import plan_of
+from over_ssh import evaluated_on_both
+from sshd_support import Device
 from two_heads import project
 
 pytestmark = pytest.mark.slow
@@ -120,3 +122,9 @@ def test_a_bundle_of_several_tasks_is_judged_again_with_the_labels_of_each(
         with pytest.raises(UserInputError, match="judged on 2 tasks: boxes, lanes; labels are given of") as refused:
             rebuild(bundle, tmp_path / "no", RebuildOptions(images=folder / "val", labels=labels))
         assert refused.value.do == "--labels boxes=PLACE --labels lanes=PLACE"
+
+
+def test_a_trial_over_ssh_gives_the_figures_of_every_task(shipped: FinishedRun, host: Device, tmp_path: Path) -> None:
+    here, there = evaluated_on_both(shipped, host, tmp_path)
+    assert there.metrics == here.metrics
+    assert {"boxes.map50", "lanes.miou"} <= set(there.metrics)

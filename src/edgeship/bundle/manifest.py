@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -44,7 +44,7 @@ MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 Moment = Annotated[
     str,
     Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"),
-    AfterValidator(lambda text: time.strftime(MOMENT, time.strptime(text, MOMENT))),
+    AfterValidator(lambda text: f"{datetime.strptime(text, MOMENT).isoformat()}Z"),
 ]
 """UTC, ISO 8601."""
 _SIGNED_BY = re.compile(r"manifest\.[0-9a-f]{16}\.sig")

@@ -7,7 +7,7 @@ the frames are in the order of their names, numbers as numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -118,7 +118,15 @@ def require_pairs(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], p
         DataError: Names the pair.
     """
     known, given = ({info.name: info for info in tensors} for tensors in (inputs, outputs))
+    fed = {name: f"[inputs.{name}]" for name in preprocess.inputs}
     for key, item in preprocess.state.items():
+        if item.origin in fed:
+            raise DataError(
+                f"state.{key}: the input {item.origin!r} is fed by {fed[item.origin]} already",
+                expected="one declaration of each input",
+                do="remove one of the two",
+            )
+        fed[item.origin] = f"state.{key}"
         for kind, name, tensors in (("input", item.origin, known), ("output", item.result, given)):
             if name not in tensors:
                 raise DataError(
@@ -151,11 +159,29 @@ NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 """What counts as a number in a frame's name: digits, or seconds with a fraction."""
 
 
-def in_time(name: str) -> tuple[tuple[str | Decimal, ...], str]:
+def counters(names: Sequence[str]) -> frozenset[int]:
+    """Places in split names where a point separates two numbers, as in ``clip1.9`` and ``clip1.10``, not a fraction:
+    what follows it has several lengths and ends in 0 at least once, which fractions of several lengths do not."""
+    behind: dict[int, set[str]] = {}
+    for name in names:
+        for place, part in enumerate(NUMBER.split(name)):
+            if place % 2 and "." in part:
+                behind.setdefault(place, set()).add(part.partition(".")[2])
+    return frozenset(
+        place
+        for place, found in behind.items()
+        if len(set(map(len, found))) > 1 and any(digits.endswith("0") and len(digits) > 1 for digits in found)
+    )
+
+
+def in_time(name: str, apart: Container[int] = frozenset()) -> tuple[tuple[str | tuple[Decimal, ...], ...], str]:
     """The key by which the frames of a sequence are in order: numbers in their names count as numbers, so that
-    ``2.png`` comes before ``10.png``."""
-    parts = NUMBER.split(name)
-    return tuple(Decimal(part) if place % 2 else part for place, part in enumerate(parts)), name
+    ``2.png`` comes before ``10.png``. ``apart``: :func:`counters` of the sequence."""
+    parts = enumerate(NUMBER.split(name))
+    return tuple(
+        tuple(map(Decimal, part.split(".") if place in apart else [part])) if place % 2 else part
+        for place, part in parts
+    ), name
 
 
 def in_sequences(names: Sequence[str], groups: Sequence[str], count: int | None = None) -> list[int]:
@@ -165,8 +191,12 @@ def in_sequences(names: Sequence[str], groups: Sequence[str], count: int | None 
     is never begun in its middle.
     """
     by_group: dict[str, list[int]] = {}
-    for place in sorted(range(len(names)), key=lambda place: (groups[place], in_time(names[place]))):
+    for place in sorted(range(len(names)), key=groups.__getitem__):
         by_group.setdefault(groups[place], []).append(place)
+    for members in by_group.values():
+        apart = counters([names[place] for place in members])
+        keys = {place: in_time(names[place], apart) for place in members}
+        members.sort(key=keys.__getitem__)
     sequences = list(by_group.values())
     if count is None or count >= len(names):
         return [place for sequence in sequences for place in sequence]

@@ -183,8 +183,12 @@ def table_in(name: str, path: Path, columns: Sequence[str]) -> dict[str, list[fl
 
 
 def _note(found: dict[str, Any], image: str, value: Any, where: str) -> None:
-    if not image:
-        raise DataError(f"{where}: no image is named", do="name it, or remove the row")
+    if not PurePosixPath(image).name:
+        raise DataError(
+            f"{where}: {repr(image) if image else 'no image'} is named",
+            expected="an image",
+            do="name it, or remove the row",
+        )
     for key in dict.fromkeys([image, PurePosixPath(image).with_suffix("").as_posix()]):
         if key in found:
             raise DataError(f"{where}: {image} stands there twice", do="keep one row for each image")

@@ -29,6 +29,7 @@ _TEXT = FileKind(
     'write it in binary: onnx.save(onnx.load(FILE, format="{}"), "model.onnx")',
 )
 _KERAS = "convert it: python -m tf2onnx.convert --saved-model FOLDER --opset 18 --output model.onnx"
+_PAGE = FileKind("a page of HTML: the download gave an error or asked for a login", "download the file again")
 _ENGINE = FileKind("a built engine of TensorRT", "give the .onnx that it was built from")
 SIGNS: dict[bytes, FileKind] = {
     b"PK\x03\x04": FileKind(
@@ -52,18 +53,22 @@ SIGNS: dict[bytes, FileKind] = {
     b"\x89PNG": _IMAGE,
     b"\xff\xd8\xff": _IMAGE,
     b"%PDF": FileKind("a PDF"),
-    b"<?xml": FileKind("XML, such as OpenVINO's own format", "give the .onnx that it was converted from"),
-    b"<!DOCTYPE": FileKind(
-        "a page of HTML: the download gave an error or asked for a login", "download the file again"
-    ),
-    b"<html": FileKind("a page of HTML: the download gave an error or asked for a login", "download the file again"),
-    b"ir_version": replace(_TEXT, do=_TEXT.do.format("textproto")),
-    b"{": replace(_TEXT, do=_TEXT.do.format("json")),
-    b"<\n": replace(_TEXT, do='write the model itself in binary: onnx.save(model, "model.onnx")'),
     b"ftrt": _ENGINE,
     b"vtrt": _ENGINE,
 }
 """First bytes of files that are often taken for an ONNX file."""
+WORDS: dict[bytes, FileKind] = {
+    b"<?xml": FileKind("XML, such as OpenVINO's own format", "give the .onnx that it was converted from"),
+    b"<!doctype": _PAGE,
+    b"<html": _PAGE,
+    b"ir_version": replace(_TEXT, do=_TEXT.do.format("textproto")),
+    b"{": FileKind(
+        "JSON: ONNX in text form, or the answer of a server that refused the download",
+        _TEXT.do.format("json") + "; or download it again",
+    ),
+    b"<\n": replace(_TEXT, do='write the model itself in binary: onnx.save(model, "model.onnx")'),
+}
+"""The same for text, in lower case and behind a byte order mark and white space."""
 AFTER_FOUR = {
     b"TFL3": FileKind(
         "a TensorFlow Lite file", "convert it: python -m tf2onnx.convert --tflite FILE --output model.onnx"
@@ -90,7 +95,9 @@ def other_kind(path: Path) -> FileKind | None:
         )
     if not any(head):
         return FileKind("full of zeros: its download or copy did not end", "copy or download it again")
-    found = next((kind for sign, kind in SIGNS.items() if head.startswith(sign)), None)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    signs = ((start, sign, kind) for start, known in ((head, SIGNS), (text, WORDS)) for sign, kind in known.items())
+    found = next((kind for start, sign, kind in signs if start.startswith(sign)), None)
     return found or AFTER_FOUR.get(head[4:8])
 
 

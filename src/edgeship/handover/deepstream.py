@@ -169,10 +169,10 @@ def _require_expressible(source: Source) -> None:
 
 def _require_plain(name: str) -> None:
     """Refuse a name that the configuration would read as two, or as another key. Raises DataError."""
-    if not name.isprintable() or ";" in name or name != name.strip():
+    if not name.isprintable() or {";", "\\"} & set(name) or name != name.strip():
         raise DataError(
-            f"the output is called {name!r}, and output-blob-names separates names by ';' on one line",
-            expected="printable characters without ';' and without spaces at the ends",
+            f"the output is called {name!r}, and output-blob-names separates names by ';' and escapes by '\\'",
+            expected="printable characters without ';' and '\\' and without spaces at the ends",
             do="rename the output in the model and ship again",
         )
 

@@ -167,6 +167,9 @@ def _ensemble(source: Source, name: str) -> dict[str, bytes]:
         "size": size,
         "input": info.name,
     }
+    between = "prepared"  # which no output may be called too
+    while between in {out.name for out in manifest.outputs}:
+        between += "_"
     image = f'input [ {{ name: "{IMAGE}" data_type: TYPE_STRING dims: [ 1 ] }} ]'
     steps = [
         f"name: {quoted(first)}", 'backend: "python"', f"max_batch_size: {high}", image,
@@ -179,9 +182,9 @@ def _ensemble(source: Source, name: str) -> dict[str, bytes]:
         *_tensors("output", manifest.outputs, source, True),
         "ensemble_scheduling {",
         f'  step [ {{ model_name: {quoted(first)} model_version: -1 input_map {{ key: "{IMAGE}" value: "{IMAGE}" }} '
-        f'output_map {{ key: {quoted(info.name)} value: "prepared" }} }} ]',
+        f"output_map {{ key: {quoted(info.name)} value: {quoted(between)} }} }} ]",
         f"  step [ {{ model_name: {quoted(name)} model_version: -1 "
-        f'input_map {{ key: {quoted(info.name)} value: "prepared" }} {maps} }} ]',
+        f"input_map {{ key: {quoted(info.name)} value: {quoted(between)} }} {maps} }} ]",
         "}",
     ]  # fmt: skip
     return {

@@ -412,9 +412,9 @@ def _pair(
         ignored = task.settings.ignore_index
         good, later = pixel_accuracy(before, target, ignored), pixel_accuracy(after, target, ignored)
         told = {
-            "label": "labelled mask",
-            "reference": Answer(text=f"{good:.1%} of pixels right", mask=kept.mask(before.mask)),
-            "answer": Answer(text=f"{later:.1%} of pixels right", mask=kept.mask(after.mask)),
+            "label": "mask",
+            "reference": Answer(text=f"{good:.2%} of pixels right", mask=kept.mask(before.mask)),
+            "answer": Answer(text=f"{later:.2%} of pixels right", mask=kept.mask(after.mask)),
         }
     return shown.model_copy(update={**told, "harm": harm_of(good, later)})
 

@@ -229,8 +229,8 @@ def _dynamic_shapes(loaded: model.Loaded, multiple: int) -> Any:
     if not any(shapes):
         return None
     kinds = [parameter.kind for parameter in inspect.signature(loaded.module.forward).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(x, *rest): torch wants the rest as one tuple
-        first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    first = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else len(shapes)
+    if first < len(shapes):  # forward(x, *rest): torch wants the rest as one tuple, where there is a rest
         return (*shapes[:first], tuple(shapes[first:]))
     return tuple(shapes)
 

@@ -79,10 +79,10 @@ def fix_channels(model: onnx.ModelProto) -> list[str]:
     makers = {name: node for node in model.graph.node for name in node.output if name}
     notes = []
     for node in model.graph.node:
-        if node.op_type != "Conv" or len(weights.get(node.input[1], ())) < 3:
+        if node.op_type != "Conv" or len(node.input) < 2 or len(weights.get(node.input[1], ())) < 3:
             continue
         found = _input_axis(node.input[0], 1, makers, weights)
-        if found is None or found[0] not in dims or found[1] >= len(dims[found[0]]):
+        if found is None or found[0] not in dims or found[1] not in range(len(dims[found[0]])):
             continue
         name, axis = found
         dim = dims[name][axis]
@@ -102,12 +102,17 @@ def fix_channels(model: onnx.ModelProto) -> list[str]:
 def _input_axis(
     name: str, axis: int, makers: dict[str, onnx.NodeProto], weights: Container[str]
 ) -> tuple[str, int] | None:
-    """The tensor that nothing makes, and its axis, that ``axis`` of a tensor is, behind operators that only move it."""
+    """The tensor that nothing makes, and its axis, that ``axis`` of a tensor is, behind operators that only move it;
+    None where there is none, as in a circle of nodes."""
+    passed: set[str] = set()
     while name in makers:
         node = makers[name]
+        if name in passed or len(node.input) != 1:
+            return None
+        passed.add(name)
         if node.op_type == "Transpose":
             order = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), [])
-            if axis >= len(order):
+            if axis not in range(len(order)):
                 return None
             axis = order[axis]
         elif node.op_type not in ("Cast", "Identity"):

@@ -124,7 +124,7 @@ def test_an_expired_bundle_is_refused(bundle: Path) -> None:
     release_bundle(bundle, Release(1, expires="2999-01-01T00:00:00Z"))
     verify(bundle)
     strange = ("tomorrow", "2030-01-01", "2030-01-01T00:00:00+01:00", "2030-02-30T00:00:00Z", "9999-99-99T99:99:99Z")
-    for text in (*strange, "2001-01-01T00:00:00Z"):
+    for text in (*strange, "2001-01-01T00:00:00Z", "0226-01-01T00:00:00Z"):
         with pytest.raises(UserInputError, match="expires"):
             release_bundle(bundle, Release(expires=text))
     expire(bundle)

@@ -165,6 +165,8 @@ def test_columns_fill_a_vector_or_a_matrix(tmp_path: Path) -> None:
         ("image,a\n1.png,0,5\n", "line 2: 3 values, the first row names 2 columns"),
         ("image,a,a\n1.png,1,2\n", "has two columns 'a'"),
         ("image,a\n,1\n", "line 2: no image is named"),
+        ("image,a\n/,1\n", "line 2: '/' is named"),
+        ("image,a\n.,1\n", "line 2: '.' is named"),
         ("image,a\n1.png\n", "line 2: a is ''"),
     ],
 )

@@ -73,6 +73,14 @@ def test_numbers_in_the_names_of_frames_count_as_numbers(names: list[str]) -> No
     assert [mixed[place] for place in in_sequences(mixed, [""] * 4)] == names
 
 
+def test_a_point_between_two_counters_begins_no_fraction() -> None:
+    """As ffmpeg numbers frames behind a name that ends in a number; fractions beside them stay fractions."""
+    names = [f"v1.10/clip2.{number}.png" for number in range(8, 12)]
+    assert [names[::-1][place] for place in in_sequences(names[::-1], ["a"] * 4)] == names
+    timed = ["v1.10/12.25.png", "v1.10/12.5.png", "v1.10/13.0.png"]
+    assert in_sequences([*names, *timed], ["a"] * 4 + ["b"] * 3) == list(range(7))
+
+
 def test_calibration_frames_carry_what_the_model_remembers(tmp_path: Path) -> None:
     config = load(project(tmp_path, sequences=2, frames=4))
     inputs = read_inputs(tmp_path / "model.onnx")[0]
@@ -114,6 +122,14 @@ def test_sequences_are_evaluated_step_by_step(tmp_path: Path) -> None:
         (('in = "mem_in"', 'in = "mem"'), "state: the model has no input 'mem' (did you mean 'mem_in'?)"),
         (('out = "mem_out"', 'out = "memory"'), "state.memory: the model has no output 'memory'"),
         (("[candidates]", "[target]\nbatch = { max = 4 }\n[candidates]"), "max is 4"),
+        (
+            ("[calibration]", "[inputs.mem_in]\nvalue = 0\n[calibration]"),
+            "state.memory: the input 'mem_in' is fed by [inputs.mem_in] already",
+        ),
+        (
+            ("[calibration]", 'again = { in = "mem_in", out = "mem_out" }\n[calibration]'),
+            "state.again: the input 'mem_in' is fed by state.memory already",
+        ),
     ],
 )
 def test_a_wrong_state_is_refused_before_any_stage(tmp_path: Path, change: tuple[str, str], words: str) -> None:

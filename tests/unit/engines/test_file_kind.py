@@ -71,6 +71,8 @@ FORMS = {
     "tflite": (lambda raw: b"\x1c\0\0\0TFL3" + raw, "a TensorFlow Lite file", "tf2onnx"),
     "keras": (lambda raw: b"\x89HDF\r\n\x1a\n" + raw, "an HDF5 file", "tf2onnx"),
     "html": (lambda _: b"<!DOCTYPE html><html></html>", "a page of HTML", "download"),
+    "html, as most servers write it": (lambda _: b"\xef\xbb\xbf\n\n<!doctype html>", "a page of HTML", "download"),
+    "error in JSON": (lambda _: b'{"error": "Not found"}', "a server that refused the download", "binary"),
     "xml": (lambda _: b'<?xml version="1.0"?><net/>', "XML", "converted from"),
     "zeros": (lambda raw: bytes(len(raw)), "full of zeros", "again"),
     "nothing": (lambda _: b"", "empty", "export"),

@@ -153,8 +153,10 @@ def test_names_stay_names(source: Source, tmp_path: Path) -> None:
     engine = text_format.Parse(files["model/config.pbtxt"].decode(), protobuf().ModelConfig())
     assert [item.name for item in (*engine.input, *engine.output)] == [EVIL, EVIL]
     assert f"model/warmup/{engine.model_warmup[0].inputs[EVIL].input_data_file}" in files
-    with pytest.raises(DataError, match="output-blob-names separates names"):
-        deepstream.files(changed(detector(source, pad_value=0), outputs=given.manifest.outputs))
+    for name in (EVIL, "scope\\output"):
+        outputs = (given.manifest.outputs[0].model_copy(update={"name": name}),)
+        with pytest.raises(DataError, match="output-blob-names separates names"):
+            deepstream.files(changed(detector(source, pad_value=0), outputs=outputs))
 
 
 @pytest.mark.parametrize("name", ["in:images", "in:other"])
@@ -187,6 +189,15 @@ def test_deepstreams_classifier_separates_its_labels_otherwise(source: Source) -
         else:
             with pytest.raises(DataError, match="'red;green'"):
                 deepstream.files(given)
+
+
+def test_what_stands_between_an_ensembles_steps_is_no_output(source: Source) -> None:
+    outputs = (source.manifest.outputs[0].model_copy(update={"name": "prepared"}),)
+    made, _ = triton.files(changed(source, outputs=outputs))
+    text = next(data for name, data in made.items() if name.endswith("_from_image/config.pbtxt")).decode()
+    first, second = text_format.Parse(text, protobuf().ModelConfig()).ensemble_scheduling.step
+    assert list(first.output_map.values()) == list(second.input_map.values()) == ["prepared_"]
+    assert list(second.output_map.values()) == ["prepared"]
 
 
 def test_what_triton_cannot_be_told_is_refused(source: Source) -> None:

@@ -55,6 +55,13 @@ class Star(Base):
         return self.conv(inputs[0]) + inputs[1]
 
 
+class Ultralytics(Base):
+    """Takes one input and more arguments that no one gives, as Ultralytics' networks do."""
+
+    def forward(self, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        return self.conv(x)
+
+
 class Skip(Base):
     """Halves and doubles its picture: only even sizes fit together."""
 

@@ -253,6 +253,7 @@ def test_star_arguments_export(tmp_path: Path) -> None:
     both = {"a": {"shape": ["batch", 3, 16, 16]}, "b": {"shape": ["batch", 4, 16, 16]}}
     result = export(odd("Star", **both), HERE, tmp_path / "model.onnx")
     assert [(info.name, info.shape[0]) for info in result.inputs] == [("a", "batch"), ("b", "batch")]
+    assert export(odd("Ultralytics"), HERE, tmp_path / "one.onnx").inputs[0].shape[0] == "batch"
 
 
 @pytest.mark.parametrize(("name", "multiples"), [("Pooled", False), ("Skip", True)])

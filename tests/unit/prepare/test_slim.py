@@ -137,6 +137,27 @@ def test_channels_that_are_declared_dynamic_are_those_that_the_convolution_takes
     assert result.notes[0] == "input 'x' has 3 channels, which Conv 'conv_y' takes"
 
 
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (
+            [node("Identity", ["b"], ["a"]), node("Identity", ["a"], ["b"]), node("Conv", ["a", "w"], ["y"])],
+            "in a circle",
+        ),
+        ([node("Conv", ["x"], ["y"])], "Conv"),
+        ([node("Cast", [], ["a"], to=1), node("Conv", ["a", "w"], ["y"])], "Cast"),
+        ([node("Transpose", ["x"], ["a"], perm=[0, -9, 2, 3]), node("Conv", ["a", "w"], ["y"])], "Transpose"),
+    ],
+)
+def test_channels_are_not_looked_for_in_a_graph_that_cannot_run(
+    before: list[onnx.NodeProto], words: str, tmp_path: Path
+) -> None:
+    """Nodes in a circle, and operators without what they read, are named as ever."""
+    made = model(before, [W], inputs=[image("n", "c", "h", "w")], outputs=[value("y", FLOAT, ["n", 4, "h", "w"])])
+    with pytest.raises(ModelError, match=words):
+        slimmed(made, tmp_path)
+
+
 @pytest.mark.slow
 def test_a_size_that_is_known_is_the_one_that_runs(tmp_path: Path) -> None:
     picky = model(

@@ -25,8 +25,8 @@ SIZE = 14
 
 
 class Small(nn.Module):
-    """Batch normalization, a depthwise convolution, a residual sum, SiLU, a linear layer, and a concatenation that a
-    convolution reads."""
+    """Batch normalization, a depthwise convolution, a residual sum, SiLU, a concatenation that a convolution reads, and
+    a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()

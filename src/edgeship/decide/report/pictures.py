@@ -21,6 +21,8 @@ from edgeship.results import Answer, Artifact, Box, ChangedImage
 
 PHOTO = 96
 """Images up to this size are enlarged by whole pixels."""
+CANVAS = 400
+"""Units of the drawing over a small image, at least: browsers set no letters of less than six."""
 OPTIONS = 100
 """Values of a choice that are offered, the most frequent first."""
 MATCH = 0.5
@@ -145,9 +147,11 @@ class _Frame:
     def __init__(self, folder: Path, picture: Artifact, original: int, identity: str) -> None:
         self.folder, self.identity = folder, identity
         content = _content(folder, picture)
-        self.size = _size(content, folder / picture.path)
+        width, height = _size(content, folder / picture.path)
+        self.small = max(width, height) <= PHOTO
+        larger = -(-CANVAS // max(width, height)) if self.small else 1
+        self.size = width * larger, height * larger
         self.scale = self.size[0] / max(original, 1)
-        self.small = max(self.size) <= PHOTO
         self.source = _data_uri(content)
 
     def draw(self, shapes: Iterable[Markup], alt: str, *, own: bool) -> Markup:
