@@ -20,7 +20,6 @@ from pydantic import Field
 
 from edgeship.errors import CacheError
 from edgeship.files import sha256_bytes, sha256_file, sha256_json, write_bytes, write_text
-from edgeship.prepare.dead_zones import within
 from edgeship.prepare.frame_checks import pack, unpack
 from edgeship.prepare.quantized_tensors import Placement, Style
 from edgeship.results import Result, TensorRange, read
@@ -36,8 +35,6 @@ CALIBRATION_VERSION = 4
 HEADER = "TRT-100000-EntropyCalibration2"
 """Names the format, not the method: TensorRT's and trtexec's calibrators accept a cache under their own kind only."""
 UNLIMITED = (-math.inf, math.inf)
-LEARNED = "learned"
-"""The method of ranges that a training made: a graph takes them as they are."""
 _HEADER = re.compile(r"TRT-\d+-\w+")
 
 
@@ -85,24 +82,18 @@ class CalibrationCache:
     trusted: bool = False
     placements: Mapping[Style, Placement] = field(default_factory=dict)
 
-    def bounds(
-        self,
-        tensor: str,
-        limits: tuple[float, float] = UNLIMITED,
-        needed: tuple[float, float] = UNLIMITED,
-    ) -> tuple[float, float] | None:
+    def bounds(self, tensor: str, limits: tuple[float, float] = UNLIMITED) -> tuple[float, float] | None:
         """(low, high) of ``tensor`` for asymmetric quantization; None: the cache does not know it.
 
-        ``limits``: what the tensor can be; a plain cache knows its largest magnitude only. ``needed``: what of it the
-        operators behind tell apart (:mod:`edgeship.prepare.dead_zones`); learned ranges are taken as they are.
+        ``limits``: what the tensor can be; a plain cache knows its largest magnitude only.
         """
         known = self.ranges.get(tensor)
         if known is not None:
-            return known.bounds[self.method] if self.method == LEARNED else within(known.bounds[self.method], needed)
+            return known.bounds[self.method]
         if tensor not in self.scales:
             return None
         amax = self.scales[tensor] * 127.0
-        return within((max(-amax, limits[0]), min(amax, limits[1])), needed)
+        return max(-amax, limits[0]), min(amax, limits[1])
 
 
 def sidecar_path(cache: Path) -> Path:

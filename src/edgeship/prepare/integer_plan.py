@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeship.prepare.calibration_cache import UNLIMITED, CalibrationCache, lacking
-from edgeship.prepare.dead_zones import needed_ranges
 from edgeship.prepare.inferred_graph import outputs_of
 from edgeship.prepare.quantized_tensors import (
     FUSED,
@@ -51,7 +50,7 @@ class IntegerPlan:
         self.producers = {name: node for node in graph.node for name in node.output if name}
         self._floats = {value.name for value in _float32(self.model)} & float_tensors(self.model)
         self._shared = find_tensors(self.model).shared
-        self._limits, self._needed = limits(self.model), needed_ranges(self.model)
+        self._limits = limits(self.model)
         self._known = {*self.calibration.ranges, *self.calibration.scales}
         self._shapes = _shapes(self.model)
         self._missing: dict[str, None] = {}
@@ -154,7 +153,7 @@ class IntegerPlan:
 
     def bounds(self, root: str) -> tuple[float, float] | None:
         """(low, high) of an activation."""
-        return self.calibration.bounds(root, self._limits.get(root, UNLIMITED), self._needed.get(root, UNLIMITED))
+        return self.calibration.bounds(root, self._limits.get(root, UNLIMITED))
 
     def _follow_movement(self) -> None:
         """Let 8-bit values pass through data movement as they are: forwards from what is rounded, and backwards where

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeship.prepare.calibration_cache import UNLIMITED
-from edgeship.prepare.dead_zones import needed_ranges
 from edgeship.prepare.node_groups import Group
 from edgeship.prepare.quantized_tensors import WEIGHTED, Style, find_tensors, float_tensors, limits
 
@@ -46,7 +45,7 @@ class SwitchedGraph:
         }
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._shared = find_tensors(model).shared
-        self._limits, self._needed = limits(model), needed_ranges(model)
+        self._limits = limits(model)
         self._added: dict[str, onnx.TensorProto] = {}
 
     def build(self, groups: Sequence[Group]) -> onnx.ModelProto:
@@ -181,7 +180,7 @@ class SwitchedGraph:
         if self._style == "tensorrt":
             scale = self._calibration.scales.get(root)
             return None if scale is None else (np.array(scale, np.float32), np.array(0, np.int8))
-        bounds = self._calibration.bounds(root, self._limits.get(root, UNLIMITED), self._needed.get(root, UNLIMITED))
+        bounds = self._calibration.bounds(root, self._limits.get(root, UNLIMITED))
         if bounds is None:
             return None
         low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)

@@ -16,7 +16,7 @@ from edgeship.results import TensorRange
 if TYPE_CHECKING:
     import onnx
 
-METHOD = calibration_cache.LEARNED
+METHOD = "learned"
 
 
 def save_learned(
