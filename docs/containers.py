@@ -118,7 +118,7 @@ def devcontainer() -> str:
         "name": "edgeship",
         "image": chain.base,
         "postCreateCommand": "apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver "
-        "openssh-server openssh-client gcc g++ make git qemu-user && make test",
+        "openssh-server openssh-client gcc g++ make git qemu-user softhsm2 && make test",
         "customizations": {"vscode": {"settings": {"python.defaultInterpreterPath": ".venv/bin/python"}}},
     }
     return json.dumps(config, indent=2) + "\n"

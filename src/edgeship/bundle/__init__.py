@@ -4,6 +4,8 @@
       manifest.json      what is inside, with the sha256 and size of every other file
       manifest.sig       optional: 64 raw bytes, Ed25519 over the bytes of manifest.json; manifest.<key id>.sig for
                          each of several keys
+      provenance.<key id>.intoto.jsonl
+                         with each of them: a DSSE envelope of evidence/provenance.intoto.json
       model.sig          optional: over all files, as OpenSSF Model Signing has it
       engine<SUFFIX>     the engine as its library wrote it, with no header of ours
       model.onnx         what the engine can be rebuilt from

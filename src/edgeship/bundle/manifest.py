@@ -23,6 +23,9 @@ MODEL_SIGNATURE = "model.sig"
 MODEL_SIGNATURE_BYTES = 4 << 20
 MAX_SIGNATURES = 16
 SIGNATURE_BYTES = 64
+STATEMENT = "evidence/provenance.intoto.json"
+"""The in-toto statement of what the bundle was made from; each signer also signs it in an envelope of its own."""
+ENVELOPE_BYTES = 4 << 20
 BUNDLE_SCHEMA_VERSION = 1
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_FILES = 4096
@@ -48,6 +51,7 @@ Moment = Annotated[
 ]
 """UTC, ISO 8601."""
 _SIGNED_BY = re.compile(r"manifest\.[0-9a-f]{16}\.sig")
+_ENVELOPE_OF = re.compile(r"provenance\.[0-9a-f]{16}\.intoto\.jsonl")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]*")
 
 
@@ -158,6 +162,9 @@ class Manifest(Result):
             before = spelled.setdefault(name.casefold(), name)
             if before != name:
                 raise ValueError(f"{before!r} and {name!r} differ only in upper and lower case")
+        for path in files:
+            if is_unlisted(path.casefold()):
+                raise ValueError(f"{path!r} differs only in upper and lower case from the name of a signature")
         clash = sorted(set(files) & parents)
         if clash:
             raise ValueError(f"{clash[0]} is both a file and a folder")
@@ -213,9 +220,19 @@ def is_signature(name: str) -> bool:
     return name == SIGNATURE or _SIGNED_BY.fullmatch(name) is not None
 
 
+def envelope_name(key_id: str) -> str:
+    """The file of one key's signed envelope of the provenance statement."""
+    return f"provenance.{key_id}.intoto.jsonl"
+
+
+def is_envelope(name: str) -> bool:
+    """Whether a file of the bundle is a signed envelope of its provenance statement."""
+    return _ENVELOPE_OF.fullmatch(name) is not None
+
+
 def is_unlisted(name: str) -> bool:
-    """Whether a file of the bundle is one that the manifest cannot list: a signature of either kind."""
-    return name == MODEL_SIGNATURE or is_signature(name)
+    """Whether a file of the bundle is one that the manifest cannot list: a signature of any kind."""
+    return name == MODEL_SIGNATURE or is_signature(name) or is_envelope(name)
 
 
 def check_path(path: str) -> None:

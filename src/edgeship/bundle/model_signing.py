@@ -1,11 +1,13 @@
 """A second signature of a bundle, over all of its files: ``model.sig``, as OpenSSF Model Signing 1.0 has it.
 
 For those who check every model by one standard tool; a vehicle needs the Ed25519 signature alone, and no package for
-this one. The key is an elliptic one (NIST P-256, P-384 or P-521). The tool itself checks the signature too::
+this one. The key is an elliptic one (NIST P-256, P-384 or P-521) in a file or in a PKCS#11 token. The tool itself
+checks the signature too::
 
     model_signing verify key BUNDLE --signature BUNDLE/model.sig --public_key pub.pem
 
-with ``--ignore-paths`` for each ``manifest*.sig``, which may be added later and so are not covered.
+with ``--ignore-paths`` for each ``manifest*.sig`` and ``provenance.*.intoto.jsonl``, which may be added later and so
+are not covered.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from edgeship.bundle.manifest import GET_AGAIN, MODEL_SIGNATURE, is_signature
+from edgeship.bundle.manifest import GET_AGAIN, MODEL_SIGNATURE, is_unlisted
+from edgeship.bundle.pkcs11 import is_uri, token_refusals, token_signer
 from edgeship.errors import BundleError, MissingExtra, UserInputError
 from edgeship.files import storage_errors
 from edgeship.text import line
@@ -25,11 +28,16 @@ MAKE_KEYS = (
 )
 
 
-def sign_model(folder: Path, key: Path, *, password: str | None = None) -> Path:
+def sign_model(folder: Path, key: Path | str, *, password: str | None = None) -> Path:
     """Write ``model.sig`` of the bundle in ``folder``, which was verified, and return its path.
 
+    Args:
+        folder: The bundle.
+        key: The file of a private elliptic key, or the URI of one in a PKCS#11 token (``pkcs11:…``, RFC 7512).
+        password: Of the file, or the PIN of the token.
+
     Raises:
-        UserInputError: The file is not a private elliptic key, or needs a password.
+        UserInputError: The file is not a private elliptic key, or needs a password; or the token cannot sign with it.
         MissingExtra: The ``model-signing`` package is not installed.
     """
     _need_package()
@@ -37,10 +45,14 @@ def sign_model(folder: Path, key: Path, *, password: str | None = None) -> Path:
 
     place = folder / MODEL_SIGNATURE
     try:
-        signer = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
+        config = signing.Config()
+        if is_uri(key):
+            signer = token_signer(config, str(key), password)
+        else:
+            signer = config.use_elliptic_key_signer(private_key=key, password=password)
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise UserInputError(f"{key} is not a private elliptic key{_why(error)}", do=MAKE_KEYS) from None
-    with storage_errors(place):
+    with storage_errors(place), token_refusals(key):
         signer.set_hashing_config(_hashing(folder)).sign(folder.resolve(), place.resolve())
     return place
 
@@ -87,7 +99,7 @@ def _hashing(folder: Path) -> Any:
     hashing: Any = importlib.import_module("model_signing.hashing")
 
     whole = folder.resolve()  # a relative path would be one inside the bundle
-    own = [path for path in whole.iterdir() if is_signature(path.name)]
+    own = [path for path in whole.iterdir() if is_unlisted(path.name)]
     return hashing.Config().set_ignored_paths(paths=[whole / MODEL_SIGNATURE, *own], ignore_git_paths=False)
 
 

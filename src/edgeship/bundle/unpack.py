@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from edgeship.bundle.manifest import (
+    ENVELOPE_BYTES,
     GET_AGAIN,
     MANIFEST,
     MAX_FILES,
@@ -21,6 +22,7 @@ from edgeship.bundle.manifest import (
     SIGNATURE_BYTES,
     Manifest,
     check_path,
+    is_envelope,
     is_signature,
     is_unlisted,
     parse,
@@ -59,6 +61,11 @@ def unpack(path: Path, into: Path, trust: Trust) -> Manifest:
             if MODEL_SIGNATURE in entries:
                 data = _read(archive, entries, MODEL_SIGNATURE, MODEL_SIGNATURE_BYTES, path)
                 (into / MODEL_SIGNATURE).write_bytes(data)
+            envelopes = [name for name in entries if is_envelope(name)]
+            if len(envelopes) > MAX_SIGNATURES:
+                _refuse(path, f"it holds {len(envelopes)} envelopes of its provenance; at most {MAX_SIGNATURES} may be")
+            for name in envelopes:
+                (into / name).write_bytes(_read(archive, entries, name, ENVELOPE_BYTES, path))
             _sizes(path, entries, manifest, into)
             for name in manifest.files:
                 _extract(archive, entries[name], into / name, path)

@@ -18,14 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from edgeship.bundle.envelope import check_envelopes
 from edgeship.bundle.manifest import (
+    ENVELOPE_BYTES,
     GET_AGAIN,
     MANIFEST,
     MAX_FILES,
     MAX_MANIFEST_BYTES,
     MAX_SIGNATURES,
     SIGNATURE_BYTES,
+    STATEMENT,
     Manifest,
+    is_envelope,
     is_signature,
     is_unlisted,
     parse,
@@ -54,6 +58,8 @@ class Verified:
     """Whether a signature was asked for and matched."""
     signatures: tuple[str, ...] = ()
     """The signature files that lie in the bundle, whether or not they were checked."""
+    attested: tuple[str, ...] = ()
+    """Ids of the given keys whose signed envelope of the provenance statement is there and was checked."""
 
 
 def verify(path: Path, key: Trust | Path | None = None) -> Manifest:
@@ -142,7 +148,20 @@ def _verified(folder: Path, trust: Trust) -> Verified:
     check_release(manifest, trust, str(folder))
     _compare(folder, sizes, manifest)
     _check_models(folder, manifest)
-    return Verified(folder, manifest, data, bool(trust.keys), tuple(sorted(signatures)))
+    attested = _attested(folder, sizes, manifest, trust)
+    return Verified(folder, manifest, data, bool(trust.keys), tuple(sorted(signatures)), attested)
+
+
+def _attested(folder: Path, sizes: dict[str, int], manifest: Manifest, trust: Trust) -> tuple[str, ...]:
+    """Ids of the keys whose envelopes of the statement were checked; the statement's hash matched before."""
+    names = [name for name in sizes if is_envelope(name)]
+    if len(names) > MAX_SIGNATURES:
+        _refuse(folder, f"it holds {len(names)} envelopes of its provenance; at most {MAX_SIGNATURES} may be")
+    if not trust.keys or not names:
+        return ()
+    envelopes = {name: _bytes(folder, name, ENVELOPE_BYTES) for name in names}
+    statement = _bytes(folder, STATEMENT, ENVELOPE_BYTES) if STATEMENT in manifest.files else None
+    return check_envelopes(statement, envelopes, trust.keys, str(folder))
 
 
 def _check_models(folder: Path, manifest: Manifest) -> None:

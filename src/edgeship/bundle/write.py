@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,12 +18,16 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgeship.bundle import sign as signing
+from edgeship.bundle.envelope import enveloped
 from edgeship.bundle.manifest import (
+    ENVELOPE_BYTES,
+    GET_AGAIN,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     MODEL_SIGNATURE_BYTES,
     MOMENT,
     SIGNATURE,
+    STATEMENT,
     BundledFile,
     CalibrationProvenance,
     KnownAnswer,
@@ -141,7 +146,7 @@ def write(contents: Contents, place: Path) -> Manifest:
             (folder / name).write_bytes(signature)
         if contents.key is not None:
             require_ship(made, str(place))
-            _write_signature(folder, data, contents.key, contents.password)
+            _write_signature(folder, made, data, contents.key, contents.password)
         _flush(folder)
     return made
 
@@ -149,7 +154,8 @@ def write(contents: Contents, place: Path) -> Manifest:
 def sign_bundle(folder: Path, key: Path, *, password: bytes | None = None, allow_no_ship: bool = False) -> None:
     """Verify the bundle in ``folder`` and sign the manifest that was verified.
 
-    The signature is written twice: as ``manifest.sig`` and under the key's id, where those of other keys stay.
+    The signature is written twice: as ``manifest.sig`` and under the key's id, where those of other keys stay. The
+    provenance statement, where there is one, is signed by itself in an envelope that other tools read.
 
     Raises:
         BundleError: The bundle is not whole, or its verdict is not SHIP and ``allow_no_ship`` is not set.
@@ -157,7 +163,7 @@ def sign_bundle(folder: Path, key: Path, *, password: bytes | None = None, allow
     """
     with opened(folder) as verified:
         require_ship(verified.manifest, str(folder), allow=allow_no_ship)
-        _write_signature(folder, verified.data, key, password)
+        _write_signature(folder, verified.manifest, verified.data, key, password)
 
 
 def release_bundle(folder: Path, release: Release, *, allow_no_ship: bool = False) -> Manifest:
@@ -192,9 +198,16 @@ def release_bundle(folder: Path, release: Release, *, allow_no_ship: bool = Fals
     return made
 
 
-def _write_signature(folder: Path, data: bytes, key: Path, password: bytes | None) -> None:
+def _write_signature(folder: Path, manifest: Manifest, data: bytes, key: Path, password: bytes | None) -> None:
+    """``data`` are the bytes of ``manifest``, which was verified."""
     signature = signing.sign(data, key, password=password)
     name = signature_name(signing.key_id(key, password=password, private=True))
+    if STATEMENT in manifest.files:
+        statement = read_bytes(folder / STATEMENT, ENVELOPE_BYTES, follow=False)
+        if hashlib.sha256(statement).hexdigest() != manifest.files[STATEMENT].sha256:
+            raise BundleError(f"{folder}: {STATEMENT} has changed since it was verified", do=GET_AGAIN)
+        envelope, made = enveloped(statement, key, password=password)
+        write_bytes(folder / envelope, made)
     write_bytes(folder / name, signature)
     write_bytes(folder / SIGNATURE, signature)
 

@@ -71,8 +71,11 @@ def _private_stdout() -> Any:
 def bundle(
     source: Path = typer.Argument(..., help="A bundle, or the work folder of a run that ended in SHIP."),
     sign: list[Path] = typer.Option([], "--sign", help="Ed25519 private key (PEM or OpenSSH) to sign with; repeat."),
-    model_key: Path | None = typer.Option(
-        None, "--model-signing", help="Private elliptic key (PEM) for an OpenSSF model signature over all files."
+    model_key: str | None = typer.Option(
+        None,
+        "--model-signing",
+        help="Private elliptic key for an OpenSSF model signature over all files: a PEM file, or the URI of one in a "
+        "PKCS#11 token (pkcs11:…; PIN in EDGESHIP_PIN, or by pin-source).",
     ),
     release: int | None = typer.Option(None, "--release", min=0, help="Release number to write into it."),
     model_id: str | None = typer.Option(None, "--model-id", help="Id of the model, the same in all its releases."),
@@ -97,11 +100,12 @@ def bundle(
             sign_bundle(folder, key, password=_password(), allow_no_ship=allow_no_ship)
         if model_key is not None:
             from edgeship.bundle.model_signing import sign_model
+            from edgeship.bundle.pkcs11 import is_uri
             from edgeship.bundle.verify import require_ship
 
             require_ship(manifest, str(folder), allow=allow_no_ship)
-            password = _password()
-            sign_model(folder, model_key, password=password.decode() if password else None)
+            password = os.environ.get("EDGESHIP_PIN" if is_uri(model_key) else "EDGESHIP_KEY_PASSWORD")
+            sign_model(folder, model_key if is_uri(model_key) else Path(model_key), password=password or None)
         if pack is not None:
             zip_bundle(folder, pack)
     told = {
@@ -134,7 +138,7 @@ def verify(
     path = find_bundle(path)
     trust = Trust(tuple(key), threshold, min_release, model_id)
     with working("verifying", quiet=as_json), opened(path, trust) as verified:
-        manifest = verified.manifest
+        manifest, attested = verified.manifest, verified.attested
         if model_key is not None:
             from edgeship.bundle.model_signing import check_model
 
@@ -149,6 +153,7 @@ def verify(
         "signature": signature,
         "signed": bool(verified.signatures),
         "model_signature": "matches" if model_key else None,
+        "provenance": f"its signed statement matches, by the key {', '.join(attested)}" if attested else None,
         "fits": fit or None,
     }
     emit({**told, **_facts(manifest)}, as_json=as_json, lines=lambda: _tell(manifest, told))
@@ -227,6 +232,7 @@ def _tell(manifest: Manifest, told: dict[str, Any]) -> Lines:
         ("files", f"{len(manifest.files)}, every hash matches the manifest"),
         ("signature", told.get("signature") or ("written" if told.get("signed") else "none written")),
         ("openssf", told.get("model_signature") or ("written" if told.get("model_signed") else None)),
+        ("provenance", told.get("provenance")),
         ("fit", "fits this machine" if told.get("fits") else "not checked"),
         ("zip", told.get("zip")),
     ]

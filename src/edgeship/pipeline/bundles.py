@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeship.bundle.manifest import CalibrationProvenance
+from edgeship.bundle.manifest import STATEMENT, CalibrationProvenance
 from edgeship.bundle.of_run import BUNDLES, Written, content_digest
 from edgeship.bundle.write import Contents
 from edgeship.bundle.write import write as write_bundle
@@ -79,7 +79,7 @@ def _licences(run: Run) -> dict[str, Path]:
 
 HOST = "HOST"
 """Stands for the name of a target's machine."""
-BOM, PROVENANCE = "bom.cdx.json", "provenance.intoto.json"
+BOM, PROVENANCE = "bom.cdx.json", STATEMENT.removeprefix("evidence/")
 EVIDENCE_FILES = (RESULT_FILE, "report.html", "summary.md", BOM, PROVENANCE)
 
 

@@ -30,18 +30,8 @@ from edgeship.bundle.sign import make_keys
 from edgeship.bundle.verify import opened
 from edgeship.errors import BundleError, UserInputError
 from edgeship.trial.run import run_trial
+from elliptic_keys import elliptic
 from vehicle_support import decision, ground, make_trial
-
-
-def elliptic(folder: Path, name: str = "ec") -> tuple[Path, Path]:
-    """A new P-256 key pair: private, public."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = serialization.Encoding.PEM
-    private, public = folder / f"{name}.pem", folder / f"{name}-pub.pem"
-    form = serialization.PrivateFormat.PKCS8
-    private.write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
-    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
-    return private, public
 
 
 @pytest.fixture(scope="module")
