@@ -40,21 +40,6 @@ AROUND = ("parity", "calibrate", "ship", "examples")
 """Sections of ``gpu_whole``; the others are of ``gpu_sections``."""
 
 
-def machine() -> dict[str, Any]:
-    """What ran where, with the GPU."""
-    from edgeship.engines import cuda
-
-    gpu, known = cuda.properties(0), cuda.versions()
-    return harness.facts() | {
-        "gpu": {
-            "name": gpu.name,
-            "compute_capability": gpu.compute_capability,
-            "memory_mib": gpu.memory_bytes >> 20,
-            "driver_cuda": known.driver,
-        }
-    }
-
-
 def main() -> int:
     """Run the sections and return 1 when one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,7 +60,7 @@ def main() -> int:
 def _all(given: argparse.Namespace) -> int:
     begin = time.perf_counter()
     results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.is_file() else {}
-    results["machine"] = machine()
+    results["machine"] = harness.facts_with_gpu()
     results.setdefault("sections", {})
     failed = []
     for name, limit_s in LIMITS_S.items():

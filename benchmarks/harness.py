@@ -46,6 +46,21 @@ def facts() -> dict[str, Any]:
     }
 
 
+def facts_with_gpu() -> dict[str, Any]:
+    """The same, with the first GPU."""
+    from edgeship.engines import cuda
+
+    gpu, known = cuda.properties(0), cuda.versions()
+    return facts() | {
+        "gpu": {
+            "name": gpu.name,
+            "compute_capability": gpu.compute_capability,
+            "memory_mib": gpu.memory_bytes >> 20,
+            "driver_cuda": known.driver,
+        }
+    }
+
+
 def commit() -> str:
     """The commit of this tree; ``+`` at its end where files differ from it."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]

@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="gpu: steps of each side")
     parser.add_argument("--batch", type=int, default=64, help="gpu: images a step")
     options = parser.parse_args()
-    before = harness.facts()
+    before = harness.facts_with_gpu() if options.piece == "gpu" else harness.facts()
     options.earlier = harness.earlier(options.json, before["commit"]) if options.more else {}
     harness.record(options.json, before, piece=options.piece, **PIECES[options.piece](options))
 
