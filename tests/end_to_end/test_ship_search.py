@@ -18,10 +18,13 @@ from edgeship.config import Target
 from edgeship.config_file import load
 from edgeship.data.reference import importable
 from edgeship.decide import loaded_trial
+from edgeship.decide.sequence import Spending
 from edgeship.pipeline import WORKFLOW
+from edgeship.pipeline.graphs import PREVIEW
 from edgeship.pipeline.search import preview_of
 from edgeship.pipeline.stages import Run, execute
-from edgeship.pipeline.trials import REFERENCE
+from edgeship.pipeline.target_trials import TargetTrials
+from edgeship.pipeline.trials import REFERENCE, on_this_cpu
 from edgeship.results import Candidate
 
 pytestmark = pytest.mark.slow
@@ -138,9 +141,10 @@ def test_a_preview_judges_the_answers_of_a_tensorrt_plan_without_timing_it(tmp_p
         execute(run, WORKFLOW[: WORKFLOW.index(REFERENCE) + 1])
         base = loaded_trial.load(run.result(REFERENCE).folders()[0])
         target = Target(engine="tensorrt", device="cuda:0", batch=config.target.batch)
-        plain, _ = preview_of(run, target, base, Candidate(name="int8", precision="int8"))
+        previewing, spending = TargetTrials(PREVIEW, on_this_cpu(target), preview=True), Spending()
+        plain, _ = preview_of(run, previewing, base, Candidate(name="int8", precision="int8"), spending)
         kept = Candidate(name="int8-keep2", precision="int8", keep=guilty(project))
-        mixed, seen = preview_of(run, target, base, kept)
+        mixed, seen = preview_of(run, previewing, base, kept, spending)
     assert (plain.outcome, mixed.outcome) == ("fail", "pass")
     assert seen.trial.latency is None and seen.outputs
     # Plain INT8 is noise here: its graph is refused before there is anything to try.

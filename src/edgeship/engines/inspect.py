@@ -9,7 +9,7 @@ from pydantic import Field
 from edgeship.engines import OpenOptions, cuda
 from edgeship.engines.file_kind import other_kind
 from edgeship.engines.onnx_file import read_inputs, read_nodes
-from edgeship.engines.trt.plan import TAGS, TITLES, Plan, read_plan
+from edgeship.engines.trt.plan import SEARCH_BYTES, TAGS, TITLES, Plan, plan_within, read_plan
 from edgeship.errors import ArtifactError, EdgeshipError, EngineMismatch, ModelError
 from edgeship.files import sha256_file
 from edgeship.results import Build, Result, TensorInfo, read
@@ -71,13 +71,14 @@ def describe(path: Path, plugins: tuple[Path, ...] = ()) -> Described:
             f"{path} does not exist", expected="an .onnx file, an engine or a bundle's folder", do="check the path"
         )
     with path.open("rb") as stream:
-        head = stream.read(4)
-    other = other_kind(path) if head not in TAGS else None
+        head = stream.read(SEARCH_BYTES)
+    tagged = head[:4] in TAGS
+    other = other_kind(path) if not tagged and plan_within(head) is None else None
     if other is not None:
         raise ArtifactError(
             f"{path} is {other.what}", expected="an .onnx file, an engine or a bundle's folder", do=other.do
         )
-    if path.suffix == ".onnx" and head not in TAGS:
+    if path.suffix == ".onnx" and not tagged:
         return _onnx(path)
     try:
         return _engine(path, read_plan(path), plugins)

@@ -470,7 +470,8 @@ def test_every_examples_settings_are_handed_over(root: Path, tmp_path: Path, exa
     assert (told["triton"], told["cpp"]) == ("", "")
     crop, padded = steps.fit == "center-crop", steps.fit == "letterbox" and steps.pad_value != 0
     assert ("crops nothing" in told["deepstream"], "pads with black" in told["deepstream"]) == (crop, padded)
-    assert bool(told["deepstream"]) == (crop or padded)
+    assert ("no network type for the task" in told["deepstream"]) == bool(config.evaluation.tasks)
+    assert bool(told["deepstream"]) == (crop or padded or bool(config.evaluation.tasks))
     assert bool(told["ros2"]) == (config.evaluation.task != "detection")
 
 

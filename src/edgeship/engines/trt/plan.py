@@ -90,10 +90,15 @@ def require_flavour(plan: Plan, engine: EngineName, where: str) -> None:
         )
 
 
+def plan_within(head: bytes) -> re.Match[bytes] | None:
+    """Where a plan begins in the first bytes of a file: some exporters write metadata in front. None: nowhere."""
+    return re.search(b"(?:ftrt|vtrt)\x00{4}", head)
+
+
 def _no_plan(head: bytes, where: str) -> ArtifactError:
     if not head:
         return ArtifactError(f"{where} is empty", expected="an engine file", do="build it again")
-    inside = re.search(b"(?:ftrt|vtrt)\x00{4}", head)
+    inside = plan_within(head)
     if inside is not None:
         return ArtifactError(
             f"{where} has {inside.start()} foreign bytes in front of a {TITLES[TAGS[inside[0][:4]]]} plan "
