@@ -36,7 +36,7 @@ LIMITS = {
 WHOLE = ("day", "commit", "cpu", "isa", "cores", "load_before", "versions")
 PIECES = {"gpu-h100.json", "gpu-h200.json"}
 """Of a script that goes through a GPU's sections one by one, on a machine that nobody else uses."""
-OLD = {"evaluation.json", "search.json"}
+OLD = {"search.json"}
 """Recorded before a run told of its machine, and not since: no target of theirs is shown."""
 
 
