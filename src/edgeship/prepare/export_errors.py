@@ -73,25 +73,16 @@ def capture_error(error: Exception, traced: Traced) -> ExportError:
     frozen = "\n".join(line for line in words.splitlines() if constant.search(line))
     if frozen:
         name = ", ".join(traced.axes(frozen))
-        advice = family(traced.module)
-        return ExportError(
-            f"the export froze the axis {name!r}: the model's code uses its size as a constant"
-            f"{_guard_place(traced) or code_place(words)}{log(error)}",
-            expected=f"code that works for any size of {name!r}",
-            do=(f"{advice}; or " if advice else "")
-            + "use x.shape[0] or -1 instead of a number in view/reshape/expand, "
-            "or give the axis a number in [model.inputs]",
-        )
+        said = f"the export froze the axis {name!r}: the model's code uses its size as a constant"
+        return _of_axis(said, name, error, traced, "use x.shape[0] or -1 instead of a number in view/reshape/expand")
     if UNPROVEN in words:
-        name, advice = ", ".join(traced.axes(words)), family(traced.module)
-        return ExportError(
+        name = ", ".join(traced.axes(words))
+        said = (
             f"torch.export cannot keep the axis {name!r} dynamic: the model's code puts a condition on its size that "
-            f"torch cannot prove{_guard_place(traced) or code_place(words)}{log(error)}",
-            expected=f"code that works for any size of {name!r}",
-            do=(f"{advice}; or " if advice else "")
-            + "write that line without arithmetic on the size (slices x[:n] and x[n:] in place of torch.chunk), "
-            "or give the axis a number in [model.inputs]",
+            "torch cannot prove"
         )
+        change = "write that line without arithmetic on the size (slices x[:n] and x[n:] in place of torch.chunk)"
+        return _of_axis(said, name, error, traced, change)
     if "data-dependent" in words or "DataDependent" in type(error).__name__:
         return ExportError(
             f"torch.export cannot trace the model: its code branches on a value that is known only at run time"
@@ -102,6 +93,16 @@ def capture_error(error: Exception, traced: Traced) -> ExportError:
     return ExportError(
         f"torch.export cannot trace the model: {type(error).__name__}: {_plain(words)}{code_place(words)}{log(error)}",
         do=(f"{advice}; or " if advice else "") + "; or ".join(REMEDIES[:2]),
+    )
+
+
+def _of_axis(said: str, name: str, error: Exception, traced: Traced, change: str) -> ExportError:
+    """An axis that cannot stay dynamic as the code stands; ``change``: of the code, so that it can."""
+    advice = family(traced.module)
+    return ExportError(
+        f"{said}{_guard_place(traced) or code_place(str(error))}{log(error)}",
+        expected=f"code that works for any size of {name!r}",
+        do=(f"{advice}; or " if advice else "") + f"{change}, or give the axis a number in [model.inputs]",
     )
 
 
