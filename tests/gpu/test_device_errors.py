@@ -40,9 +40,10 @@ except DeviceError as error:
 """
 
 RUNNER = """
+import os
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2].split(os.pathsep)
 from gpu_models import images
 from edgeship import engines
 from edgeship.errors import DeviceError
@@ -79,7 +80,7 @@ def test_a_failed_kernel_is_a_device_error_at_the_next_wait() -> None:
 @pytest.mark.parametrize("graph", ["graph", "plain"])
 @pytest.mark.parametrize("how", ["infer", "timer"])
 def test_a_failed_kernel_ends_a_runners_next_call_and_the_runner_still_closes(fp32: Path, how: str, graph: str) -> None:
-    done = run(BREAK + RUNNER, str(fp32), str(Path(__file__).parent), how, graph)
+    done = run(BREAK + RUNNER, str(fp32), os.pathsep.join(sys.path), how, graph)
     assert "it ran" in done.stdout, done.stderr[-2000:]
     assert done.returncode == 7, (done.stdout, done.stderr[-2000:])
     assert "it went on" not in done.stdout
