@@ -7,6 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from edgeship.data import copies
 from edgeship.data.copies import first_of, thumbnail
 
 
@@ -31,6 +32,23 @@ def test_a_picture_that_was_encoded_again_is_a_copy_and_another_one_is_not():
     pictures = [scene(0), scene(1), again(scene(0)), scene(2), again(again(scene(1)))]
     first = first_of([small(picture) for picture in pictures], [str(k) for k in range(5)])
     assert first.tolist() == [0, 1, 0, 3, 1]
+
+
+def test_copies_among_many_are_those_that_comparing_each_with_each_finds():
+    random = np.random.default_rng(0)
+    count, spread = 2500, np.exp(-np.arange(256) / 2)  # along one direction most lie close together
+    which, noise = random.integers(0, 900, count), random.choice([0.0, 0.005, 0.015, 0.1], count)
+    made = (random.normal(size=(900, 256))[which] + noise[:, None] * random.normal(size=(count, 256))) * spread
+    made[:5] = 0
+    small = (made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    digests = [str(place) if noise[place] else f"scene {scene}" for place, scene in enumerate(which)]
+    alike = small @ small.T >= copies.ALIKE
+    wanted: list[int] = []
+    for place, digest in enumerate(digests):
+        before = [digests.index(digest), *np.flatnonzero(alike[place, :place])[:1].tolist()]
+        wanted.append(min(wanted[other] if other < place else place for other in before))
+    assert 500 < sum(first < place for place, first in enumerate(wanted)) < 2000
+    assert first_of(list(small), digests).tolist() == wanted
 
 
 def test_a_flat_picture_is_a_copy_of_no_other_whatever_its_size():
