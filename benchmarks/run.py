@@ -4,7 +4,8 @@
 
 Each records its run in results/NAME.json, whole: nothing of an earlier run stays. All together must end within half an
 hour on two cores that nothing else uses. What needs packages of a peer, hosts of its own, a GPU or hours stands apart:
-search.py, ssh.py, openvino_engine.py, faults.py, the other parts of fleet.py, int8_numbers.py, qat.py, zoo.py, false_ship.py and gpu.py.
+search.py, ssh.py, openvino_engine.py, faults.py, the other parts of fleet.py, int8_numbers.py, qat.py, zoo.py,
+false_ship.py and gpu.py.
 """
 
 from __future__ import annotations
