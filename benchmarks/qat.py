@@ -2,6 +2,7 @@
 
     python benchmarks/qat.py cpu --packages DIR [--only example vit] [--json FILE [--more]]
     python benchmarks/qat.py gpu [--json FILE]     # ResNet-50 on a GPU: throughput and memory of distillation
+    python benchmarks/qat.py gpus [--gpus 2] [--json FILE]     # the same on several GPUs beside one
 
 ``cpu`` takes the network of examples/qat with one INT8 scale for each weight, YOLOX-Nano on composed scenes,
 EfficientNet-Lite0 on views of photographs, and a small ViT that is trained first. Every row is judged in exact
@@ -20,6 +21,7 @@ from typing import Any
 
 import harness
 import qat_gpu
+import qat_gpus
 
 NETWORKS = ("example", "yolox", "lite0", "vit")
 
@@ -30,6 +32,15 @@ def gpu(options: argparse.Namespace) -> dict[str, Any]:
     head = ("ResNet-50", "step ms", "images/s", "peak MiB", "of plain")
     keys = ("what", "step_ms", "images_s", "peak_mib", "share")
     print(harness.table(head, [[row[key] for key in keys] for row in found["rows"]]))
+    return found
+
+
+def gpus(options: argparse.Namespace) -> dict[str, Any]:
+    """Distillation of ResNet-50 on several GPUs beside one."""
+    found = qat_gpus.measure(options.gpus, options.steps, options.batch)
+    head = ("ResNet-50", "step ms", "images/s", "peak MiB", "times one")
+    keys = ("what", "step_ms", "images_s", "peak_mib", "times_one")
+    print(harness.table(head, [[row.get(key) for key in keys] for row in found["rows"]]))
     return found
 
 
@@ -57,7 +68,7 @@ def cpu(options: argparse.Namespace) -> dict[str, Any]:
     return {"networks": found, "targets": qat_cpu.targets(found)}
 
 
-PIECES = {"cpu": cpu, "gpu": gpu}
+PIECES = {"cpu": cpu, "gpu": gpu, "gpus": gpus}
 
 
 def main() -> None:
@@ -68,10 +79,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--work", type=Path, help="cpu: keep rows and trainings there; a run that was stopped goes on")
     parser.add_argument("--more", action="store_true", help="cpu: go on from what --json holds")
-    parser.add_argument("--steps", type=int, default=60, help="gpu: steps of each side")
-    parser.add_argument("--batch", type=int, default=64, help="gpu: images a step")
+    parser.add_argument("--steps", type=int, default=60, help="gpu, gpus: steps of each side")
+    parser.add_argument("--batch", type=int, default=64, help="gpu, gpus: images a step, of each GPU")
+    parser.add_argument("--gpus", type=int, default=2, help="gpus: how many")
     options = parser.parse_args()
-    before = harness.facts_with_gpu() if options.piece == "gpu" else harness.facts()
+    before = harness.facts_with_gpu() if options.piece != "cpu" else harness.facts()
     options.earlier = harness.earlier(options.json, before["commit"]) if options.more else {}
     harness.record(options.json, before, piece=options.piece, **PIECES[options.piece](options))
 

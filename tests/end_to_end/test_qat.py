@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from projects import Edgeship, Project
 from safetensors.numpy import load_file
 
+import processes
 from edgeship.decide.runs import open_run
 
 
 @pytest.mark.slow
-def test_what_qat_trained_is_a_candidate_of_ship(project: Project, edgeship: Edgeship) -> None:
+def test_what_two_processes_trained_is_a_candidate_of_ship(project: Project, edgeship: Edgeship) -> None:
     text = project.config.read_text()
     poor = text.replace('method = "minmax"', 'method = "percentile"\npercentile = 98')  # cuts the largest values
-    project.config.write_text(poor + "[qat]\nsteps = 24\nbatch = 8\nlr = 3e-4\n")
-    done = edgeship("qat", project.config, "--json")
-    assert done.code == 0, done.err
-    told = done.json
+    project.config.write_text(poor + "[qat]\nsteps = 24\nbatch = 4\nlr = 3e-4\n")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    ended = processes.python(*launcher, "-m", "edgeship", "qat", project.config, "--json")
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)  # the first of the two processes alone prints
+    assert told["processes"] == 2
     assert told["improved"] and told["held_out_after"] < told["held_out_before"]
     assert told["not_rounded"] == [] and told["deployed_snr_db"] > 35.0
     trained = load_file(Path(told["folder"]) / "weights.safetensors")

@@ -41,6 +41,7 @@ from edgeship.cli.guard import guarded
 from edgeship.cli.output import show, write_json
 from edgeship.cli.streams import close_streams, prepare_streams
 from edgeship.errors import EdgeshipError
+from edgeship.qat.launched import is_follower
 
 __all__ = [
     "COMMANDS", "USAGE_ERROR", "app", "bench", "build", "bundle", "check", "decide", "evaluate", "fleet", "hand_over",
@@ -107,7 +108,7 @@ def _run() -> int:
         _say(f"error: edgeship itself failed: {type(error).__name__}: {error}")
         _say("do: run again with EDGESHIP_DEBUG=1 and report the traceback")
         return 4
-    if code == INTERRUPTED:
+    if code == INTERRUPTED and not is_follower():
         _say("interrupted; what was finished is kept, the same command continues from there")
     return code if isinstance(code, int) else 0
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeship.config import Config
 from edgeship.data.locate import located
 from edgeship.data.reference import importable
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.remarks import remarks
-from edgeship.errors import ConfigError
+from edgeship.errors import ConfigError, EdgeshipError
 from edgeship.files import Hasher, lock, storage_errors, sweep
 from edgeship.pipeline.baseline import time_baselines
 from edgeship.pipeline.bundles import BUNDLE, EVIDENCE
@@ -28,7 +29,7 @@ from edgeship.pipeline.fp16_search import search_fp16_if_needed
 from edgeship.pipeline.head import HEAD
 from edgeship.pipeline.planned import Planned, planned_names, remember_times, times
 from edgeship.pipeline.prepare import EXPORT, FRAMES, PARITY, PRECISIONS, PREFLIGHT, SLIM
-from edgeship.pipeline.qat import QAT
+from edgeship.pipeline.qat import QAT, take_part
 from edgeship.pipeline.readable import IMAGES
 from edgeship.pipeline.release import RELEASE
 from edgeship.pipeline.remember import REMEMBER, TRACK
@@ -41,6 +42,9 @@ from edgeship.pipeline.turns import take_turns
 from edgeship.pipeline.work_folder import require_apart, require_own
 from edgeship.progress import Progress, silent
 from edgeship.results import Looked, StageRun, Trained
+
+if TYPE_CHECKING:
+    from edgeship.qat.team import Team
 
 WORKFLOW: Workflow = (
     CHECK,  # the data and the names in the rules, before anything long begins
@@ -149,10 +153,12 @@ def train(
     folder: Path,
     progress: Progress = silent,
     on_stage: Callable[[str, StageRun | None], None] = lambda _name, _run: None,
+    team: Team | None = None,
 ) -> tuple[Trained, Path]:
     """Train INT8 as ``[qat]`` says, or take over what was trained; :func:`ship` tries it as ``int8-qat``.
 
-    Args: see :func:`ship`.
+    Args: see :func:`ship`. ``team``: the processes that train together, of which this is the first; the others call
+    :func:`follow`.
 
     Returns:
         What the training gave, and the folder that holds it.
@@ -166,8 +172,34 @@ def train(
             ["qat: missing; an empty [qat] table distills on the calibration frames"], where=str(config.file)
         )
     with _opened(config, folder, progress, on_stage) as run:
-        execute(run, TRAINS)
+        run.team = team
+        try:
+            execute(run, TRAINS)
+        except EdgeshipError:
+            _dismiss(team)
+            raise
+        _dismiss(team)
         return run.result(QAT), run.folders[QAT.name]
+
+
+def _dismiss(team: Team | None) -> None:
+    """Let the other processes go, where nothing was left to train or it did not come to that."""
+    if team is not None:
+        team.tell(None)
+
+
+def follow(config: Config, folder: Path, team: Team) -> None:
+    """Train beside the process that called :func:`train` with the same config and folder, as it tells.
+
+    Raises:
+        EdgeshipError: What stopped the training in one of the processes.
+    """
+    told = team.hear()
+    if told is None:
+        return
+    with importable(config.root):
+        config = _located(with_frames(config, folder / FOLDER))
+        take_part(Run(config, folder, team=team), told)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeship.config import Config, Precision, Qat, Target
 from edgeship.data.frames import FrameChoice, Frames, frames, image_hash, not_comparable
@@ -16,8 +16,14 @@ from edgeship.pipeline.stages import Run, Stage, dump, versions
 from edgeship.pipeline.user_code import code_hashes
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.quantize import QuantizeOptions
-from edgeship.results import Candidate, Trained, write
+from edgeship.results import Candidate, Trained, read, write
 from edgeship.results.trial_folder import MODEL
+
+if TYPE_CHECKING:
+    from edgeship.qat.qat import Request
+
+NEEDED: tuple[Stage[Any], ...] = (SLIM, FRAMES, CALIBRATE)
+"""Stages whose results a training takes."""
 
 
 def qat_key(run: Run) -> Any:
@@ -45,13 +51,45 @@ def qat_key(run: Run) -> Any:
 
 def qat_work(run: Run, folder: Path) -> Trained:
     """Train. A killed training goes on; one of another state of code, data or settings stays as it is."""
-    from edgeship.qat.qat import Request, qat  # loads torch
+    from edgeship.qat.qat import qat  # loads torch
+
+    request = _request(run)
+    notes = _require_apart(run, request.frames)
+    request.team.tell({QAT.name: str(folder), **{stage.name: str(run.folders[stage.name]) for stage in NEEDED}})
+    result = qat(request, folder, run.progress)
+    result = result.model_copy(update={"notes": (*result.notes, *notes)})
+    others = [place.name for place in sorted(folder.parent.glob("qat-*")) if place != folder and _unfinished(place)]
+    if others:
+        note = f"An unfinished training of another state of code, data or settings stays in stages/{others[0]}."
+        result = result.model_copy(update={"notes": (*result.notes, note)})
+    write(result, folder / QAT.file)
+    return result
+
+
+def take_part(run: Run, told: dict[str, str]) -> None:
+    """Train beside the first process, which told where the stages before and the training itself lie.
+
+    Raises:
+        EdgeshipError: What stopped the training in one of the processes.
+    """
+    from edgeship.qat.qat import learn  # loads torch
+
+    for stage in NEEDED:
+        run.folders[stage.name] = Path(told[stage.name])
+        run.results[stage.name] = read(stage.result, run.path(stage, stage.file))
+    learn(_request(run), Path(told[QAT.name]))
+
+
+def _request(run: Run) -> Request:
+    """What is trained, from the config and the stages before."""
+    from edgeship.qat.qat import Request
+    from edgeship.qat.team import Team
 
     config, settings = run.config, _settings(run.config)
     target = next(iter(config.all_targets().values()))
     calibrated = run.result(CALIBRATE)
     candidate = trained_candidate(settings, config.quantization.keep)
-    request = Request(
+    return Request(
         settings=settings,
         model=model_of(config),
         root=config.root,
@@ -65,16 +103,8 @@ def qat_work(run: Run, folder: Path) -> Trained:
         few=known_batches(run),
         frames=_frames(run),
         holdout=config.calibration.holdout,
+        team=run.team or Team(),
     )
-    notes = _require_apart(run, request.frames)
-    result = qat(request, folder, run.progress)
-    result = result.model_copy(update={"notes": (*result.notes, *notes)})
-    others = [place.name for place in sorted(folder.parent.glob("qat-*")) if place != folder and _unfinished(place)]
-    if others:
-        note = f"An unfinished training of another state of code, data or settings stays in stages/{others[0]}."
-        result = result.model_copy(update={"notes": (*result.notes, note)})
-    write(result, folder / QAT.file)
-    return result
 
 
 def _require_apart(run: Run, chosen: Frames | None) -> tuple[str, ...]:

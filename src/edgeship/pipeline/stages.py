@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -30,6 +30,9 @@ from edgeship.progress import Progress, silent
 from edgeship.results import Result, StageRun, read, write
 from edgeship.results.seal import SEAL, fault, seal
 from edgeship.version import __version__
+
+if TYPE_CHECKING:
+    from edgeship.qat.team import Team
 
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
@@ -98,6 +101,8 @@ class Run:
     """What went wrong beside the verdict and does not change it, in sentences."""
     machines: dict[tuple[str | None, ...], dict[str, Any]] = field(default_factory=dict)
     """By target: what its trials are bound to, as it said in this run."""
+    team: Team | None = None
+    """The processes that train together, where several were started."""
 
     @overload
     def result(self, stage: Stage[R]) -> R: ...

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
 from edgeship.data.frames import Frames
+from edgeship.data.reference import user_code
 from edgeship.errors import TrainingError
 
 Batch = Any
@@ -25,17 +28,21 @@ class FrameBatches:
     names: tuple[str, ...]
     """The graph's inputs in the order of ``forward``."""
     seed: int
+    rank: int = 0
+    size: int = 1
+    """Of the processes that train together: each step's frames are theirs in turn, and none has those of another."""
 
     def epoch(self, number: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        """The whole batches of an epoch, the same for the same seed and number."""
+        """This process's whole batches of an epoch, the same for the same seed and number."""
         size = self.frames.options.batch
         order = np.random.default_rng([self.seed, number]).permutation(len(self.frames))
-        for _, feeds in shuffled(self.frames, order[: len(order) // size * size]):
+        steps = order[: len(self) * self.size * size].reshape(len(self), self.size, size)
+        for _, feeds in shuffled(self.frames, steps[:, self.rank].ravel()):
             if len(next(iter(feeds.values()))) == size:
                 yield tuple(torch.from_numpy(feeds[name]) for name in self.names)
 
     def __len__(self) -> int:
-        return len(self.frames) // self.frames.options.batch
+        return len(self.frames) // (self.frames.options.batch * self.size)
 
 
 def shuffled(frames: Frames, order: Sequence[int] | np.ndarray[Any, Any]) -> Frames:
@@ -58,17 +65,45 @@ class LoaderBatches:
 
     name: str
     make: Callable[[], Iterable[Batch]]
+    size: int = 1
+    """How many processes train together: all go through the same batches, and each takes every ``size``-th."""
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches, in the order in which the loader gives them."""
-        del number
+    def all(self) -> Iterator[Batch]:
+        """The batches, in the order in which the loader gives them.
+
+        Raises:
+            TrainingError: It gives no iterable.
+        """
         made = self.make()
         if not isinstance(made, Iterable):
             raise TrainingError(f"{self.name} returned {type(made).__name__}", expected="an iterable of batches")
-        yield from made
+        with user_code(self.name):
+            yield from made
+
+    def steps(self) -> Iterator[list[Batch]]:
+        """The batches of every step, one for each process. The last ones, which are too few for all, are left out."""
+        given = self.all()
+        while len(step := list(islice(given, self.size))) == self.size:
+            yield step
 
 
 Batches = FrameBatches | LoaderBatches
+
+
+def fingerprint(batch: Batch) -> float:
+    """A number that is another one for a batch with other tensors."""
+    found = hashlib.sha256()
+    for tensor in _tensors(batch):
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return float(int.from_bytes(found.digest()[:6], "big"))
+
+
+def _tensors(batch: Batch) -> Iterator[torch.Tensor]:
+    if isinstance(batch, torch.Tensor):
+        yield batch
+    elif isinstance(batch, dict | tuple | list):
+        for item in batch.values() if isinstance(batch, dict) else batch:
+            yield from _tensors(item)
 
 
 def inputs_of(batch: Batch, names: Sequence[str]) -> tuple[torch.Tensor, ...]:

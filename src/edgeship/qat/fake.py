@@ -38,7 +38,7 @@ class _Round(torch.autograd.Function):
             values, quantizer.start * torch.exp(growth), quantizer.zero, quantizer.on, grid.low, grid.high
         )
         ctx.save_for_backward(values, rounded, inside)
-        ctx.factor = 1.0 / math.sqrt(max(values.numel(), 1) * grid.high)
+        ctx.factor = 1.0 / math.sqrt(max(values.numel(), 1) * quantizer.processes * grid.high)
         return rounded
 
     @staticmethod
@@ -85,6 +85,8 @@ class ActivationQuantizer(nn.Module):
     def __init__(self, grid: Grid) -> None:
         super().__init__()
         self.grid = grid
+        self.processes = 1
+        """How many share the frames of a step: LSQ's factor of the gradient counts the values of all of them."""
         self.growth = nn.Parameter(torch.zeros(1))
         self.register_buffer("start", torch.tensor([grid.scale]), persistent=False)
         self.register_buffer("zero", torch.tensor([grid.zero], dtype=torch.int32), persistent=False)

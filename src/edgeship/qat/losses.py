@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import nn
 
 from edgeship.errors import EdgeshipError, TrainingError
 from edgeship.prepare.model import flat_outputs
-from edgeship.qat.batches import Batch, inputs_of
+from edgeship.qat.batches import Batch, inputs_of, on_device
 
 LEAST = 1e-12
+FLAT = 1e-6
+"""Share of its mean square below which the variance of an output is taken for none."""
 
 
 @dataclass(frozen=True)
@@ -23,21 +25,59 @@ class Distill:
     teacher: nn.Module
     names: tuple[str, ...]
     """The model's inputs in call order."""
+    weights: tuple[torch.Tensor, ...]
+    """One over the variance of each output, as it was measured on frames: the same for every batch and process."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss: 0 for equal answers, about 1 for a constant one."""
         inputs = inputs_of(batch, self.names)
-        with torch.no_grad():
-            wanted = [value.float() for _, value in flat_outputs(self.teacher(*inputs)) if value.is_floating_point()]
-        found = [value.float() for _, value in flat_outputs(model(*inputs)) if value.is_floating_point()]
-        parts = [relative_error(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)]
+        wanted, found = self._answers(self.teacher, inputs), _floats(model(*inputs))
+        parts = [
+            ((ours - theirs).square() * weight).mean()
+            for ours, theirs, weight in zip(found, wanted, self.weights, strict=True)
+        ]
         return torch.stack(parts).mean()
 
+    def measured(self, batches: Sequence[Batch], device: str) -> Distill:
+        """The same with the weights of these batches."""
+        spreads: list[Spread] = []
+        for batch in batches:
+            wanted = self._answers(self.teacher, inputs_of(on_device(batch, device), self.names))
+            spreads = spreads or [Spread() for _ in wanted]
+            for spread, values in zip(spreads, wanted, strict=True):
+                spread.add(values)
+        return replace(self, weights=tuple(spread.weight().to(device) for spread in spreads))
 
-def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over the variance of what is wanted; a scalar."""
-    spread = wanted.var(correction=0).clamp_min(LEAST)
-    return (found - wanted).square().mean() / spread
+    @staticmethod
+    def _answers(teacher: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return _floats(teacher(*inputs))
+
+
+def _floats(answers: Any) -> list[torch.Tensor]:
+    return [value.float() for _, value in flat_outputs(answers) if value.is_floating_point()]
+
+
+@dataclass
+class Spread:
+    """The variance of an output over frames."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, values: torch.Tensor) -> None:
+        """Count a batch."""
+        values = values.double()
+        self.count += values.numel()
+        self.total += float(values.sum())
+        self.squares += float(values.square().sum())
+
+    def weight(self) -> torch.Tensor:
+        """One over the variance; a scalar."""
+        square = self.squares / max(1, self.count)
+        variance = square - (self.total / max(1, self.count)) ** 2
+        return torch.tensor(1.0 / max(variance, FLAT * square, LEAST))
 
 
 @dataclass(frozen=True)
@@ -70,8 +110,15 @@ class UserStep:
 Loss = Distill | UserStep
 
 
-def mean_loss(loss: Loss, model: nn.Module, batches: Sequence[Batch]) -> float:
-    """The mean loss over batches, without gradients."""
+def summed_loss(loss: Loss, model: nn.Module, batches: Sequence[Batch]) -> tuple[float, float]:
+    """(sum of the losses of batches, sum of their weights), without gradients.
+
+    A batch weighs as many frames as it has; one of the user's step, whose frames are not known, weighs 1.
+    """
+    total, weights = 0.0, 0.0
     with torch.no_grad():
-        values = [float(loss(model, batch)) for batch in batches]
-    return sum(values) / len(values)
+        for batch in batches:
+            weight = float(len(inputs_of(batch, loss.names)[0])) if isinstance(loss, Distill) else 1.0
+            total += weight * float(loss(model, batch))
+            weights += weight
+    return total, weights

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,23 +14,24 @@ from edgeship import config
 from edgeship.config import Qat
 from edgeship.data.frames import Frames
 from edgeship.data.reference import resolve
-from edgeship.errors import DeviceError, ModelError, StageError, TrainingError
-from edgeship.prepare import export, model
+from edgeship.errors import DeviceError, EdgeshipError, ModelError, StageError, TrainingError
+from edgeship.prepare import export, graph, model
 from edgeship.prepare.calibration_cache import CalibrationCache, Expected, load
 from edgeship.prepare.compare import Snr
-from edgeship.prepare.graph import inputs_of, load_onnx
+from edgeship.prepare.graph import load_onnx
 from edgeship.prepare.inferred_graph import infer
 from edgeship.prepare.inputs import Known
 from edgeship.prepare.quantize import QuantizeOptions, quantize
 from edgeship.prepare.running import Running
 from edgeship.prepare.slim import Options, slim
 from edgeship.progress import Progress, silent
-from edgeship.qat.batches import Batch, Batches, FrameBatches, LoaderBatches, shuffled, split
+from edgeship.qat.batches import Batch, Batches, FrameBatches, LoaderBatches, inputs_of, require_shapes, shuffled, split
 from edgeship.qat.learned import save_learned
 from edgeship.qat.losses import Distill, Loss, UserStep
 from edgeship.qat.rounding import read_rounding
 from edgeship.qat.student import Student, frozen, make_student, plain_module
-from edgeship.qat.train import Course, State, train
+from edgeship.qat.team import Point, Team, leave
+from edgeship.qat.train import Course, State, full_gpu, seed, train
 from edgeship.results import Artifact, Trained
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Request:
         few: A few real frames, on which graphs are compared.
         frames: Frames to distill on, or to compare with FP32 on where a loader of the user's gives the batches.
         holdout: Share of ``frames`` that is held out.
+        team: The processes that train together.
     """
 
     settings: Qat
@@ -72,6 +73,7 @@ class Request:
     few: Sequence[FrameBatch]
     frames: Frames | None
     holdout: float
+    team: Team = field(default_factory=Team)
 
 
 def qat(request: Request, folder: Path, progress: Progress = silent) -> Trained:
@@ -82,29 +84,70 @@ def qat(request: Request, folder: Path, progress: Progress = silent) -> Trained:
         TrainingError: The step, its loss, its batches or the model cannot be trained.
         DataError: A ``module:callable`` does not import, or raised.
         DeviceError: The device is not there.
+        ProcessLost: Another process of the training ended.
     """
+    learned = learn(request, folder, progress)
+    progress(0, None, "exporting the trained model")
+    _write(request, learned, folder)
+    deployed_db = _require_same(request, learned, folder)
+    return _result(request, learned, deployed_db, folder)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A student that was trained, what it was made from, and the course of its training."""
+
+    student: Student
+    state: State
+    reference: onnx.ModelProto
+    names: tuple[str, ...]
+    """The graph's inputs in the order of ``forward``."""
+
+
+def learn(request: Request, folder: Path, progress: Progress = silent) -> Learned:
+    """The first part of :func:`qat`, and the whole part of a process that is not the first of several.
+
+    Args and Raises: see :func:`qat`. Processes that train together call it together.
+    """
+    made, failed = None, None
+    try:
+        made = _course(request, progress)
+    except EdgeshipError as error:
+        failed = error
+    request.team.exchange(Point.READY, error=failed)
+    assert made is not None
+    student, course, reference = made
+    with full_gpu():
+        state = train(student, course, folder, progress)
+    if request.team.size > 1:
+        leave()
+    return Learned(student, state, reference, tuple(name for name, _ in course.specs))
+
+
+def _course(request: Request, progress: Progress) -> tuple[Student, Course, onnx.ModelProto]:
+    """The student, what it is to learn, and the graph of before."""
     progress(0, None, "placing fake quantizers")
     reference = infer(load_onnx(request.slim))
     deployed = _deployed(request, request.slim, request.calibration)
     loaded, program = _program(request)
     student = make_student(program, reference, read_rounding(deployed, reference))
     names = _call_order(loaded, reference)
-    state = _trained(request, student, program, names, folder, progress)
-    progress(0, None, "exporting the trained model")
-    _write(request, student, reference, folder)
-    deployed_db = _require_same(request, student, names, folder)
-    return _result(request, student, state, deployed_db, folder)
+    device = request.team.device(request.settings.device)
+    _require_device(device)
+    with full_gpu():
+        teacher = frozen(plain_module(program)).to(device)
+        return student, _lessons(request, Distill(teacher, names, ()), device), reference
 
 
-def _deployed(request: Request, graph: Path, calibration: CalibrationCache) -> onnx.ModelProto:
+def _deployed(request: Request, source: Path, calibration: CalibrationCache) -> onnx.ModelProto:
     """The Q/DQ graph that is deployed, in FP32 beside INT8; outputs that are noise are what training is for."""
     options = request.quantization
-    noisy = tuple(value.name for value in load_onnx(graph).graph.output)
+    noisy = tuple(value.name for value in load_onnx(source).graph.output)
     precision: config.Precision = "int8" if options.style == "onnxruntime" else "int8-fp32"
     options = replace(options, precision=precision, layers=False, allow_noise=noisy)
     with tempfile.TemporaryDirectory(prefix="edgeship-qat-") as scratch:
         out = Path(scratch) / MODEL
-        quantize(graph, calibration, out, request.few, options)
+        quantize(source, calibration, out, request.few, options)
         return load_onnx(out)
 
 
@@ -129,48 +172,44 @@ def _call_order(loaded: model.Loaded, reference: onnx.ModelProto) -> tuple[str, 
     return names
 
 
-def _trained(
-    request: Request, student: Student, program: Any, names: tuple[str, ...], folder: Path, progress: Progress
-) -> State:
-    """Train the student."""
-    settings = request.settings
-    with _device(settings.device):
-        teacher = frozen(plain_module(program)).to(settings.device)
-        course = _course(request, Distill(teacher, names), names)
-        return train(student, course, folder, progress)
-
-
-def _course(request: Request, distill: Distill, names: tuple[str, ...]) -> Course:
-    settings, frames = request.settings, request.frames
-    specs = _specs(request, names)
+def _lessons(request: Request, distill: Distill, device: str) -> Course:
+    """What is trained on what, this process's share of it."""
+    settings, frames, team = request.settings, request.frames, request.team
+    names, specs = distill.names, _specs(request, distill.names)
     batches: Batches
     held_out: list[Batch] = []
     if frames is not None:
         rows, held = split(len(frames), request.holdout)
         size = frames.options.batch
-        if settings.data is None and len(rows) < size:
+        if settings.data is None and len(rows) < size * team.size:
+            each = f" for each of {team.size} processes" if team.size > 1 else ""
             raise TrainingError(
-                f"{len(frames)} frames, {len(held)} of them held out, are not one batch of {size}",
+                f"{len(frames)} frames, {len(held)} of them held out, are not one batch of {size}{each}",
                 do="give more images, or a smaller qat.batch",
             )
         held_out = _tensors(shuffled(frames, held), names, whole=isinstance(specs[0][1][0], int))
-        batches = FrameBatches(shuffled(frames, rows), names, settings.seed)
+        batches = FrameBatches(shuffled(frames, rows), names, settings.seed, team.rank, team.size)
     if settings.data is not None:
-        batches = LoaderBatches(settings.data, resolve(settings.data))
-    loss: Loss = distill if settings.step == "distill" else UserStep(settings.step, resolve(settings.step))
-    held_loss: Loss = distill
+        batches = LoaderBatches(settings.data, resolve(settings.data), team.size)
     if settings.validation is not None:
-        held_out, held_loss = list(LoaderBatches(settings.validation, resolve(settings.validation)).epoch(0)), loss
+        seed(settings.seed)
+        held_out = list(LoaderBatches(settings.validation, resolve(settings.validation)).all())
     if not held_out:
         raise TrainingError(
             "there are no held-out batches to choose the best weights on",
             do="name qat.validation, or calibration.images",
         )
-    return Course(settings, batches, loss, held_out, held_loss, specs)
+    if settings.step == "distill" or settings.validation is None:
+        for batch in held_out:
+            require_shapes(inputs_of(batch, names), specs)
+        distill = distill.measured(held_out, device)
+    loss: Loss = distill if settings.step == "distill" else UserStep(settings.step, resolve(settings.step))
+    held_loss = distill if settings.validation is None else loss
+    return Course(settings, batches, loss, held_out, held_loss, specs, team)
 
 
 def _specs(request: Request, names: tuple[str, ...]) -> list[tuple[str, tuple[int | str, ...]]]:
-    inputs = {info.name: info.shape for info in inputs_of(load_onnx(request.slim))}
+    inputs = {info.name: info.shape for info in graph.inputs_of(load_onnx(request.slim))}
     return [(name, inputs[name]) for name in names]
 
 
@@ -182,21 +221,15 @@ def _tensors(frames: Frames, names: tuple[str, ...], *, whole: bool) -> list[tup
     return [part for part in found if not whole or len(part[0]) == frames.options.batch]
 
 
-@contextmanager
-def _device(device: str) -> Iterator[None]:
-    """Refuse a device that torch does not have, and say a full one in our words."""
+def _require_device(device: str) -> None:
+    """Refuse a device that torch does not have. Raises DeviceError."""
     import torch
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise DeviceError(f"qat.device is {device!r}, and torch sees no GPU here", do='set qat.device = "cpu"')
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        words = str(error).splitlines()[0]
-        raise DeviceError(f"the GPU is full: {words}", do="use a smaller qat.batch, or qat.amp = true") from error
 
 
-def _write(request: Request, student: Student, reference: onnx.ModelProto, folder: Path) -> None:
+def _write(request: Request, learned: Learned, folder: Path) -> None:
     """Weights for the user's module; the graph by the normal path; the learned ranges.
 
     Raises:
@@ -205,7 +238,7 @@ def _write(request: Request, student: Student, reference: onnx.ModelProto, folde
     from safetensors.torch import save_file
 
     module = model.load_module(request.model, request.root)
-    module.load_state_dict(student.user_state(), strict=False)
+    module.load_state_dict(learned.student.user_state(), strict=False)
     save_file({name: value.contiguous().clone() for name, value in module.state_dict().items()}, folder / WEIGHTS)
     settings = request.model.model_copy(update={"weights": folder / WEIGHTS, "weights_key": None})
     with tempfile.TemporaryDirectory(prefix="edgeship-qat-") as scratch:
@@ -213,20 +246,21 @@ def _write(request: Request, student: Student, reference: onnx.ModelProto, folde
         export.export(settings, request.root, exported, request.preprocess, request.known)
         slim(exported, folder / MODEL, Options(request.known, request.model.free_batch))
     now = infer(load_onnx(folder / MODEL))
-    before = [(node.op_type, list(node.output)) for node in reference.graph.node]
+    before = [(node.op_type, list(node.output)) for node in learned.reference.graph.node]
     if [(node.op_type, list(node.output)) for node in now.graph.node] != before:
         raise StageError(
             "the trained model exports to another graph than before training",
             expected="the same operators and names: only weights were trained",
             do="report it with the model",
         )
-    save_learned(folder / CACHE, request.calibration, student.activations, now)
+    save_learned(folder / CACHE, request.calibration, learned.student.activations, now)
 
 
-def _require_same(request: Request, student: Student, names: tuple[str, ...], folder: Path) -> float:
+def _require_same(request: Request, learned: Learned, folder: Path) -> float:
     """Signal-to-noise of the worst output of the deployed graph against the student, on real frames, in dB."""
     import torch
 
+    student, names = learned.student, learned.names
     cache = load(folder / CACHE, Expected())
     running = Running(_deployed(request, folder / MODEL, cache), optimize=False)
     scores: dict[int, Snr] = {}
@@ -249,8 +283,8 @@ def _require_same(request: Request, student: Student, names: tuple[str, ...], fo
     return worst
 
 
-def _result(request: Request, student: Student, state: State, deployed_db: float, folder: Path) -> Trained:
-    settings = request.settings
+def _result(request: Request, learned: Learned, deployed_db: float, folder: Path) -> Trained:
+    settings, student, state = request.settings, learned.student, learned.state
     ranges = folder / "calib.ranges.json"
     judged = "the loss on qat.validation" if settings.validation else "distance to FP32 on held-out frames"
     data = settings.data or (str(settings.images) if settings.images is not None else "the calibration frames")
@@ -273,6 +307,7 @@ def _result(request: Request, student: Student, state: State, deployed_db: float
         not_rounded=tuple(student.missed),
         deployed_snr_db=deployed_db,
         device=settings.device,
+        processes=request.team.size,
         seconds=state.seconds,
         resumed_at=state.resumed_at,
     )

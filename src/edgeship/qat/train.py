@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from edgeship.config import Qat
-from edgeship.errors import TrainingError
+from edgeship.errors import DeviceError, EdgeshipError, StageError, TrainingError
 from edgeship.progress import Progress, silent
 from edgeship.qat import checkpoint
-from edgeship.qat.batches import Batch, Batches, FrameBatches, inputs_of, on_device, require_shapes
-from edgeship.qat.losses import Distill, Loss, mean_loss
+from edgeship.qat.batches import Batch, Batches, FrameBatches, fingerprint, inputs_of, on_device, require_shapes
+from edgeship.qat.losses import Distill, Loss, summed_loss
 from edgeship.qat.student import QUANTIZERS, Student
+from edgeship.qat.team import Point, Team
 from edgeship.results import TrainedPoint
 
 EPOCHS = 3
@@ -44,6 +47,8 @@ class Course:
     held_out_loss: Loss
     specs: Sequence[tuple[str, Sequence[int | str]]]
     """Name and shape of every input, in call order."""
+    team: Team = field(default_factory=Team)
+    """The processes that train together; ``batches`` are this one's share."""
 
 
 @dataclass
@@ -62,11 +67,15 @@ class State:
 def train(student: Student, course: Course, folder: Path, progress: Progress = silent) -> State:
     """Train ``student`` in place and leave it in its best state.
 
+    Several processes take the mean of their gradients in every step, and look at the held-out batches together: they
+    have the same state at every step. The first one writes.
+
     Args:
         folder: Where checkpoints are written; a training that was killed goes on from the newest.
 
     Raises:
         TrainingError: The step, its loss or its batches cannot be trained on, or nothing changed.
+        ProcessLost: Another process ended.
     """
     return _Training(student, course, folder, progress).run()
 
@@ -74,9 +83,11 @@ def train(student: Student, course: Course, folder: Path, progress: Progress = s
 class _Training:
     def __init__(self, student: Student, course: Course, folder: Path, progress: Progress) -> None:
         self._student, self._course, self._folder, self._progress = student, course, folder, progress
-        self._settings = course.settings
-        self._device = self._settings.device
+        self._settings, self._team = course.settings, course.team
+        self._device = self._team.device(self._settings.device)
         self._model = student.module.to(self._device)
+        for quantizer in student.activations.values():
+            quantizer.processes = self._team.size
         self._trained = [item for item in self._model.parameters() if item.requires_grad]
         if not self._trained:
             raise TrainingError("the model has no parameter that requires a gradient", do="freeze only some of them")
@@ -90,45 +101,87 @@ class _Training:
     def run(self) -> State:
         """The whole course."""
         begun = time.monotonic()
-        torch.manual_seed(self._settings.seed)
+        seed(self._settings.seed)
         self._resume()
         state = self._state
         before = state.seconds
         if not state.curve:
             self._first_look()
-        for batch in self._upcoming():
-            if state.step >= state.total:
-                break
+        for batch in self._drawn():
             self._one_step(batch)
             if state.step % max(1, state.total // LOOKS) == 0 or state.step == state.total:
                 self._look()
             if time.monotonic() - self._saved > CHECKPOINT_S:
                 state.seconds = before + time.monotonic() - begun
                 self._save()
+            if state.step == state.total:
+                break
         state.seconds = before + time.monotonic() - begun
         self._require_change()
         self._load(state.best)
         self._model.to("cpu")
-        checkpoint.remove(self._folder)
+        self._require_equal()
+        if self._team.rank == 0:
+            checkpoint.remove(self._folder)
         return state
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
-    def _upcoming(self) -> Iterator[Batch]:
-        """The batches from where the training is; sets how many steps there are."""
+    def _drawn(self) -> Iterator[Batch | EdgeshipError]:
+        """The batches from where the training is; what stops them comes as the last one, for all processes to know."""
+        try:
+            yield from self._upcoming()
+        except EdgeshipError as error:
+            yield error
+
+    def _steps(self) -> int:
+        """How many steps there are: as many as the process with the fewest batches has."""
         steps, epochs = self._settings.steps, self._settings.epochs or EPOCHS
-        state, number, seen = self._state, 0, 0
         batches = self._course.batches
         if steps is not None:
-            state.total = steps
-        elif isinstance(batches, FrameBatches):
-            state.total = epochs * len(batches)
-        elif state.total == 0:
-            state.total = epochs * sum(1 for _ in batches.epoch(0))
+            return steps
+        if isinstance(batches, FrameBatches):
+            return epochs * len(batches)
+        if self._state.total:
+            return self._state.total
+        rows = self._team.exchange(Point.TOTAL, epochs * sum(1 for _ in batches.steps()))
+        total = int(min(row[0] for row in rows))
+        if total == 0:
+            raise self._nothing()
+        return total
+
+    def _nothing(self) -> TrainingError:
+        each = f" in each of {self._team.size} processes" if self._team.size > 1 else ""
+        return TrainingError(
+            "the data gives no batch to train on",
+            expected=f"at least one batch of {self._settings.batch}{each}",
+            do="give more images, or a smaller qat.batch",
+        )
+
+    def _epoch(self, number: int) -> Iterator[Batch]:
+        """This process's batches of an epoch; a loader has to give all processes the same ones to share."""
+        batches, team = self._course.batches, self._team
+        if isinstance(batches, FrameBatches):
+            yield from batches.epoch(number)
+            return
+        for index, step in enumerate(batches.steps()):
+            if index == 0 and len({row[0] for row in team.exchange(Point.EPOCH, fingerprint(step))}) > 1:
+                raise TrainingError(
+                    f"{batches.name} gives each process other batches",
+                    expected="the same ones in the same order in all: each takes its share of them",
+                    do="shuffle by torch's, numpy's or Python's random numbers, whose seeds are set, and do not split "
+                    "the data by rank",
+                )
+            yield step[team.rank]
+
+    def _upcoming(self) -> Iterator[Batch]:
+        """The batches from where the training is; sets how many steps there are."""
+        state, number, seen = self._state, 0, 0
+        state.total = self._steps()
         while state.step < state.total:
             before = seen
-            torch.manual_seed(self._settings.seed + number)  # a loader that shuffles does it again after a kill
-            given = iter(batches.epoch(number))
+            seed(self._settings.seed + number)  # a loader that shuffles does it again after a kill
+            given = self._epoch(number)
             while True:
                 if seen == state.step and self._random is not None:
                     torch.set_rng_state(self._random)
@@ -141,22 +194,36 @@ class _Training:
                     yield batch
             number += 1
             if seen == before:
-                raise TrainingError(
-                    "the data gives no batch to train on",
-                    expected=f"at least one batch of {self._settings.batch}",
-                    do="give more images, or a smaller qat.batch",
-                )
+                raise self._nothing()
 
-    def _one_step(self, batch: Batch) -> None:
-        state, course = self._state, self._course
+    def _loss(self, batch: Batch | EdgeshipError) -> torch.Tensor:
+        """The loss of this process's batch."""
+        course = self._course
+        if isinstance(batch, EdgeshipError):
+            raise batch
         if isinstance(course.loss, Distill):
             require_shapes(inputs_of(batch, [name for name, _ in course.specs]), course.specs)
+        with _autocast(self._settings), full_gpu():
+            loss = course.loss(self._model, on_device(batch, self._device))
+        if not loss.requires_grad:
+            raise TrainingError(
+                "the loss does not depend on the model's weights",
+                expected="a loss computed from what model(...) returns, without detach() or no_grad()",
+            )
+        return loss
+
+    def _one_step(self, batch: Batch | EdgeshipError) -> None:
+        state = self._state
         rate = learning_rate(self._settings, state.step, state.total)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        with _autocast(self._settings):
-            loss = course.loss(self._model, on_device(batch, self._device))
-        value = float(loss.detach())
+        loss, failed = torch.zeros(()), None
+        try:
+            loss = self._loss(batch)
+        except EdgeshipError as error:
+            failed = error
+        rows = self._team.exchange(Point.STEP, float(loss.detach()), error=failed)
+        value = sum(row[0] for row in rows) / len(rows)
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} at step {state.step + 1}",
@@ -164,13 +231,9 @@ class _Training:
                 do=f"use a smaller qat.lr than {self._settings.lr:g}, or look at the data of that step; what was "
                 "trained until the last checkpoint is kept",
             )
-        if not loss.requires_grad:
-            raise TrainingError(
-                "the loss does not depend on the model's weights",
-                expected="a loss computed from what model(...) returns, without detach() or no_grad()",
-            )
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._team.average(self._trained)
         self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(self._trained, LONGEST)
         self._scaler.step(self._optimizer)
@@ -191,6 +254,16 @@ class _Training:
                     do="compute the loss from model(...), and look whether it is constant",
                 )
 
+    def _require_equal(self) -> None:
+        """Refuse processes that ended with other weights or ranges than one another: they did not train together."""
+        mine = fingerprint(self._state.best) if self._team.size > 1 else 0.0
+        if len({row[0] for row in self._team.exchange(Point.END, mine)}) > 1:
+            raise StageError(
+                "the processes ended with different weights",
+                expected="the same ones: all take the mean of their gradients",
+                do="report it with the model; one process trains alone",
+            )
+
     # --- looks and checkpoints -----------------------------------------------------------------------------------
 
     def _first_look(self) -> None:
@@ -199,8 +272,15 @@ class _Training:
         state.curve.append(TrainedPoint(step=0, loss=None, held_out=self._held_out()))
 
     def _held_out(self) -> float:
-        batches = [on_device(batch, self._device) for batch in self._course.held_out]
-        value = mean_loss(self._course.held_out_loss, self._model, batches)
+        share, total, weight, failed = self._course.held_out[self._team.rank :: self._team.size], 0.0, 0.0, None
+        try:
+            with full_gpu():
+                batches = [on_device(batch, self._device) for batch in share]
+                total, weight = summed_loss(self._course.held_out_loss, self._model, batches)
+        except EdgeshipError as error:
+            failed = error
+        rows = self._team.exchange(Point.LOOK, total, weight, error=failed)
+        value = sum(row[0] for row in rows) / sum(row[1] for row in rows)
         if not math.isfinite(value):
             raise TrainingError(
                 f"the held-out loss is {value} at step {self._state.step}",
@@ -227,7 +307,11 @@ class _Training:
 
     def _save(self) -> None:
         state = self._state
+        self._saved = time.monotonic()
+        if self._team.rank > 0:
+            return
         numbers = {
+            "processes": self._team.size,
             "total": state.total,
             "best_step": state.best_step,
             "curve": [point.model_dump() for point in state.curve],
@@ -236,14 +320,22 @@ class _Training:
             "scaler": self._scaler.state_dict() if self._settings.amp else {},
         }
         tensors, optimizer = self._snapshot(), checkpoint.flat_optimizer(self._optimizer)
-        random = torch.get_rng_state()
         checkpoint.save(
-            checkpoint.Checkpoint(state.step, tensors, state.best, optimizer, random, numbers), self._folder
+            checkpoint.Checkpoint(state.step, tensors, state.best, optimizer, torch.get_rng_state(), numbers),
+            self._folder,
         )
-        self._saved = time.monotonic()
 
     def _resume(self) -> None:
         found = checkpoint.newest(self._folder)
+        before = found.numbers["processes"] if found is not None else self._team.size
+        failed = None
+        if before != self._team.size:
+            failed = TrainingError(
+                f"this training was begun by {before} process{'es' * (before > 1)}, and {self._team.size} would go on",
+                expected="as many: the batches of a step are theirs together",
+                do=f"start {before}, or remove {self._folder} to begin anew",
+            )
+        self._team.exchange(Point.READY, error=failed)
         if found is None:
             return
         self._load(found.tensors)
@@ -285,6 +377,23 @@ def _optimizer(settings: Qat, model: torch.nn.Module) -> torch.optim.Optimizer:
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr)
     return torch.optim.Adam(groups, lr=settings.lr)
+
+
+def seed(number: int) -> None:
+    """Set the seed of every common source of random numbers."""
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
+@contextmanager
+def full_gpu() -> Iterator[None]:
+    """Say in our words that a GPU is full. Raises DeviceError."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        words = str(error).splitlines()[0]
+        raise DeviceError(f"the GPU is full: {words}", do="use a smaller qat.batch, or qat.amp = true") from error
 
 
 def _autocast(settings: Qat) -> Any:

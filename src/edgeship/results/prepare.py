@@ -232,6 +232,9 @@ class Trained(Result):
     deployed_snr_db: float
     """Signal-to-noise of the worst output of the deployed graph against the model as it was trained, on real frames."""
     device: str
+    """Of the first process."""
+    processes: int = 1
+    """How many trained together, each on a batch of its own in every step."""
     seconds: float
     resumed_at: int | None = None
     """The step from which a killed training went on."""

@@ -41,7 +41,7 @@ def shuffled() -> Iterator[torch.Tensor]:
 
 
 def course(settings: Qat, step: Callable[..., Any] | None = None, data: Callable[[], Any] = batches) -> Course:
-    teacher = Distill(fx.symbolic_trace(nn.Linear(4, 3)), ("x",))
+    teacher = Distill(fx.symbolic_trace(nn.Linear(4, 3)), ("x",), ()).measured(batches()[:2], "cpu")
     loss = teacher if step is None else UserStep("own:step", step)
     return Course(settings, LoaderBatches("own:data", data), loss, batches()[:2], teacher, SPECS)
 

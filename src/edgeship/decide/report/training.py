@@ -28,7 +28,7 @@ def training_section(run: FinishedRun) -> Section | None:
 def _facts(run: FinishedRun, found: Trained) -> Facts:
     missed = f"; not: {', '.join(found.not_rounded[:10])}" if found.not_rounded else ""
     pairs = [
-        ("Trained", f"{found.how}, {found.steps:,} steps on {found.device}, {numbers.seconds(found.seconds)}"),
+        ("Trained", f"{found.how}, {found.steps:,} steps on {_where(found)}, {numbers.seconds(found.seconds)}"),
         ("Kept", f"step {found.best_step:,}"),
         ("Judged on", found.judged_on),
         ("Before and after", f"{found.held_out_before:.4g} and {found.held_out_after:.4g}"),
@@ -41,6 +41,12 @@ def _facts(run: FinishedRun, found: Trained) -> Facts:
         stays = ", ".join(list(graph.in_float)[:10]) or "none"
         pairs.append(("Products that stay in float", f"{stays} (of {graph.products})"))
     return Facts(tuple(pairs))
+
+
+def _where(found: Trained) -> str:
+    if found.processes == 1:
+        return found.device
+    return f"{found.processes} processes from {found.device} on, each with a batch of its own"
 
 
 def _gains(run: FinishedRun) -> Table | None:
