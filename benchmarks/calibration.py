@@ -74,13 +74,13 @@ def sampling(model: Path, count: int = 8, part: int = 4) -> dict[str, dict[str, 
     """How many thresholds leave their bin where every ``part``-th value is counted, positions rotating by frame."""
     from edgeship.prepare import graph, thresholds
     from edgeship.prepare.calibrate import _open
-    from edgeship.prepare.counting import Scratch
+    from edgeship.prepare.counting import Scratch, compiled
     from edgeship.prepare.histogram import Histogram
     from edgeship.prepare.running import Running
 
     _, proto, touched = _open(model)
     names = [name for name in touched.observed if name != "images"]
-    running, scratch = Running(graph.with_outputs(proto, names), layout=True, threads=1), Scratch()
+    running, scratch = Running(graph.with_outputs(proto, names), layout=True, threads=1), Scratch(compiled())
     whole, some = ({name: Histogram() for name in names} for _ in range(2))
     for number, frame in enumerate(frames(count)):
         for name, values in zip(names, running.run(names, {"images": frame[None]}), strict=True):

@@ -40,7 +40,6 @@ from edgeship.bundle.manifest import (
 )
 from edgeship.bundle.trust import Trust
 from edgeship.bundle.verify import check_models, opened, require_ship, verify
-from edgeship.data.beside import portable
 from edgeship.errors import ArtifactError, BundleError, UserInputError
 from edgeship.files import CHUNK, finished_folder, open_outside, read_bytes, replacing, sha256_file, write_bytes
 from edgeship.results import Build, Trial, TrialSpec, trial_folder
@@ -288,6 +287,8 @@ class _Files:
 
 
 def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, build: Build) -> Manifest:
+    from edgeship.data.beside import portable  # loads Pillow, which a vehicle that infers arrays does not need
+
     source = contents.trial
     suffix = Path(build.engine.path).suffix or ".engine"
     engine = files.add(source / build.engine.path, f"engine{suffix}", "engine", build.engine.sha256)

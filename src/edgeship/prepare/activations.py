@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeship.prepare import activations_cuda
 from edgeship.prepare.activations_cpu import CpuWorker, ObservedNames
-from edgeship.prepare.counting import Tally
+from edgeship.prepare.counting import compiled
 from edgeship.prepare.histogram import Histogram, Histograms
 from edgeship.prepare.running import Running, hands
 
@@ -51,8 +51,7 @@ class Observer:
         session = Running(model, layout=True, threads=1, device=device, also=tensors)
         self._tensors = tuple(tensors)
         self.workers = workers or hands()
-        tally = Tally()
-        self._make: Callable[[], Worker] = lambda: CpuWorker(session, names, tally)
+        self._make: Callable[[], Worker] = lambda: CpuWorker(session, names, compiled())
         if device != "cpu":
             activations_cuda.check(device)
             self.workers = min(self.workers, activations_cuda.WORKERS)

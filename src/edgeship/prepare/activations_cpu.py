@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeship.errors import ModelError
-from edgeship.prepare.counting import Scratch, Tally
+from edgeship.prepare.counting import Loop, Scratch
 from edgeship.prepare.histogram import Histogram, Histograms, NotFinite
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ class ObservedNames:
 class CpuWorker:
     """Forward passes and histograms on the CPU."""
 
-    def __init__(self, session: Running, names: ObservedNames, tally: Tally) -> None:
+    def __init__(self, session: Running, names: ObservedNames, loop: Loop | None) -> None:
         self._session, self._names = session, names
         self._own: Histograms = {name: Histogram() for name in (*names.inputs, *names.outputs)}
-        self._scratch = Scratch(tally)
+        self._scratch = Scratch(loop)
         self._free = all(item.shape and not isinstance(item.shape[0], int) for item in session.get_inputs())
 
     def count(self, batch: FrameBatch) -> None:
