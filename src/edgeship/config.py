@@ -219,7 +219,7 @@ class Evaluation(Section):
     limit: Count | None = None
     group: str | None = None
     """Which images are not independent: a regular expression whose first group (or whole match) in the image's path
-    names its clip, or ``field:NAME``, a column of the CSV or a field of the COCO images in ``labels``."""
+    names its clip, or ``field:NAME``, a column of the table or a field of the JSON in ``labels``."""
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     allow_missing: Annotated[int, Field(ge=0)] = 0
     """How many images that the labels name may be absent."""
