@@ -51,6 +51,18 @@ def show(*lines: RenderableType, error: bool = False) -> None:
             screen.print(item)
 
 
+def rendered(*lines: RenderableType) -> str:
+    """Lines and tables as :func:`show` prints them to this standard output; :func:`repeat` prints them."""
+    with console().capture() as taken:
+        show(*lines)
+    return taken.get()
+
+
+def repeat(text: str) -> None:
+    """Print what :func:`rendered` gave."""
+    sys.stdout.write(text)
+
+
 def _broken(text: Text, width: int) -> Iterator[Text]:
     """The lines of a text, broken between words where one is wider than ``width`` columns."""
     from rich.cells import cell_len

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from edgeship.engines import OpenOptions, onnx_policy, processor, read_engine
 from edgeship.engines.onnx_file import read_inputs, weights_are_half
 from edgeship.engines.ort.arithmetic import REDUCED, arithmetic_of
+from edgeship.engines.ort.settings import OWN, settings_of
 from edgeship.errors import DeviceError, EngineError, MissingExtra, ModelError, UserInputError
 from edgeship.results import TensorInfo
 
@@ -184,7 +185,7 @@ def exact_session(
     except MissingExtra:
         raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
     wanted, said = provider_for(device)
-    options = OpenOptions(device=device, threads=threads, nhwc=False, arithmetic="exact")
+    options = OpenOptions(device=device, threads=threads, nhwc=False, arithmetic="exact", session=OWN)
     request = SessionRequest(level=level, search="HEURISTIC", packed=packed)
     given = str(source) if isinstance(source, Path) else source
     try:
@@ -251,6 +252,8 @@ def plugin_session(data: bytes, name: str, options: OpenOptions, handle: Any, se
 
 
 def _construct(source: str | bytes, options: OpenOptions, request: SessionRequest) -> Any:
+    if options.session is None and options.device == "cpu":
+        options = replace(options, session=settings_of(source))
     if options.arithmetic is None and processor.saturates():
         options = replace(options, arithmetic=arithmetic_of(source))
     asked = {"providers": providers(options, request), "enable_fallback": 0}
@@ -279,6 +282,8 @@ def session_options(options: OpenOptions, request: SessionRequest) -> Any:
     made = ort.SessionOptions()
     made.log_severity_level = 4
     made.intra_op_num_threads = options.threads
+    if options.session is not None:
+        options.session.apply(made)
     made.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[request.level])
     made.add_session_config_entry("optimization.disable_specified_optimizers", UNWANTED_OPTIMIZER)
     if not request.packed:
