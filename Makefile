@@ -25,7 +25,7 @@ demo: $(STAMP)  ## Ship the Fashion-MNIST example: ends in a verdict and a repor
 	0) ;; \
 	1) echo "NO-SHIP is an answer, not an error: the report says which rule each candidate fails." ;; \
 	3) echo "INCONCLUSIVE is an answer, not an error: a rule could be judged neither way, as when other work disturbs the"; \
-	   echo "clock. Run make demo again on a quiet machine: only the trials that were disturbed are measured again." ;; \
+	   echo "clock. On a quiet machine, measure anew: $(BIN)/edgeship ship examples/fashion/edgeship.toml --fresh" ;; \
 	*) exit $$code ;; \
 	esac; \
 	echo "To use edgeship in this shell: . $(BIN)/activate"

@@ -431,7 +431,9 @@ ZOO: dict[str, Entry] = {
                 for name in ("class_queries_logits", "masks_queries_logits")
             ),
             backbone_config=_resnet, fpn_feature_size=32, mask_feature_size=32, num_labels=5,
-            decoder_config=lambda transformers: transformers.DetrConfig(**(DETR | {"d_model": 32})),
+            decoder_config=lambda transformers: transformers.DetrConfig(
+                **(DETR | {"d_model": 32, "backbone_config": _last_of_resnet(transformers)})
+            ),  # no backbone of its own: a missing one is looked up on the network
         ),
         _sized(96),
     ),

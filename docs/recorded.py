@@ -40,6 +40,9 @@ ZOO = """Architectures with random weights, from `torch` to an INT8 engine of Te
 (`torch.onnx.export`, onnxslim, `quantize_static`, TensorRT-RTX's parser and builder)."""
 
 
+EARLIER = "earlier runs, which did not note their machine and commit."
+
+
 def page() -> list[str]:
     """The lines of docs/reference/recorded.md."""
     zoo = _zoo() if (RESULTS / "zoo.json").is_file() else []
@@ -201,7 +204,7 @@ def _zoo() -> list[str]:
         for item in found["targets"]
     ]
     return [
-        "", "## Architectures", "", ZOO, "", *_places(found, went),
+        "", "## Architectures", "", ZOO, "", *_places(went),
         *_table(("target", "seen", "limit", ""), targets),
         *_table(("architecture", *steps, *(f"by hand: {step}" for step in HAND)), rows),
         *_listed("What was refused, and why:", refused),
@@ -210,9 +213,9 @@ def _zoo() -> list[str]:
     ]  # fmt: skip
 
 
-def _places(found: dict[str, Any], went: dict[str, Any]) -> list[str]:
+def _places(went: dict[str, Any]) -> list[str]:
     """Where the outcomes came out, a line for each run: a zoo may be gathered in several."""
-    runs = Counter(_machine({"machine": row.get("on") or found["machine"]}) for row in went.values())
+    runs = Counter(_machine({"machine": row["on"]}) if "on" in row else EARLIER for row in went.values())
     return [f"- {count} architectures: {run}" for run, count in runs.most_common()]
 
 

@@ -219,7 +219,7 @@ class Evaluation(Section):
     limit: Count | None = None
     group: str | None = None
     """Which images are not independent: a regular expression whose first group (or whole match) in the image's path
-    names its clip, or ``field:NAME``, a column of the CSV or a field of the COCO images in ``labels``."""
+    names its clip, or ``field:NAME``, a column of the table or a field of the JSON in ``labels``."""
     allow_corrupt: Annotated[int, Field(ge=0)] = 0
     allow_missing: Annotated[int, Field(ge=0)] = 0
     """How many images that the labels name may be absent."""
@@ -292,6 +292,9 @@ class Target(Section):
     via: Literal["api", "trtexec"] = "api"
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of one inference (0: the engine's own choice)."""
+    tune: bool = False
+    """onnxruntime on the CPU: let each trial time threads (where they are 0), spinning, arenas and denormals turn by
+    turn. The engine's file carries the choice that is surely faster than onnxruntime's own, if there is one."""
     workspace_mib: Count = 4096
     optimization_level: Annotated[int, Field(ge=0, le=5)] | None = None
     timing_cache: Path | None = None
@@ -306,6 +309,14 @@ class Target(Section):
     cuda_graph: bool = True
     nhwc: bool = True
     """onnxruntime on CUDA: prefer channels-last kernels."""
+
+    @model_validator(mode="after")
+    def _tuning_is_onnxruntimes(self) -> Target:
+        if self.tune and (self.engine, self.device) != ("onnxruntime", "cpu"):
+            raise ValueError(
+                f'tune = true is for engine = "onnxruntime" on device = "cpu", found {self.engine!r} on {self.device!r}'
+            )
+        return self
 
     @model_validator(mode="after")
     def _trtexec_is_tensorrts(self) -> Target:

@@ -413,12 +413,15 @@ class Hasher:
         self._saved = time.monotonic()
         self._lock = Lock()
         self._trees: dict[Path, str] = {}
+        self.asked: set[str] = set()
+        """Every file whose hash was asked for, by its path."""
         if memory is not None and memory.is_file():
             self._known = _remembered(memory)
 
     def file(self, path: Path) -> str:
         """Hexadecimal SHA-256 of a file."""
         stat = path.stat()
+        self.asked.add(str(path))
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         known = self._known.get(str(path))
         if known is not None and known[:-1] == stamp:
@@ -441,6 +444,15 @@ class Hasher:
         listing = [(str(item.relative_to(path)), self.file(item)) for item in walk(path)]
         self._trees[path] = sha256_json(listing)
         return self._trees[path]
+
+    def moved(self, old: Path, new: Path) -> None:
+        """Know the files of a folder that was renamed by their new paths: renaming it changes none of them."""
+        start = f"{old}{os.sep}"
+        with self._lock:
+            for path in [path for path in self._known if path.startswith(start)]:
+                self._known[f"{new}{os.sep}{path.removeprefix(start)}"] = self._known.pop(path)
+                self.asked.discard(path)
+                self._changed = True
 
     def save(self, *, every_s: float = 0.0) -> None:
         """Write what was learned, at most once in ``every_s``: all of it is written anew each time."""

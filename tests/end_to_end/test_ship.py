@@ -170,10 +170,22 @@ def test_every_calibration_frame_is_seen(shipped: Project) -> None:
 
 def test_an_unchanged_rerun_reuses_everything(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:
     project = copy(shipped, tmp_path / "again")
-    assert edgeship("ship", project.config).code == 0
+    first = edgeship("ship", project.config)
+    assert first.code == 0
+    before = {path: path.stat().st_mtime_ns for path in project.out.rglob("*")}
     done = edgeship("ship", project.config)
     assert done.code == 0
+    told, _, last = done.out.partition("nothing that went in or came out has changed since ")
+    assert told == first.out.partition("done in ")[0] and last.startswith(project.result()["finished"])
+    assert {path: path.stat().st_mtime_ns for path in project.out.rglob("*")} == before
+    assert edgeship("ship", project.config, "--json").json == project.result()
+    bundle = project.out / "bundle" / "manifest.json"
+    image, standing = next(iter((project.folder / "val").rglob("*.png"))), bundle.stat().st_ino
+    image.touch()
+    done = edgeship("ship", project.config)
+    assert done.code == 0 and "nothing that went in" not in done.out, "times that differ lead to an ordinary run"
     assert all(project.stages().values())
+    assert bundle.stat().st_ino == standing, "a bundle that is whole and made of the same is not written again"
 
 
 def flip(path: Path) -> None:
@@ -223,6 +235,17 @@ def test_a_changed_threshold_runs_only_decide(shipped: Project, tmp_path: Path, 
     rerun = {name for name, cached in project.stages().items() if not cached}
     assert rerun == {"decide:default"}
     assert not (project.out / "bundle").exists()
+    trials = [project.out / trial["folder"] for trial in project.result()["trials"]]
+    before = [(path / name).stat().st_mtime_ns for path in trials for name in ("build.json", "evaluation.json")]
+    project.change("latency_p99_ms = 0.0001", "frame_p99_ms = 1000.0")
+    done = edgeship("ship", project.config)
+    assert done.code == 0, "a rule that asks for what no trial measured: that alone is measured"
+    assert "a rule asks for what was not measured: whole frames; all else is reused" in done.err
+    rerun = {name for name, cached in project.stages().items() if not cached}
+    assert rerun == {"trial:default:fp32", "trial:default:int8", "decide:default"}
+    assert [project.out / trial["folder"] for trial in project.result()["trials"]] == trials
+    after = [(path / name).stat().st_mtime_ns for path in trials for name in ("build.json", "evaluation.json")]
+    assert after == before
 
 
 def test_fp16_on_the_cpu_is_refused_and_fails_its_candidate_only(project: Project, edgeship: Edgeship) -> None:
@@ -337,6 +360,7 @@ def next_version(shipped: Project, folder: Path, shift: int) -> Project:
         weights[name] = np.roll(weights[name] * np.float32(1.01), shift, axis=0)
     save_file(weights, made.folder / "weights.safetensors")
     shutil.copytree(shipped.out / "bundle", made.folder / "last.bundle")
+    shutil.copytree(shipped.out / "stages", made.out / "stages")
     made.change("max_drop = { top1 = 0.5 }", 'max_drop = { top1 = 0.2 }\nbaseline = "last.bundle"')
     return made
 
@@ -348,6 +372,10 @@ def test_the_next_version_ships_when_it_is_no_worse_than_the_release(
     second = next_version(shipped, tmp_path / "second", 0)
     done = edgeship("ship", second.config)
     assert done.code == 0, done.err
+    reused = {name for name, cached in second.stages().items() if cached}
+    assert reused <= {"images", "preflight", "frames"} and "preflight" in reused, (
+        "of a new weights file what the graph alone tells is reused; ranges, answers and the verdict are made anew"
+    )
     judged = second.result()["decisions"][0]["judged"]
     rules = {item["candidate"]: {rule["name"]: rule for rule in item["rules"]} for item in judged}
     assert all(found["baseline.top1"]["outcome"] == "pass" for found in rules.values())
@@ -357,8 +385,8 @@ def test_the_next_version_ships_when_it_is_no_worse_than_the_release(
     assert (second.out / "bundle" / "evidence" / "baseline" / "records.npz").read_bytes() == (
         shipped.out / "bundle" / "evidence" / "candidate" / "records.npz"
     ).read_bytes()
-    assert edgeship("ship", second.config).code == 0
-    assert all(second.stages().values())
+    again = edgeship("ship", second.config)
+    assert again.code == 0 and "nothing that went in or came out has changed" in again.out
     shutil.move(second.folder / "last.bundle", second.folder / "elsewhere")
     again = edgeship("gate", second.out, "--json")
     assert again.code == 0

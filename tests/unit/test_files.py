@@ -76,6 +76,22 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
     assert files.Hasher(memory).file(tmp_path / "a") == files.sha256_bytes(b"other")
 
 
+def test_files_of_a_renamed_folder_are_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old" / "inside").mkdir(parents=True)
+    (tmp_path / "old" / "inside" / "a").write_text("one")
+    hasher = files.Hasher(tmp_path / "memory.json")
+    digest = hasher.file(tmp_path / "old" / "inside" / "a")
+    (tmp_path / "old").rename(tmp_path / "new")
+    hasher.moved(tmp_path / "old", tmp_path / "new")
+    hasher.save()
+    read: list[Path] = []
+    monkeypatch.setattr(files, "sha256_file", lambda path: read.append(path) or "read")
+    again = files.Hasher(tmp_path / "memory.json")
+    assert again.file(tmp_path / "new" / "inside" / "a") == digest and not read
+    (tmp_path / "new" / "inside" / "a").write_text("two")
+    assert again.file(tmp_path / "new" / "inside" / "a") == "read"
+
+
 def test_links_to_folders_are_followed_and_loops_are_found(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.png").write_bytes(b"a")

@@ -64,7 +64,7 @@ def _command() -> int:
     if sys.argv[1:2] != ["trial"]:  # who waits for a trial tells by the signal that it was ended from outside
         signal.signal(signal.SIGTERM, _terminated)
     code = _run()
-    close_streams()
+    close_streams(as_json="--json" in sys.argv)
     return code
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from edgeship.cli.streams import results_alone
 from edgeship.version import __version__
 
 COMMANDS = (
@@ -20,8 +22,22 @@ USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 """Click's base error: typer bundles click in some versions and depends on it in others."""
 
 
+_JSON = "edgeship.as_json"
+"""Key in the context's ``meta``: whether the line asks for JSON."""
+
+
 class Program(TyperGroup):
     """The commands in the order of the path, each with its whole first sentence."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and note whether the line asks for the result as JSON; the line of a command's help does not."""
+        ctx.meta[_JSON] = "--json" in args and not {"-h", "--help"}.intersection(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; with ``--json`` nothing but its result reaches standard output."""
+        with results_alone() if ctx.meta[_JSON] else nullcontext():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names in the order of :data:`COMMANDS`; a command that it lacks comes last."""

@@ -19,6 +19,7 @@ from edgeship.cli.settings import (
     THRESHOLD_OPTION,
     VERDICT_CODES,
 )
+from edgeship.cli.streams import results
 from edgeship.errors import EdgeshipError
 
 if TYPE_CHECKING:
@@ -51,20 +52,13 @@ def trial(
         return
     if end_with_stdin:
         parent.end_with_stdin(lambda: os._exit(143))
-    out = _private_stdout()
+    out = results()
     try:
         run_trial(folder, wire.speaker(out))
     except EdgeshipError as error:
         wire.say(out, wire.describe(error))
         raise typer.Exit(error.exit_code) from None
     wire.say(out, {"finished": True})
-
-
-def _private_stdout() -> Any:
-    """Keep standard output for our lines; what libraries print goes to standard error."""
-    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return lines
 
 
 @app.command()

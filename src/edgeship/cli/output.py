@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from edgeship.cli.streams import flush_native, results
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console, RenderableType
@@ -47,6 +49,18 @@ def show(*lines: RenderableType, error: bool = False) -> None:
                 screen.print(part, overflow="ignore", crop=False)
         else:
             screen.print(item)
+
+
+def rendered(*lines: RenderableType) -> str:
+    """Lines and tables as :func:`show` prints them to this standard output; :func:`repeat` prints them."""
+    with console().capture() as taken:
+        show(*lines)
+    return taken.get()
+
+
+def repeat(text: str) -> None:
+    """Print what :func:`rendered` gave."""
+    sys.stdout.write(text)
 
 
 def _broken(text: Text, width: int) -> Iterator[Text]:
@@ -99,7 +113,7 @@ def show_each(lines: Lines) -> None:
 
 def write_json(value: Any, *, indent: int | None = 2) -> None:
     """Print a value as JSON, in ASCII with escapes."""
-    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
+    results().write(json.dumps(value, indent=indent) + "\n")
 
 
 def write_json_rows(name: str, rows: Iterable[str], rest: dict[str, Any]) -> None:
@@ -110,23 +124,22 @@ def write_json_rows(name: str, rows: Iterable[str], rest: dict[str, Any]) -> Non
         rows: Each value as JSON on one line.
         rest: The other entries, at least one.
     """
-    sys.stdout.write(f"{{\n  {json.dumps(name)}: [")
+    stream = results()
+    stream.write(f"{{\n  {json.dumps(name)}: [")
     for number, row in enumerate(rows):
-        sys.stdout.write(("," if number else "") + f"\n    {row}")
-    sys.stdout.write("\n  ],\n" + json.dumps(rest, indent=2)[2:] + "\n")
+        stream.write(("," if number else "") + f"\n    {row}")
+    stream.write("\n  ],\n" + json.dumps(rest, indent=2)[2:] + "\n")
 
 
 @contextmanager
 def native_output_aside() -> Iterator[None]:
     """Send what a vendor's library prints from C++ to standard error: standard output carries our result alone."""
-    import ctypes
-
     sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
-        ctypes.CDLL(None).fflush(None)
+        flush_native()
         os.dup2(saved, 1)
         os.close(saved)

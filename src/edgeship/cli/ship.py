@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +14,10 @@ import typer
 
 from edgeship.cli.app import app
 from edgeship.cli.live import display, duration
-from edgeship.cli.output import JSON_OPTION, emit, show, write_json
+from edgeship.cli.output import JSON_OPTION, console, emit, rendered, repeat, show, write_json
 from edgeship.cli.settings import CHANGES, CONFIG, OUT, VERDICT_CODES
+from edgeship.errors import StorageError
+from edgeship.files import read_text
 
 if TYPE_CHECKING:
     from edgeship.cli.output import Lines
@@ -33,11 +38,19 @@ def ship(
 
     Exit codes: 0 SHIP, 1 NO-SHIP, 2 the input or the config is wrong, 3 INCONCLUSIVE, 4 a stage failed.
     """
+    from edgeship import unchanged
+
+    start = time.perf_counter()
+    asked = unchanged.Asked(config, tuple(changes), (sys.stdout.isatty(), console().width))
+    if not (fresh or dry_run):
+        place = out or (config if config.is_dir() else config.parent) / "edgeship-out"
+        said = unchanged.answered(place, asked)
+        if said is not None:
+            raise typer.Exit(_as_before(place, said, start, as_json=as_json))
     from edgeship import pipeline
     from edgeship.config_file import load
     from edgeship.decide.report import terminal_summary
 
-    start = time.perf_counter()
     settings = load(config, changes)
     folder = out or settings.root / "edgeship-out"
     if dry_run:
@@ -52,8 +65,26 @@ def ship(
     else:
         labels = (f"labels: {finished.result.labels}",) if finished.result.labels else ()
         notes = (f"warning: {note}" for note in (*finished.result.warnings, *finished.notes))
-        show(*labels, *notes, *terminal_summary(finished), f"done in {duration(time.perf_counter() - start)}")
+        said = rendered(*labels, *notes, *terminal_summary(finished))
+        repeat(said)
+        show(f"done in {duration(time.perf_counter() - start)}")
+        with suppress(StorageError):
+            unchanged.complete(folder, asked, said)
     raise typer.Exit(VERDICT_CODES[finished.result.verdict])
+
+
+def _as_before(folder: Path, said: str, start: float, *, as_json: bool) -> int:
+    """Say what stands in the work folder of a run that would end as it did; its exit code."""
+    result = json.loads(read_text(folder / "result.json"))
+    if as_json:
+        write_json(result)
+    else:
+        repeat(said)
+        show(
+            f"nothing that went in or came out has changed since {result['finished']}: the verdict stands",
+            f"done in {duration(time.perf_counter() - start)}",
+        )
+    return VERDICT_CODES[result["verdict"]]
 
 
 def _plan_lines(planned: tuple[Planned, ...], *, fresh: bool) -> Lines:

@@ -1,4 +1,7 @@
-"""The standard streams of the command line: they take every sign, and a full disk behind them changes no exit code."""
+"""The standard streams of the command line: they take every sign, and a full disk behind them changes no exit code.
+
+With ``--json`` standard output carries the result alone: :func:`results_alone`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ import codecs
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from edgeship.standard_output import take_stdout
 
 SIGNS = {
     "≤": "<=", "≥": ">=", "→": "->", "←": "<-", "–": "-", "—": "-", "…": "...", "✓": "+", "✗": "x", "×": "x", "±": "+-",
@@ -66,9 +74,79 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     return "".join(SIGNS.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
-def close_streams() -> None:
-    """Flush what was printed, and say on standard error where it could not be written."""
+_RESULTS: list[TextIO] = []
+"""The stream of results while :func:`results_alone` lasts."""
+
+
+def results() -> TextIO:
+    """The stream that results as JSON are written to."""
+    return _RESULTS[-1] if _RESULTS else sys.stdout
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Keep standard output for :func:`results` inside the block; all else that is printed goes to standard error.
+
+    All else is the user's modules, tasks and training steps, and libraries: in Python or through the descriptor, in
+    this process or in those that it starts.
+    """
+    if _RESULTS:
+        yield
+        return
+    usual = sys.stdout
+    usual.flush()
+    told = _twin(usual) if _descriptor(usual) == 1 else usual
+    kept = take_stdout()
+    _RESULTS.append(told)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, usual, told):  # what was printed by way of ``usual`` leaves it before it leads back
+            stream.flush()
+        flush_native()
+        sys.stdout = usual
+        _RESULTS.clear()
+        os.dup2(kept, 1)
+        os.close(kept)
+        if isinstance(told, Stream) and told is not usual:
+            told.close()
+            if isinstance(usual, Stream):
+                usual.lost = usual.lost or told.lost
+
+
+def _twin(usual: TextIO) -> Stream:
+    """A stream to where standard output leads now."""
+    raw = io.FileIO(os.dup(1), "w")
+    return Stream(io.BufferedWriter(raw), usual.encoding, usual.errors, line_buffering=usual.isatty())
+
+
+def _descriptor(stream: TextIO) -> int:
+    """The file descriptor behind a stream; -1 for one in memory."""
+    try:
+        return stream.fileno()
+    except (OSError, AttributeError):
+        return -1
+
+
+def flush_native() -> None:
+    """Write out what C libraries hold of what was printed."""
+    if sys.platform != "win32":
+        import ctypes
+
+        ctypes.CDLL(None).fflush(None)
+
+
+def close_streams(*, as_json: bool = False) -> None:
+    """Flush what was printed, and say on standard error where it could not be written.
+
+    Args:
+        as_json: Whether standard output carried a result as JSON: what is printed while the process ends goes to
+            standard error then.
+    """
     sys.stdout.flush()
+    if as_json:
+        os.dup2(2, 1)
     lost = getattr(sys.stdout, "lost", None)
     if lost is not None and not isinstance(lost, BrokenPipeError):
         sys.stderr.write(f"not all of the output could be written: {lost.strerror}\n")

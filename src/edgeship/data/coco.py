@@ -63,13 +63,10 @@ def read(path: Path, names: Sequence[str] | None, need: Need = "boxes") -> Truth
                 bool(annotation.get("iscrowd", 0)),
                 float(annotation.get("area", w * h)),
             )
-            shape = shapes.coco_shape(label, annotation.get("segmentation")) if need == "masks" else None
-            points = shapes.coco_points(label, annotation.get("keypoints")) if need == "keypoints" else None
-            if points is not None:
-                _require_inside(label, images[image_id], points)
-            found[image_id].append(_Object(row, shape, points))
+            found[image_id].append(_object(label, annotation, images[image_id], row, need))
     _check_pixels(path, [item.row[0] for rows in found.values() for item in rows])
     notes = [f"{count} boxes {what} were left out of {path.name}" for what, count in left_out.items() if count]
+    notes += _turned(path, content["annotations"]) if need == "boxes" else []
     if root is not None:
         notes.append(f"category {categories[root]!r} of {path.name} is only the root of the others: it is not a class")
     seen = {item.row[1] for rows in found.values() for item in rows}
@@ -82,11 +79,33 @@ def read(path: Path, names: Sequence[str] | None, need: Need = "boxes") -> Truth
     return Truth("COCO JSON", _labelled(path, images, found, need), classes, tuple(notes))
 
 
+_Row = tuple[list[float], int, bool, float]
+
+
 @dataclass(frozen=True)
 class _Object:
-    row: tuple[list[float], int, bool, float]
+    row: _Row
     shape: Any = None
     points: Any = None
+
+
+def _object(label: str, annotation: Mapping[str, Any], image: Mapping[str, Any], row: _Row, need: Need) -> _Object:
+    """An annotation's box with its mask or keypoints, which must be of its image."""
+    shape = points = None
+    if need == "masks":
+        shape = shapes.coco_shape(label, annotation.get("segmentation"))
+        size = [int(image.get(side) or 0) for side in ("height", "width")]
+        if isinstance(shape, dict) and all(size) and shape["size"] != size:
+            raise DataError(
+                f"{label} has run lengths of {shape['size'][1]}×{shape['size'][0]} pixels, {image['file_name']} is "
+                f"{size[1]}×{size[0]}",
+                expected="[height, width] of the image",
+                do="bring the masks to the size of the image",
+            )
+    elif need == "keypoints":
+        points = shapes.coco_points(label, annotation.get("keypoints"))
+        _require_inside(label, image, points)
+    return _Object(row, shape, points)
 
 
 def _labelled(
@@ -123,6 +142,21 @@ def _root(content: Mapping[str, Any]) -> int | str | None:
     others = all(row.get("supercategory") == roots[0]["name"] for row in rows if row is not roots[0])
     used = any(_key(row.get("category_id")) == key for row in content["annotations"])
     return key if others and not used else None
+
+
+def _turned(path: Path, annotations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is said of boxes that CVAT exported upright and that stand at an angle."""
+    found = [
+        (row.get("id"), row["attributes"]["rotation"])
+        for row in annotations
+        if isinstance(row.get("attributes"), dict) and row["attributes"].get("rotation") not in (None, 0)
+    ]
+    if not found:
+        return []
+    return [
+        f"{len(found)} boxes of {path.name} are turned (attributes.rotation), for instance annotation {found[0][0]} by "
+        f"{str(found[0][1])[:10]}°: they are compared upright, as their bbox says"
+    ]
 
 
 def _require_inside(label: str, image: Mapping[str, Any], points: Any) -> None:
@@ -170,17 +204,17 @@ def _content(path: Path) -> dict[str, Any]:
 def _images(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
     found: dict[Any, Mapping[str, Any]] = {}
     for row in rows:
-        whole = all(isinstance(row.get(key, 0), int) for key in ("width", "height"))
+        whole = all(isinstance(_key(row.get(key, 0)), int) for key in ("width", "height"))
         key = _key(row.get("id"))
-        if key is None or "file_name" not in row or not whole:
+        if key is None or row.get("file_name") in (None, "") or not whole:
             raise DataError(
                 f"{path}: an image without id or file_name, or with another size than whole pixels: {str(row)[:80]}",
-                expected="an id that is a whole number or a word",
+                expected="an id that is a whole number or a word, a file_name, width and height in whole pixels",
             )
         if key in found:
             raise DataError(f"{path}: two images have the id {row['id']}")
         relative(path, str(row["file_name"]))
-        found[key] = row
+        found[key] = {**row, **{side: _key(row[side]) for side in ("width", "height") if side in row}}
     files = Counter(str(row["file_name"]) for row in found.values())
     most, count = files.most_common(1)[0] if files else ("", 0)
     if count > 1:

@@ -30,13 +30,15 @@ class Reader:
     scale: float
 
     def __call__(self, geometry: Geometry) -> Array:
-        values = masks.read(self.path)
+        values = masks.read(self.path, "depth map", "depths")
         if values.ndim != 2 or values.shape != (geometry.height, geometry.width):
             raise DataError(
                 f"the depth map {self.path} has shape {list(values.shape)}, its image is "
                 f"{geometry.width}×{geometry.height}",
                 expected="a map of its image's size",
             )
+        if values.dtype.kind not in "fiu":
+            raise DataError(f"the depth map {self.path} has dtype {values.dtype}", expected="real numbers")
         metres = values.astype(np.float64)
         if np.issubdtype(values.dtype, np.integer):
             metres /= self.scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgeship.config import Evaluation
-from edgeship.data.labels import IMAGE_KEYS
+from edgeship.data.coco import MAX_JSON_BYTES
+from edgeship.data.formats.common import Listing
+from edgeship.data.labels import IMAGE_KEYS, jsonl_rows, table_rows
 from edgeship.errors import DataError
+from edgeship.files import read_text
 
 FIELD = "field:"
 """``field:video_id``: a column of the CSV, or a field of an image in the JSON, that ``evaluation.labels`` names."""
@@ -44,7 +46,7 @@ def _by_field(settings: Evaluation, field: str, ids: Sequence[str]) -> list[str]
     path = settings.labels
     if path is None or not path.is_file():
         raise DataError(f"evaluation.group names the field {field!r}, and evaluation.labels is not a file")
-    known = _fields(path, field)
+    known = _fields(path, field, Listing(path.parent, tuple(ids)))
     missing = [name for name in ids if name not in known]
     if missing:
         raise DataError(
@@ -55,22 +57,27 @@ def _by_field(settings: Evaluation, field: str, ids: Sequence[str]) -> list[str]
     return [known[name] for name in ids]
 
 
-def _fields(path: Path, field: str) -> dict[str, str]:
+def _fields(path: Path, field: str, listing: Listing) -> dict[str, str]:
     """Image name → value of a field."""
-    rows: Sequence[Mapping[str, Any]]
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            content = json.loads(text)
-            rows = content.get("images", []) if isinstance(content, dict) else content
-        else:
-            rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise DataError(f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file") from None
     found = {}
-    for row in rows:
-        values = {str(key).strip(): value for key, value in row.items()} if isinstance(row, Mapping) else {}
-        image = next((values[key] for key in IMAGE_KEYS if key in values), None)
-        if image is not None and values.get(field) not in (None, ""):
-            found[PurePosixPath(str(image).strip()).as_posix()] = str(values[field])
+    for row in _rows(path):
+        by_key = {str(key).lower(): value for key, value in row.items()}
+        image = next((by_key[key] for key in IMAGE_KEYS if key in by_key), None)
+        if image is not None and row.get(field) not in (None, ""):
+            found[listing.image(PurePosixPath(str(image).strip()).as_posix())] = str(row[field])
     return found
+
+
+def _rows(path: Path) -> Sequence[Mapping[str, Any]]:
+    """The rows of a table of any delimiter, of JSON lines, of a JSON list, or the images of a COCO JSON."""
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return [row for _, row in jsonl_rows(path)]
+    if suffix != ".json":
+        return [row for _, row in table_rows(path, lower=False)[1]]
+    try:
+        content = json.loads(read_text(path, MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"the labels {path} cannot be read: {error}", expected="a CSV or JSON file") from None
+    rows = content.get("images") if isinstance(content, dict) else content
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from edgeship.files import read_text
 IMAGE_KEYS = ("image", "file", "file_name", "filename", "path", "image_path", "image_id", "name")
 LABEL_KEYS = ("label", "class", "class_name", "target", "category", "class_id")
 Label = int | str
+MOST_CLASSES = 1_000_000
+"""Where only numbers name the classes; more are not a head's outputs."""
+LISTED = re.compile(r"(.+?\.\w{2,4})\s+(\S.*)")
+"""An image and its label on one line: spaces belong to the image's name up to its suffix."""
 
 
 def read(path: Path, names: Sequence[str] | None = None) -> list[tuple[str, Label]]:
@@ -91,9 +96,11 @@ def table_rows(
     sign = _delimiter(lines[0] if lines else "")
     reader = csv.reader(lines, delimiter=sign, skipinitialspace=True)
     header = [name.strip().lower() if lower else name.strip() for name in next(reader, [])]
+    twice = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has two columns {twice[0]!r}", do="keep one of them")
     rows = []
-    for values in reader:
-        where = f"{path}, line {reader.line_num}"
+    for where, values in _one_a_line(path, reader):
         if not any(value.strip() for value in values):
             continue
         if len(values) > len(header) and any(value.strip() for value in values[len(header) :]):
@@ -103,6 +110,26 @@ def table_rows(
             )
         rows.append((where, {name: value.strip() for name, value in zip(header, values, strict=False)}))
     return header, rows
+
+
+def _one_a_line(path: Path, reader: Any) -> Iterator[tuple[str, list[str]]]:
+    """Where and the values of each row of a CSV reader; a quoted value that goes on is not closed."""
+    begun = reader.line_num
+    try:
+        for values in reader:
+            if reader.line_num > begun + 1:
+                break
+            begun = reader.line_num
+            yield f"{path}, line {begun}", values
+        else:
+            return
+    except csv.Error:  # a value longer than a line may be
+        pass
+    raise DataError(
+        f"{path}, line {begun + 1}: a quoted value does not end in its line",
+        expected="one row a line",
+        do='close the quotation mark; one that belongs to a value is written twice, and the value in quotes: "12"""',
+    )
 
 
 def _text(path: Path, place: str = "evaluation.labels") -> str:
@@ -126,26 +153,45 @@ def _list(path: Path, names: frozenset[str]) -> list[tuple[str, Label]]:
     """Lines ``a.jpg 65`` or ``a.jpg cat`` without a header, as ImageNet's ``val.txt``."""
     rows = []
     for number, line in enumerate(_text(path).splitlines(), start=1):
-        name, _, value = line.strip().partition(" ")
-        if not name:
+        if not line.strip():
             continue
+        parts = LISTED.fullmatch(line.strip())
+        name, _, value = (parts[1], "", parts[2]) if parts else line.strip().partition(" ")
         if not value.strip():
             raise DataError(f"{path}, line {number}: no label", expected="an image and its label, such as a.jpg 65")
         rows.append((name, _number(value.strip(), names)))
     return rows
 
 
+def jsonl_rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """Where and content of each line of a file of JSON lines.
+
+    Raises:
+        DataError: It cannot be read, or a line is not a JSON object.
+    """
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number} is not valid JSON: {error}", do="correct the line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number} is not a JSON object", do="correct the line")
+        found.append((f"{path}, line {number}", row))
+    return found
+
+
 def _jsonl(path: Path) -> list[tuple[str, Label]]:
     """JSON lines, as Hugging Face's ``metadata.jsonl``."""
     rows = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number} is not valid JSON: {error}", do="correct the line") from None
-            image, label = _keys(path, list(row) if isinstance(row, dict) else [])
-            rows.append((str(row[image]), _label(path, row[image], row[label])))
+    for where, row in jsonl_rows(path):
+        image, label = (next((key for key in keys if key in row), None) for keys in (IMAGE_KEYS, LABEL_KEYS))
+        if image is None or label is None or row[image] in (None, ""):
+            lacking, keys = ("image", IMAGE_KEYS) if image is None or not row[image] else ("label", LABEL_KEYS)
+            raise DataError(f"{where}: no {lacking}", expected=f"one of {', '.join(keys)}", do="correct the line")
+        rows.append((str(row[image]), _label(where, row[image], row[label])))
     return rows
 
 
@@ -167,7 +213,7 @@ def _json(path: Path, text: str) -> list[tuple[str, Label]]:
     raise DataError(f"{path} is JSON of another shape", expected='{"a.jpg": "cat"} or [{"image": …, "label": …}]')
 
 
-def _label(path: Path, name: object, value: Any) -> Label:
+def _label(path: object, name: object, value: Any) -> Label:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise DataError(f"{path}: the label of {name} is {value!r}", expected="a class name or a number")
     return value
@@ -194,8 +240,15 @@ def class_names(values: Sequence[Label], given: tuple[str, ...] | None) -> tuple
         return given, False
     if all(isinstance(value, int) for value in values):
         top = max((int(value) for value in values), default=-1)
-        return tuple(str(number) for number in range(top + 1)), True
+        return numbered_names(top), True
     return tuple(sorted({str(value) for value in values})), False
+
+
+def numbered_names(top: int, where: object = "the labels") -> tuple[str, ...]:
+    """The names ``0`` to ``top``. Raises DataError where that is no number of a class."""
+    if top >= MOST_CLASSES:
+        raise DataError(f"{where}: class {top}", expected=f"class numbers from 0, below {MOST_CLASSES:,}")
+    return tuple(str(number) for number in range(top + 1))
 
 
 def to_indices(rows: Sequence[tuple[str, Any]], known: Sequence[str], where: object) -> list[int]:

@@ -39,7 +39,7 @@ def _text(settings: Evaluation, item: Item) -> str:
         value = next((value[key] for key in TEXT_KEYS if key in value), None)
     if not isinstance(value, str) or not value:
         raise DataError(
-            f"{settings.labels}: {item.id} has the text {str(value)[:40]!r}",
+            f"{settings.labels}: {item.id} has the text {repr(value)[:40]}",
             expected="a text of one character at least",
             do="label it, or take the image out",
         )

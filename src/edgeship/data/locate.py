@@ -24,9 +24,10 @@ NAMED = ("data.yaml", "data.yml", "dataset.yaml")
 def located(settings: Evaluation) -> Evaluation:
     """The settings with the places and names that they leave to be found.
 
-    ``labels`` may be a YOLO ``data.yaml``: its ``val`` is the folder of images where ``images`` is not set, labels lie
-    where Ultralytics looks for them, and its names are those of the numbers in the labels. Without ``labels``, a
-    ``metadata.jsonl`` or ``metadata.csv`` among the images is taken, or the YOLO folder beside them.
+    ``labels`` may be a YOLO ``data.yaml``: its ``val`` is the folder of images where ``images`` is not set (with the
+    signs of Windows too, and with ``..`` before what lies beside the file, as Roboflow writes it and Ultralytics finds
+    it), labels lie where Ultralytics looks for them, and its names are those of the numbers in the labels. Without
+    ``labels``, a ``metadata.jsonl`` or ``metadata.csv`` among the images is taken, or the YOLO folder beside them.
 
     Raises:
         DataError: A ``data.yaml`` without usable names, or no folder of labels where it says.
@@ -58,10 +59,10 @@ def _from_yaml(settings: Evaluation, path: Path) -> Evaluation:
         value = found["val"]
         if not isinstance(value, str):
             raise DataError(f"{path} names no folder of images under val", do="set evaluation.images")
-        base = path.parent / found["root"] if isinstance(found["root"], str) else path.parent
-        places = [
-            place for place in (base / value, path.parent / value, path.parent / Path(value).name) if place.is_dir()
-        ]
+        root, value = (str(part).replace("\\", "/") for part in (found["root"] or ".", value))
+        base = path.parent / root
+        tried = (base / value, path.parent / value, path.parent / value.removeprefix("../"))
+        places = [place for place in (*tried, path.parent / Path(value).name) if place.is_dir()]
         if not places:
             raise DataError(
                 f"{path} says val: {value}, and there is no folder {base / value}", do="set evaluation.images"

@@ -70,8 +70,10 @@ def reader(target: Any, name: str) -> Reader | Ready:
     return Reader(target) if isinstance(target, Path) else Ready(np.asarray(target), name)
 
 
-def read(path: Path) -> Array:
-    """A mask [height, width] of class indices. Palette images give their indices, not their colours.
+def read(path: Path, what: str = "mask", values: str = "class indices") -> Array:
+    """A mask [height, width] of class indices, or another map (``what``) of other ``values``.
+
+    Palette images give their indices, not their colours.
 
     Raises:
         DataError: Absent, damaged, in colour, or too large.
@@ -82,17 +84,17 @@ def read(path: Path) -> Array:
             return array
         with Image.open(path, formats=FORMATS) as image:
             if image.size[0] * image.size[1] > MAX_PIXELS:
-                raise DataError(f"the mask {path} has more than {MAX_PIXELS:,} pixels")
+                raise DataError(f"the {what} {path} has more than {MAX_PIXELS:,} pixels")
             if image.mode not in ("L", "P", "1", "I") and not image.mode.startswith("I;16"):
                 raise DataError(
-                    f"the mask {path} has pixel mode {image.mode}",
-                    expected="one channel or a palette, whose values are class indices",
-                    do="convert colours to class indices",
+                    f"the {what} {path} has pixel mode {image.mode}",
+                    expected=f"one channel or a palette, whose values are {values}",
+                    do=f"convert colours to {values}",
                 )
             return np.asarray(ImageOps.exif_transpose(image))
     except (*BROKEN_ARRAY, Image.DecompressionBombError) as error:
         raise DataError(
-            f"the mask {path} cannot be read: {error}",
+            f"the {what} {path} cannot be read: {error}",
             expected=", ".join(FORMATS) + " or .npy",
             do="write it again, or fix evaluation.labels",
         ) from None

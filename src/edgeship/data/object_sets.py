@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgeship.config import Evaluation
 from edgeship.data.coco import Need
 from edgeship.data.dataset import Counts, Dataset, class_counts, require_present
@@ -41,9 +43,10 @@ def open_objects(settings: Evaluation, names: tuple[str, ...] | None) -> Dataset
         settings.kpt_shape,
     )
     truth = read_objects(settings.labels, listing)
-    missing = [image.name for image in truth.images if image.name not in there]
+    images = [replace(image, name=listing.slashed(image.name)) for image in truth.images]
+    missing = [image.name for image in images if image.name not in there]
     require_present(missing, settings.labels, settings.images, settings.allow_missing)
-    kept = sorted((image for image in truth.images if image.name in there), key=lambda image: image.name)
+    kept = sorted((image for image in images if image.name in there), key=lambda image: image.name)
     items = tuple(Item(image.name, there[image.name], image.read) for image in kept)
     counts = Counts(
         truth.kind,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,6 +100,7 @@ class Fixed:
                 f"{self.width}×{self.height}",
                 expected="the image that was annotated, upright by its EXIF orientation",
             )
+        _require_inside(self.name, geometry, self.objects.keypoints)
         boxes = self.objects.boxes
         outside = (boxes[:, :2] >= (geometry.width, geometry.height)).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
         if outside.any():
@@ -110,6 +111,19 @@ class Fixed:
                 do="take the image that was labelled, or remove the object",
             )
         return self.objects
+
+
+def _require_inside(name: str, geometry: Geometry, points: Array | None) -> None:
+    """Refuse labelled keypoints [N, K, 3] that lie more than a pixel outside the image."""
+    labelled = np.zeros((0, 2)) if points is None else points[points[..., 2] > 0][:, :2]
+    away = ((labelled < -1) | (labelled > np.array([geometry.width, geometry.height]) + 1)).any(axis=1)
+    if away.any():
+        x, y = labelled[away][0].tolist()
+        raise DataError(
+            f"{name} is {geometry.width}×{geometry.height}, and the keypoint at ({x:g}, {y:g}) lies outside it",
+            expected="labelled keypoints inside the image",
+            do="correct it, or set its visibility to 0",
+        )
 
 
 def pack(rows: Sequence[tuple[Sequence[float], int, bool, float]]) -> Boxes:
@@ -225,7 +239,8 @@ def relative(where: object, name: str) -> str:
         DataError: It leads out of that folder.
     """
     path = Path(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    plain = PurePosixPath(name.replace("\\", "/"))
+    if plain.is_absolute() or ".." in plain.parts or not path.parts:
         raise DataError(
             f"{where}: the image name {name!r} leads out of the image folder",
             do="write it relative to evaluation.images",

@@ -18,9 +18,8 @@ from typing import Any
 from edgeship.config import Evaluation
 from edgeship.data.dataset import Counts, Dataset, require_present
 from edgeship.data.formats.common import Listing, stem, text_of
-from edgeship.data.formats.tables import jsonl_rows
 from edgeship.data.frames import image_files
-from edgeship.data.labels import IMAGE_KEYS, table_rows
+from edgeship.data.labels import IMAGE_KEYS, jsonl_rows, table_rows
 from edgeship.data.loader import Item
 from edgeship.data.objects import relative
 from edgeship.errors import DataError

@@ -64,6 +64,11 @@ def convex(corners: Array) -> Array:
     return found
 
 
+def flat(corners: Array) -> bool:
+    """Whether all corners [points, 2] of one box lie on one line."""
+    return bool(np.linalg.matrix_rank(corners - corners[0]) < 2)
+
+
 def iou(corners: Array, others: Array) -> Array:
     """IoU float64 [N, M] of convex boxes."""
     shared = np.zeros((len(corners), len(others)))

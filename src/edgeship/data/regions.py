@@ -113,6 +113,8 @@ def _require_size(size: Sequence[int], height: int, width: int) -> None:
         )
 
 
+LONGEST_RUN = 2**31
+"""Pixels of a run: more than any image has, and so few that their sum is exact."""
 FAR_OUT = 100
 """Sides of the image that a polygon may reach beyond it: each edge is walked pixel by pixel."""
 
@@ -175,7 +177,7 @@ def run_lengths(counts: Any) -> Array:
             runs = np.asarray(counts)
         except ValueError:
             runs = np.zeros(0)
-        if runs.ndim == 1 and np.issubdtype(runs.dtype, np.integer) and (runs >= 0).all():
+        if runs.ndim == 1 and np.issubdtype(runs.dtype, np.integer) and ((runs >= 0) & (runs <= LONGEST_RUN)).all():
             return runs.astype(np.int64)
     elif isinstance(counts, (str, bytes)) and (found := _decompressed(counts)) is not None:
         return found
@@ -200,7 +202,8 @@ def _decompressed(text: str | bytes) -> Array | None:
         value -= (1 << shift) if part & 16 else 0
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
-    return np.array(runs, dtype=np.int64) if not shift and all(run >= 0 for run in runs) else None
+    whole = not shift and all(0 <= run <= LONGEST_RUN for run in runs)
+    return np.array(runs, dtype=np.int64) if whole else None
 
 
 def from_runs(runs: Array, height: int, width: int) -> Region:

@@ -21,7 +21,7 @@ from edgeship.decide.statistics import (
     paired_images_needed,
     paired_interval,
     resampling,
-    score_upper,
+    score_bounds,
     unseen_images,
 )
 from edgeship.decide.support import Support, supports, widest
@@ -266,8 +266,8 @@ def _proportion(counts: tuple[int, int, int], confidence: float, *, exact: bool)
         return Drop(Interval(estimate, estimate, estimate), POINT, n, (lost, gained))
     if exact:
         return Drop(paired_interval(lost, gained, n, confidence), EXACT, n, (lost, gained))
-    upper, negative = score_upper([lost, gained], [gained, lost], n, confidence)
-    return Drop(Interval(estimate, -float(negative), float(upper)), SCORE, n, (lost, gained))
+    upper, negative = score_bounds(lost, gained, n, confidence)
+    return Drop(Interval(estimate, -negative, upper), SCORE, n, (lost, gained))
 
 
 def _resampled(reference: Reference, candidate: Arrays, names: Sequence[str], decisive: bool) -> dict[str, Drop]:

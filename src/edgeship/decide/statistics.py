@@ -163,8 +163,8 @@ def score_upper(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, confidence: fl
 
 
 @lru_cache(maxsize=4096)
-def _score_bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, float]:
-    """The score bounds of the drop and of the gain."""
+def score_bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, float]:
+    """The score bounds of the drop and of the gain; of a thousand classes with few examples, few differ."""
     upper, negative = score_upper([lost, gained], [gained, lost], n, confidence)
     return float(upper), float(negative)
 
@@ -179,7 +179,7 @@ def paired_upper(lost: int, gained: int, n: int, confidence: float) -> float:
         return 1.0
     alpha = 1 - confidence
     estimate = (lost - gained) / n
-    start = _score_bounds(lost, gained, n, confidence)[0]
+    start = score_bounds(lost, gained, n, confidence)[0]
     step = max((start - estimate) * 0.02, 1e-4 / n)
     low, high = estimate, min(1.0, start + step)
     while high < 1 and paired_p_value(lost, gained, n, high) > alpha:
@@ -200,7 +200,7 @@ def paired_interval(lost: int, gained: int, n: int, confidence: float) -> Interv
     """The drop of a success probability: the upper bound, which decides, is exact; the lower is the score bound."""
     if n == 0:
         return Interval(math.nan, -1.0, 1.0)
-    lower = -_score_bounds(lost, gained, n, confidence)[1]
+    lower = -score_bounds(lost, gained, n, confidence)[1]
     return Interval((lost - gained) / n, lower, paired_upper(lost, gained, n, confidence))
 
 

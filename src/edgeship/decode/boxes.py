@@ -69,7 +69,7 @@ def nms(boxes: Array, scores: Array, labels: Array, iou: float, limit: int) -> A
     moved = boxes[order].astype(np.float64)
     moved = moved + (labels[order] * (moved.max() - moved.min() + 1.0))[:, None]
     x1, y1, x2, y2 = (np.ascontiguousarray(column) for column in moved.T)
-    area = (x2 - x1) * (y2 - y1)
+    area = np.maximum((x2 - x1) * (y2 - y1), 0.0)  # a box of negative width or height shares nothing with others
     kept: list[int] = []
     alive = np.arange(len(order))
     while len(alive) and len(kept) < limit:

@@ -180,7 +180,7 @@ def _by_row(ask: Callable[[int, Geometry], Prediction], geometries: Sequence[Geo
 
 
 def _row(outputs: Outputs, row: int) -> dict[str, Array]:
-    return {name: value[row] for name, value in outputs.items()}
+    return {name: value[row].copy() for name, value in outputs.items()}  # the user's code may write into them
 
 
 def _check_name(task: str, decoder: str | None) -> None:

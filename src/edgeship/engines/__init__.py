@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeship.engines.ort.settings import Settings
+
     Array = NDArray[np.generic]
     Feeds = Mapping[str, Array]
 
@@ -66,7 +68,7 @@ class OpenOptions:
 
     ``max_batch`` sizes the buffers; None: the engine's own profile maximum. ``sha256``: of the only bytes that may be
     opened: a file that was changed after it was checked is refused. ``arithmetic``: that of INT8 on a CPU
-    (None: as the file is marked).
+    (None: as the file is marked). ``session``: how onnxruntime runs it on a CPU (None: as the file is marked).
     """
 
     device: str = "cpu"
@@ -78,6 +80,7 @@ class OpenOptions:
     plugins: tuple[Path, ...] = ()
     sha256: str | None = None
     arithmetic: Arithmetic | None = None
+    session: Settings | None = None
 
 
 MAX_ENGINE_BYTES = 16 << 30

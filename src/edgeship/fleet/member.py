@@ -17,6 +17,7 @@ from edgeship import pipeline
 from edgeship.errors import EdgeshipError
 from edgeship.fleet.config import load_fleet, member
 from edgeship.results import Result, StageRun, read
+from edgeship.standard_output import take_stdout
 from edgeship.targets import link, wire
 from edgeship.targets.cluster import Cluster, connected
 from edgeship.targets.parent import end_with_stdin
@@ -39,8 +40,7 @@ class Job(Result):
 
 def main(arguments: list[str]) -> int:
     """Ship one model; exit code 0 where it came to a verdict, else the error's."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as writing:
-        os.dup2(2, 1)
+    with os.fdopen(take_stdout(), "w", encoding="utf-8") as writing:
         signal.signal(signal.SIGTERM, _interrupted)
         end_with_stdin()
         try:

@@ -41,7 +41,8 @@ class CustomCollector:
             found: Any = inspect.unwrap(self._score)
             made: Any = found() if inspect.isclass(found) else found
             self._own: Callable[..., Any] = made
-            self._lower = tuple(str(name) for name in getattr(self._own, "lower_is_better", ()))
+            lower = getattr(self._own, "lower_is_better", ())
+            self._lower = (lower,) if isinstance(lower, str) else tuple(str(name) for name in lower)
             self._placed = _takes_three(self._own)
         self._finish: Callable[[list[Any]], Any] | None = getattr(self._own, "finish", None)
         self._classes = tuple(classes)
@@ -116,6 +117,8 @@ def _flat(reference: str, found: Any) -> Iterator[tuple[str, tuple[float, float]
 def _number(reference: str, name: str, value: Any) -> tuple[float, float]:
     pair = value if isinstance(value, tuple) and len(value) == 2 else None
     try:
+        if any(isinstance(item, (str, bytes)) for item in pair or (value,)):
+            raise TypeError
         part, whole = (float(pair[0]), float(pair[1])) if pair is not None else (float(value), 1.0)
     except (TypeError, ValueError):
         raise DataError(f"{reference} returned {name} = {str(value)[:80]!r}", expected=EXPECTED) from None

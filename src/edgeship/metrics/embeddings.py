@@ -23,6 +23,8 @@ CLASS_METRIC = ""
 CLASS_METRICS: tuple[str, ...] = ()
 DEPTHS = (1, 5, 10)
 METRICS = tuple(f"recall{depth}" for depth in DEPTHS)
+DIGITS = 12
+"""Of a similarity: closer ones are equal, whatever order a processor sums in."""
 BLOCK = 512
 """Queries looked up together."""
 
@@ -68,7 +70,7 @@ def nearest(vectors: Array, count: int) -> Array:
     count = min(count, max(len(unit) - 1, 0))
     found = np.zeros((len(unit), count), dtype=np.int64)
     for start in range(0, len(unit), BLOCK):
-        likeness = unit[start : start + BLOCK] @ unit.T
+        likeness = np.round(unit[start : start + BLOCK] @ unit.T, DIGITS)
         likeness[np.arange(len(likeness)), np.arange(start, start + len(likeness))] = -np.inf
         found[start : start + BLOCK] = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
     return found

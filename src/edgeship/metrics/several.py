@@ -52,6 +52,11 @@ def classes_in(classes: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(item.removeprefix(f"{name}.") for item in classes if item.startswith(f"{name}."))
 
 
+def _alone(metric: str, name: str) -> str:
+    """What one task itself calls a metric, perhaps of a class: ``boxes.ap/boxes.cone`` is ``ap/cone``."""
+    return "/".join(part.removeprefix(f"{name}.") for part in metric.split("/", 1))
+
+
 class SeveralTasks:
     """:class:`edgeship.metrics.Task` for several at once; the gate judges each of them by itself."""
 
@@ -94,7 +99,7 @@ class SeveralTasks:
         for name, task in self._tasks.items():
             own = [item for item in names if item.startswith(f"{name}.")]
             if own:
-                plain = [item.replace(f"{name}.", "") for item in own]
+                plain = [_alone(item, name) for item in own]
                 values = task.resample(part(records, name), weights, plain)
                 found |= {whole: values[short] for whole, short in zip(own, plain, strict=True)}
         return found

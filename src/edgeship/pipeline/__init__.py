@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeship import unchanged
 from edgeship.config import Config
 from edgeship.data.locate import located
 from edgeship.data.reference import importable
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.remarks import remarks
-from edgeship.errors import ConfigError, EdgeshipError
+from edgeship.errors import ConfigError, EdgeshipError, StorageError
 from edgeship.files import Hasher, lock, storage_errors, sweep
 from edgeship.pipeline.baseline import time_baselines
 from edgeship.pipeline.bundles import BUNDLE, EVIDENCE
@@ -33,6 +34,7 @@ from edgeship.pipeline.qat import QAT, take_part
 from edgeship.pipeline.readable import IMAGES
 from edgeship.pipeline.release import RELEASE
 from edgeship.pipeline.remember import REMEMBER, TRACK
+from edgeship.pipeline.repeatable import repeatable
 from edgeship.pipeline.report import REPORT
 from edgeship.pipeline.search import search_if_needed
 from edgeship.pipeline.stages import Run, Stage, Workflow, WouldRun, execute
@@ -127,6 +129,9 @@ def ship(
             with storage_errors(folder):
                 shutil.rmtree(folder / "stages", ignore_errors=True)
         execute(run, WORKFLOW)
+        if repeatable(run):
+            with suppress(StorageError):  # the run itself is finished; the next one is an ordinary one
+                unchanged.note(folder, run.hasher.asked, (stage.folder for stage in run.stages), config.root)
         return replace(run.result(REPORT), notes=tuple(run.notes))
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.bundle.manifest import STATEMENT, CalibrationProvenance
-from edgeship.bundle.of_run import BUNDLES, Written, content_digest
+from edgeship.bundle.of_run import BUNDLES, Written, content_digest, stands
 from edgeship.bundle.write import Contents
 from edgeship.bundle.write import write as write_bundle
 from edgeship.config import Config
 from edgeship.decide.finished_run import FinishedRun
 from edgeship.decide.report import write_report, write_summary
-from edgeship.files import storage_errors, write_json
+from edgeship.errors import ArtifactError
+from edgeship.files import sha256_json, storage_errors, write_json
 from edgeship.pipeline.calibration import CALIBRATE
 from edgeship.pipeline.candidates import needs_calibration
 from edgeship.pipeline.decide import RESULT, RESULT_FILE, bundle_places, decision_of, summarize
@@ -25,23 +26,62 @@ from edgeship.pipeline.origins import ranges_stage
 from edgeship.pipeline.prepare import EXPORT
 from edgeship.pipeline.provenance import Shipped, bill_of_materials, statement
 from edgeship.pipeline.release import release_folder
-from edgeship.pipeline.stages import Run, Stage, Step, versions
+from edgeship.pipeline.stages import Run, Stage, Step, dump, source_digest, versions
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import REFERENCE
-from edgeship.results import Artifact, Result, RunResult, write
+from edgeship.results import Artifact, Result, RunResult, read, trial_folder, write
 from edgeship.results.seal import read_seal
 
 
 def write_bundles(run: Run) -> None:
-    """A bundle for each target that ships, and what was written; those of an earlier verdict are removed."""
-    places = bundle_places(run)
-    made = {
-        places[trials.name].name: content_digest(write_bundle(contents(run, trials), places[trials.name]))
-        for trials in run.targets
-        if trials.name in places
-    }
-    write(Written(bundles=made), run.folder / BUNDLES)
+    """A bundle for each target that ships, and what was written; those of an earlier verdict are removed.
+
+    One that stands there whole, made of the same, is left as it is.
+    """
+    places, before = bundle_places(run), _written(run.folder)
+    made, made_of = {}, {}
+    for trials in run.targets:
+        if trials.name not in places:
+            continue
+        place, wanted = places[trials.name], contents(run, trials)
+        name, digest = place.name, _ingredients(run, wanted)
+        same = before.made_of.get(name) == digest and stands(place, before.bundles.get(name, ""), run.hasher.file)
+        made[name] = before.bundles[name] if same else content_digest(write_bundle(wanted, place))
+        made_of[name] = digest
+    write(Written(bundles=made, made_of=made_of), run.folder / BUNDLES)
     remove_bundles(run.folder, set(places.values()))
+
+
+def _written(folder: Path) -> Written:
+    """What the run before noted of its bundles; nothing where it did not end, or the note is damaged."""
+    try:
+        return read(Written, folder / BUNDLES)
+    except ArtifactError:
+        return Written(bundles={})
+
+
+def _ingredients(run: Run, wanted: Contents) -> str:
+    """A hash of all that goes into a bundle, by the seals and hashes of its sources."""
+    cache, release = wanted.cache, wanted.released
+    beside = [cache, cache.with_name(f"{cache.name}.json")] if cache is not None else []
+    plugins = trial_folder.read_spec(wanted.trial).target.plugins
+    files = {
+        "cache": beside,
+        "plugins": plugins,
+        "evidence": wanted.evidence.values(),
+        "licences": wanted.licences.values(),
+    }
+    parts = {
+        "seals": [read_seal(folder).digest for folder in (wanted.trial, wanted.reference, release) if folder],
+        "files": {
+            kind: [[path.name, run.hasher.file(path)] for path in sorted(paths) if path.is_file()]
+            for kind, paths in files.items()
+        },
+        "said": [dump(wanted.decision), dump(wanted.gate), dump(wanted.calibration), dict(wanted.prepared)],
+        "name": wanted.name,
+        "edgeship": source_digest(),
+    }
+    return sha256_json(parts)
 
 
 def contents(run: Run, trials: TargetTrials) -> Contents:

@@ -36,6 +36,7 @@ from edgeship.results import (
     write,
 )
 from edgeship.results.seal import SEAL, read_seal, seal
+from edgeship.unchanged import NOTE
 from edgeship.version import __version__
 
 RESULT_FILE = "result.json"
@@ -190,7 +191,7 @@ def summarize(run: Run, trials: TargetTrials, name: str, trial: Trial, folder: P
 def forget(folder: Path) -> None:
     """Remove an earlier run's verdict: a run that fails must not leave it for this one's."""
     with storage_errors(folder):
-        for name in (SEAL, RESULT_FILE, EARLIER, *REPORTS):
+        for name in (NOTE, SEAL, RESULT_FILE, EARLIER, *REPORTS):
             (folder / name).unlink(missing_ok=True)
 
 

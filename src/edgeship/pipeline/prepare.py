@@ -110,10 +110,10 @@ def check_precisions(run: Run) -> None:
 
 
 def preflight_key(run: Run) -> Any:
-    """The simplified graph, the targets' engines and plugins, and the parsers that are installed."""
+    """The simplified graph without its weights' values, the targets' engines and plugins, the installed parsers."""
     targets = _tensorrt_targets(run.config)
     return {
-        "model": run.result(SLIM).model.sha256,
+        "structure": run.result(SLIM).structure,
         "engines": [[target.engine, target.host is None, bool(target.plugins)] for target in targets],
         "plugins": [run.hasher.file(path) for path in _plugins_here(targets) if path.is_file()],
         "versions": versions("tensorrt", "tensorrt-rtx", "tensorrt_cu12", "tensorrt_cu13"),

@@ -53,7 +53,7 @@ class Stage(Generic[R]):
         needed: Whether a run needs it.
         in_place: The work resumes by itself in its folder and writes ``file`` when it is done.
         file: The result's name in the folder.
-        keep: Whether a stored result is good enough to be reused: a trial that crashed is tried again.
+        keep: Why a stored result is not good enough to be reused, as that of a trial that crashed; empty: it is.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Stage(Generic[R]):
     needed: Callable[[Run], bool] = lambda run: True
     in_place: bool = False
     file: str = "result.json"
-    keep: Callable[[R], bool] = lambda result: True
+    keep: Callable[[Run, R], str] = lambda run, result: ""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def execute_in(run: Run, stage: Stage[R]) -> tuple[R, Path]:
 
 
 def _stored(run: Run, stage: Stage[R], folder: Path) -> tuple[R | None, str]:
-    """A stage's finished result, or None; then, where it was finished and is not as it was left, what is wrong.
+    """A stage's finished result, or None; then, where it was finished, why it is not taken over.
 
     A folder that is not whole is removed, so that nothing of it is taken over.
     """
@@ -194,11 +194,12 @@ def _stored(run: Run, stage: Stage[R], folder: Path) -> tuple[R | None, str]:
         except ArtifactError:
             wrong = f"{stage.file} cannot be read"
         else:
-            if stage.keep(result):
+            wanting = stage.keep(run, result)
+            if not wanting:
                 return result, ""
             if not run.dry:
                 reopen(folder, stage.file)
-            return None, ""
+            return None, wanting
     if run.dry:
         return None, wrong
     with storage_errors(folder):
@@ -222,12 +223,13 @@ def _work(run: Run, stage: Stage[R], folder: Path) -> R:
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         result = stage.work(run, folder)
-        seal(folder, stage.name, time.perf_counter() - start)
+        seal(folder, stage.name, time.perf_counter() - start, hash_of=run.hasher.file)
         return result
     with finished_folder(folder) as temporary:
         result = stage.work(run, temporary)
         write(result, temporary / stage.file)
-        seal(temporary, stage.name, time.perf_counter() - start)
+        seal(temporary, stage.name, time.perf_counter() - start, hash_of=run.hasher.file)
+    run.hasher.moved(temporary, folder)
     return read(type(result), folder / stage.file)
 
 

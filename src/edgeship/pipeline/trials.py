@@ -38,7 +38,7 @@ from edgeship.pipeline.graphs import graph_stage, quantize_stage
 from edgeship.pipeline.machines import machine_of
 from edgeship.pipeline.origins import repair_stage
 from edgeship.pipeline.prepare import FRAMES, SLIM
-from edgeship.pipeline.stages import Run, Stage, Step, dump, execute_in, execute_one
+from edgeship.pipeline.stages import Run, Stage, Step, execute_in, execute_one
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.results import Budget, Candidate, Failure, Quantized, Trial, TrialSpec, trial_folder
 from edgeship.results.seal import seal
@@ -70,15 +70,20 @@ def trial_stage(candidate: Candidate, trials: TargetTrials, rebuild: int = 0) ->
         return {
             "model": run.result(graph).model.sha256,
             "cache": run.result(CALIBRATE).cache.sha256 if candidate.precision == "implicit" else None,
-            "spec": dump(_spec(run, candidate, trials, rebuild)),
+            "spec": _spec(run, candidate, trials, rebuild).without_rules(),
             "images": evaluation_hash(run),
             "plugins": [run.hasher.file(path) for path in target.plugins if path.is_file()],
             "code": evaluation_code(run),
             "machine": machine_of(run, target),
         }
 
+    def keep(run: Run, trial: Trial) -> str:
+        return _failed(trial) or _spec(run, candidate, trials, rebuild).unanswered(trial)
+
     def work(run: Run, folder: Path) -> Trial:
         lay_out(run, candidate, trials, rebuild, folder)
+        if target.host is not None:
+            trial_folder.forget_marked(folder)
         if trials.helpers is not None:
             return trials.helpers.run(candidate.name, folder, run.progress)
         return targets.run(target, folder, run.progress, timeout_s=run.config.candidates.timeout_s)
@@ -91,7 +96,7 @@ def trial_stage(candidate: Candidate, trials: TargetTrials, rebuild: int = 0) ->
         work,
         in_place=True,
         file=trial_folder.TRIAL,
-        keep=_conclusive,
+        keep=keep,
     )
 
 
@@ -109,9 +114,11 @@ def lay_out(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int, 
     trial_folder.write_spec(spec, folder)
 
 
-def _conclusive(trial: Trial) -> bool:
-    """A trial that ended, or that this engine can never do; a crash or a time-out is tried again."""
-    return trial.failure is None or trial.failure.kind == "PrecisionError"
+def _failed(trial: Trial) -> str:
+    """That a trial is tried again: it did not end, in other ways than by what this engine can never do."""
+    if trial.failure is None or trial.failure.kind == "PrecisionError":
+        return ""
+    return f"it failed in {trial.failure.stage} ({trial.failure.kind})"
 
 
 def _spec(run: Run, candidate: Candidate, trials: TargetTrials, rebuild: int) -> TrialSpec:

@@ -12,8 +12,8 @@ import math
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from edgeship import config
 from edgeship.config import InputSpec
 from edgeship.data.feeds import known_shapes
 from edgeship.errors import ExportError, ModelError
-from edgeship.prepare import export_errors, graph, model
+from edgeship.prepare import captured, export_errors, graph, model
 from edgeship.prepare.adopt import adopt, fix_axes
 from edgeship.prepare.inputs import NOTHING, Known
 from edgeship.prepare.steady import require_steady
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MULTIPLE = 32
 """Dynamic heights and widths are traced as multiples of this where torch cannot express them freely."""
+STRICT = "traced by TorchDynamo: a run of the code makes a plain number of an axis that is dynamic, as len(x) does"
 
 
 def export(
@@ -156,56 +157,82 @@ def to_onnx(
     Raises:
         ExportError: Names the operator or the axis, its place in the user's code, and the remedies.
     """
-    import torch
-
     with _quiet_exporter():
         program, notes = _capture(loaded, arrays)
-        tensors = tuple(torch.from_numpy(array) for array in arrays.values())
+        call = _Translation(tuple(loaded.inputs), tuple(output_names), opset)
+        captured.drop_checks(program)
         try:
-            result: Any = torch.onnx.export(
-                program,
-                tensors,
-                dynamo=True,
-                opset_version=opset,
-                input_names=list(loaded.inputs),
-                output_names=output_names,
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise export_errors.translation_error(error) from error
+            result = call.of(program, arrays)
+        except ExportError as error:
+            if not (export_errors.of_a_view(error) and captured.settle_layouts(program)):
+                raise
+            result = call.of(program, arrays)
     proto: onnx.ModelProto = result.model_proto
     export_errors.require_opset(proto, opset)
     _name_axes(proto, loaded.inputs)
     return proto, result.exported_program, notes
 
 
+@dataclass(frozen=True)
+class _Translation:
+    """How a captured program is translated to ONNX."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    opset: int
+
+    def of(self, program: Any, arrays: dict[str, model.Array]) -> Any:
+        """torch's ONNXProgram. Raises ExportError."""
+        import torch
+
+        tensors = tuple(torch.from_numpy(array) for array in arrays.values())
+        try:
+            return torch.onnx.export(
+                program,
+                tensors,
+                dynamo=True,
+                opset_version=self.opset,
+                input_names=list(self.inputs),
+                output_names=list(self.outputs),
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise export_errors.translation_error(error) from error
+
+
 def _capture(loaded: model.Loaded, arrays: dict[str, model.Array]) -> tuple[Any, list[str]]:
     """The ExportedProgram, from a copy of the module that was never called: modules keep tensors of their first call.
 
     Axes beside the batch are traced freely, then as multiples of :data:`MULTIPLE`, which torch can always express.
+    Where an axis still comes out as one size, TorchDynamo reads the code instead of running it: a run of ``len(x)``
+    gives Python a plain number.
     """
-    import torch
-
     if loaded.program is not None:
         return loaded.program, []
-    tensors = tuple(torch.from_numpy(array) for array in arrays.values())
-    declared = {name: spec.shape for name, spec in loaded.inputs.items()}
     beside = [axis for spec in loaded.inputs.values() for axis in spec.shape[1:] if isinstance(axis, str)]
-    failed: ExportError | None = None
+    refused: list[tuple[Exception, export_errors.Traced]] = []
     for multiple in (1, MULTIPLE) if beside else (1,):
-        module = model.untouched(loaded.module)
-        dynamic = _dynamic_shapes(loaded, multiple)
+        traced = _to_trace(loaded, arrays, multiple)
         try:
-            program = torch.export.export(module, tensors, dynamic_shapes=dynamic, strict=False)
-        except Exception as error:  # tracing runs the user's forward(), and torch raises what it meets there
-            traced = export_errors.Traced(model.untouched(loaded.module), tensors, dynamic, declared)
-            failed = failed or export_errors.capture_error(error, traced)
-            if multiple != 1 or not beside:
-                raise failed from error
+            program = traced.program()
+        except Exception as error:  # noqa: BLE001 - tracing runs the user's forward(), which may raise anything
+            refused.append((error, traced))
         else:
             note = f"{', '.join(dict.fromkeys(beside))}: traced as multiples of {MULTIPLE}; use no other sizes"
             return program, [] if multiple == 1 else [note]
-    raise AssertionError("every way of tracing returns or raises")
+    first, traced = refused[0]
+    if export_errors.of_an_axis(first):
+        with suppress(Exception):  # as above; what is told is why the usual way failed
+            return _to_trace(loaded, arrays, 1).program(strict=True), [STRICT]
+    raise export_errors.capture_error(first, traced) from first
+
+
+def _to_trace(loaded: model.Loaded, arrays: dict[str, model.Array], multiple: int) -> export_errors.Traced:
+    import torch
+
+    tensors = tuple(torch.from_numpy(array) for array in arrays.values())
+    declared = {name: spec.shape for name, spec in loaded.inputs.items()}
+    return export_errors.Traced(loaded.module, tensors, _dynamic_shapes(loaded, multiple), declared)
 
 
 def _dynamic_shapes(loaded: model.Loaded, multiple: int) -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeship.errors import ExportError
 from edgeship.prepare.graph import one_line
+from edgeship.prepare.model import untouched
 
 if TYPE_CHECKING:
     import onnx
@@ -41,15 +42,30 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """Terminal colours, which the exporter writes into its messages."""
 
 
+_VIEW = re.compile(r"Cannot view a tensor|view size is not compatible")
+_CONSTANT = re.compile(r"specialized it to be a constant|inferred to be a constant|inferred a static shape")
+
+
 @dataclass(frozen=True)
 class Traced:
-    """What was traced when an error arose: enough to trace it again and find the place."""
+    """What is traced, and again after an error, to find the place."""
 
     module: torch.nn.Module
     tensors: tuple[torch.Tensor, ...]
     dynamic_shapes: Any
     inputs: dict[str, tuple[int | str, ...]]
     """The declared shapes; names are the axes that were to stay dynamic."""
+
+    def program(self, *, strict: bool = False) -> torch.export.ExportedProgram:
+        """The ExportedProgram of a copy of the module. Raises what torch and the user's code raise.
+
+        Args:
+            strict: Whether TorchDynamo reads the code, which otherwise runs.
+        """
+        import torch
+
+        module = untouched(self.module)
+        return torch.export.export(module, self.tensors, dynamic_shapes=self.dynamic_shapes, strict=strict)
 
     def axes(self, words: str) -> list[str]:
         """The user's names of the axes that torch calls ``batch`` or ``L['x'].size()[2]``; all where none is named."""
@@ -62,6 +78,25 @@ class Traced:
         return list(dict.fromkeys(found or named))
 
 
+def of_an_axis(error: Exception) -> bool:
+    """Whether torch.export refused because an axis could not stay dynamic."""
+    return bool(_CONSTANT.search(str(error))) or UNPROVEN in str(error)
+
+
+def of_a_view(error: ExportError) -> bool:
+    """Whether the exporter refused because a ``view`` does not fit the memory layout that it meets."""
+    return bool(_VIEW.search(_whole(error.__cause__)))
+
+
+def _whole(error: BaseException | None) -> str:
+    """The words of an error and of those behind it."""
+    words = []
+    while error is not None:
+        words.append(str(error))
+        error = error.__cause__
+    return "\n".join(words)
+
+
 def capture_error(error: Exception, traced: Traced) -> ExportError:
     """torch.export's refusal as one sentence.
 
@@ -69,8 +104,7 @@ def capture_error(error: Exception, traced: Traced) -> ExportError:
     ``torch.export.draft_export``.
     """
     words = str(error)
-    constant = re.compile(r"specialized it to be a constant|inferred to be a constant|inferred a static shape")
-    frozen = "\n".join(line for line in words.splitlines() if constant.search(line))
+    frozen = "\n".join(line for line in words.splitlines() if _CONSTANT.search(line))
     if frozen:
         name = ", ".join(traced.axes(frozen))
         said = f"the export froze the axis {name!r}: the model's code uses its size as a constant"
@@ -107,22 +141,26 @@ def _of_axis(said: str, name: str, error: Exception, traced: Traced, change: str
 
 
 def translation_error(error: Exception) -> ExportError:
-    """The ONNX exporter's refusal as one sentence: the operator without a translation, and its place."""
-    words, root = str(error), error
+    """The ONNX exporter's refusal as one sentence: the operator without a translation, or on which it fails, and its
+    place."""
+    words, root = _whole(error), error
     while isinstance(root.__cause__, Exception):
         root = root.__cause__
-        words += "\n" + str(root)
-    match = re.search(r"No (?:ONNX function|decompositions?)[^<\n]*<?(?:OpOverload\(op=)?'?([\w:.]+)'?", words)
-    match = match or re.search(r"target=torch\.ops\.([\w.]+)", words)
     remedies = "; ".join(f"{number}. {text}" for number, text in enumerate(REMEDIES, 1))
-    if match:
+    where = f"{code_place(words)}{log(error)}"
+    unknown = re.search(r"No (?:ONNX function|decompositions?)[^<\n]*<?(?:OpOverload\(op=)?'?([\w:.]+)'?", words)
+    if unknown:
         return ExportError(
-            f"the operator {match.group(1)} has no ONNX translation{code_place(words)}{log(error)}",
+            f"the operator {unknown[1]} has no ONNX translation{where}",
             expected="operators that the ONNX exporter knows",
             do=remedies,
         )
     said = f"{type(root).__name__}: {_plain(str(root))}"
-    return ExportError(f"the ONNX exporter refuses the model: {said}{code_place(words)}{log(error)}", do=remedies)
+    failed = re.search(r"target=torch\.ops\.([\w.]+)", words)
+    if failed:
+        step = "decomposing" if "decompose the FX graph" in words else "translating"
+        return ExportError(f"torch fails in {step} the operator {failed[1]}: {said}{where}", do=remedies)
+    return ExportError(f"the ONNX exporter refuses the model: {said}{where}", do=remedies)
 
 
 def require_opset(model: onnx.ModelProto, opset: int) -> None:
@@ -171,7 +209,7 @@ def _guard_place(traced: Traced) -> str:
 
     try:
         draft: Any = torch.export.draft_export(
-            traced.module, traced.tensors, dynamic_shapes=traced.dynamic_shapes, strict=False
+            untouched(traced.module), traced.tensors, dynamic_shapes=traced.dynamic_shapes, strict=False
         )
         report = draft._report
     except Exception:  # noqa: BLE001 - it runs the user's forward() again; the refusal itself is already known
@@ -200,9 +238,12 @@ def _close_trace_files() -> None:
 
 def _plain(words: str) -> str:
     """The first line that says something, without symbolic sizes: ``s77``, ``4*Min(300, u0)``."""
-    lines = [line.strip(" -") for line in COLOURS.sub("", words).splitlines() if line.strip()]
+    own = COLOURS.sub("", words).partition("While executing %")[0]
+    lines = [line.strip(" -") for line in own.splitlines() if line.strip()]
     plain = next((line for line in lines if not re.search(r"\b[su]\d+\b|Min\(|Max\(|//|L\['", line)), "")
-    return one_line(RuntimeError(plain or "a size that depends on other sizes cannot be expressed"), 200)
+    single = next((line for line in lines if not re.search(r"\bu\d+\b|\bs\d+ ?[*+/-]|Min\(|Max\(|//|L\['", line)), "")
+    said = plain or re.sub(r"\bs\d+\b", "?", single) or "a size that depends on other sizes cannot be expressed"
+    return one_line(RuntimeError(said), 200)
 
 
 def log(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from edgeship.prepare.batch import FrozenBatch, free_batch, trial_feeds
 from edgeship.prepare.child import in_child
 from edgeship.prepare.inputs import NOTHING, Known
 from edgeship.prepare.running import Room, Running
+from edgeship.prepare.structure import structure_hash
 from edgeship.results import Artifact, Slimmed
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def slim(source: Path, target: Path, options: Options = Options()) -> Slimmed:
         nodes_before=len(before.graph.node),
         nodes_after=len(after.graph.node),
         operators=graph.operators_of(after),
+        structure=structure_hash(after),
         max_difference=difference,
         notes=tuple(notes),
     )

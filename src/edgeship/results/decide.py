@@ -139,7 +139,8 @@ class StageRun(Result):
     folder: str = ""
     """Relative to result.json: what the stage left; empty in a bundle's evidence."""
     again: str = ""
-    """Why the finished stage was made again: which of its files was not as the run had left it."""
+    """Why the finished stage was made again: which of its files was not as the run had left it, how it had failed, or
+    which rule asks for more than was measured."""
 
 
 class LatencyMs(Result):

@@ -33,6 +33,8 @@ class Slimmed(Result):
     nodes_before: int
     nodes_after: int
     operators: dict[str, int] = {}
+    structure: str = ""
+    """SHA-256 of the graph without the values of its weights: the same for other weights of the same network."""
     max_difference: float | None = None
     """Of any output against the graph before. None: the graph goes on as it is, and ``notes`` says why."""
     notes: tuple[str, ...] = ()

@@ -44,7 +44,9 @@ def _listed(folder: Path) -> list[str]:
     return sorted(path.as_posix() for path in hidden if path.as_posix() not in UNSEALED)
 
 
-def seal(folder: Path, name: str, seconds: float, files: Iterable[str] | None = None) -> Seal:
+def seal(
+    folder: Path, name: str, seconds: float, files: Iterable[str] | None = None, hash_of: Hash = sha256_file
+) -> Seal:
     """Seal a folder; written last, so a sealed folder is finished.
 
     Args:
@@ -52,11 +54,12 @@ def seal(folder: Path, name: str, seconds: float, files: Iterable[str] | None = 
         name: What it is.
         seconds: How long the work took.
         files: Only these, in a folder that holds more; default: all.
+        hash_of: Hashes a file; one that remembers spares the next run the hashing.
 
     Raises:
         StorageError: Not writable.
     """
-    hashes = {file: sha256_file(folder / file) for file in (_listed(folder) if files is None else files)}
+    hashes = {file: hash_of(folder / file) for file in (_listed(folder) if files is None else files)}
     made = Seal(name=name, seconds=seconds, files=hashes, digest=_digest(name, seconds, hashes))
     write(made, folder / SEAL)
     return made

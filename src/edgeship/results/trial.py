@@ -56,6 +56,28 @@ class TrialSpec(Result):
     rebuild: int = 0
     """Number of this build, when the same candidate is built several times."""
 
+    def without_rules(self) -> dict[str, Any]:
+        """The spec as JSON values without what only the rules ask to be measured: what built the engine, ran it and
+        evaluated it stays the same under other rules."""
+        return self.model_dump(mode="json", exclude={"gated", "budget"})
+
+    def unanswered(self, trial: Trial) -> str:
+        """What the rules ask of a trial and it does not tell, in words; empty where it tells all that it can."""
+        if trial.failure is not None or trial.build is None or not trial.build.runnable:
+            return ""
+        found = []
+        if trial.latency is not None and (more := sorted(set(self.gated).difference(trial.latency.answers))):
+            levels = " and ".join(f"p{level * 100:g}" for level in more)
+            found.append(f"{levels} of latency, which {trial.latency.wall_ms.samples} calls do not bound")
+        if self.budget.frame and self.evaluation is not None and self.preprocess is not None:
+            if trial.frame is None:
+                found.append("whole frames")
+            elif self.budget.fps not in (None, trial.frame.fps):
+                found.append(f"frames at {self.budget.fps:g} a second")
+        found += ["starts"] if self.budget.starts and trial.starts is None else []
+        found += ["energy"] if self.budget.energy and trial.energy is None else []
+        return f"a rule asks for what was not measured: {', '.join(found)}; all else is reused" if found else ""
+
 
 class Identity(Result):
     """What an engine is bound to."""
@@ -271,6 +293,9 @@ class Latency(Result):
     """Whether the gated quantiles were known to the asked-for precision before the time limit."""
     unsettled: str = ""
     """Why they were not: too few calls within the time, or too much spread."""
+    answers: tuple[float, ...] = (0.5,)
+    """The quantiles that a rule may read: those that one read when it was measured, and those that the calls bound
+    anyway."""
     soak_s: float = 0.0
     """How long the load was held before the calls that count."""
     drift: float = 0.0

@@ -2,7 +2,7 @@
 
 ``spec.json`` and the files it names go in. The engine, a result for each step and the arrays come out, ``trial.json``
 last: a folder with a ``trial.json`` is finished. ``spec.sha256`` holds the hash of the spec that the results were made
-for; results of another spec are removed.
+for, and its hash without what only rules ask for; results of another spec are removed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeship.errors import ArtifactError, EdgeshipError
-from edgeship.files import read_text, sha256_file, write_json, write_text
+from edgeship.files import read_text, sha256_file, sha256_json, write_json, write_text
 from edgeship.results.base import Artifact, Result, read, write
-from edgeship.results.trial import Trial, TrialSpec
+from edgeship.results.trial import FrameTimes, Latency, Trial, TrialSpec
 
 SPEC = "spec.json"
 SPEC_MARK = "spec.sha256"
@@ -100,8 +100,7 @@ def finished_trial(folder: Path) -> Trial | None:
 
 def made_for_spec(folder: Path) -> bool:
     """Whether the results in the folder were made for the spec that stands there now."""
-    mark = folder / SPEC_MARK
-    return mark.is_file() and mark.read_bytes().strip() == sha256_file(folder / SPEC).encode()
+    return _marked(folder)[:1] == [sha256_file(folder / SPEC)]
 
 
 def finished_for_spec(folder: Path) -> Trial | None:
@@ -111,16 +110,46 @@ def finished_for_spec(folder: Path) -> Trial | None:
 
 def mark_spec(folder: Path) -> None:
     """Note that the results in the folder belong to the spec that stands there now."""
-    write_text(folder / SPEC_MARK, sha256_file(folder / SPEC) + "\n")
+    write_text(folder / SPEC_MARK, f"{sha256_file(folder / SPEC)}\n{sha256_json(read_spec(folder).without_rules())}\n")
+
+
+def _marked(folder: Path) -> list[str]:
+    """The hashes of the spec that the results belong to: of all of it, and without what rules ask for."""
+    mark = folder / SPEC_MARK
+    return read_text(mark).split() if mark.is_file() else []
 
 
 def forget_other_spec(folder: Path) -> None:
-    """Remove results that were made for another spec, and mark the folder as that of the present one."""
+    """Remove results that were made for another spec, and mark the folder as that of the present one.
+
+    Where only the rules ask for something else, what was measured without regard to them stays: the engine, its audit,
+    its answers.
+    """
     if made_for_spec(folder):
         return
-    for name in PRODUCTS:
+    spec = read_spec(folder)
+    same = _marked(folder)[1:] == [sha256_json(spec.without_rules())]
+    for name in _outdated(folder, spec) if same else PRODUCTS:
         (folder / name).unlink(missing_ok=True)
     mark_spec(folder)
+
+
+def forget_marked(folder: Path) -> None:
+    """Remove results that are marked as those of another spec: what a device sends for the present one takes their
+    place, and what has come so far bears no mark."""
+    if _marked(folder) and not made_for_spec(folder):
+        for name in (*PRODUCTS, SPEC_MARK):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _outdated(folder: Path, spec: TrialSpec) -> tuple[str, ...]:
+    """Results that do not answer what the rules ask now."""
+    names: tuple[str, ...] = (TRIAL,)
+    if step_is_done(folder, LATENCY) and not set(spec.gated).issubset(read(Latency, folder / LATENCY).answers):
+        names += (LATENCY, SAMPLES)
+    if step_is_done(folder, FRAME) and spec.budget.fps not in (None, read(FrameTimes, folder / FRAME).fps):
+        names += (FRAME, FRAME_SAMPLES)
+    return names
 
 
 def note_step(folder: Path, name: str, result: Result) -> None:

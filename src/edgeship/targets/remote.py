@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from edgeship.standard_output import take_stdout
 from edgeship.targets import probe, supervisor, wire
 from edgeship.targets.agent import Agent
 from edgeship.targets.channel import Channel, Closed, Malformed
@@ -24,8 +25,7 @@ def main(arguments: list[str]) -> int:
     """``serve BASE``, ``supervise FOLDER [TIMEOUT_S]`` or ``machine ENGINE DEVICE VIA``."""
     if arguments[0] == "supervise":
         return supervisor.supervise(Path(arguments[1]), float(arguments[2]) if len(arguments) > 2 else None)
-    writing = os.dup(1)
-    os.dup2(2, 1)
+    writing = take_stdout()
     if arguments[0] == "machine":
         with os.fdopen(writing, "w") as stream:
             wire.say(stream, probe.machine(arguments[1], arguments[2], arguments[3]))

@@ -42,6 +42,8 @@ STEP_SIGMAS = 5.0
 """Standard errors from which a step is real; the largest of many places is looked at."""
 PATIENCE = 2
 """How many times ``benchmark.max_s`` a gated p90 or p99 may take where the calls do not bound it yet."""
+LEVELS = (0.5, 0.9, 0.99)
+"""The quantiles that a rule can read."""
 _MEASURES = ("wall_ms", "device_ms", "upload_ms", "download_ms")
 
 
@@ -78,7 +80,8 @@ def benchmark(
     soak_s = _warm_up(timer, settings.soak_s) if settings.soak_s else 0.0
     before = read_counters()
     with watch:
-        timings, unsettled = Measurement(timer, settings, tuple(gated)).run(progress, watch.sample)
+        measurement = Measurement(timer, settings, tuple(gated))
+        timings, unsettled = measurement.run(progress, watch.sample)
     machine = load_between(before, read_counters())
     samples = _columns(timings)
     quantiles_of = {name: quantiles(values) for name, values in samples.items()}
@@ -95,6 +98,7 @@ def benchmark(
         seconds=time.perf_counter() - begin,
         settled=not unsettled,
         unsettled=unsettled,
+        answers=tuple(level for level in LEVELS if level in gated or not measurement.unbound(timings, (level,))),
         soak_s=soak_s,
         drift=drift.share,
         drift_sure=drift.sure,
@@ -191,7 +195,7 @@ class Measurement:
                 continue
             look = len(timings) + max(len(timings) // 10, 1)
             unknown = self._median_unknown(timings)
-            unbound = self._unbound(timings)
+            unbound = self.unbound(timings, self.gated)
             patience = PATIENCE if unbound and not unknown and max(self.gated) > 0.5 else 1
             over = gone >= settings.max_s * patience
             if over or not (unknown or unbound):
@@ -216,9 +220,9 @@ class Measurement:
                 )
         return ""
 
-    def _unbound(self, timings: list[Timing]) -> str:
-        """Why a gated quantile has no bound yet: the calls are too few, or were slow together in long stretches."""
-        for level in self.gated:
+    def unbound(self, timings: list[Timing], levels: Sequence[float]) -> str:
+        """Why a quantile has no bound yet: the calls are too few, or were slow together in long stretches."""
+        for level in levels:
             needed = calls_needed(level, len(timings))
             for name, _ in self._ordered(timings[:1]):
                 values = np.asarray([getattr(timing, name) for timing in timings], np.float64)

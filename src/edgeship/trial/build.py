@@ -41,7 +41,12 @@ def build(spec: TrialSpec, folder: Path, progress: Progress = silent) -> Build:
         DeviceError: The device is absent or full.
         MissingExtra: The engine's package is not installed.
     """
-    return engines.get(spec.target.engine).build(request_of(spec, folder, progress))
+    built = engines.get(spec.target.engine).build(request_of(spec, folder, progress))
+    if not spec.target.tune:
+        return built
+    from edgeship.trial.tuning import tuned
+
+    return tuned(spec, folder, built, progress)
 
 
 def single_frames(path: Path) -> Iterator[Feeds]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from edgeship.errors import EngineError
 from edgeship.progress import Progress, silent
 from edgeship.results import Build, Starts, read, trial_folder
+from edgeship.standard_output import take_stdout
 
 STARTS = 3
 START = (
@@ -65,7 +66,7 @@ def _start(folder: Path) -> float:
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise EngineError(f"a fresh process could not load the engine and run it: {last[0][:300]}")
-    return float(json.loads(done.stdout.splitlines()[-1])["ms"])
+    return float(json.loads(done.stdout)["ms"])
 
 
 def main(folder: str) -> None:
@@ -74,11 +75,11 @@ def main(folder: str) -> None:
     from edgeship.data.feeds import batch_of
     from edgeship.trial.run import frames_of, open_options, timed_batch
 
-    place = Path(folder)
+    place, writing = Path(folder), take_stdout()
     spec, built = trial_folder.read_spec(place), read(Build, place / trial_folder.BUILD)
     feeds = batch_of(frames_of(place, spec, built), built.inputs, timed_batch(spec, built))
     begin = time.perf_counter()
     with engines.get(spec.target.engine).open(place / built.engine.path, open_options(spec)) as runner:
         runner.infer(feeds)
         taken = time.perf_counter() - begin
-    sys.stdout.write(json.dumps({"ms": taken * 1e3}) + "\n")
+    os.write(writing, json.dumps({"ms": taken * 1e3}).encode())

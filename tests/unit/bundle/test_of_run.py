@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from edgeship.bundle import MANIFEST, Contents, Release, release_bundle, verify, write
-from edgeship.bundle.of_run import BUNDLES, Written, content_digest, require_of_run
+from edgeship.bundle.of_run import BUNDLES, Written, content_digest, require_of_run, stands
 from edgeship.errors import ArtifactError, BundleError
-from edgeship.files import sha256_bytes
+from edgeship.files import sha256_bytes, sha256_file
+from edgeship.results import read
 from edgeship.results import write as write_result
 from edgeship.results.seal import SEAL, seal
 from edgeship.trial.run import run_trial
@@ -53,6 +54,27 @@ def test_as_it_was_written_and_with_a_release_it_is_the_runs(run: Path) -> None:
     require_of_run(run, run / "bundle")
     release_bundle(run / "bundle", Release(7, "front", "2999-01-01T00:00:00Z"))
     require_of_run(run, run / "bundle")
+
+
+def test_a_bundle_stands_while_every_file_is_as_the_run_wrote_it(run: Path) -> None:
+    bundle, noted = run / "bundle", read(Written, run / BUNDLES).bundles["bundle"]
+    assert stands(bundle, noted, sha256_file)
+    release_bundle(bundle, Release(7, "front", "2999-01-01T00:00:00Z"))
+    (bundle / "manifest.sig").write_bytes(bytes(64))
+    assert stands(bundle, noted, sha256_file), "release and signatures are given to it afterwards"
+    assert not stands(bundle, "0" * 64, sha256_file)
+    assert not stands(run / "none", noted, sha256_file)
+    (bundle / "engine.txt").write_text("x")
+    assert not stands(bundle, noted, sha256_file), "a file that the manifest does not name"
+    (bundle / "engine.txt").unlink()
+    data = (bundle / "known.npz").read_bytes()
+    (bundle / "known.npz").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert not stands(bundle, noted, sha256_file)
+    (bundle / "known.npz").rename(run / "known.npz")
+    assert not stands(bundle, noted, sha256_file)
+    (run / "known.npz").write_bytes(data)
+    (bundle / "known.npz").symlink_to(run / "known.npz")
+    assert not stands(bundle, noted, sha256_file), "the very bytes, but behind a link"
 
 
 def edit_evidence(bundle: Path) -> None:

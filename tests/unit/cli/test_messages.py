@@ -17,11 +17,11 @@ SOURCE = Path(__file__).parents[3] / "src" / "edgeship"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 COMMAND = re.compile(r"\bedgeship ([a-z][a-z-]*)((?: [^,;:()\n]*)?)")
 OTHERS = re.compile(
-    r"\b(?:pip|apt|model_signing|trtexec|ssh|scp|openssl|dpkg-query|nvidia-smi|nvpmodel|docker|uv|rsync)\b"
+    r"\b(?:pip|apt|model_signing|trtexec|ssh|scp|openssl|dpkg-query|nvidia-smi|nvpmodel|docker|uv|rsync|torchrun)\b"
 )
 """Programs whose flags are their own."""
 NOT_OURS = {
-    "engines/trt/trtexec.py", "engines/file_kind.py", "doctor.py", "pipeline/lineage.py", "bundle/model_signing.py",
+    "engines/trt/trtexec.py", "engines/file_kind.py", "doctor.py", "commit.py", "bundle/model_signing.py",
 }  # fmt: skip
 """Files that write the command lines of other programs: only what follows ``edgeship`` is checked there."""
 

@@ -122,6 +122,13 @@ def test_lists_of_labels(tmp_path, name, text):
         ("l.csv", "image,label\na.png,cta\n", r"'cta' \(did you mean 'cat'\?\)"),
         ("l.csv", "image,label\na.png,7\n", "a.png has label 7"),
         ("l.csv", "image,label\n../images/a.png,cat\n", "leads out of the image folder"),
+        ("l.csv", 'image,label\na.png,"cat\nb.png,dog\n', r"l\.csv, line 2: a quoted value does not end in its line"),
+        ("l.csv", 'image,label\na.png,"cat\n' + "b.png,dog\n" * 20_000, "line 2: a quoted value does not end"),
+        ("l.csv", "image,label,label\na.png,cat,dog\n", "has two columns 'label'"),
+        ("l.jsonl", '{"image": "a.png", "label": "cat"}\n{"label": "dog"}', r"l\.jsonl, line 2: no image"),
+        ("l.jsonl", '{"image": "a.png", "label": "cat"}\n{"image": "b.png"}', r"l\.jsonl, line 2: no label"),
+        ("l.jsonl", '{"image": null, "label": "cat"}', "line 1: no image"),
+        ("l.jsonl", "[1]", "line 1 is not a JSON object"),
         ("l.json", "{", "not valid JSON"),
         ("l.json", "[1]", "JSON of another shape"),
         ("l.json", '{"a.png": [1]}', r"label of a.png is \[1\]"),
@@ -142,6 +149,21 @@ def test_labels_of_digits_are_names_where_the_classes_have_them(tmp_path, classe
     (tmp_path / "l.csv").write_text("image,label\na.png,01\nb.png,10\n")
     found = opened(images=tmp_path / "images", labels=tmp_path / "l.csv", classes=classes)
     assert [item.target for item in found.items] == targets
+
+
+def test_a_class_number_that_no_head_has(tmp_path):
+    save(tmp_path / "images" / "a.png")
+    (tmp_path / "l.csv").write_text("image,label\na.png,3000000000\n")
+    with pytest.raises(DataError, match="class 3000000000\nexpected: class numbers from 0, below 1,000,000"):
+        opened(images=tmp_path / "images", labels=tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("line", ["a b.png 65", "a b.png\t65", "a b.png   65"])
+def test_a_list_without_a_header_keeps_the_spaces_of_a_name(tmp_path, line):
+    save(tmp_path / "images" / "a b.png")
+    (tmp_path / "val.txt").write_text(line)
+    (item,) = opened(images=tmp_path / "images", labels=tmp_path / "val.txt").items
+    assert (item.id, item.target) == ("a b.png", 65)
 
 
 def test_npz(tmp_path):

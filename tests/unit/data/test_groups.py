@@ -31,12 +31,19 @@ def test_an_expression_that_misses_an_image_is_refused():
         Evaluation(group="(")
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "coco"])
+@pytest.mark.parametrize("kind", ["csv", "json", "coco", "jsonl", "semicolons", "stems"])
 def test_a_field_of_the_labels(tmp_path: Path, kind: str):
-    path = tmp_path / ("labels.csv" if kind == "csv" else "labels.json")
+    suffix = {"json": "json", "coco": "json", "jsonl": "jsonl"}.get(kind, "csv")
+    path = tmp_path / f"labels.{suffix}"
     rows = [{"file_name": name, "label": "a", "clip": k // 2} for k, name in enumerate(IDS)]
     if kind == "csv":
         path.write_text("file_name, label, clip\n" + "".join(f"{r['file_name']}, a, {r['clip']}\n" for r in rows))
+    elif kind == "semicolons":
+        path.write_text("\ufeffImage;label;clip\n" + "".join(f'"{r["file_name"]}";a;{r["clip"]}\n' for r in rows))
+    elif kind == "stems":
+        path.write_text("image,clip\n" + "".join(f"{Path(r['file_name']).with_suffix('')},{r['clip']}\n" for r in rows))
+    elif kind == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
     else:
         path.write_text(json.dumps({"images": rows} if kind == "coco" else rows))
     assert group_names(Evaluation(labels=path, group="field:clip"), IDS) == ["0", "0", "1"]

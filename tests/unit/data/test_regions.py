@@ -62,6 +62,9 @@ def test_intersections_count_shared_pixels() -> None:
         ({"size": [2, 2], "counts": [1, 2]}, "run lengths of 3 pixels for the size [2, 2]"),
         ({"size": [2, 2], "counts": [1, -2, 5]}, "has run lengths"),
         ({"size": [2, 2], "counts": "\x7f\x7f"}, "has run lengths"),
+        ({"size": [2, 2], "counts": [2**63 - 1, 2**63 - 1, 6]}, "has run lengths"),
+        ({"size": [2, 2], "counts": [2**64 - 1, 5]}, "has run lengths"),
+        ({"size": [2, 2], "counts": "o" * 12 + "O"}, "has run lengths"),
         ({"size": "22", "counts": [4]}, "for the size 22"),
     ],
 )

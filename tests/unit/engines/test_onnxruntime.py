@@ -15,6 +15,7 @@ from small_onnx import convolutions, images, nonzero, quantized, reference
 from edgeship import engines
 from edgeship.config import Batch, ShapeRange, Target
 from edgeship.engines import BuildRequest, OpenOptions, processor
+from edgeship.engines.ort import session as sessions
 from edgeship.engines.ort.session import make_session
 from edgeship.errors import BuildError, DataError, DeviceError, ModelError, PrecisionError, UserInputError
 from processes import python
@@ -311,3 +312,14 @@ def test_a_file_that_is_not_a_whole_onnx_file_is_refused_in_our_words(tmp_path: 
     with pytest.raises(ModelError, match=r"is not a readable ONNX file|is empty") as refused:
         ENGINE.open(tmp_path / "net.onnx", OpenOptions())
     assert "onnxruntime says" not in str(refused.value)
+
+
+def test_sessions_are_made_by_one_call() -> None:
+    source = Path(sessions.__file__).parents[2]
+    assert source.name == "edgeship"
+    calls = {
+        path.relative_to(source).as_posix(): text.count("InferenceSession(")
+        for path in source.rglob("*.py")
+        if "InferenceSession(" in (text := path.read_text(encoding="utf-8"))
+    }
+    assert calls == {"engines/ort/session.py": 1}

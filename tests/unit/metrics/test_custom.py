@@ -10,6 +10,7 @@ from edgeship.config import Evaluation, Gate
 from edgeship.data.preprocess import Geometry
 from edgeship.decide.drops import Reference, measure
 from edgeship.decide.limits import unknown_class_metric
+from edgeship.decode.decoders import decode_predictions
 from edgeship.decode.predictions import Raw
 from edgeship.errors import DataError
 from edgeship.metrics import losses, values
@@ -27,6 +28,12 @@ def pairs(outputs, target, geometry):
     return {"cer": (wrong, whole), "by": {"a" if whole < 5 else "b": (wrong, whole)}}
 
 pairs.lower_is_better = ("cer", "by")
+
+def one(outputs, target):
+    outputs["y"][:] = 0
+    return {"cer": target}
+
+one.lower_is_better = "cer"
 
 class Recall:
     def __call__(self, outputs, target):
@@ -92,6 +99,17 @@ def test_less_is_better_turns_drops_and_losses_round():
     assert drop.interval.estimate == pytest.approx(3 / 20)
 
 
+def test_a_single_metric_may_be_named_by_itself():
+    assert metrics.lower_is_better(recorded("one", [(1.0, 0.5)]), "cer")
+
+
+def test_a_function_may_write_into_its_outputs():
+    outputs = {"y": np.ones((1, 2))}
+    (mine,) = decode_predictions("own_scores:one", None, outputs, [GEOMETRY], Evaluation(task="own_scores:one"), ())
+    metrics.get("own_scores:one").collector((), Evaluation(task="own_scores:one")).add(mine, 0.5)
+    assert outputs["y"].tolist() == [[1.0, 1.0]]
+
+
 def test_a_class_with_finish_scores_the_corpus():
     rows = [([0.0, 0.0], "cat"), ([0.1, 0.0], "cat"), ([5.0, 5.0], "dog"), ([5.0, 5.1], "cat")]
     assert summary(recorded("Recall", rows)).metrics == {"recall1": 0.5}
@@ -111,6 +129,7 @@ def test_classes_are_known_when_images_were_scored():
         ("words", ["x"], "returned 'x'\nexpected: a dict of numbers"),
         ("words", [{}], "returned"),
         ("words", [{"a": "x"}], "returned a = 'x'"),
+        ("words", [{"a": "0.5"}], "returned a = '0.5'"),
         ("words", [{"a": (1, -1)}], "returned a out of -1"),
         ("words", [{"a/b": 1}], "a name without a slash"),
         ("words", [{"a": 1}, {"b": 1}], r"returned \['b'\]\nexpected: \['a'\], as before"),

@@ -66,6 +66,12 @@ def test_maps_of_both_kinds(tmp_path):
     assert found.said == "depth maps: 2 labelled images"
     with pytest.raises(DataError, match=r"shape \[2, 3\], its image is 2×3"):
         found.items[0].target(Geometry(3, 2, 3, 2))
+    np.save(tmp_path / "maps" / "a.npy", metres + 1j)
+    with pytest.raises(DataError, match=r"the depth map .*a\.npy has dtype complex128"):
+        found.items[0].target(Geometry(2, 3, 2, 3))
+    Image.new("RGB", (3, 2)).save(tmp_path / "maps" / "b.png")
+    with pytest.raises(DataError, match=r"the depth map .*b\.png has pixel mode RGB"):
+        found.items[1].target(Geometry(2, 3, 2, 3))
     with pytest.raises(DataError, match="depth needs maps"):
         open_dataset(SETTINGS.model_copy(update={"images": tmp_path / "images"}))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
@@ -39,3 +41,19 @@ def test_small_sets_and_vectors_of_zeros():
     assert embeddings.summarize(records_of(np.zeros((1, 3), np.float32), [0])).metrics == {}
     found = embeddings.summarize(records_of(np.zeros((3, 3), np.float32), [0, 0, 1])).metrics
     assert found == {"recall1": 1.0, "recall5": 1.0, "recall10": 1.0}
+
+
+def test_of_equal_similarities_the_first_comes_first():
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        vectors = random.integers(-1, 2, (int(random.integers(2, 40)), 3))
+        square = (vectors**2).sum(axis=1)
+        inside = vectors @ vectors.T
+        for row, dots in enumerate(inside.tolist()):
+            others = [place for place in range(len(vectors)) if place != row]
+            # the square of the cosine with its sign, exactly
+            alike = [
+                Fraction(dot * abs(dot), int(max(square[row] * square[place], 1))) for place, dot in enumerate(dots)
+            ]
+            wanted = sorted(others, key=lambda place: -alike[place])[:5]
+            assert embeddings.nearest(vectors.astype(np.float32), 5)[row].tolist() == wanted

@@ -143,3 +143,22 @@ class Gated(Base):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.silu(self.conv(x))
+
+
+class Counted(Base):
+    """Takes the batch's size by len(), which a run makes a plain number of."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return y.reshape(len(y), -1)
+
+
+class Checked(Base):
+    """Checks a tensor's value at run time, as many models of transformers do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        sizes = torch.empty((2,), dtype=torch.long)
+        sizes[0], sizes[1] = y.shape[2], y.shape[3]
+        torch._check_tensor_all(sizes.prod() == 256)
+        return y

@@ -14,8 +14,10 @@ from safetensors.torch import save_file
 from edgeship.config import Model, Preprocess
 from edgeship.errors import ExportError, ModelError
 from edgeship.prepare import graph
-from edgeship.prepare.export import export
+from edgeship.prepare.export import STRICT, export, to_onnx
 from edgeship.prepare.export_errors import require_opset, translation_error
+from edgeship.prepare.model import Loaded
+from edgeship.prepare.running import Running
 
 HERE = Path(__file__).parent
 IMAGES = {"images": {"shape": ["batch", 3, 16, 16]}}
@@ -247,6 +249,47 @@ def test_a_condition_on_the_batch_is_told_with_its_line_and_the_remedy_works(tmp
     assert "slices x[:n] and x[n:] in place of torch.chunk" in str(refused.value.do)
     result = export(odd("Sliced", **both), HERE, tmp_path / "model.onnx")
     assert [info.shape[0] for info in (*result.inputs, *result.outputs)] == ["batch"] * 3
+
+
+def test_a_batch_that_is_counted_stays_dynamic_and_a_check_at_run_time_is_left_out(tmp_path: Path) -> None:
+    import odd_networks
+
+    images = torch.linspace(-1, 1, 3 * 3 * 16 * 16).reshape(3, 3, 16, 16)  # three rows; the export saw two
+    for name, notes in (("Counted", (STRICT,)), ("Checked", ())):
+        result = export(odd(name), HERE, tmp_path / "model.onnx")
+        assert (result.inputs[0].shape[0], result.outputs[0].shape[0], result.notes) == ("batch", "batch", notes)
+        answer = Running(tmp_path / "model.onnx").run(None, {"x": images.numpy()})[0]
+        with torch.no_grad():
+            assert answer == pytest.approx(getattr(odd_networks, name)().eval()(images).numpy(), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_view_of_another_layout_exports_and_a_failure_in_decomposing_is_not_a_missing_operator() -> None:
+    class Turned(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.transpose(1, 2).contiguous().view(x.shape[0], -1)
+
+    example = torch.arange(2 * 3 * 4, dtype=torch.float32).reshape(2, 3, 4)
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(Turned(), (example,), dynamic_shapes=({0: batch},))
+    for node in program.graph.nodes:  # as after a decomposition that leaves another layout than the kernel did
+        if node.target in (torch.ops.aten.contiguous.default, torch.ops.aten.clone.default):
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+    with pytest.raises(torch.onnx.errors.OnnxExporterError) as refused:
+        torch.onnx.export(program, (example,), dynamo=True, verbose=False)
+    told = translation_error(refused.value).found
+    assert re.match(
+        r"torch fails in decomposing the operator aten\.view\.default: ValueError: Cannot view a tensor .*\[\?, 4, 3\]",
+        told,
+    )
+    assert "test_export.py:" in told
+
+    spec = Model.model_validate({"source": "net:build", "inputs": {"x": {"shape": ["batch", 3, 4]}}}).inputs
+    proto, _, notes = to_onnx(Loaded(Turned(), spec, program), {"x": example.numpy()}, ["y"], 18)
+    assert notes == []
+    answer = Running(proto).run(None, {"x": example.numpy()})[0]
+    assert (answer == Turned()(example).numpy()).all()
 
 
 def test_star_arguments_export(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from edgeship.errors import (
 from edgeship.files import lock, sha256_file
 from edgeship.pipeline.target_trials import TargetTrials
 from edgeship.pipeline.trials import require_measured
-from edgeship.results import Artifact, Build, Failure, Trial, TrialSpec, read, trial_folder, write
+from edgeship.results import Artifact, Budget, Build, Failure, Latency, Trial, TrialSpec, read, trial_folder, write
 from edgeship.targets import local, supervisor, wire
 from edgeship.trial.run import STEPS, run_trial
 from edgeship.trial.turns import MIN_ROUNDS
@@ -111,6 +111,37 @@ def test_another_spec_forgets_what_was_made_for_the_first(finished: Path) -> Non
     trial = run_trial(finished)
     assert trial.rebuild == 1
     assert trial.build is not None and trial.build.seconds != old.seconds
+
+
+@pytest.mark.parametrize("bounded", [True, False], ids=["the calls bound it", "the calls are too few"])
+def test_another_rule_measures_only_what_it_asks_for(finished: Path, bounded: bool) -> None:
+    known = read(Latency, finished / "latency.json")
+    write(known.model_copy(update={"answers": (0.5, 0.99) if bounded else (0.5,)}), finished / "latency.json")
+    trial_folder.note_step(finished, "latency.json", read(Latency, finished / "latency.json"))
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    change(finished, gated=(0.5, 0.99), budget=Budget(frame=True))
+    trial = run_trial(finished)
+    assert trial.failure is None and trial.frame is not None and trial.latency is not None
+    again = {name for name, when in before.items() if (finished / name).stat().st_mtime_ns != when}
+    measured = set() if bounded else {"latency.json", "latency.npz"}
+    told = {"lock", "spec.json", "spec.sha256", "steps.json", "trial.json", "known.npz", "outputs.npz"}
+    assert again - told == measured
+    assert {"build.json", "evaluation.json", "records.npz", "model.engine.onnx"}.isdisjoint(again)
+    assert 0.99 in trial.latency.answers
+
+
+def test_what_a_rule_asks_for_beyond_a_finished_trial_is_said(done: Path) -> None:
+    spec, trial = read(TrialSpec, done / "spec.json"), read(Trial, done / "trial.json")
+    assert trial.latency is not None
+    few = trial.model_copy(update={"latency": trial.latency.model_copy(update={"answers": (0.5,)})})
+    asked = spec.model_copy(update={"gated": (0.5, 0.99), "budget": Budget(frame=True, fps=30, starts=True)})
+    assert spec.unanswered(few) == ""
+    assert f"p99 of latency, which {trial.latency.wall_ms.samples} calls do not bound, whole frames, starts" in (
+        asked.unanswered(few)
+    )
+    assert asked.unanswered(few.model_copy(update={"failure": Failure(stage="open", kind="x", message="")})) == ""
+    blind = asked.model_copy(update={"gated": (0.5,), "budget": Budget(frame=True), "evaluation": None})
+    assert blind.unanswered(few) == "", "there are no images to time a frame of, now or later"
 
 
 def test_changed_inputs_are_refused(made: Ground, tmp_path: Path) -> None:

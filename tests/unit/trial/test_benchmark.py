@@ -206,6 +206,7 @@ def test_a_rule_for_p99_raises_the_calls_by_itself() -> None:
     assert median.wall_ms.samples < calls_needed(0.99) <= tail.wall_ms.samples
     assert (calls_needed(0.99), calls_needed(0.9)) == (459, 44)
     assert tail.settled
+    assert 0.99 not in median.answers and 0.99 in tail.answers
 
 
 def test_a_median_among_long_stretches_of_other_work_is_measured_until_it_has_a_bound(tmp_path: Path) -> None:

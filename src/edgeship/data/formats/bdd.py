@@ -21,8 +21,9 @@ def frames_in(content: Any) -> list[Mapping[str, Any]] | None:
     rows = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return None
-    labelled = [row for row in rows if isinstance(row.get("labels", row.get("objects")), list)]
-    return rows if labelled else None
+    keys = ("labels", "objects")
+    fits = [row for row in rows if any(key in row and isinstance(row[key], (list, type(None))) for key in keys)]
+    return rows if fits else None
 
 
 def read(labels: Path, listing: Listing) -> Truth:
@@ -75,6 +76,8 @@ def _frames(labels: Path, listing: Listing) -> Iterator[tuple[str, str, list[Map
             name = str(row.get("name") or content.get("name", "") if isinstance(content, dict) else row.get("name", ""))
             if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
                 raise DataError(f"{path}: frame {number} has labels of another form", expected="a list of objects")
+            if not (name or key):
+                raise DataError(f"{path}: frame {number} has no name", do="name its image")
             yield f"{path}: frame {number}", listing.image(relative(path, name or key)), given
 
 

@@ -40,6 +40,11 @@ class Listing:
         return {stem(name): name for name in self.names}
 
     @cached_property
+    def known(self) -> frozenset[str]:
+        """The names, to look one up."""
+        return frozenset(self.names)
+
+    @cached_property
     def lowered(self) -> dict[str, str]:
         """The last part of a name → the relative name, where only one image has it."""
         found: dict[str, str] = {}
@@ -52,9 +57,14 @@ class Listing:
 
     def image(self, name: str) -> str:
         """The image that a label names: as it stands, without its suffix, or by its last part; else the name itself."""
-        if name in self.by_stem.values():
+        name = self.slashed(name)
+        if name in self.known:
             return name
         return self.by_stem.get(name) or self.lowered.get(PurePosixPath(name).name) or name
+
+    def slashed(self, name: str) -> str:
+        """A name that Windows wrote, with ``/``, unless an image has it as it stands."""
+        return name if name in self.known else name.replace("\\", "/")
 
 
 def stem(name: str) -> str:

@@ -40,7 +40,7 @@ def read(labels: Path, listing: Listing) -> Truth:
     position = {name: number for number, name in enumerate(classes)}
     images, empty = [], 0
     for key, lines in parsed.items():
-        kept = [row for row in lines if not _flat(row[2])]
+        kept = [row for row in lines if not quads.flat(row[2])]
         empty += len(lines) - len(kept)
         corners = np.array([row[2] for row in kept], dtype=np.float64).reshape(-1, 4, 2)
         area, around = quads.areas(corners), quads.bounds(corners)
@@ -64,7 +64,7 @@ def _lines(path: Path) -> list[tuple[str, str, Array, bool]]:
         if len(words) not in (9, 10) or words[9:] not in ([], ["0"], ["1"]):
             raise DataError(f"{where}: {' '.join(words)[:80]!r}", expected=EXPECTED, do="correct the line")
         corners = np.array(finite(where, words[:8]), dtype=np.float64).reshape(4, 2)
-        if not _flat(corners) and not quads.convex(corners[None])[0]:
+        if not quads.flat(corners) and not quads.convex(corners[None])[0]:
             raise DataError(
                 f"{where}: the corners {' '.join(words[:8])} cross, or bend inwards",
                 expected="four corners one after the other around the box",
@@ -72,11 +72,6 @@ def _lines(path: Path) -> list[tuple[str, str, Array, bool]]:
             )
         found.append((where, words[8], corners, words[9:] == ["1"]))
     return found
-
-
-def _flat(corners: Array) -> bool:
-    """Whether all corners lie on one line."""
-    return bool(np.linalg.matrix_rank(corners - corners[0]) < 2)
 
 
 def _is_number(word: str) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from edgeship.data.formats.common import Listing, finite, forwards, known_classes, text_of
-from edgeship.data.labels import IMAGE_KEYS, LABEL_KEYS, table_rows
+from edgeship.data.formats.common import Listing, finite, forwards, known_classes
+from edgeship.data.labels import IMAGE_KEYS, LABEL_KEYS, jsonl_rows, numbered_names, table_rows
 from edgeship.data.objects import LARGEST, Fixed, LabelledImage, Truth, class_position, pack, relative
 from edgeship.errors import DataError
 
@@ -68,7 +67,7 @@ def read_metadata(path: Path, listing: Listing) -> Truth:
         DataError: Not JSON, another form, or a class that is not one of the model's.
     """
     found: list[Row] = []
-    names: list[str] = []
+    names: dict[str, None] = {}
     for where, row in jsonl_rows(path):
         objects = row.get("objects")
         if not isinstance(row.get("file_name"), str) or not isinstance(objects, dict):
@@ -78,35 +77,26 @@ def read_metadata(path: Path, listing: Listing) -> Truth:
         if not isinstance(boxes, list) or not isinstance(kinds, list) or len(boxes) != len(kinds):
             raise DataError(f"{where}: objects without as many categories as bbox", do="correct the line")
         name = listing.image(relative(where, row["file_name"]))
-        names.append(name)
+        if name in names:
+            raise DataError(f"{where}: {name} stands twice", do="keep one line for each image, with all of its objects")
+        names[name] = None
         for box, kind in zip(boxes, kinds, strict=True):
             fit = isinstance(box, list) and len(box) == 4
             if not fit or not all(isinstance(value, (int, float)) and abs(value) < LARGEST for value in box):
                 raise DataError(f"{where}: bbox {box}", expected="[x, y, width, height] in pixels")
             x, y, w, h = (float(value) for value in box)
             forwards(where, (x, y, x + w, y + h))
-            found.append((where, name, kind, (x, y, x + w, y + h)))
-    return _truth("Hugging Face metadata", path, names, found, listing)
+            found.append((where, name, _kind(where, kind), (x, y, x + w, y + h)))
+    return _truth("Hugging Face metadata", path, tuple(names), found, listing)
 
 
-def jsonl_rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """Where and content of each line of a file of JSON lines.
-
-    Raises:
-        DataError: A line is not a JSON object.
-    """
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for number, line in enumerate(text_of(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number} is not valid JSON: {error}", do="correct the line") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number} is not a JSON object", do="correct the line")
-        found.append((f"{path}, line {number}", row))
-    return found
+def _kind(where: str, kind: Any) -> int | str:
+    """A class by its name or its number."""
+    whole = int(kind) if isinstance(kind, float) and kind.is_integer() else kind
+    named = isinstance(whole, str) and whole.strip()
+    if not named and (not isinstance(whole, int) or isinstance(whole, bool) or whole < 0):
+        raise DataError(f"{where}: the category {kind!r}", expected="a class name, or its number from 0")
+    return cast("int | str", whole)
 
 
 def _truth(kind: str, path: Path, names: Sequence[str], found: Sequence[Row], listing: Listing) -> Truth:
@@ -121,7 +111,7 @@ def _truth(kind: str, path: Path, names: Sequence[str], found: Sequence[Row], li
         named.append((row, table[int(text)] if plain and table is not None else text))
     numbered = table is None and bool(named) and all(name.isdecimal() for _, name in named)
     if numbered:
-        classes: tuple[str, ...] = tuple(str(k) for k in range(1 + max(int(name) for _, name in named)))
+        classes: tuple[str, ...] = numbered_names(max(int(name) for _, name in named), path)
         notes: tuple[str, ...] = ()
     else:
         classes, notes = known_classes([name for _, name in named], listing.classes)

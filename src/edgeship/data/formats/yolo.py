@@ -12,6 +12,7 @@ As in Ultralytics, an image without a file is one without objects, and of equal 
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeship.data import shapes
-from edgeship.data.formats.common import Listing, finite, label_files, lines_of
+from edgeship.data import quads, shapes
+from edgeship.data.formats.common import Listing, finite, label_files, lines_of, stem
 from edgeship.data.formats.yaml_file import read_yaml
+from edgeship.data.labels import numbered_names
 from edgeship.data.objects import Boxes, LabelledImage, Truth, class_position
 from edgeship.errors import DataError
 
@@ -87,7 +89,8 @@ def read(labels: Path, listing: Listing) -> Truth:
     files = label_files(labels, ".txt", NO_LABELS)
     left_out: Counter[str] = Counter()
     rows = {key: _rows(path, listing, left_out) for key, path in files.items()}
-    paired = [key for key in listing.by_stem if key in rows]
+    places = [(name, stem(name)) for name in listing.names]
+    paired = [key for _, key in places if key in rows]
     if listing.names and not paired:
         raise DataError(
             f"none of the {len(listing.names)} images in {listing.folder} has a label file in {labels}",
@@ -97,12 +100,12 @@ def read(labels: Path, listing: Listing) -> Truth:
     used = {row.label for found in rows.values() for row in found}
     classes, numbered, place = _classes(labels, listing, used)
     images = []
-    for key in sorted(set(rows) | set(listing.by_stem)):
+    places += [(key, key) for key in rows if key not in listing.by_stem]
+    for name, key in sorted(places):
         found = tuple(_placed(row, place) for row in rows.get(key, ()))
-        name = listing.by_stem.get(key, key)
         images.append(LabelledImage(name, np.array([row.label for row in found], dtype=np.int64), _Read(found)))
     notes = tuple(f"{count} {what} were left out of {labels}" for what, count in left_out.items())
-    background = len(listing.by_stem) - len(paired)
+    background = len(listing.names) - len(paired)
     return Truth("YOLO text files", tuple(images), classes, notes, numbered, background)
 
 
@@ -115,7 +118,7 @@ def _classes(labels: Path, listing: Listing, used: set[int]) -> tuple[tuple[str,
     top = max(used, default=-1)
     names = listing.numbers or listing.classes
     if names is None:
-        return tuple(str(number) for number in range(top + 1)), True, {number: number for number in range(top + 1)}
+        return numbered_names(top, labels), True, {number: number for number in used}
     if top >= len(names):
         raise DataError(
             f"{labels} has an object of class {top}, and {len(names)} names were given",
@@ -128,17 +131,22 @@ def _classes(labels: Path, listing: Listing, used: set[int]) -> tuple[tuple[str,
 
 
 def _rows(path: Path, listing: Listing, left_out: Counter[str]) -> list[_Row]:
-    found: dict[tuple[str, ...], _Row] = {}
+    found: dict[tuple[float, ...], _Row] = {}
     for where, words in lines_of(path):
-        if tuple(words) in found:
-            left_out["repeated lines"] += 1
-            continue
         row = _row(where, words, listing)
-        if row.box[2] <= row.box[0] or row.box[3] <= row.box[1]:
+        values = tuple(map(float, words))
+        if values in found:
+            left_out["repeated lines"] += 1
+        elif row.box[2] <= row.box[0] or row.box[3] <= row.box[1] or _is_line(row, listing):
             left_out["objects without area"] += 1
         else:
-            found[tuple(words)] = row
+            found[values] = row
     return list(found.values())
+
+
+def _is_line(row: _Row, listing: Listing) -> bool:
+    """Whether four corners lie on one line: a rotated box without area."""
+    return listing.need == "corners" and row.polygon is not None and quads.flat(row.polygon)
 
 
 def _row(where: str, words: Sequence[str], listing: Listing) -> _Row:
@@ -185,6 +193,12 @@ def _row(where: str, words: Sequence[str], listing: Listing) -> _Row:
         return _Row(int(label), _box(where, rest[:4]), points=_points(where, rest[4:], listing))
     line = shapes.polygon(where, rest)
     _require_fractions(where, rest)
+    if listing.need == "corners" and not quads.flat(line) and not quads.convex(line[None])[0]:
+        raise DataError(
+            f"{where}: the corners cross, or bend inwards",
+            expected="four corners one after the other around the box",
+            do="correct the line",
+        )
     return _Row(int(label), shapes.bounds([line]), polygon=line)
 
 
@@ -241,13 +255,20 @@ def read_names(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     names = content.get("names")
     if isinstance(names, dict):
-        numbers = {int(key): str(value) for key, value in names.items() if str(key).isdecimal()}
+        numbers = {int(key): value for key, value in names.items() if str(key).isdecimal()}
         names = [numbers[number] for number in sorted(numbers)] if sorted(numbers) == list(range(len(names))) else None
     if not isinstance(names, list) or not names:
         raise DataError(
             f"{path} has no usable names",
             expected="names: [person, car] or names: {0: person, 1: car}",
             do="fix the file",
+        )
+    strange = [name for name in names if not isinstance(name, (str, int, float)) or isinstance(name, bool)]
+    if strange:
+        raise DataError(
+            f"{path} has the class name {reprlib.repr(strange[0])[:80]}",
+            expected="words or numbers; YAML reads some words, such as no and null, as something else",
+            do="write the name in quotes: 'no'",
         )
     count = content.get("nc")
     if isinstance(count, int) and count != len(names):
@@ -260,7 +281,8 @@ def read_names(path: Path) -> dict[str, Any]:
 def _joints(path: Path, value: Any) -> tuple[int, int] | None:
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(item, int) for item in value):
+    whole = isinstance(value, list) and len(value) == 2 and all(isinstance(item, int) for item in value)
+    if not whole or value[0] < 1 or value[1] not in (2, 3):
         expected = "[keypoints, 2] or [keypoints, 3]"
-        raise DataError(f"{path} says kpt_shape: {value}", expected=expected, do="fix the file")
+        raise DataError(f"{path} says kpt_shape: {reprlib.repr(value)[:80]}", expected=expected, do="fix the file")
     return value[0], value[1]

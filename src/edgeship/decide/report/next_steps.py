@@ -90,7 +90,9 @@ def _to_measure(rule: Rule) -> str:
 def _to_decide(view: TargetView, rule: Rule) -> str:
     """What decides a rule whose bound does not reach."""
     if rulebook.of(rule.name).kind == "speed":
-        return "measure on a quiet machine with fixed clocks, or longer ([benchmark] min_s)"
+        return (
+            "measure again (edgeship ship --fresh) on a quiet machine with fixed clocks, or longer ([benchmark] min_s)"
+        )
     images = max((item.trial.evaluation.images for item in view.run.trials if item.trial.evaluation), default=0)
     if rule.more_images and rule.more_images <= MOST_IMAGES:
         return (

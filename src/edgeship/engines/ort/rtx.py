@@ -25,7 +25,7 @@ from edgeship.engines.onnx_file import (
 )
 from edgeship.engines.ort.cpu import CpuRunner
 from edgeship.engines.ort.plugin import EXTRA, devices, package, version
-from edgeship.engines.ort.session import UNWANTED_OPTIMIZER, library, tensors, translated
+from edgeship.engines.ort.session import library, plugin_session, tensors
 from edgeship.engines.ran import Origins, Ran, audit_of
 from edgeship.engines.served_shapes import Profile, example_feeds, profiles_of, require_batches
 from edgeship.errors import ArtifactError, BuildError, DeviceError, EdgeshipError, MissingExtra, PrecisionError
@@ -40,8 +40,6 @@ SUFFIX = ".onnx"
 KEY = "edgeship.onnxruntime-rtx"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-fp16", "int8-fp32")
 PRODUCTS = {"Conv": "Conv", "ConvTranspose": "ConvTranspose", "Gemm": "MatMul", "MatMul": "MatMul"}
-NO_CPU = "session.disable_cpu_ep_fallback"
-"""onnxruntime's name for: refuse a model of which the CPU provider would run a node."""
 _MAX_MODEL = 16 << 30
 Profiles = dict[str, Profile]
 
@@ -212,16 +210,8 @@ def _session(path: Path, options: OpenOptions) -> Any:
     """A session all of whose nodes run on the provider."""
     data = read_engine(path, options)
     onnx_policy.check_bytes(data, path.name, plugins=bool(options.plugins))
-    profiles, device, ort = marked(data, path.name), _device(options.device), library()
-    with translated(f"loading {path.name}", options.device):
-        made = ort.SessionOptions()
-        made.log_severity_level = 4
-        made.add_session_config_entry("optimization.disable_specified_optimizers", UNWANTED_OPTIMIZER)
-        made.add_session_config_entry(NO_CPU, "1")
-        for plugin in options.plugins:
-            made.register_custom_ops_library(str(plugin))
-        made.add_provider_for_devices([device], provider_options(profiles))
-        return ort.InferenceSession(data, made)
+    settings = provider_options(marked(data, path.name))
+    return plugin_session(data, path.name, options, _device(options.device), settings)
 
 
 def marked(data: bytes, name: str) -> Profiles:

@@ -1,7 +1,8 @@
 """Sessions of onnxruntime: the only place that makes one. Its errors in our words.
 
-Two purposes: :func:`make_session` opens an engine as it is measured and shipped; :func:`exact_session` runs a graph
-whose numbers are compared, so that they do not depend on this machine's instruction sets.
+Three purposes: :func:`make_session` opens an engine as it is measured and shipped, :func:`plugin_session` one for a
+plugin's provider; :func:`exact_session` runs a graph whose numbers are compared, so that they do not depend on this
+machine's instruction sets.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Literal
 from edgeship.engines import OpenOptions, onnx_policy, processor, read_engine
 from edgeship.engines.onnx_file import read_inputs, weights_are_half
 from edgeship.engines.ort.arithmetic import REDUCED, arithmetic_of
+from edgeship.engines.ort.settings import OWN, settings_of
 from edgeship.errors import DeviceError, EngineError, MissingExtra, ModelError, UserInputError
 from edgeship.results import TensorInfo
 
@@ -48,6 +50,8 @@ _LEVELS: dict[Level, str] = {"none": "ORT_DISABLE_ALL", "fuse": "ORT_ENABLE_EXTE
 EXACT_INT8 = "session.x64quantprecision"
 """onnxruntime's name for: uint8 × uint8 kernels instead of uint8 × int8 ones, which saturate without VNNI. With VNNI
 they are exact as they are, and the others four times slower (seen), so it is set only where it is needed."""
+NO_CPU = "session.disable_cpu_ep_fallback"
+"""onnxruntime's name for: refuse a model of which the CPU provider would run a node."""
 _NO_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_?alloc|CUDA failure 2\b", re.I)
 _FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT) failure")
 _PLACES = re.compile(r"/onnxruntime_src/\S+:\d+ (?:[\w:<>~&*, ]+\([^)]*\)(?: const)?(?: \[with [^\]]*\])? )?")
@@ -181,7 +185,7 @@ def exact_session(
     except MissingExtra:
         raise MissingExtra("running an ONNX graph", "onnxruntime", "host") from None
     wanted, said = provider_for(device)
-    options = OpenOptions(device=device, threads=threads, nhwc=False, arithmetic="exact")
+    options = OpenOptions(device=device, threads=threads, nhwc=False, arithmetic="exact", session=OWN)
     request = SessionRequest(level=level, search="HEURISTIC", packed=packed)
     given = str(source) if isinstance(source, Path) else source
     try:
@@ -227,13 +231,38 @@ def _session(path: Path, options: OpenOptions, request: SessionRequest) -> Any:
         return _construct(source, options, request)
 
 
+def plugin_session(data: bytes, name: str, options: OpenOptions, handle: Any, settings: dict[str, str]) -> Any:
+    """A session all of whose nodes run on a plugin's provider.
+
+    Args:
+        data: A serialized ONNX model that was checked.
+        name: Its file's name, for errors.
+        handle: onnxruntime's handle of the plugin's device.
+        settings: The provider's own options.
+
+    Raises:
+        DeviceError: The device's memory is full, or CUDA failed.
+        EngineError: The provider refuses the model or a node of it.
+    """
+    with translated(f"loading {name}", options.device):
+        made = session_options(replace(options, arithmetic=REDUCED), SessionRequest())
+        made.add_session_config_entry(NO_CPU, "1")
+        made.add_provider_for_devices([handle], settings)
+        return _made(data, made)
+
+
 def _construct(source: str | bytes, options: OpenOptions, request: SessionRequest) -> Any:
-    """The one call that makes a session."""
+    if options.session is None and options.device == "cpu":
+        options = replace(options, session=settings_of(source))
     if options.arithmetic is None and processor.saturates():
         options = replace(options, arithmetic=arithmetic_of(source))
-    return library().InferenceSession(
-        source, session_options(options, request), providers=providers(options, request), enable_fallback=0
-    )
+    asked = {"providers": providers(options, request), "enable_fallback": 0}
+    return _made(source, session_options(options, request), **asked)
+
+
+def _made(source: str | bytes, options: Any, **asked: Any) -> Any:
+    """The one call that makes a session."""
+    return library().InferenceSession(source, options, **asked)
 
 
 def _refuse_fallback(session: Any, wanted: str, device: str, said: str) -> None:
@@ -253,6 +282,8 @@ def session_options(options: OpenOptions, request: SessionRequest) -> Any:
     made = ort.SessionOptions()
     made.log_severity_level = 4
     made.intra_op_num_threads = options.threads
+    if options.session is not None:
+        options.session.apply(made)
     made.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[request.level])
     made.add_session_config_entry("optimization.disable_specified_optimizers", UNWANTED_OPTIMIZER)
     if not request.packed:

@@ -181,6 +181,7 @@ def test_wrong_yolo_lines(images, tmp_path, line, message):
         ("keypoints", "0 0.5 0.5 0.2 0.2 0.5 0.5 7", "another visibility"),
         ("keypoints", "0 0.5 0.5 0.2 0.2 5 0.5 2", "the coordinate 5"),
         ("rotated", "0 0.5 0.5 0.2 0.2", "5 numbers\nexpected: class and four corners"),
+        ("rotated", "0 0.1 0.1 0.3 0.5 0.3 0.1 0.1 0.5", r"a\.txt, line 1: the corners cross"),
         ("rotated", "0 0.5 0.5 0.2 0.2 45", "six numbers\nexpected: class and four corners, .* an angle are not read"),
     ],
 )
@@ -315,3 +316,125 @@ def test_a_labelled_keypoint_outside_its_image_is_refused(images, tmp_path):
     content["annotations"][0]["keypoints"][5] = 0
     opened = open_dataset(Evaluation(task="keypoints", images=images, labels=put(path, json.dumps(content))))
     assert opened.items[0].target(GEOMETRY).keypoints[0, 0].tolist() == [30, 20, 2]
+
+
+def test_a_labelled_keypoint_outside_an_image_whose_size_no_label_tells(images, tmp_path):
+    content = json.loads(json.dumps(COCO))
+    content["images"][0] = {"id": 1, "file_name": "a.png"}
+    content["annotations"][0]["keypoints"] = [250, 20, 2]
+    path = put(tmp_path / "pose.json", json.dumps(content))
+    (item, _) = open_dataset(Evaluation(task="keypoints", images=images, labels=path)).items
+    with pytest.raises(DataError, match=r"a\.png is 200×100, and the keypoint at \(250, 20\) lies outside it"):
+        item.target(GEOMETRY)
+
+
+@pytest.mark.parametrize(
+    "yaml", ["path: C:\\data\\set\nval: images\\val\n", "val: ../images/val\n", "path: /home/bob\nval: images/val\n"]
+)
+def test_a_data_yaml_of_another_machine_names_the_folder_beside_it(images, yaml):
+    put(images.parents[1] / "labels" / "val" / "a.txt", "1 0.2 0.3 0.2 0.4")
+    path = put(images.parents[1] / "data.yaml", yaml + "names: [person, car]\n")
+    assert located(Evaluation(task="detection", labels=path)).images.resolve() == images
+
+
+NESTED = "a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("names: [person, no]", r"data\.yaml has the class name False\nexpected: .*\ndo: write the name in quotes"),
+        ("names: {0: person, 1: null}", "has the class name None"),
+        (NESTED + "names: [*c, car]", r"has the class name .{,80}\n"),
+        (NESTED + "names: [person, car]\nkpt_shape: *c", r"says kpt_shape: .{,80}\n"),
+        ("names: [person, car]\nkpt_shape: [0, 3]", r"says kpt_shape: \[0, 3\]"),
+        ("names: {0: person, 2: car}", "has no usable names"),
+    ],
+)
+def test_wrong_settings_of_a_data_yaml(images, yaml, message):
+    put(images.parents[1] / "labels" / "val" / "a.txt", "1 0.2 0.3 0.2 0.4")
+    path = put(images.parents[1] / "data.yaml", f"val: images/val\n{yaml}\n")
+    with pytest.raises(DataError, match=message):
+        open_dataset(Evaluation(task="detection", labels=path))
+
+
+def test_lines_of_equal_numbers_are_one_object_and_images_of_one_stem_share_their_labels(images):
+    put(images.parents[1] / "labels" / "val" / "a.txt", "1 0.2 0.3 0.2 0.4\n1 0.20 0.30 0.2 0.4\n")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(images / "a.jpg")
+    found = open_dataset(Evaluation(task="detection", images=images, classes=CLASSES))
+    assert [(item.id, len(item.target(GEOMETRY).boxes)) for item in found.items] == [
+        ("a.jpg", 1),
+        ("a.png", 1),
+        ("b.png", 0),
+    ]
+    assert found.notes[0].startswith("1 repeated lines were left out")
+
+
+def metadata(category):
+    return json.dumps({"file_name": "a.png", "objects": {"bbox": [[1, 1, 5, 5]], "categories": [category]}})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "900000000 0.5 0.5 0.2 0.2", "class 900000000\nexpected: class numbers from 0, below 1,000,000"),
+        ("m.jsonl", metadata(4_000_000_000), r"m\.jsonl: class 4000000000"),
+        ("m.jsonl", metadata(-1), r"m\.jsonl, line 1: the category -1\nexpected: a class name"),
+        ("m.jsonl", metadata(None), "line 1: the category None"),
+        ("m.jsonl", metadata(1.5), r"line 1: the category 1\.5"),
+        ("m.jsonl", f"{metadata(0)}\n{metadata(1)}", r"m\.jsonl, line 2: a\.png stands twice"),
+        ("b.csv", "image,xmin,ymin,xmax,ymax,label\na.png,1,1,9,9,123456789", r"b\.csv: class 123456789"),
+        ("b.json", '[{"labels": []}]', r"b\.json: frame 0 has no name"),
+    ],
+)
+def test_what_names_no_class_or_no_image(images, tmp_path, name, text, message):
+    path = put(tmp_path / "labels" / name, text)
+    with pytest.raises(DataError, match=message):
+        open_dataset(Evaluation(task="detection", images=images, labels=path if name != "a.txt" else path.parent))
+
+
+def test_whole_numbers_of_any_writer_and_frames_without_labels(images, tmp_path):
+    path = put(tmp_path / "m.jsonl", metadata(1.0))
+    assert open_dataset(Evaluation(task="detection", images=images, labels=path, classes=CLASSES)).labelled == (0, 1)
+    content = json.loads(json.dumps(COCO))
+    content["images"][0] |= {"width": 200.0, "height": "100"}
+    path = put(tmp_path / "c.json", json.dumps(content))
+    found = open_dataset(Evaluation(task="detection", images=images, labels=path, classes=CLASSES))
+    assert len(found.items[0].target(GEOMETRY).boxes) == 1
+    put(tmp_path / "bdd" / "b.json", json.dumps({"name": "b", "frames": [{"labels": BDD[0]["labels"]}]}))
+    path = put(tmp_path / "bdd" / "a.json", '{"frames": [{"name": "a.png", "labels": null}]}').parent
+    found = open_dataset(Evaluation(task="detection", images=images, labels=path, classes=CLASSES))
+    assert [(item.id, len(item.target(GEOMETRY).boxes)) for item in found.items] == [("a.png", 0), ("b.png", 1)]
+
+
+@pytest.mark.parametrize("kind", ["coco", "csv"])
+def test_names_as_windows_writes_them(images, tmp_path, kind):
+    Image.new("RGB", (WIDTH, HEIGHT)).save(put(images / "sub" / "c.png", ""))
+    content = COCO | {"images": [{"id": 1, "file_name": "sub\\c.png"}]}
+    path = put(tmp_path / "coco.json", json.dumps(content))
+    if kind == "csv":
+        path = put(tmp_path / "boxes.csv", "image,xmin,ymin,xmax,ymax,label\nsub\\c.png,20,10,60,50,car\n")
+    settings = Evaluation(task="detection", images=images, labels=path, classes=CLASSES)
+    assert [item.id for item in open_dataset(settings).items] == ["sub/c.png"]
+    put(path, path.read_text().replace("sub", ".."))
+    with pytest.raises(DataError, match="leads out of the image folder"):
+        open_dataset(settings)
+
+
+def test_boxes_that_cvat_turned_are_said(images, tmp_path):
+    content = json.loads(json.dumps(COCO))
+    for angle, said in ((0.0, False), (30.0, True)):
+        content["annotations"][0]["attributes"] = {"occluded": False, "rotation": angle}
+        path = put(tmp_path / "cvat.json", json.dumps(content))
+        notes = open_dataset(Evaluation(task="detection", images=images, labels=path, classes=CLASSES)).notes
+        turned = [note for note in notes if "annotation 1 by 30.0°" in note]
+        assert bool(turned) == said
+    assert turned[0].startswith("1 boxes of cvat.json are turned (attributes.rotation)")
+
+
+def test_run_lengths_of_another_image_are_told_with_their_annotation(images, tmp_path):
+    content = json.loads(json.dumps(COCO))
+    content["annotations"][0]["segmentation"] = {"size": [WIDTH, HEIGHT], "counts": [0, WIDTH * HEIGHT]}
+    path = put(tmp_path / "masks.json", json.dumps(content))
+    with pytest.raises(DataError, match=r"masks\.json: annotation 1 has run lengths of 100×200 pixels, a\.png is"):
+        open_dataset(Evaluation(task="instances", images=images, labels=path))
