@@ -57,13 +57,19 @@ def qat_work(run: Run, folder: Path) -> Trained:
     notes = _require_apart(run, request.frames)
     request.team.tell({QAT.name: str(folder), **{stage.name: str(run.folders[stage.name]) for stage in NEEDED}})
     result = qat(request, folder, run.progress)
-    result = result.model_copy(update={"notes": (*result.notes, *notes)})
-    others = [place.name for place in sorted(folder.parent.glob("qat-*")) if place != folder and _unfinished(place)]
-    if others:
-        note = f"An unfinished training of another state of code, data or settings stays in stages/{others[0]}."
-        result = result.model_copy(update={"notes": (*result.notes, note)})
+    result = result.model_copy(update={"notes": (*result.notes, *notes, *left_over(folder))})
     write(result, folder / QAT.file)
     return result
+
+
+def left_over(folder: Path) -> tuple[str, ...]:
+    """A note for each unfinished training beside ``folder``: another state of things has a folder of its own."""
+    others = [place for place in sorted(folder.parent.glob("qat-*")) if place != folder]
+    return tuple(
+        f"An unfinished training of another state of code, data or settings stays in stages/{place.name}."
+        for place in others
+        if any(place.glob("checkpoint-*"))
+    )
 
 
 def take_part(run: Run, told: dict[str, str]) -> None:
@@ -135,10 +141,6 @@ def _require_apart(run: Run, chosen: Frames | None) -> tuple[str, ...]:
             do="remove them from qat.images (default: calibration.images)",
         )
     return tuple(notes)
-
-
-def _unfinished(folder: Path) -> bool:
-    return any(folder.glob("checkpoint-*"))
 
 
 def _settings(config: Config) -> Qat:

@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -55,11 +55,19 @@ class Comparison:
     """Outputs of the reference that are nearly the same on every frame."""
     notes: tuple[str, ...] = ()
     """Outputs whose shape the data decide, with how much of them was compared; noise in a part of a joined output."""
+    parts: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """(output, tensor that it joins) → decibels of that part, where :func:`compare` made this."""
 
     @property
     def output_snr_db(self) -> float:
         """The worst output's."""
         return min(self.outputs.values())
+
+    @property
+    def part_snr_db(self) -> float:
+        """The worst output's, of one that joins tensors that of its worst part: its boxes may hide its scores."""
+        joined = {output for output, _ in self.parts}
+        return min([*self.parts.values(), *(db for name, db in self.outputs.items() if name not in joined)])
 
 
 class Snr:
@@ -164,7 +172,8 @@ def compare(
             for name, (node, _) in nodes.items()
         )
     )
-    return replace(compared, notes=(*compared.notes, *_lost_parts(of_parts, compared)))
+    parts = {key: round(item.db, 3) for key, item in of_parts.items()}
+    return replace(compared, notes=(*compared.notes, *_lost_parts(of_parts, compared)), parts=parts)
 
 
 def _add_parts(

@@ -47,6 +47,20 @@ def find_joined(model: onnx.ModelProto) -> tuple[Joined, ...]:
     return tuple(item for item in found if item is not None)
 
 
+def part_places(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """For each output of ``model`` that joins tensors, as :func:`find_joined` tells, the number of its part for each
+    value: float32 in the shape of one row of the batch ``feeds``, with a batch axis of 1."""
+    found = find_joined(model)
+    asked = sorted({name for item in found for name in item.parts})
+    if not asked:
+        return {}
+    outputs = {value.name for value in model.graph.output}
+    running = Running(model, also=[name for name in asked if name not in outputs])
+    values = dict(zip(asked, running.run(asked, dict(feeds)), strict=True))
+    places = {item.output: item.places(values) for item in found}
+    return {name: array[:1] for name, array in places.items() if array.ndim > 1 and (array == array[:1]).all()}
+
+
 def _joined(model: onnx.ModelProto, output: str) -> Joined | None:
     from onnx import helper
 

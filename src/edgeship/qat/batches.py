@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -141,10 +142,24 @@ def require_shapes(inputs: Sequence[torch.Tensor], specs: Sequence[tuple[str, Se
             )
 
 
+def ahead(batches: Iterator[tuple[torch.Tensor, ...]]) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The same batches in page-locked memory, each made by another thread while the one before is trained on."""
+
+    def following() -> tuple[torch.Tensor, ...] | None:
+        batch = next(batches, None)
+        return None if batch is None else tuple(tensor.pin_memory() for tensor in batch)
+
+    with ThreadPoolExecutor(1) as other:
+        coming = other.submit(following)
+        while (batch := coming.result()) is not None:
+            coming = other.submit(following)
+            yield batch
+
+
 def on_device(batch: Batch, device: str) -> Batch:
-    """The batch with every tensor on a device."""
+    """The batch with every tensor on a device; from page-locked memory without waiting for it."""
     if isinstance(batch, torch.Tensor):
-        return batch.to(device)
+        return batch.to(device, non_blocking=not batch.is_cuda)
     if isinstance(batch, dict):
         return {name: on_device(value, device) for name, value in batch.items()}
     if isinstance(batch, tuple | list):

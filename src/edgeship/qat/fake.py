@@ -45,6 +45,8 @@ class _Round(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         values, rounded, inside = ctx.saved_tensors
         (gradient,) = gradients
+        if _is_channels_last(values):
+            gradient = gradient.contiguous(memory_format=torch.channels_last)  # the same places in all four
         given, found, right, kept = (_some(item) for item in (gradient, rounded, values, inside))
         factor = ctx.factor * gradient.numel() / max(given.numel(), 1)
         error = found - right * kept  # of the scale's logarithm: q s - x inside the grid, its end outside
@@ -66,9 +68,14 @@ class _Nearest(torch.autograd.Function):
         return gradients[0], None
 
 
+def _is_channels_last(values: torch.Tensor) -> bool:
+    """Whether a tensor lies in memory by rows of channels, and not also as its axes say."""
+    return values.ndim == 4 and not values.is_contiguous() and values.is_contiguous(memory_format=torch.channels_last)
+
+
 def _some(values: torch.Tensor) -> torch.Tensor:
     """The values as one row, or :data:`SAMPLE` of them at least; the same places for tensors of the same shape."""
-    row = values.flatten()
+    row = (values.permute(0, 2, 3, 1) if _is_channels_last(values) else values).flatten()
     every = row.numel() // SAMPLE
     if every < 2:
         return row

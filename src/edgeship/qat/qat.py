@@ -21,6 +21,7 @@ from edgeship.prepare.compare import Snr
 from edgeship.prepare.graph import load_onnx
 from edgeship.prepare.inferred_graph import infer
 from edgeship.prepare.inputs import Known
+from edgeship.prepare.joined import part_places
 from edgeship.prepare.quantize import QuantizeOptions, quantize
 from edgeship.prepare.running import Running
 from edgeship.prepare.slim import Options, slim
@@ -29,7 +30,7 @@ from edgeship.qat.batches import Batch, Batches, FrameBatches, LoaderBatches, in
 from edgeship.qat.learned import save_learned
 from edgeship.qat.losses import Distill, Loss, UserStep
 from edgeship.qat.rounding import read_rounding
-from edgeship.qat.student import Student, frozen, make_student, plain_module
+from edgeship.qat.student import Student, frozen, in_layout, make_student, plain_module
 from edgeship.qat.team import Point, Team, leave
 from edgeship.qat.train import Course, State, full_gpu, seed, train
 from edgeship.results import Artifact, Trained
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     from edgeship.prepare.frame_checks import FrameBatch
 
+FLOATS = (1, 10, 11, 16)
+"""Element types of ONNX: float32, float16, float64, bfloat16."""
 LEAST_DB = 15.0
 """Signal-to-noise of the deployed graph against the trained program; where all is rounded in both it is above 35."""
 WEIGHTS, MODEL, CACHE = "weights.safetensors", "model.onnx", "calib.cache"
@@ -126,6 +129,8 @@ def learn(request: Request, folder: Path, progress: Progress = silent) -> Learne
 
 def _course(request: Request, progress: Progress) -> tuple[Student, Course, onnx.ModelProto]:
     """The student, what it is to learn, and the graph of before."""
+    import torch
+
     progress(0, None, "placing fake quantizers")
     reference = infer(load_onnx(request.slim))
     deployed = _deployed(request, request.slim, request.calibration)
@@ -136,7 +141,10 @@ def _course(request: Request, progress: Progress) -> tuple[Student, Course, onnx
     _require_device(device)
     with full_gpu():
         teacher = frozen(plain_module(program)).to(device)
-        return student, _lessons(request, Distill(teacher, names, ()), device), reference
+        if request.settings.amp:
+            in_layout(teacher, torch.channels_last)
+        distill = Distill(teacher, names, (), _places(request, reference))
+        return student, _lessons(request, distill, device), reference
 
 
 def _deployed(request: Request, source: Path, calibration: CalibrationCache) -> onnx.ModelProto:
@@ -158,6 +166,15 @@ def _program(request: Request) -> tuple[model.Loaded, Any]:
     arrays = loaded.noise(shapes, seed=0)
     _, program, _ = export.to_onnx(loaded, arrays, [name for name, _ in outputs], request.model.opset)
     return loaded, program
+
+
+def _places(request: Request, reference: onnx.ModelProto) -> dict[int, torch.Tensor]:
+    """Which part of a joined output each value belongs to, by the number of the output among those of floats."""
+    import torch
+
+    found = part_places(reference, request.few[0][1])
+    floats = [value.name for value in reference.graph.output if value.type.tensor_type.elem_type in FLOATS]
+    return {number: torch.from_numpy(found[name]) for number, name in enumerate(floats) if name in found}
 
 
 def _call_order(loaded: model.Loaded, reference: onnx.ModelProto) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.c
 LINEAR = aten.linear.default
 PRODUCTS = (aten.matmul.default, aten.mm.default, aten.bmm.default, aten.addmm.default)
 NORMALIZED = aten._native_batch_norm_legit_no_training.default
+VIEWS = (aten.view.default, aten._unsafe_view.default)
 QUANTIZERS = "edgeship_rounding"
 """The submodule that holds the fake quantizers: no name of the user's."""
 
@@ -62,6 +63,8 @@ def plain_module(program: Any) -> fx.GraphModule:
             _common_normalization(module, node)
         elif node.op == "call_function" and node.target is aten.silu.default:
             _open_silu(module, node)
+        elif node.op == "call_function" and node.target in VIEWS:
+            node.target = aten.reshape.default  # the same values, however they lie in memory
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
@@ -75,6 +78,13 @@ def frozen(module: fx.GraphModule) -> fx.GraphModule:
         for name, buffer in list(part.named_buffers(recurse=False)):
             setattr(part, name, buffer.detach().clone())
     return module
+
+
+def in_layout(module: nn.Module, layout: torch.memory_format) -> None:
+    """Put every four-dimensional parameter and buffer in a memory layout: convolutions pass it on to what they give."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=layout)
 
 
 def _common_normalization(module: fx.GraphModule, node: fx.Node) -> None:

@@ -24,7 +24,7 @@ from edgeship.qat.launched import Place
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for another. The launcher ends all when one is gone."""
-SHORTEST_S, LONGEST_S, SHARE = 1e-4, 0.05, 0.05
+SHORTEST_S, LONGEST_S, SHARE = 1e-4, 0.05, 0.02
 """Between two looks whether an exchange is done: this share of the time that it took so far."""
 
 

@@ -18,9 +18,9 @@ from edgeship.config import Qat
 from edgeship.errors import DeviceError, EdgeshipError, StageError, TrainingError
 from edgeship.progress import Progress, silent
 from edgeship.qat import checkpoint
-from edgeship.qat.batches import Batch, Batches, FrameBatches, fingerprint, inputs_of, on_device, require_shapes
+from edgeship.qat.batches import Batch, Batches, FrameBatches, ahead, fingerprint, inputs_of, on_device, require_shapes
 from edgeship.qat.losses import Distill, Loss, summed_loss
-from edgeship.qat.student import QUANTIZERS, Student
+from edgeship.qat.student import QUANTIZERS, Student, in_layout
 from edgeship.qat.team import Point, Team
 from edgeship.results import TrainedPoint
 
@@ -86,6 +86,8 @@ class _Training:
         self._settings, self._team = course.settings, course.team
         self._device = self._team.device(self._settings.device)
         self._model = student.module.to(self._device)
+        if self._settings.amp:
+            in_layout(self._model, torch.channels_last)  # of FP16 convolutions on a GPU
         for quantizer in student.activations.values():
             quantizer.processes = self._team.size
         self._trained = [item for item in self._model.parameters() if item.requires_grad]
@@ -120,6 +122,7 @@ class _Training:
         self._require_change()
         self._load(state.best)
         self._model.to("cpu")
+        in_layout(self._model, torch.contiguous_format)
         self._require_equal()
         if self._team.rank == 0:
             checkpoint.remove(self._folder)
@@ -162,7 +165,8 @@ class _Training:
         """This process's batches of an epoch; a loader has to give all processes the same ones to share."""
         batches, team = self._course.batches, self._team
         if isinstance(batches, FrameBatches):
-            yield from batches.epoch(number)
+            made = batches.epoch(number)
+            yield from ahead(made) if self._device.startswith("cuda") else made
             return
         for index, step in enumerate(batches.steps()):
             if index == 0 and len({row[0] for row in team.exchange(Point.EPOCH, fingerprint(step))}) > 1:

@@ -100,9 +100,11 @@ def repair(request: Request, folder: Path, progress: Progress = silent) -> Repai
         "after": _int8(infer(work.model), work.calibration, few, options),
     }
     fused = options.style == "onnxruntime"
-    compared = compare.compare_outputs(reference, graphs.items(), judges, compare.FRAMES * 8, optimize=fused)
+    before, after = (
+        compare.compare(reference, made, judges, limit=compare.FRAMES * 8, layers=False, optimize=fused)
+        for made in graphs.values()
+    )
     same = compare.compare_outputs(reference, [("float", work.model)], judges, compare.FRAMES)["float"]
-    before, after = compared["before"], compared["after"]
     return Repaired(
         model=Artifact.of(folder / MODEL, folder),
         cache=Artifact.of(folder / CACHE, folder),
@@ -111,8 +113,8 @@ def repair(request: Request, folder: Path, progress: Progress = silent) -> Repai
         style=options.style,
         frames=sum(len(ids) for ids, _ in fit),
         held_out=held,
-        before_db=before.output_snr_db,
-        after_db=after.output_snr_db,
+        before_db=before.part_snr_db,
+        after_db=after.part_snr_db,
         agreement_before=before.agreement,
         agreement_after=after.agreement,
         float_db=same.output_snr_db,

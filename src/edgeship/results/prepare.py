@@ -283,7 +283,7 @@ class Repaired(Result):
     held_out: int
     """Other frames, on which INT8 before and after was compared with FP32. 0: too few; the same served."""
     before_db: float
-    """Signal-to-noise of the worst output of plain INT8."""
+    """Signal-to-noise of the worst output of plain INT8; of an output that joins tensors, of its worst part."""
     after_db: float
     """The same of the repaired."""
     agreement_before: float | None = None

@@ -7,17 +7,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from edgeship.cli.qat import _lines
 from edgeship.config import Target
 from edgeship.config_file import load
 from edgeship.errors import ConfigError, DataError, QuantizeError
 from edgeship.pipeline import train
 from edgeship.pipeline.candidates import candidates
 from edgeship.pipeline.checks import problems
+from edgeship.pipeline.frames import KnownFrames
 from edgeship.pipeline.origins import graph_of, ranges_stage, require_improved
-from edgeship.pipeline.qat import QAT, _frames, _require_apart
+from edgeship.pipeline.qat import QAT, _frames, _require_apart, left_over, qat_key
 from edgeship.pipeline.stages import Run
 from edgeship.pipeline.target_trials import TargetTrials
-from edgeship.results import Artifact, Candidate, Slimmed, TensorInfo, Trained, TrainedPoint
+from edgeship.results import Artifact, Calibrated, Candidate, Slimmed, TensorInfo, Trained, TrainedPoint
 
 CONFIG = """
 [model]
@@ -61,6 +63,35 @@ def test_training_that_did_not_help_is_refused_with_its_numbers(tmp_path: Path) 
     with pytest.raises(QuantizeError, match=r"was 0\.2 with calibration alone and 0\.3 at best in 9 steps"):
         require_improved(run_with(tmp_path, 0), TRAINED, TRIALS)
     require_improved(run_with(tmp_path, 9), TRAINED, TRIALS)
+
+
+def test_another_state_of_the_code_is_another_training_and_the_first_stays(tmp_path: Path) -> None:
+    run = run_with(tmp_path, 9)
+    (tmp_path / "model.py").write_text("")
+    images = TensorInfo(name="images", shape=("batch", 3, 8, 8), dtype="float32")
+    run.results["slim"] = Slimmed(model=FILE, inputs=(images,), outputs=(), nodes_before=1, nodes_after=1)
+    run.results["frames"] = KnownFrames(arrays=None)
+    run.results["calibrate"] = Calibrated(
+        cache=FILE, ranges=FILE, method="minmax", frames=1, frames_sha256="f", graph_sha256="g",
+        preprocess_sha256="p", tensors=1,
+    )  # fmt: skip
+    (tmp_path / "calib").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "calib" / "a.png")
+    first = qat_key(run)
+    assert first == qat_key(run)
+    (tmp_path / "model.py").write_text("CHANGED = True\n")
+    assert qat_key(run) != first
+    for name in ("qat-1", "qat-2"):
+        (tmp_path / "out" / "stages" / name / "checkpoint-00000004").mkdir(parents=True)
+    (note,) = left_over(tmp_path / "out" / "stages" / "qat-2")
+    assert note == "An unfinished training of another state of code, data or settings stays in stages/qat-1."
+
+
+def test_what_did_not_help_is_said_and_kept(tmp_path: Path) -> None:
+    run = run_with(tmp_path, 0)
+    said = list(_lines(run.result(QAT), run.folders[QAT.name], tmp_path / "edgeship.toml"))
+    assert "warning: no trained state is better than calibration alone; int8-qat will not ship" in said
+    assert f"weights            {run.folders[QAT.name] / 'model.onnx'}" in said
 
 
 def test_evaluation_images_are_not_trained_on(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from edgeship.prepare import compare
 from edgeship.prepare.inferred_graph import infer
-from edgeship.prepare.joined import find_joined
+from edgeship.prepare.joined import find_joined, part_places
 
 IMAGE = ["batch", 3, 4, 4]
 
@@ -49,6 +49,11 @@ def test_every_value_has_the_number_of_its_tensor() -> None:
     assert {found.parts[int(number)] for number in places[:, :16, 2].flatten()} == {"scores"}
 
 
+def test_the_places_of_one_row_serve_all_rows() -> None:
+    (places,) = part_places(head(), frames()[0][1]).values()
+    assert places.shape == (1, 17, 3) and len(np.unique(places)) == 3
+
+
 def test_noise_in_a_small_part_is_told() -> None:
     reference = head()
     rounded = onnx.ModelProto()
@@ -66,7 +71,9 @@ def test_noise_in_a_small_part_is_told() -> None:
     assert told.output_snr_db > 20 and told.noisy == ()
     (note,) = told.notes
     assert "output 'y'" in note and "'scores' is" in note
-    assert compare.compare(reference, reference, frames()).notes == ()
+    assert told.part_snr_db == told.parts["y", "scores"] < 10 < told.output_snr_db
+    same = compare.compare(reference, reference, frames())
+    assert same.notes == () and same.part_snr_db == same.output_snr_db
 
 
 def test_an_output_of_one_tensor_joins_nothing() -> None:

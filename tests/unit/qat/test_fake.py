@@ -47,6 +47,24 @@ def test_values_and_gradients_are_those_of_pytorchs_learned_rounding() -> None:
     torch.testing.assert_close(slope, scale.grad * GRID.scale, rtol=1e-4, atol=1e-6)  # of the logarithm
 
 
+def test_the_layout_in_memory_changes_neither_values_nor_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    plain = (3 * torch.randn(2, 5, 4, 3, generator=generator)).requires_grad_()
+    last = plain.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(2, 5, 4, 3, generator=generator)
+    slopes = []
+    for values in (plain, last):
+        quantizer = ActivationQuantizer(GRID)
+        found = quantizer(values)
+        found.backward(weight)
+        slopes.append(quantizer.growth.grad)
+    assert found.is_contiguous(memory_format=torch.channels_last) and torch.equal(
+        found, ActivationQuantizer(GRID)(plain)
+    )
+    assert plain.grad is not None and last.grad is not None and torch.equal(plain.grad, last.grad)
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-5, atol=1e-7)
+
+
 def test_half_precision_is_rounded_as_it_is() -> None:
     values = torch.tensor([-3.0, 0.6, 9.0], dtype=torch.float16, requires_grad=True)
     quantizer = ActivationQuantizer(GRID)

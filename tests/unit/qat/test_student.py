@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_network import Case
 
+from edgeship.errors import TrainingError
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.calibration_cache import CalibrationCache, Expected
 from edgeship.prepare.graph import load_onnx
@@ -17,8 +18,8 @@ from edgeship.prepare.quantize import QuantizeOptions, quantize
 from edgeship.prepare.quantized_tensors import Style
 from edgeship.prepare.running import Running
 from edgeship.qat.learned import save_learned
-from edgeship.qat.rounding import read_rounding
-from edgeship.qat.student import Student, frozen, make_student, plain_module
+from edgeship.qat.rounding import Grid, Rounded, Rounding, read_rounding
+from edgeship.qat.student import Student, frozen, in_layout, make_student, plain_module
 
 
 def deployed(case: Case, calibration: CalibrationCache, style: Style, out: Path, *, per_channel: bool = True) -> Path:
@@ -83,6 +84,24 @@ def test_the_learned_scales_stand_in_the_graphs_of_both_engines(case: Case, tmp_
         proto = load_onnx(deployed(case, learned, style, tmp_path / f"{style}.onnx"))
         scales = [float(onnx.numpy_helper.to_array(item).item()) for item in proto.graph.initializer if not item.dims]
         assert any(abs(scale - high / steps) < 1e-5 * high for scale in scales)
+
+
+def test_a_program_without_the_places_of_the_rounding_is_refused(case: Case) -> None:
+    grid = Grid("elsewhere", 0.1, 0, -128, 127)
+    strange = Rounding({"elsewhere": Rounded(grid, None)}, {"node_elsewhere": True})
+    with pytest.raises(TrainingError, match=r"none of the 1 rounded tensors and 1 rounded weights .* has a place"):
+        make_student(case.program, case.reference, strange)
+
+
+def test_the_layout_of_the_weights_does_not_change_the_answers(case: Case, tmp_path: Path) -> None:
+    student = student_of(case, deployed(case, case.calibration, "onnxruntime", tmp_path / "q.onnx"))
+    images = torch.from_numpy(case.frames[0][1]["images"])
+    with torch.no_grad():
+        wanted = student.module(images)
+        in_layout(student.module, torch.channels_last)
+        found = student.module(images)
+    assert student.module.get_parameter("join.weight").is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, wanted, rtol=0.0, atol=float(wanted.abs().max()) / 127)
 
 
 def test_without_rounding_the_program_answers_as_the_module(case: Case) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,24 @@ def nothing() -> Iterator[torch.Tensor]:
 def test_what_cannot_be_trained_on_is_named(tmp_path: Path, step: Any, data: Any, words: str) -> None:
     with pytest.raises(TrainingError, match=words):
         run(tmp_path, step, steps=3, data=data)
+
+
+def test_an_epoch_without_batches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="gives no batch"):
+        run(tmp_path, epochs=2, data=nothing)
+
+
+def test_a_loss_that_becomes_nan_keeps_what_was_trained_before(tmp_path: Path) -> None:
+    calls = count(1)
+
+    def step(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return model(batch).square().sum() * (float("nan") if next(calls) == 8 else 1.0)
+
+    with pytest.raises(TrainingError, match="the loss is nan at step 8"):
+        run(tmp_path, step, steps=20)
+    state, _ = run(tmp_path, step, steps=20)
+    assert state.resumed_at == 7 and state.total == 20
+    assert [point.step for point in state.curve] == list(range(21))
 
 
 def test_a_frozen_model_is_refused(tmp_path: Path) -> None:
