@@ -156,6 +156,7 @@ def test_only_one_module_prints() -> None:
                 found.append(f"{path.name}: {called}")
     assert sorted(set(found)) == [
         "output.py: screen.print",
+        "output.py: sys.stdout.write",
         "streams.py: sys.stderr.write",
     ]
 
