@@ -38,8 +38,8 @@ def gpu(options: argparse.Namespace) -> dict[str, Any]:
 def gpus(options: argparse.Namespace) -> dict[str, Any]:
     """Distillation of ResNet-50 on several GPUs beside one."""
     found = qat_gpus.measure(options.gpus, options.steps, options.batch)
-    head = ("ResNet-50", "step ms", "images/s", "peak MiB", "times one")
-    keys = ("what", "step_ms", "images_s", "peak_mib", "times_one")
+    head = ("ResNet-50", "step ms", "images/s", "peak MiB", "training s", "times one")
+    keys = ("what", "step_ms", "images_s", "peak_mib", "training_s", "times_one")
     print(harness.table(head, [[row.get(key) for key in keys] for row in found["rows"]]))
     return found
 

@@ -29,6 +29,7 @@ def measure(steps: int, batch: int) -> dict[str, Any]:
     """Time every side; one row each, the share of the plain step's throughput, and what training reached."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        prepare(folder)
         made = request(folder, steps, batch)
         rows, trained = [], {}
         for name, side in (
@@ -50,44 +51,63 @@ def measure(steps: int, batch: int) -> dict[str, Any]:
     return {"batch": batch, "steps": steps, "rows": rows, "trained": trained, "targets": told}
 
 
+def _model() -> Any:
+    from edgeship import config
+
+    size = gpu_sections.SIZE
+    return config.Model(
+        source="resnet_random:build", inputs={"images": config.InputSpec(shape=("batch", 3, size, size))}
+    )
+
+
+def _pixels(count: int) -> np.ndarray:
+    pixels = np.stack(list(itertools.islice(harness.crops(gpu_sections.SIZE), count))).transpose(0, 3, 1, 2)
+    return (np.ascontiguousarray(pixels, np.float32) - 117.0) / 58.0
+
+
+def _few(pixels: np.ndarray) -> list[Any]:
+    return [((str(row),), {"images": pixels[row : row + 1]}) for row in range(8)]
+
+
+def prepare(folder: Path) -> None:
+    """Export the network and calibrate it on real frames."""
+    from edgeship.prepare.calibrate import CalibrateOptions, calibrate
+    from edgeship.prepare.export import export
+    from edgeship.prepare.frame_checks import Batches
+    from edgeship.prepare.slim import slim
+
+    (folder / "resnet_random.py").write_text(gpu_sections.SOURCE)
+    export(_model(), folder, folder / "model.onnx")
+    slim(folder / "model.onnx", folder / "slim.onnx")
+    options = CalibrateOptions(method="minmax", style="tensorrt", placement=False)
+    calibrate(folder / "slim.onnx", Batches(_few(_pixels(8))), folder / "calib.cache", options)
+
+
 def request(folder: Path, steps: int, batch: int) -> Any:
-    """What ``edgeship qat`` gets: the exported network, calibrated on real frames."""
+    """What ``edgeship qat`` gets in the folder that :func:`prepare` filled."""
     from edgeship import config
     from edgeship.data.frames import Frames
     from edgeship.data.loader import LoadOptions
     from edgeship.prepare import calibration_cache
-    from edgeship.prepare.calibrate import CalibrateOptions, calibrate
-    from edgeship.prepare.export import export
-    from edgeship.prepare.frame_checks import Batches
+    from edgeship.prepare.graph import inputs_of, load_onnx
     from edgeship.prepare.inputs import Known
     from edgeship.prepare.quantize import QuantizeOptions
-    from edgeship.prepare.slim import slim
     from edgeship.qat.qat import Request
 
-    (folder / "resnet_random.py").write_text(gpu_sections.SOURCE)
-    size = gpu_sections.SIZE
-    model = config.Model(
-        source="resnet_random:build", inputs={"images": config.InputSpec(shape=("batch", 3, size, size))}
-    )
-    export(model, folder, folder / "model.onnx")
-    slimmed = slim(folder / "model.onnx", folder / "slim.onnx")
-    pixels = np.stack(list(itertools.islice(harness.crops(size), 9 * batch))).transpose(0, 3, 1, 2)
-    found = (np.ascontiguousarray(pixels, np.float32) - 117.0) / 58.0
-    few = [((str(row),), {"images": found[row : row + 1]}) for row in range(8)]
-    options = CalibrateOptions(method="minmax", style="tensorrt", placement=False)
-    calibrate(folder / "slim.onnx", Batches(few), folder / "calib.cache", options)
+    found = _pixels(9 * batch)
     names = tuple(map(str, range(len(found))))
+    inputs = inputs_of(load_onnx(folder / "slim.onnx"))
     return Request(
         settings=config.Qat(steps=steps, batch=batch, lr=LR, device="cuda:0", amp=True),
-        model=model,
+        model=_model(),
         root=folder,
         preprocess=None,
         known=Known(),
         slim=folder / "slim.onnx",
         calibration=calibration_cache.load(folder / "calib.cache", calibration_cache.Expected()),
         quantization=QuantizeOptions("tensorrt", "int8", placement="default"),
-        few=few[:2],
-        frames=Frames(names, (), slimmed.inputs, None, LoadOptions(batch), {"images": found}),
+        few=_few(found)[:2],
+        frames=Frames(names, (), inputs, None, LoadOptions(batch), {"images": found}),
         holdout=0.11,
     )
 

@@ -38,9 +38,11 @@ class FrameBatches:
         size = self.frames.options.batch
         order = np.random.default_rng([self.seed, number]).permutation(len(self.frames))
         steps = order[: len(self) * self.size * size].reshape(len(self), self.size, size)
-        for _, feeds in shuffled(self.frames, steps[:, self.rank].ravel()):
-            if len(next(iter(feeds.values()))) == size:
-                yield tuple(torch.from_numpy(feeds[name]) for name in self.names)
+        mine = steps[:, self.rank]
+        for rows in mine if self.frames.feeds else [mine.ravel()]:  # arrays are not copied whole
+            for _, feeds in shuffled(self.frames, rows):
+                if len(next(iter(feeds.values()))) == size:
+                    yield tuple(torch.from_numpy(feeds[name]) for name in self.names)
 
     def __len__(self) -> int:
         return len(self.frames) // (self.frames.options.batch * self.size)

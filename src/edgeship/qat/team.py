@@ -7,6 +7,7 @@ process is gone, where a GPU would wait for it.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from edgeship import errors
+from edgeship.data.loader import cores
 from edgeship.errors import DeviceError, EdgeshipError, StageError, TrainingError
 from edgeship.qat.launched import Place
 
@@ -178,6 +180,7 @@ def joined(where: Place, device: str) -> Iterator[Team]:
             )
         torch.cuda.set_device(int(first) + where.rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
+    share_cores(where.here)
     team = Team(where.rank, where.size)
     try:
         yield team
@@ -187,6 +190,12 @@ def joined(where: Place, device: str) -> Iterator[Team]:
         leave()
         raise
     leave()
+
+
+def share_cores(here: int) -> None:
+    """Give this process its share of the cores, where ``OMP_NUM_THREADS`` is not set or 1, as torchrun sets it."""
+    if os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(max(1, cores() // here))
 
 
 def leave() -> None:

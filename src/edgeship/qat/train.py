@@ -28,6 +28,8 @@ EPOCHS = 3
 LOOKS = 20
 """Looks at the held-out batches in a training, at most."""
 CHECKPOINT_S = 30.0
+LARGE = 64 << 20
+"""Bytes of a state that is written only every :data:`CHECKPOINT_S` and at the end, not at every look."""
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
 RANGE_FACTOR = 10.0
@@ -301,7 +303,9 @@ class _Training:
         loss = self._sum / self._count if self._count else None
         state.curve.append(TrainedPoint(step=state.step, loss=loss, held_out=value))
         self._sum, self._count = 0.0, 0
-        self._save()
+        size = sum(value.numel() * value.element_size() for value in self._model.state_dict().values())
+        if size <= LARGE or state.step == state.total:
+            self._save()
 
     def _snapshot(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}

@@ -21,7 +21,7 @@ from torch import fx, nn
 
 from edgeship.config import Qat
 from edgeship.data.frames import Frames
-from edgeship.data.loader import LoadOptions
+from edgeship.data.loader import LoadOptions, cores
 from edgeship.errors import EdgeshipError, TrainingError
 from edgeship.qat.batches import FrameBatches, LoaderBatches
 from edgeship.qat.fake import ActivationQuantizer
@@ -29,7 +29,7 @@ from edgeship.qat.launched import Place, place
 from edgeship.qat.losses import Distill, UserStep
 from edgeship.qat.rounding import Grid
 from edgeship.qat.student import Student
-from edgeship.qat.team import Team, joined
+from edgeship.qat.team import Team, joined, share_cores
 from edgeship.qat.train import Course, State, train
 from edgeship.results import TensorInfo
 
@@ -193,6 +193,22 @@ def test_a_killed_process_is_told_and_both_go_on_from_the_checkpoint(two: Path, 
 def test_processes_that_cannot_train_together_are_refused(where: Place, device: str, words: str) -> None:
     with pytest.raises(EdgeshipError, match=words), joined(where, device):
         pass
+
+
+def test_each_process_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        torch.set_num_threads(3)
+        share_cores(1)
+        assert torch.get_num_threads() == 3
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's own
+        share_cores(1)
+        assert torch.get_num_threads() == cores()
+        share_cores(10_000)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_no_frame_is_drawn_twice_in_an_epoch() -> None:

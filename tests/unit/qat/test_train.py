@@ -144,6 +144,18 @@ def test_a_loss_that_becomes_nan_keeps_what_was_trained_before(tmp_path: Path) -
     assert [point.step for point in state.curve] == list(range(21))
 
 
+def test_a_large_state_is_not_written_at_every_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeship.qat.train.LARGE", 0)
+    calls = count(1)
+
+    def step(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return model(batch).square().sum() * (float("nan") if next(calls) == 8 else 1.0)
+
+    with pytest.raises(TrainingError, match="the loss is nan at step 8"):
+        run(tmp_path, step, steps=20)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_frozen_model_is_refused(tmp_path: Path) -> None:
     student = Student(fx.symbolic_trace(network().requires_grad_(False)))
     with pytest.raises(TrainingError, match="no parameter that requires a gradient"):
