@@ -5,6 +5,7 @@ The numbers they draw stand in the cells beside them, so they are hidden from as
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ def _gridlines(axis_: Axis, height: int) -> list[Markup]:
     return [line(axis_(value), 0, axis_(value), height, class_="grid") for value, _ in axis_.ticks]
 
 
+@functools.lru_cache(maxsize=4096)
 def interval_row(
     axis_: Axis,
     value: float,
@@ -62,7 +64,7 @@ def interval_row(
     limit: float | None,
     outcome: str,
 ) -> Markup:
-    """A value with its interval against zero and a limit (forest plot)."""
+    """A value with its interval against zero and a limit (forest plot); of a thousand classes few differ."""
     children = _gridlines(axis_, HEIGHT)
     if axis_.scale.holds(0):
         children.append(line(axis_(0), 0, axis_(0), HEIGHT, class_="zero"))

@@ -79,7 +79,7 @@ def evaluate(
         if config is not None:
             stack.enter_context(importable(config.parent.resolve()))
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeship-")))
-        options = OpenOptions(device=device, max_batch=chosen.batch or BATCH)
+        options = OpenOptions(device=device, max_batch=chosen.batch or BATCH, judging=True)
         runner = stack.enter_context(engines.get(name).open(model, options))
         progress = stack.enter_context(progress_bar(quiet=as_json))
         result = run(runner, chosen, steps, folder=folder, progress=progress)

@@ -69,6 +69,8 @@ class OpenOptions:
     ``max_batch`` sizes the buffers; None: the engine's own profile maximum. ``sha256``: of the only bytes that may be
     opened: a file that was changed after it was checked is refused. ``arithmetic``: that of INT8 on a CPU
     (None: as the file is marked). ``session``: how onnxruntime runs it on a CPU (None: as the file is marked).
+    ``judging``: opened for its answers beside other work, not to be timed: threads of onnxruntime that wait on a CPU
+    sleep at once.
     """
 
     device: str = "cpu"
@@ -81,6 +83,7 @@ class OpenOptions:
     sha256: str | None = None
     arithmetic: Arithmetic | None = None
     session: Settings | None = None
+    judging: bool = False
 
 
 MAX_ENGINE_BYTES = 16 << 30

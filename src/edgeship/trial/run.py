@@ -10,16 +10,17 @@ from __future__ import annotations
 import io
 import platform
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from edgeship import __version__, engines
-from edgeship.config import Batch, Benchmark
+from edgeship.config import Batch, Benchmark, Evaluation
 from edgeship.data.feeds import batch_of, batch_size, fixed_batch, full_shapes, noise
 from edgeship.engines import OpenOptions, Runner, processor
 from edgeship.errors import (
@@ -30,7 +31,7 @@ from edgeship.errors import (
     UserInputError,
     WorkFolderBusy,
 )
-from edgeship.files import lock, storage_errors, write_bytes
+from edgeship.files import lock, storage_errors, walk, write_bytes
 from edgeship.progress import Progress, silent
 from edgeship.results import (
     Artifact,
@@ -62,6 +63,10 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Result)
 
 STEPS = ("build", "audit", "consistency", "benchmark", "budget", "evaluate", "outputs")
+MANY = 200
+"""Images from which evaluation opens a session of its own."""
+LARGE = 1 << 30
+"""Bytes of an engine that is not opened twice."""
 STOPS_THE_RUN = (UserInputError, StorageError, TargetError)
 """Errors that are not the candidate's fault: they leave :func:`run_trial` instead of becoming a Failure."""
 
@@ -292,6 +297,32 @@ def _energy(place: _Place, runner: Runner, feeds: dict[str, Array], batch: int) 
         meter.close()
 
 
+def _few(settings: Evaluation) -> bool:
+    """Whether so few images are evaluated that opening another session costs more than it spares."""
+    if settings.limit is not None and settings.limit < MANY:
+        return True
+    images = settings.images
+    return images is not None and images.is_dir() and sum(1 for _ in islice(walk(images), MANY)) < MANY
+
+
+@contextmanager
+def _judging(place: _Place, runner: Runner, built: Build) -> Iterator[Runner]:
+    """The runner that evaluates: of many images on onnxruntime's CPU one whose waiting threads leave the cores to the
+    decoding of images; the timed one where that would not answer the very same."""
+    spec, path = place.spec, place.folder / built.engine.path
+    here = (spec.target.engine, spec.target.device) == ("onnxruntime", "cpu")
+    if not here or spec.evaluation is None or _few(spec.evaluation) or path.stat().st_size > LARGE:
+        yield runner
+        return
+    with engines.get("onnxruntime").open(path, replace(open_options(spec), judging=True)) as other:
+        feeds = batch_of(frames_of(place.folder, spec, built), built.inputs, timed_batch(spec, built))
+        wanted, found = runner.infer(feeds), other.infer(feeds)
+        same = all(
+            np.array_equal(wanted[name], found[name], equal_nan=wanted[name].dtype.kind == "f") for name in wanted
+        )
+        yield other if same else runner
+
+
 def _evaluation(place: _Place, runner: Runner, built: Build) -> Evaluated | None:
     from edgeship.trial.evaluate import evaluate
 
@@ -300,19 +331,20 @@ def _evaluation(place: _Place, runner: Runner, built: Build) -> Evaluated | None
         return None
     preprocess = spec.preprocess
     settings = spec.evaluation.model_copy(update={"batch": spec.evaluation.batch or timed_batch(spec, built)})
-    return place.once(
-        trial_folder.EVALUATION,
-        Evaluated,
-        lambda: evaluate(
-            runner,
-            settings,
-            preprocess,
-            classes=spec.classes,
-            folder=place.folder,
-            progress=place.progress,
-            batch=built_batch(spec, built),
-        ),
-    )
+
+    def evaluated() -> Evaluated:
+        with _judging(place, runner, built) as judge:
+            return evaluate(
+                judge,
+                settings,
+                preprocess,
+                classes=spec.classes,
+                folder=place.folder,
+                progress=place.progress,
+                batch=built_batch(spec, built),
+            )
+
+    return place.once(trial_folder.EVALUATION, Evaluated, evaluated)
 
 
 def frames_of(folder: Path, spec: TrialSpec, built: Build) -> dict[str, Array]:

@@ -54,8 +54,9 @@ def test_a_marked_file_opens_as_it_is_marked(model: Path, marked: Path) -> None:
     assert seen(marked, vehicle) == (1, "0", False, "1"), "as the runtime opens it"
 
 
-def test_threads_that_are_asked_for_stand_over_the_mark(marked: Path) -> None:
+def test_what_is_asked_for_stands_over_the_mark(model: Path, marked: Path) -> None:
     assert seen(marked, OpenOptions(threads=2))[0] == 2
+    assert seen(model, OpenOptions(judging=True)) == (0, "0", True, ""), "waiting threads leave the cores to others"
     assert seen(marked, OpenOptions(session=OWN)) == (0, "", True, "")
 
 

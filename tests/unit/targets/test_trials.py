@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeship import targets
+from edgeship import engines, targets
 from edgeship.config import Benchmark, Target
 from edgeship.data.reference import importable
+from edgeship.engines import OpenOptions
 from edgeship.errors import (
     ArtifactError,
     DataError,
@@ -96,6 +97,24 @@ def test_a_killed_trial_continues_where_it_was(finished: Path, missing: int) -> 
     assert trial.failure is None and trial.evaluation is not None
     for name in PRODUCTS[:missing]:
         assert (finished / name).stat().st_mtime_ns == before[name]
+
+
+def test_many_images_are_evaluated_beside_the_timed_session_with_the_same_answers(
+    made: Ground, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[OpenOptions] = []
+
+    def noted(path: Path, options: OpenOptions) -> engines.Runner:
+        opened.append(options)
+        return whole(path, options)
+
+    engine = engines.get("onnxruntime")
+    whole = engine.open
+    monkeypatch.setattr(engine, "open", noted)
+    monkeypatch.setattr("edgeship.trial.run.MANY", 1)
+    trial = run_trial(make_trial(tmp_path / "trial", made))
+    assert trial.evaluation is not None and [options.judging for options in opened] == [False, True]
+    assert (tmp_path / "trial" / "records.npz").read_bytes() == (done / "records.npz").read_bytes()
 
 
 def test_a_half_written_step_is_done_again(finished: Path) -> None:

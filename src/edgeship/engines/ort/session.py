@@ -254,6 +254,8 @@ def plugin_session(data: bytes, name: str, options: OpenOptions, handle: Any, se
 def _construct(source: str | bytes, options: OpenOptions, request: SessionRequest) -> Any:
     if options.session is None and options.device == "cpu":
         options = replace(options, session=settings_of(source))
+    if options.session is not None and options.judging:
+        options = replace(options, session=replace(options.session, spinning=False))
     if options.arithmetic is None and processor.saturates():
         options = replace(options, arithmetic=arithmetic_of(source))
     asked = {"providers": providers(options, request), "enable_fallback": 0}
