@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -163,7 +164,10 @@ def plain(name: str, folder: Path) -> dict[str, str]:
 
     def export(rows: int) -> None:
         example = tuple(torch.from_numpy(array[:rows]) for array in real.values())
-        axes = tuple({0: torch.export.Dim.DYNAMIC} for _ in example) if rows > 1 else None
+        axes: Any = tuple({0: torch.export.Dim.DYNAMIC} for _ in example) if rows > 1 else None
+        first = next(iter(inspect.signature(network.forward).parameters.values()))
+        if axes and first.kind is inspect.Parameter.VAR_POSITIONAL:  # torch takes forward(*inputs) as one tuple
+            axes = (axes,)
         torch.onnx.export(
             network, example, str(folder / "plain.onnx"), input_names=list(real), dynamo=True, opset_version=18,
             dynamic_shapes=axes, external_data=False, verbose=False,

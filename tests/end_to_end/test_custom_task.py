@@ -53,7 +53,7 @@ def test_the_page_ships_text_recognition(tmp_path: Path, edgeship: Edgeship) -> 
     code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
     assert len(code.splitlines()) < 40
     settings = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0]
-    (tmp_path / "ocr.py").write_text(code)
+    (tmp_path / "ocr.py").write_text(f"{code}\nprint('a task prints')\n")
     (tmp_path / "edgeship.toml").write_text(CONFIG + settings)
     model(tmp_path / "model.onnx")
     random = np.random.default_rng(0)

@@ -18,9 +18,12 @@ def test_what_two_processes_trained_is_a_candidate_of_ship(project: Project, edg
     text = project.config.read_text()
     poor = text.replace('method = "minmax"', 'method = "percentile"\npercentile = 98')  # cuts the largest values
     project.config.write_text(poor + "[qat]\nsteps = 24\nbatch = 4\nlr = 3e-4\n")
+    with (project.folder / "model.py").open("a") as code:
+        code.write("\nprint('a model prints')\n")
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     ended = processes.python(*launcher, "-m", "edgeship", "qat", project.config, "--json")
     assert ended.returncode == 0, ended.stderr
+    assert "a model prints" in ended.stderr
     told = json.loads(ended.stdout)  # the first of the two processes alone prints
     assert told["processes"] == 2
     assert told["improved"] and told["held_out_after"] < told["held_out_before"]

@@ -134,10 +134,16 @@ def affinity() -> tuple[int, ...]:
 
 def memory_mib() -> int | None:
     """The machine's memory in MiB; None where the system does not say."""
-    for line in _lines(MEMINFO):
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) // 1024
-    return None
+    return _told_mib("MemTotal:")
+
+
+def free_memory_mib() -> int | None:
+    """The memory in MiB that a process can have now without swapping; None where the system does not say."""
+    return _told_mib("MemAvailable:")
+
+
+def _told_mib(key: str) -> int | None:
+    return next((int(line.split()[1]) // 1024 for line in _lines(MEMINFO) if line.startswith(key)), None)
 
 
 def facts() -> dict[str, Any]:

@@ -221,7 +221,7 @@ def _capture(loaded: model.Loaded, arrays: dict[str, model.Array]) -> tuple[Any,
             note = f"{', '.join(dict.fromkeys(beside))}: traced as multiples of {MULTIPLE}; use no other sizes"
             return program, [] if multiple == 1 else [note]
     first, traced = refused[0]
-    if export_errors.of_an_axis(first):
+    if export_errors.of_a_constant(first):
         with suppress(Exception):  # as above; what is told is why the usual way failed
             return _to_trace(loaded, arrays, 1).program(strict=True), [STRICT]
     raise export_errors.capture_error(first, traced) from first

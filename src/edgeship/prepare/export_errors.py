@@ -78,9 +78,9 @@ class Traced:
         return list(dict.fromkeys(found or named))
 
 
-def of_an_axis(error: Exception) -> bool:
-    """Whether torch.export refused because an axis could not stay dynamic."""
-    return bool(_CONSTANT.search(str(error))) or UNPROVEN in str(error)
+def of_a_constant(error: Exception) -> bool:
+    """Whether torch.export refused because one size came out of an axis that was to stay dynamic."""
+    return bool(_CONSTANT.search(str(error)))
 
 
 def of_a_view(error: ExportError) -> bool:

@@ -298,19 +298,12 @@ def inferred(model: onnx.ModelProto, *, declared: bool = True) -> onnx.ModelProt
     """
     import onnx
 
-    bare = large.without_initializers(model)
+    bare = large.without_values(model)
     if not declared:
         del bare.graph.value_info[:]
     for value in bare.graph.output:
         if not declared and value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
-    for tensor in model.graph.initializer:
-        if large.tensor_bytes(tensor) <= large.SMALL_TENSOR:
-            bare.graph.initializer.append(tensor)
-        else:
-            bare.graph.initializer.add(
-                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=onnx.TensorProto.EXTERNAL
-            )
     try:
         return onnx.shape_inference.infer_shapes(bare, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):

@@ -97,6 +97,21 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
+def without_values(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose large weights have a type and a shape, and their values nowhere: enough to infer shapes."""
+    import onnx
+
+    bare = without_initializers(model)
+    for tensor in model.graph.initializer:
+        if tensor_bytes(tensor) <= SMALL_TENSOR:
+            bare.graph.initializer.append(tensor)
+        else:
+            bare.graph.initializer.add(
+                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=onnx.TensorProto.EXTERNAL
+            )
+    return bare
+
+
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with its local functions written out. Raises RuntimeError or ValueError as onnx's inliner does."""
     import onnx.inliner

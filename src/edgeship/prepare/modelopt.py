@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgeship.engines import processor
 from edgeship.errors import MissingExtra, QuantizeError
-from edgeship.prepare import graph
-from edgeship.prepare.large import without_initializers
+from edgeship.prepare import graph, large
 
 if TYPE_CHECKING:
     import onnx
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 DOUBLE = 11
 """TensorProto.DataType of float64."""
+COPIES = 8
+"""Times that ModelOpt's quantizer holds the weights of a graph, at least: of 2.0 GiB it held 15.8 and was not done."""
+_MANY = 32
+"""A graph whose weights are more than this part of what one protobuf message holds has many."""
 _ONE_AT_A_TIME = threading.RLock()
 _PATCHED = ("calibrate", "base_quantizer", "qdq_quantizer", "onnx_quantizer", "registry", "quant_utils")
 """Modules of onnxruntime.quantization whose functions, classes and tables ModelOpt rewrites."""
@@ -36,7 +40,7 @@ def contained() -> Iterator[None]:
     """
     import importlib
 
-    with _ONE_AT_A_TIME, quiet():
+    with _ONE_AT_A_TIME, quiet(), _weights_left_alone():
         modules = [importlib.import_module(f"onnxruntime.quantization.{name}") for name in _PATCHED]
         classes = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
         owners: list[Any] = [*modules, *(kind for kind in classes if kind.__module__.startswith("onnxruntime."))]
@@ -51,6 +55,50 @@ def contained() -> Iterator[None]:
                 table.update(content)
             for owner, attributes in before:
                 _restore(owner, attributes)
+
+
+@contextmanager
+def _weights_left_alone() -> Iterator[None]:
+    """Let ModelOpt infer the shapes of a graph and check it without its weights, where they are many.
+
+    It does so again and again, and each time all weights are written and read: half of the time of 2 GiB.
+    """
+    import onnx
+    from modelopt.onnx import utils
+
+    usual = {name: getattr(utils, name) for name in ("infer_shapes", "check_model", "is_model_too_large_for_protobuf")}
+
+    def heavy(model: onnx.ModelProto) -> bool:
+        return large.weight_bytes(model) > large.PROTOBUF_LIMIT // _MANY
+
+    def infer_shapes(model: onnx.ModelProto, **settings: Any) -> onnx.ModelProto:
+        if not heavy(model):
+            inferred: onnx.ModelProto = usual["infer_shapes"](model, **settings)
+            return inferred
+        found = onnx.shape_inference.infer_shapes(large.without_values(model), **settings).graph
+        for field in ("node", "value_info", "output"):
+            model.graph.ClearField(field)
+            getattr(model.graph, field).extend(getattr(found, field))
+        return model
+
+    def check_model(model: onnx.ModelProto) -> None:
+        if heavy(model):
+            onnx.checker.check_model(large.without_weights(model))
+        else:
+            usual["check_model"](model)
+
+    ours: dict[str, Any] = {
+        "infer_shapes": infer_shapes,
+        "check_model": check_model,
+        "is_model_too_large_for_protobuf": large.too_large,
+    }
+    try:
+        for name, function in ours.items():
+            setattr(utils, name, function)
+        yield
+    finally:
+        for name, function in usual.items():
+            setattr(utils, name, function)
 
 
 def _restore(owner: Any, attributes: dict[str, Any]) -> None:
@@ -127,7 +175,7 @@ def quantize(
         left: Names of nodes to leave in float.
 
     Raises:
-        QuantizeError: ModelOpt failed.
+        QuantizeError: ModelOpt failed, or the memory does not suffice for a graph beyond protobuf's limit.
     """
     try:
         from modelopt.onnx.quantization import quantize as run
@@ -136,6 +184,7 @@ def quantize(
     import onnx
 
     _refuse_double(reference)
+    _require_memory(reference)
     with tempfile.TemporaryDirectory(prefix="edgeship-quantize-") as scratch, contained():
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "quantized.onnx"
         outputs = SpecialOutputs(reference)
@@ -221,6 +270,22 @@ def _refuse_double(model: onnx.ModelProto) -> None:
         )
 
 
+def _require_memory(model: onnx.ModelProto) -> None:
+    """Refuse a graph beyond protobuf's limit of which ModelOpt holds more copies than there is memory for: the system
+    would end the process after minutes."""
+    free = processor.free_memory_mib()
+    if free is None or not large.too_large(model):
+        return
+    wanted = COPIES * large.weight_bytes(model) / 2**20
+    if wanted > free:
+        raise QuantizeError(
+            f"{large.weight_bytes(model) / 2**30:.1f} GiB of weights are more than ModelOpt can quantize here: it "
+            f"holds them {COPIES} times at least",
+            expected=f"{wanted / 1024:.0f} GiB of free memory; {free / 1024:.0f} GiB are free",
+            do="free memory or take a machine with more; or ship fp16, or quantize for onnxruntime: --for onnxruntime",
+        )
+
+
 def _refuse_bodies(model: onnx.ModelProto, do: str) -> None:
     """Refuse graphs with loops and conditions: AutoCast knows no tensor of theirs."""
     found = [node for node in model.graph.node if any(item.HasField("g") for item in node.attribute)]
@@ -268,7 +333,7 @@ class SpecialOutputs:
     def write(self, path: Path) -> None:
         """Write the graph without them, whose weights are not kept here afterwards."""
         graph.save_onnx(self.core, path)
-        self.core = without_initializers(self.core)
+        self.core = large.without_initializers(self.core)
 
     def restore(self, converted: onnx.ModelProto) -> onnx.ModelProto:
         """The converted graph with all outputs, in their order."""

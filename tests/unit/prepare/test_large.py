@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from strange import FLOAT, SIDE, convolution, image, model, node, reshaped, value, weight
 
-from edgeship.errors import ModelError
-from edgeship.prepare import calibration_cache, graph, large
+from edgeship.errors import ModelError, QuantizeError
+from edgeship.prepare import calibration_cache, graph, large, modelopt
 from edgeship.prepare.batch import FrozenBatch
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
 from edgeship.prepare.frame_checks import Batches
@@ -183,6 +184,7 @@ SIDE_OF_SQUARE = 5120
 SLIM = f"""
 import sys
 from pathlib import Path
+from typing import Any
 from edgeship.prepare import large
 from edgeship.prepare.slim import slim
 
@@ -220,3 +222,50 @@ def test_slim_holds_its_weights_once_in_memory_and_once_as_a_mapped_file(tmp_pat
         stream.truncate(4 * size)
     done = python("-c", SLIM, tmp_path / "in.onnx", tmp_path / "slim.onnx", check=True)
     assert 1 < int(done.stdout) * 1024 / (4 * size) < 3
+
+
+@pytest.mark.slow
+def test_modelopt_infers_and_checks_it_without_its_weights_to_the_same_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FP16 and INT8 for TensorRT: below the limit, where ModelOpt is left to itself, and beyond it."""
+    whole, cache, batch = tmp_path / "in.onnx", tmp_path / "c.cache", (tuple("abcd"), FEEDS)
+    given: list[int] = []
+    usual = onnx.shape_inference.infer_shapes
+
+    def infer_shapes(model: onnx.ModelProto, **settings: Any) -> onnx.ModelProto:
+        given.append(large.weight_bytes(model))
+        return usual(model, **settings)
+
+    made: dict[tuple[str, int], list[tuple[str, tuple[str, ...]]]] = {}
+    for limit in (2**30, LIMIT):
+        monkeypatch.setattr(large, "PROTOBUF_LIMIT", limit)
+        graph.save_onnx(net(), whole)
+        calibrate(whole, Batches([batch]), cache, CalibrateOptions(method="minmax"))
+        expected = calibration_cache.Expected(graph_sha256=calibration_cache.graph_hash(graph.load_onnx(whole)))
+        scales = calibration_cache.load(cache, expected)
+        monkeypatch.setattr(onnx.shape_inference, "infer_shapes", infer_shapes)
+        given.clear()
+        for precision, used in (("fp16", None), ("int8", scales)):
+            out = tmp_path / f"{precision}.onnx"
+            done = quantize(whole, used, out, [batch], QuantizeOptions("tensorrt", precision))
+            assert done.output_snr_db["y"] > 20
+            read = graph.load_onnx(out)
+            made[precision, limit] = [(node.op_type, tuple(node.input)) for node in read.graph.node]
+        monkeypatch.setattr(onnx.shape_inference, "infer_shapes", usual)
+        if limit == LIMIT:
+            assert max(given) < LIMIT, "some inference of shapes was given the weights"
+    assert (tmp_path / "int8.onnx.data").is_file()
+    for precision in ("fp16", "int8"):
+        assert made[precision, LIMIT] == made[precision, 2**30]
+
+
+def test_int8_for_tensorrt_is_refused_where_modelopts_copies_do_not_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modelopt, "COPIES", 10**9)
+    reference, frame = net(), (tuple("abcd"), FEEDS)
+    with pytest.raises(
+        QuantizeError, match=r"weights are more than ModelOpt can quantize here[\s\S]*--for onnxruntime"
+    ):
+        modelopt.quantize(reference, frame, (), "int8", "fp32")
