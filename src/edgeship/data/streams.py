@@ -252,7 +252,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise
     except (AnyReaderError, Error1, Error2, damaged, *DECOMPRESSORS) as error:
         raise DataError(
-            f"the bag {path} cannot be read: {error}",
+            f"the bag {path} cannot be read: {' '.join(str(error).split())[:200]}",
             expected="a whole ROS 1 or ROS 2 bag (.bag, .db3, .mcap)",
             do="record it again, or repair it: ros2 bag reindex, or mcap recover",
         ) from None

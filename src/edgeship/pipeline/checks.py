@@ -31,6 +31,7 @@ from edgeship.pipeline.stages import Run, Step
 from edgeship.prepare.graph import read_onnx
 from edgeship.prepare.model import require_reference
 from edgeship.results import TensorInfo
+from edgeship.text import did_you_mean
 from edgeship.trial.energy import measures_energy, meter_for
 
 
@@ -54,7 +55,16 @@ def _raise(found: list[EdgeshipError], config: Config) -> None:
 def problems(config: Config, out: Path | None = None) -> list[EdgeshipError]:
     """What would stop a run: paths, labels, names in the rules, shapes, profiles, the release to compare with."""
     found: list[EdgeshipError] = []
-    for check in (_check_model, _check_calibration, _check_evaluation, _check_inputs, _check_files, _check_qat):
+    steps = (
+        _check_model,
+        _check_calibration,
+        _check_evaluation,
+        _check_inputs,
+        _check_outputs,
+        _check_files,
+        _check_qat,
+    )
+    for check in steps:
         with _noted(found):
             check(config)
     if not found:  # a wrong path or label would be told twice
@@ -196,6 +206,26 @@ def _check_inputs(config: Config) -> None:
         raise ConfigError(wrong, where=str(config.file))
     for target in config.all_targets().values():
         sized(target, inputs, config.preprocess)
+
+
+def _check_outputs(config: Config) -> None:
+    """Outputs that a task names are the model's, where its file tells them."""
+    tasks = {f".{name}": item for name, item in config.evaluation.tasks.items()} or {"": config.evaluation}
+    named = [
+        (f"evaluation{name}.{key}", given)
+        for name, item in tasks.items()
+        for key, names in (("output", (item.output,)), ("outputs", item.outputs))
+        for given in names
+        if given is not None
+    ]
+    known = [info.name for info in declared_outputs(config)] if named else []
+    wrong = [
+        f"{key}: the model has no output {did_you_mean(given, known)}"
+        for key, given in named
+        if known and given not in known
+    ]
+    if wrong:
+        raise ConfigError(wrong, where=str(config.file))
 
 
 def _check_feeding(config: Config, steps: Preprocess, inputs: tuple[TensorInfo, ...]) -> None:

@@ -48,6 +48,16 @@ def test_labels_that_cannot_be_used_are_told_with_their_task(tmp_path: Path) -> 
         ("boxes.map50 = 0.5", "map50 = 0.5", "gate.max_drop.map50: there are several tasks, and it names none of them"),
         ("boxes.map50 = 0.5", "boxes.mapp = 0.5", "boxes: gate.max_drop.mapp: no such metric; did you mean 'map'?"),
         ("lanes.lane = 0.5", "lanes.line = 0.5", "lanes: gate.critical.line: no such class; did you mean 'lane'?"),
+        (
+            'output = "lanes"',
+            'output = "lane"',
+            "evaluation.lanes.output: the model has no output 'lane' (did you mean",
+        ),
+        (
+            'outputs = ["boxes"]',
+            'outputs = ["boxs"]',
+            "evaluation.boxes.outputs: the model has no output 'boxs' (did you",
+        ),
         ('task = "detection"', 'task = "detections"', "evaluation.task is 'detections' (did you mean 'detection'?)"),
     ],
 )
