@@ -20,7 +20,7 @@ def test_what_two_processes_trained_is_a_candidate_of_ship(project: Project, edg
     project.config.write_text(poor + "[qat]\nsteps = 24\nbatch = 4\nlr = 3e-4\n")
     with (project.folder / "model.py").open("a") as code:
         code.write("\nprint('a model prints')\n")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", 2)
     ended = processes.python(*launcher, "-m", "edgeship", "qat", project.config, "--json")
     assert ended.returncode == 0, ended.stderr
     assert "a model prints" in ended.stderr
