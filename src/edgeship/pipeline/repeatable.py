@@ -24,9 +24,8 @@ def repeatable(run: Run) -> bool:
     config = run.config
     targets = config.all_targets().values()
     here = all(item.host is None and (item.engine, item.device) in PROCESSOR for item in targets)
-    streams = run.folder / FOLDER
-    sources = (config.calibration.images, config.evaluation.images)
-    from_streams = any(source is not None and source.is_relative_to(streams) for source in sources)
+    streams = run.folder / FOLDER  # frames of recordings that this config uses: others are removed
+    from_streams = streams.is_dir() and any(streams.iterdir())
     release = config.gate.baseline
     trials = [trial for item in run.targets for _, trial, _ in item.trials]
     failed = any(trial.failure is not None and trial.failure.kind != "PrecisionError" for trial in trials)
