@@ -142,15 +142,16 @@ def target(what: str, seen: float, limit: float, *, at_least: bool = False) -> d
 
 
 def turns(sides: dict[str, Callable[[], object]], rounds: int, warm: int = 5) -> dict[str, np.ndarray]:
-    """Milliseconds of one call of each side a round; the order is turned every round, so that drift meets all alike."""
+    """Milliseconds of one call of each side a round, in a new random order each: drift meets all sides alike, and each
+    follows each, since a call is slower or faster by what the one before it left in the caches."""
     names = list(sides)
     found = {name: np.empty(rounds) for name in names}
     for call in sides.values():
         for _ in range(warm):
             call()
+    order = np.random.default_rng(0)
     for number in range(rounds):
-        place = number % len(names)
-        for name in (*names[place:], *names[:place]):
+        for name in (names[place] for place in order.permutation(len(names))):
             start = time.perf_counter_ns()
             sides[name]()
             found[name][number] = (time.perf_counter_ns() - start) / 1e6

@@ -115,8 +115,10 @@ def curves(records: RecordsLike, weight: Array) -> dict[str, Array]:
         by_detection = weight[curve.image]
         precision = _precision(curve, by_detection, total)
         limits = {1: "ar1", 10: "ar10", 100: "ar"} if area == "all" else {100: f"ar_{area}"}
+        found_some = np.flatnonzero(curve.right.any(axis=0))
+        right, by_found, rank = curve.right[:, found_some], by_detection[found_some], curve.rank[found_some]
         for limit, name in limits.items():
-            recalled = (curve.right * (by_detection * (curve.rank < limit))).sum(axis=1) / total
+            recalled = (right * (by_found * (rank < limit))).sum(axis=1) / total
             found[name][k] = recalled.mean()
         if area == "all":
             found["ap"][k], found["ap50"][k], found["ap75"][k] = precision.mean(), precision[0], precision[5]
@@ -127,7 +129,7 @@ def curves(records: RecordsLike, weight: Array) -> dict[str, Array]:
         for k, curve in _devkit_curves(records, range(count)):
             total = weight[curve.objects].sum()
             if total > 0:
-                found[AP_DOTA][k] = _interpolated(curve, weight[curve.image], total, 0, VOC_LEVELS).mean()
+                found[AP_DOTA][k] = _interpolated(curve, weight[curve.image], total, 1, VOC_LEVELS).mean()
     return found
 
 
@@ -159,21 +161,23 @@ def _devkit_curves(records: RecordsLike, classes: Sequence[int]) -> Iterator[tup
 
 def _precision(curve: _Curve, by_detection: Array, total: float) -> Array:
     """AP at each IoU threshold: the mean over 101 recall levels of the interpolated precision."""
-    result = np.zeros(STEPS)
-    for step in range(STEPS):
-        result[step] = _interpolated(curve, by_detection, total, step, COCO_LEVELS).sum() / len(RECALL_LEVELS)
+    result: Array = _interpolated(curve, by_detection, total, STEPS, COCO_LEVELS).sum(axis=1) / len(RECALL_LEVELS)
     return result
 
 
-def _interpolated(curve: _Curve, by_detection: Array, total: float, step: int, levels: Levels) -> Array:
-    """The highest precision at each recall level or beyond it: float64 [levels]."""
-    used = (curve.right[step] | curve.wrong[step]) & (by_detection > 0)
-    right = np.cumsum(by_detection[used] * curve.right[step][used])
-    wrong = np.cumsum(by_detection[used] * curve.wrong[step][used])
-    precision = right / (right + wrong + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    place = np.searchsorted(right / total, levels.values, side="left")
-    found: Array = np.append(envelope, 0.0)[np.minimum(place, len(envelope))]
+def _interpolated(curve: _Curve, by_detection: Array, total: float, steps: int, levels: Levels) -> Array:
+    """The highest precision at each recall level or beyond it, at the first IoU thresholds: float64 [steps, levels].
+
+    Precision rises where a true positive stands, so the curve is read there alone, for all thresholds at once.
+    """
+    edges = np.flatnonzero(curve.right[:steps].any(axis=0))
+    right = np.cumsum(np.where(curve.right[:steps, edges], by_detection[edges], 0.0), axis=1)
+    wrong = np.cumsum(np.where(curve.wrong[:steps], by_detection, 0.0), axis=1)[:, edges]
+    envelope = np.zeros((steps, len(edges) + 1))
+    np.divide(right, right + wrong + np.spacing(1), out=envelope[:, :-1])
+    np.maximum.accumulate(envelope[:, ::-1], axis=1, out=envelope[:, ::-1])
+    place = np.stack([np.searchsorted(row, levels.values, side="left") for row in right / total])
+    found: Array = np.take_along_axis(envelope, place, axis=1)
     return found
 
 
@@ -186,7 +190,7 @@ def precision_recall(records: RecordsLike) -> Array:
     for _, _, curve in _curves_of(records, ["all"], range(len(records["classes"]))):
         if len(curve.objects):
             once = np.ones(len(curve.image))
-            found.append(_interpolated(curve, once, float(len(curve.objects)), 0, COCO_LEVELS))
+            found.append(_interpolated(curve, once, float(len(curve.objects)), 1, COCO_LEVELS)[0])
     return np.mean(found, axis=0) if found else np.full(len(RECALL_LEVELS), np.nan)
 
 

@@ -45,12 +45,13 @@ class Matches:
 
 def iou_matrix(detections: Array, objects: Array, crowd: Array) -> Array:
     """IoU float64 [D, G] of boxes (x1, y1, x2, y2); for crowds the intersection over the detection's area."""
-    low = np.maximum(detections[:, None, :2], objects[None, :, :2])
-    high = np.minimum(detections[:, None, 2:], objects[None, :, 2:])
-    sides = np.maximum(high - low, 0.0)
-    inside = sides[..., 0] * sides[..., 1]
+    (x1, y1, x2, y2), (left, top, right, bottom) = detections.T[..., None], objects.T
+    inside = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0.0)
+    inside *= np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0.0)
     own, other = areas(detections)[:, None], areas(objects)[None, :]
-    union = np.where(crowd[None, :], own, own + other - inside)
+    union = own + other - inside
+    if crowd.any():
+        union = np.where(crowd[None, :], own, union)
     overlap: Array = np.divide(inside, union, out=np.zeros_like(inside), where=(inside > 0) & (union > 0))
     return overlap
 

@@ -48,10 +48,12 @@ class Observer:
         names = ObservedNames(
             tuple(name for name in tensors if name in inputs), tuple(name for name in tensors if name not in inputs)
         )
-        session = Running(model, layout=True, threads=1, device=device, also=tensors)
+        with ThreadPoolExecutor(1) as beside:
+            loop = beside.submit(compiled) if device == "cpu" else None
+            session = Running(model, layout=True, threads=1, device=device, also=tensors)
         self._tensors = tuple(tensors)
         self.workers = workers or hands()
-        self._make: Callable[[], Worker] = lambda: CpuWorker(session, names, compiled())
+        self._make: Callable[[], Worker] = lambda: CpuWorker(session, names, loop.result() if loop else None)
         if device != "cpu":
             activations_cuda.check(device)
             self.workers = min(self.workers, activations_cuda.WORKERS)

@@ -6,6 +6,7 @@ beside it are the ranges by every method and the binding (see :mod:`edgeship.pre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,12 @@ from edgeship.errors import ModelError, UserInputError
 from edgeship.prepare import calibration_cache, graph, thresholds
 from edgeship.prepare.activations import Observer
 from edgeship.prepare.calibration_cache import CalibrationCache
-from edgeship.prepare.frame_checks import ROWS, FrameChecks, FrameSource, Held
+from edgeship.prepare.frame_checks import ROWS, FrameChecks, FrameSource, Held, Kept
 from edgeship.prepare.histogram import Histogram, Histograms
 from edgeship.prepare.inferred_graph import infer, require_float
-from edgeship.prepare.methods import Judging, choose_method, choose_placement, scales_of
+from edgeship.prepare.methods import MAX_TRIAL, PLACED_ON, Judging, choose_method, choose_placement, scales_of
 from edgeship.prepare.quantized_tensors import Placement, QuantizedTensors, Style, find_tensors
+from edgeship.prepare.running import hands, in_order
 from edgeship.prepare.thresholds import METHODS
 from edgeship.progress import Progress, silent
 from edgeship.results import Artifact, Calibrated, MethodScore, PlacementScore, TensorRange
@@ -94,18 +96,19 @@ def calibrate(
     share = options.holdout if options.method == "auto" else 0.0
     checks = FrameChecks(graph.inputs_of(proto), options.frame_hashes)
     observer = Observer(proto, touched.observed, options.workers, options.device)
-    seen, early, late = _observe(observer, checks, Held(frames, share, inside=False), len(frames), progress)
+    kept = Kept(frames, options.holdout)
+    seen, early, late = _observe(observer, checks, Held(kept, share, inside=False), len(frames), progress)
     checks.refuse_useless()
     used = checks.count
     ranges = _ranges(late, options)
     method: str = options.method
     scores: tuple[MethodScore, ...] = ()
-    judging = Judging(options.holdout, options.style, options.rows)
+    judging = Judging(options.style, options.rows)
     if options.method == "auto":
         progress(0, None, "comparing methods")
-        method, scores = choose_method(proto, ranges, frames, judging)
+        method, scores = choose_method(proto, ranges, kept.judges(MAX_TRIAL), judging)
     if share:
-        late = _count(observer, checks, Held(frames, share, inside=True), len(frames), progress)
+        late = _count(observer, checks, kept.held(), len(frames), progress)
         ranges = _ranges(late, options)
     if checks.count > seen:
         ranges = _moved(ranges, early, method, options)
@@ -115,7 +118,8 @@ def calibrate(
     placements: tuple[PlacementScore, ...] = ()
     if options.placement:
         progress(0, None, "comparing placements")
-        placement, placements = choose_placement(proto, CalibrationCache(out, scales, ranges, method), frames, judging)
+        cache = CalibrationCache(out, scales, ranges, method)
+        placement, placements = choose_placement(proto, cache, kept.judges(PLACED_ON), judging)
     facts = {"method": method, "graph_sha256": graph_sha256, "placements": {options.style: placement}}
     calibration_cache.save(
         out, calibration_cache.Content(scales, ranges, checks.samples), facts | _binding(checks, options)
@@ -191,8 +195,8 @@ def _observe(
     batches = checks.passing(frames)
     done = 0
     found: list[tuple[int, Histograms]] = []
-    for share in (0.75, 1.0):
-        for ids, _ in observer.observe(_until(batches, checks, share * total)):
+    for count in (0.75 * total, math.inf):
+        for ids, _ in observer.observe(_until(batches, checks, count)):
             done += len(ids)
             progress(done, total, "calibrating")
         found.append((done, observer.histograms()))
@@ -207,7 +211,10 @@ def _until(batches: Iterator[FrameBatch], checks: FrameChecks, count: float) -> 
 
 
 def _ranges(histograms: Histograms, options: CalibrateOptions) -> dict[str, TensorRange]:
-    return {name: _range(histogram, options.percentile) for name, histogram in histograms.items()}
+    def work(item: tuple[str, Histogram]) -> tuple[str, TensorRange]:
+        return item[0], _range(item[1], options.percentile)
+
+    return dict(in_order(work, histograms.items(), hands()))
 
 
 def _range(histogram: Histogram, percentile: float) -> TensorRange:
@@ -227,12 +234,14 @@ def _moved(
     ranges: dict[str, TensorRange], early: Histograms, method: str, options: CalibrateOptions
 ) -> dict[str, TensorRange]:
     """Note how far each chosen threshold changed over the last quarter of the frames."""
-    result = {}
-    for name, entry in ranges.items():
+
+    def work(item: tuple[str, TensorRange]) -> tuple[str, TensorRange]:
+        name, entry = item
         now = entry.amax[method]
         before = thresholds.symmetric(early[name], _known(method), options.percentile)
-        result[name] = entry.model_copy(update={"moved": round(abs(now - before) / now, 6) if now else 0.0})
-    return result
+        return name, entry.model_copy(update={"moved": round(abs(now - before) / now, 6) if now else 0.0})
+
+    return dict(in_order(work, ranges.items(), hands()))
 
 
 def _known(method: str) -> thresholds.Method:

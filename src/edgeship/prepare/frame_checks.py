@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,14 +68,64 @@ class Held:
 
     def __init__(self, frames: Iterable[FrameBatch], share: float, *, inside: bool) -> None:
         self._frames = frames
-        self._every = max(2, round(1 / share)) if share > 0 else 0
+        self._held = held_at(share)
         self._inside = inside
 
     def __iter__(self) -> Iterator[FrameBatch]:
         for position, batch in enumerate(self._frames):
-            held = self._every > 0 and position % self._every == 1
-            if held == self._inside:
+            if self._held(position) == self._inside:
                 yield batch
+
+
+HELD_BYTES = 128 << 20
+"""Held-out batches kept in memory, at most: 222 frames of 3 x 224 x 224 in float32."""
+
+
+class Kept:
+    """All batches of a source; the first held-out ones are kept as they pass, so that they need not be decoded again.
+
+    Args:
+        share: As in :class:`Held`.
+        room: Bytes of batches that are kept; what is beyond is gone through in the source again.
+    """
+
+    def __init__(self, frames: FrameSource, share: float, room: int = HELD_BYTES) -> None:
+        self._frames, self._share, self._most = frames, share, room
+        self._batches: list[FrameBatch] = []
+        self._count = 0
+        self._whole = False
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        self._batches, self._count, self._whole = [], 0, False
+        room, held = self._most, held_at(self._share)
+        for position, batch in enumerate(self._frames):
+            if held(position):
+                room -= sum(array.nbytes for array in batch[1].values())
+                if room >= 0:
+                    self._batches.append(batch)
+                    self._count += max(len(batch[0]), 1)
+            yield batch
+        self._whole = room >= 0
+
+    def held(self, limit: int | None = None) -> Iterable[FrameBatch]:
+        """The held-out batches, to be gone through several times.
+
+        ``limit``: how many frames of them are looked at, at most; None: all.
+        """
+        if self._whole or (limit is not None and self._count >= limit):
+            return self._batches
+        return Held(self._frames, self._share, inside=True)
+
+    def judges(self, limit: int) -> Iterable[FrameBatch]:
+        """As :meth:`held`; all batches where none are held out."""
+        held = self.held(limit)
+        return held if any(True for _ in held) else self._frames
+
+
+def held_at(share: float) -> Callable[[int], bool]:
+    """Whether the batch at a position is held out by :class:`Held`."""
+    every = max(2, round(1 / share)) if share > 0 else 0
+    return lambda position: every > 0 and position % every == 1
 
 
 def pack(batches: Iterable[Feeds]) -> bytes:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from edgeship.prepare import compare, graph
 from edgeship.prepare.calibration_cache import CalibrationCache
 from edgeship.prepare.float_nodes import float_nodes
-from edgeship.prepare.frame_checks import FrameSource, Held, stacked
+from edgeship.prepare.frame_checks import stacked
+from edgeship.prepare.large import too_large
 from edgeship.prepare.qdq_onnxruntime import OrtForm, WeightGrids, ort_graph
 from edgeship.prepare.qdq_tensorrt import leave_out, set_scales, trt_graph
 from edgeship.prepare.quantized_tensors import WEIGHTED, Placement, QuantizedTensors, Style, find_tensors
@@ -48,28 +49,26 @@ PLACED_ON = 16
 class Judging:
     """How methods are compared.
 
-    ``holdout``: share of the batches held out to compare on. ``style``: the kind of engine whose graphs are compared.
+    ``style``: the kind of engine whose graphs are compared.
     ``rows``: the target's usual batch, for TensorRT's graphs. ``grids``: the weights that all of them round alike.
     """
 
-    holdout: float
     style: Style
     rows: int
     grids: WeightGrids = field(default_factory=WeightGrids)
 
 
 def choose_method(
-    model: onnx.ModelProto, ranges: Mapping[str, TensorRange], frames: FrameSource, judging: Judging
+    model: onnx.ModelProto, ranges: Mapping[str, TensorRange], judges: Iterable[FrameBatch], judging: Judging
 ) -> tuple[str, tuple[MethodScore, ...]]:
     """The best method, and every method's score.
 
-    Where no frames are held out (a single batch, or ``holdout = 0``), the calibration frames themselves must serve.
+    ``judges``: frames held out. Where there are none (a single batch, or ``holdout = 0``), the calibration frames
+    themselves must serve.
 
     Raises:
         QuantizeError: ModelOpt cannot place Q/DQ nodes in the graph.
     """
-    held = Held(frames, judging.holdout, inside=True)
-    judges: Iterable[FrameBatch] = held if any(True for _ in held) else frames
     few = list(itertools.islice(judges, judging.rows))
     compared = compare.compare_outputs(
         model,
@@ -86,7 +85,7 @@ def choose_method(
 
 
 def choose_placement(
-    model: onnx.ModelProto, cache: CalibrationCache, frames: FrameSource, judging: Judging
+    model: onnx.ModelProto, cache: CalibrationCache, judges: Iterable[FrameBatch], judging: Judging
 ) -> tuple[Placement, tuple[PlacementScore, ...]]:
     """The placement of Q/DQ pairs with the best signal at no loss of time, and every placement's score.
 
@@ -96,16 +95,16 @@ def choose_placement(
     Raises:
         QuantizeError: ModelOpt cannot place Q/DQ nodes in the graph.
     """
-    held = Held(frames, judging.holdout, inside=True)
-    judges: Iterable[FrameBatch] = held if any(True for _ in held) else frames
     few = list(itertools.islice(judges, judging.rows))
     optimize = judging.style == "onnxruntime"
     products: dict[Placement, int] = {}
-    opened: dict[Placement, Running] = {}
-    for name, made in _placed(model, cache, few, judging):
-        products[name] = products_in_int8(made)
-        opened |= compare.opened([(name, made)], optimize=optimize)
-    compared = compare.compare_open(model, opened, judges, PLACED_ON)
+
+    def counted() -> Iterator[tuple[Placement, onnx.ModelProto]]:
+        for name, made in _placed(model, cache, few, judging):
+            products[name] = products_in_int8(made)
+            yield name, made
+
+    compared = compare.compare_outputs(model, counted(), judges, PLACED_ON, optimize=optimize)
     scores = tuple(
         PlacementScore(
             placement=name,
@@ -116,7 +115,8 @@ def choose_placement(
         for name in PLACEMENTS
     )
     if optimize and any(_nearer(score, scores[0]) for score in scores):
-        times = _times(opened, few[0][1])
+        timed = compare.opened(_placed(model, cache, few, judging), optimize=True, packed=not too_large(model))
+        times = _times(timed, few[0][1])
         scores = tuple(score.model_copy(update={"ms": times[score.placement]}) for score in scores)
     return _best(scores, free=any(node.op_type in NORMALIZING for node in model.graph.node)), scores
 

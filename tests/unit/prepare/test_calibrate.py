@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from edgeship.errors import CacheError, DataError, ModelError, UserInputError
 from edgeship.prepare import calibration_cache, graph, thresholds
 from edgeship.prepare.activations import Observer
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate, method_named
-from edgeship.prepare.frame_checks import Batches
+from edgeship.prepare.frame_checks import Batches, Held, Kept
 from edgeship.prepare.histogram import BINS
 from edgeship.prepare.inferred_graph import infer, select
 from edgeship.prepare.quantized_tensors import find_tensors
@@ -126,6 +127,42 @@ def test_auto_takes_the_nearest_method(made: tuple[Path, Any]) -> None:
     assert set(scores) == set(thresholds.METHODS)
     assert result.method == max(scores, key=lambda name: scores[name])
     assert all(score.agreement is not None and score.agreement > 0.9 for score in result.methods)
+
+
+class Counted:
+    """A source that counts the batches that were taken from it."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self._batches, self.taken = batches, 0
+
+    def __len__(self) -> int:
+        return sum(len(ids) for ids, _ in self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._batches:
+            self.taken += 1
+            yield batch
+
+
+@pytest.mark.parametrize("method", ["auto", "minmax"])
+def test_every_frame_is_decoded_once(method: Any, model: Path, tmp_path: Path) -> None:
+    frames = Counted(list(pictures(model, 40, batch=4)))
+    calibrate(model, frames, tmp_path / "calib.cache", CalibrateOptions(method=method))
+    assert frames.taken == 10
+
+
+def test_what_was_held_out_beyond_the_room_is_gone_through_again(model: Path) -> None:
+    batches = list(pictures(model, 40, batch=4))
+    size = sum(array.nbytes for array in batches[0][1].values())
+    wanted = [ids for ids, _ in Held(batches, 0.25, inside=True)]
+    for room, passes in ((size * 3, 1), (size, 2), (0, 2)):
+        frames = Counted(batches)
+        kept = Kept(frames, 0.25, room)
+        assert [ids for ids, _ in kept] == [ids for ids, _ in batches]
+        assert [ids for ids, _ in kept.held()] == wanted
+        assert frames.taken == 10 * passes
+        if room:
+            assert [ids for ids, _ in kept.held(limit=4)] == wanted[: room // size]
 
 
 def test_clipping_moving_and_overlap_are_reported(made: tuple[Path, Any]) -> None:

@@ -306,7 +306,7 @@ def test_a_bundle_cannot_name_code_to_run(copy: Path, root: Path) -> None:
 def test_the_runtime_imports_neither_torch_nor_onnx(bundle: Path) -> None:
     code = (
         "import sys, edgeship, edgeship.runtime.model\n"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'scipy', 'typer', 'rich', 'cryptography'} & set(sys.modules)\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'scipy', 'typer', 'rich', 'cryptography', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         f"model = edgeship.load({str(bundle)!r})\n"
         "assert not {'torch', 'onnx'} & set(sys.modules)\n"
