@@ -37,7 +37,9 @@ CURVES = """Held-out loss over the training steps; step 0 is calibrated INT8; th
 OURS = "edgeship"
 HAND = ("export", "int8 onnxruntime", "rtx fp32")
 ZOO = """Architectures with random weights, from `torch` to an INT8 engine of TensorRT-RTX, beside the same by hand
-(`torch.onnx.export`, onnxslim, `quantize_static`, TensorRT-RTX's parser and builder)."""
+(`torch.onnx.export`, onnxslim, `quantize_static`, TensorRT-RTX's parser and builder). Exports by hand of networks whose
+`forward` takes `*inputs`, as the zoo's wrapper does, were run once more by themselves: in the first run their axes were
+not given as torch takes them."""
 
 
 EARLIER = "earlier runs, which did not note their machine and commit."
