@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 from PIL import Image
 from projects import ROOT, Edgeship
+from runtime_figures import of_bundle
 
 from small_project import BENCHMARK, value, write_model
 
@@ -49,7 +50,7 @@ def model(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_ships_text_recognition(tmp_path: Path, edgeship: Edgeship) -> None:
+def test_the_page_ships_text_recognition(tmp_path: Path, edgeship: Edgeship, monkeypatch: pytest.MonkeyPatch) -> None:
     code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
     assert len(code.splitlines()) < 40
     settings = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0]
@@ -76,3 +77,6 @@ def test_the_page_ships_text_recognition(tmp_path: Path, edgeship: Edgeship) -> 
     assert found["labels"].startswith("labels of labels.csv: 160 labelled images")
     rules = {rule["name"]: rule for judged in found["decisions"][0]["judged"] for rule in judged["rules"]}
     assert {"max.cer", "max_drop.cer", "max_drop.exact", "critical.digits"} <= set(rules)
+    monkeypatch.chdir(tmp_path)
+    answered, promised = of_bundle(tmp_path / "edgeship.toml", tmp_path / "edgeship-out" / "bundle")
+    assert answered == pytest.approx(promised, abs=1e-6)

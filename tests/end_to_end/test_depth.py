@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx import helper
 from projects import Edgeship
+from runtime_figures import of_bundle
 
 from small_project import BENCHMARK, value, write_model, write_picture
 
@@ -56,6 +57,8 @@ def test_depth_ships(tmp_path: Path, edgeship: Edgeship) -> None:
     found = done.json
     assert found["reference"]["metrics"]["abs_rel"] == pytest.approx(1 - 1 / 1.1, abs=1e-4)
     assert found["reference"]["metrics"]["delta1"] == 1.0
+    answered, promised = of_bundle(tmp_path / "edgeship.toml", tmp_path / "edgeship-out" / "bundle")
+    assert answered == pytest.approx(promised, abs=1e-6)
     rules = {rule["name"]: rule for judged in found["decisions"][0]["judged"] for rule in judged["rules"]}
     assert {"max.abs_rel", "max_drop.abs_rel", "max_drop.delta1"} <= set(rules)
     (changes,) = (tmp_path / "edgeship-out").glob("stages/changes*/result.json")

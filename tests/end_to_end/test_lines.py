@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from projects import Edgeship
+from runtime_figures import of_bundle
 
 from small_project import BENCHMARK
 
@@ -90,6 +91,8 @@ def test_lines_ship(tmp_path: Path, edgeship: Edgeship, task: str) -> None:
         assert found == {"cer": pytest.approx(0.0), "exact": pytest.approx(1.0)}
     else:
         assert found["recall1"] == pytest.approx(1.0)
+    answered, promised = of_bundle(tmp_path / "edgeship.toml", tmp_path / "edgeship-out" / "bundle")
+    assert answered == pytest.approx(promised, abs=1e-6)
     ran = edgeship("run", tmp_path / "edgeship-out" / "bundle", tmp_path / "val" / "000.png", "--json")
     assert ran.code == 0, ran.err
     frame = ran.json["frames"][0]

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from projects import Edgeship
+from runtime_figures import of_bundle
 
 from small_project import BENCHMARK
 
@@ -132,6 +133,8 @@ def test_objects_with_shapes_ship(tmp_path: Path, edgeship: Edgeship, task: str)
     assert found["reference"]["metrics"]["map"] == pytest.approx(1.0, abs=1e-9)
     rules = {rule["name"] for judged in found["decisions"][0]["judged"] for rule in judged["rules"]}
     assert "max_drop.map" in rules
+    answered, promised = of_bundle(tmp_path / "edgeship.toml", tmp_path / "edgeship-out" / "bundle")
+    assert answered == pytest.approx(promised, abs=1e-6)
     ran = edgeship("run", tmp_path / "edgeship-out" / "bundle", tmp_path / "val" / "000.png", "--json")
     assert ran.code == 0, ran.err
     boxes = ran.json["frames"][0]["boxes"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from projects import code_of
+from runtime_figures import of_bundle
 
 import edgeship
 from edgeship import pipeline
@@ -99,6 +100,12 @@ def test_the_vehicle_gets_both_predictions(shipped: FinishedRun, monkeypatch: py
     assert boxes.names == ["cone"]
     assert lanes.classes == ("road", "lane")
     assert 0 < (lanes.mask == 1).mean() < 0.5
+
+
+def test_the_vehicle_gives_the_figures_of_every_task(shipped: FinishedRun) -> None:
+    answered, promised = of_bundle(shipped.folder.parent / "edgeship.toml", shipped.folder / "bundle")
+    assert answered == pytest.approx(promised, abs=1e-6)
+    assert {"boxes.map", "lanes.miou"} <= set(answered)
 
 
 def test_a_device_gets_the_labels_of_every_task(shipped: FinishedRun) -> None:

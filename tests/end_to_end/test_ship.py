@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from projects import Edgeship, Project, make_project
+from runtime_figures import of_bundle
 from safetensors.numpy import load_file, save_file
 
 from edgeship.decide.finished_run import FinishedRun, open_run
@@ -65,6 +66,12 @@ def test_a_run_writes_everything_that_the_verdict_rests_on(shipped: Project) -> 
     told = json.loads((shipped.out / "bundle" / "evidence" / "result.json").read_text())
     assert told == without_folders(RunResult.model_validate(result)).model_dump(mode="json")
     assert str(shipped.folder) not in json.dumps(told["config"])
+
+
+def test_the_vehicle_gives_the_figures_of_the_evaluation(shipped: Project) -> None:
+    answered, promised = of_bundle(shipped.config, shipped.out / "bundle")
+    assert answered == pytest.approx(promised, abs=1e-6)
+    assert "top1" in answered
 
 
 def test_a_model_that_is_quantized_already_ships_as_given(shipped: Project, tmp_path: Path, edgeship: Edgeship) -> None:

@@ -10,6 +10,7 @@ import pytest
 from examples_support import install_requirements
 from PIL import Image, ImageDraw, ImageFont
 from projects import Edgeship
+from runtime_figures import of_bundle
 
 from edgeship.data import quads
 
@@ -81,6 +82,8 @@ def test_words_at_angles_are_found(tmp_path: Path, edgeship: Edgeship) -> None:
     assert done.code == 0, done.out + done.err
     metrics = done.json["reference"]["metrics"]
     assert metrics["map_dota"] > 0.9
+    answered, promised = of_bundle(tmp_path / "edgeship.toml", tmp_path / "edgeship-out" / "bundle")
+    assert answered == pytest.approx(promised, abs=1e-6)
     ran = edgeship("run", tmp_path / "edgeship-out" / "bundle", tmp_path / "val" / "0.png", "--json")
     assert ran.code == 0, ran.err
     assert [box["class"] for box in ran.json["frames"][0]["boxes"]] == ["text", "text"]
