@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
+import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeship.prepare import compare, graph
 from edgeship.prepare.calibration_cache import CalibrationCache
+from edgeship.prepare.chance import surely_larger
 from edgeship.prepare.float_nodes import float_nodes
 from edgeship.prepare.frame_checks import stacked
 from edgeship.prepare.large import too_large
@@ -31,11 +32,11 @@ PLACEMENTS: tuple[Placement, ...] = ("default", "products", "residual-float")
 BETTER_DB = 1.0
 """Another placement must be nearer to FP32 than the default by this …"""
 SLOWER = 1.05
-"""… and, on onnxruntime, not slower than this share of its time."""
-ROUNDS = 15
-"""Times that each placement is run to be timed, in turns; the shortest counts."""
-FEW_ROUNDS = 3
-"""The same for a network whose runs take longer than ``TIMING_S`` together."""
+"""… and, on onnxruntime, not surely slower than this share of its time."""
+ROUNDS = 31
+"""Rounds in which the placements are timed in turns."""
+FEW_ROUNDS = 5
+"""The same for a network whose runs take longer than ``TIMING_S`` together: the fewest that can tell."""
 TIMING_S = 5.0
 NORMALIZING = frozenset(("LayerNormalization", "Softmax", "InstanceNormalization", "GroupNormalization"))
 """Operators that TensorRT computes in FP16 between INT8 products: beside them, sums in FP16 cost nothing."""
@@ -115,9 +116,8 @@ def choose_placement(
         for name in PLACEMENTS
     )
     if optimize and any(_nearer(score, scores[0]) for score in scores):
-        timed = compare.opened(_placed(model, cache, few, judging), optimize=True, packed=not too_large(model))
-        times = _times(timed, few[0][1])
-        scores = tuple(score.model_copy(update={"ms": times[score.placement]}) for score in scores)
+        graphs = compare.opened(_placed(model, cache, few, judging), optimize=True, packed=not too_large(model))
+        scores = timed(scores, _times(graphs, few[0][1]))
     return _best(scores, free=any(node.op_type in NORMALIZING for node in model.graph.node)), scores
 
 
@@ -139,14 +139,16 @@ def _placed(
 
 
 def _best(scores: Sequence[PlacementScore], *, free: bool) -> Placement:
-    """The default, unless another has as many products in INT8, a better signal and no longer time.
+    """The default, unless another has as many products in INT8, a better signal and is not surely slower.
+
+    Times that are not told apart leave it to the signal: what else the machine does meanwhile cannot take a better one.
 
     ``free``: whether placements that cannot be timed may be taken.
     """
     default = scores[0]
     best = default
     for score in scores[1:]:
-        no_slower = free if score.ms is None or default.ms is None else score.ms <= SLOWER * default.ms
+        no_slower = free if score.slower is None else not score.slower
         if no_slower and _nearer(score, default) and score.snr_db > best.snr_db:
             best = score
     return best.placement
@@ -157,18 +159,35 @@ def _nearer(score: PlacementScore, default: PlacementScore) -> bool:
     return score.products == default.products and score.snr_db >= default.snr_db + BETTER_DB
 
 
-def _times(opened: Mapping[Placement, Running], feeds: Feeds) -> dict[Placement, float]:
-    """Shortest milliseconds of each graph on one batch, in turns."""
-    found = dict.fromkeys(opened, math.inf)
+def timed(scores: Sequence[PlacementScore], rounds: Mapping[Placement, Sequence[float]]) -> tuple[PlacementScore, ...]:
+    """The scores with what rounds of milliseconds tell of each placement beside the first, the default."""
+    base = rounds[scores[0].placement]
+    return tuple(
+        score.model_copy(
+            update={
+                "ms": round(statistics.median(rounds[score.placement]), 4),
+                "slower": surely_larger(rounds[score.placement], [SLOWER * ms for ms in base]),
+            }
+        )
+        for score in scores
+    )
+
+
+def _times(opened: Mapping[Placement, Running], feeds: Feeds) -> dict[Placement, list[float]]:
+    """Milliseconds of each graph on one batch, round by round; every other round in reverse order."""
+    found: dict[Placement, list[float]] = {name: [] for name in opened}
+    names = tuple(opened)
+    for running in opened.values():
+        running.run(None, feeds)
     begin = time.perf_counter()
     for turn in range(ROUNDS):
         if turn >= FEW_ROUNDS and time.perf_counter() - begin > TIMING_S:
             break
-        for name, running in opened.items():
+        for name in names[::-1] if turn % 2 else names:
             start = time.perf_counter()
-            running.run(None, feeds)
-            found[name] = min(found[name], (time.perf_counter() - start) * 1e3)
-    return {name: round(value, 4) for name, value in found.items()}
+            opened[name].run(None, feeds)
+            found[name].append((time.perf_counter() - start) * 1e3)
+    return found
 
 
 def products_in_int8(model: onnx.ModelProto) -> int:

@@ -156,8 +156,10 @@ class PlacementScore(Result):
     """Products in INT8."""
     agreement: float | None = None
     ms: float | None = None
-    """Shortest time of one batch in onnxruntime on this machine's processor; None: not timed (TensorRT, or no placement
+    """Median time of one batch in onnxruntime on this machine's processor; None: not timed (TensorRT, or no placement
     was near enough to be taken in place of the default)."""
+    slower: bool | None = None
+    """Whether the rounds, timed in turns, say that it takes over 5 % longer than the default; None: not timed."""
 
 
 class Calibrated(Result):

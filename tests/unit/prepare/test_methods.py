@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from calibration_support import patches, tiny
@@ -11,33 +12,77 @@ from calibration_support import patches, tiny
 from edgeship.errors import UserInputError
 from edgeship.prepare import calibration_cache
 from edgeship.prepare.calibrate import CalibrateOptions, calibrate
+from edgeship.prepare.chance import surely_larger
 from edgeship.prepare.frame_checks import Batches
-from edgeship.prepare.methods import _best, _nearer, products_in_int8
+from edgeship.prepare.methods import ROUNDS, _best, _nearer, products_in_int8, timed
 from edgeship.prepare.quantize import QuantizeOptions, placement_named, quantize
 from edgeship.results import PlacementScore
 
+NAMES = ("default", "products", "residual-float")
 
-def scores(*rows: tuple[float, int, float | None]) -> list[PlacementScore]:
-    names = ("default", "products", "residual-float")
-    return [
-        PlacementScore(placement=name, snr_db=db, products=count, ms=ms)
-        for name, (db, count, ms) in zip(names, rows, strict=True)
-    ]
+
+def scores(*rows: tuple[float, int]) -> tuple[PlacementScore, ...]:
+    return tuple(
+        PlacementScore(placement=name, snr_db=db, products=count)  # type: ignore[arg-type]
+        for name, (db, count) in zip(NAMES, rows, strict=True)
+    )
+
+
+def chosen(found: tuple[PlacementScore, ...], *rounds: list[float]) -> str:
+    return _best(timed(found, dict(zip(NAMES, rounds, strict=True))), free=False)  # type: ignore[arg-type]
+
+
+CLEAR = scores((20, 9), (30, 9), (32, 9))
 
 
 @pytest.mark.parametrize(
-    ("rows", "free", "best"),
+    ("found", "times", "best"),
     [
-        (((20, 9, 1.0), (30, 9, 1.04), (32, 9, 1.2)), False, "products"),  # the slow one is not taken
-        (((20, 9, 1.0), (30, 9, 0.9), (32, 9, 0.8)), False, "residual-float"),
-        (((20, 9, 1.0), (20.9, 9, 0.5), (20, 9, 0.5)), False, "default"),  # less than a decibel
-        (((20, 9, 1.0), (40, 8, 0.5), (20, 9, 1.0)), False, "default"),  # a product fewer in INT8
-        (((20, 9, None), (30, 9, None), (25, 9, None)), True, "products"),
-        (((20, 9, None), (30, 9, None), (25, 9, None)), False, "default"),  # TensorRT, a convolutional network
+        (CLEAR, (1.0, 1.04, 1.2), "products"),  # the slow one is not taken
+        (CLEAR, (1.0, 0.9, 0.8), "residual-float"),
+        (CLEAR, (1.0, 1.04, 1.04), "residual-float"),
+        (CLEAR, (1.0, 1.2, 1.2), "default"),
+        (scores((20, 9), (20.9, 9), (20, 9)), (1.0, 0.5, 0.5), "default"),  # less than a decibel
+        (scores((20, 9), (40, 8), (20, 9)), (1.0, 0.5, 1.0), "default"),  # a product fewer in INT8
     ],
 )
-def test_the_best_placement(rows: tuple[tuple[float, int, float | None], ...], free: bool, best: str) -> None:
-    assert _best(scores(*rows), free=free) == best
+def test_the_best_placement(found: tuple[PlacementScore, ...], times: tuple[float, ...], best: str) -> None:
+    assert chosen(found, *([ms] * ROUNDS for ms in times)) == best
+
+
+@pytest.mark.parametrize("free", [True, False])  # TensorRT: with attention, and a convolutional network
+def test_what_cannot_be_timed_is_taken_where_sums_cost_nothing(free: bool) -> None:
+    assert _best(scores((20, 9), (30, 9), (25, 9)), free=free) == ("products" if free else "default")
+
+
+def loaded(ms: float, seed: int, share: float) -> list[float]:
+    """Rounds on a machine that something else takes in ``share`` of them, for up to ten times as long."""
+    random = np.random.default_rng(seed)
+    taken = random.random(ROUNDS) < share
+    return [ms * random.uniform(*((1.5, 10.0) if busy else (1.0, 1.02))) for busy in taken]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_loaded_machine_takes_the_same_placement(share: float, seed: int) -> None:
+    seeds = (3 * seed, 3 * seed + 1, 3 * seed + 2)
+    quick = [loaded(ms, one, share) for ms, one in zip((1.0, 0.9, 0.97), seeds, strict=True)]
+    assert chosen(CLEAR, *quick) == "residual-float"
+    slow = [loaded(ms, one, share) for ms, one in zip((1.0, 0.9, 1.6), seeds, strict=True)]
+    assert chosen(CLEAR, *slow) == "products"
+
+
+def test_times_that_are_not_told_apart_leave_it_to_the_signal() -> None:
+    base, other = [1.0, 3.0] * 7 + [1.0], [3.0, 1.0] * 7 + [3.0]  # each longer in about every other round
+    assert chosen(CLEAR, base, other, other) == "residual-float"
+    (_, found, _) = timed(CLEAR, dict(zip(NAMES, (base, other, other), strict=True)))  # type: ignore[arg-type]
+    assert (found.ms, found.slower) == (3.0, False)
+
+
+def test_the_rank_sum_test() -> None:
+    low, high = [1.0, 2.0, 3.0, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0, 1000.0]
+    assert surely_larger(high, low) and not surely_larger(low, high)
+    assert not surely_larger(low, low) and not surely_larger([2.0, 1000.0, 1000.0], low)
 
 
 def rounded_operators(path: Path) -> set[str]:
