@@ -62,6 +62,7 @@ CHANGES = {
         "latency.wall_ms.*",
         "latency.drift",
         "latency.drift_sure",
+        "latency.answers.*",  # which quantiles the calls bound
         "latency.settled",
         "latency.unsettled",
         "latency.samples.sha256",
