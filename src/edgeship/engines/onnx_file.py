@@ -18,6 +18,8 @@ from edgeship.errors import ModelError
 from edgeship.files import open_outside
 from edgeship.results import TensorInfo
 
+ONE_FILE = 2**31 - 2**20
+"""Bytes of weights that fit one ONNX file: a protobuf message holds 2 GiB."""
 MODEL_GRAPH, MODEL_METADATA = 7, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from edgeship.config import Config, Precision, Preprocess, Qat, ShapeRange, Target, takes_tensorrt_graphs
 from edgeship.data.feeds import full_shapes, known_shapes
 from edgeship.engines import processor
+from edgeship.engines.onnx_file import ONE_FILE
 from edgeship.errors import ConfigError
 from edgeship.prepare.inferred_graph import QUANTIZED
 from edgeship.prepare.quantized_tensors import Style
@@ -120,6 +121,29 @@ def require_possible(config: Config, operators: Iterable[str], model: str) -> No
         raise ConfigError(
             [f"candidates.precisions: as-given is for models that are quantized already; {model} is not: write fp32"],
             where=str(config.file),
+        )
+
+
+def require_one_file(config: Config, weights: int) -> None:
+    """Refuse a model whose FP32 reference is no engine of a target's, before anything long begins.
+
+    Args:
+        weights: Bytes of the weights that lie in a file beside the simplified graph.
+
+    Raises:
+        ConfigError: Names the targets.
+    """
+    asked = [name for name, target in config.all_targets().items() if target.engine == "onnxruntime"]
+    if weights > ONE_FILE and asked:
+        raise ConfigError(
+            [
+                f"targets: {', '.join(asked)}: the model has {weights / 2**30:.1f} GiB of weights, and an engine of "
+                "onnxruntime is one ONNX file, which holds 2 GiB: FP32, which every candidate is compared with, cannot "
+                "be tried there"
+            ],
+            where=str(config.file),
+            do="take engine = 'tensorrt', whose engines may be larger; edgeship build makes an INT8 engine of "
+            "onnxruntime without a verdict",
         )
 
 

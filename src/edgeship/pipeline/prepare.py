@@ -14,7 +14,7 @@ from edgeship.data.feeds import batch_of
 from edgeship.data.frames import FrameChoice, frames
 from edgeship.errors import DataError
 from edgeship.files import storage_errors
-from edgeship.pipeline.candidates import require_possible
+from edgeship.pipeline.candidates import require_one_file, require_possible
 from edgeship.pipeline.frames import (
     KNOWN_FRAMES,
     KnownFrames,
@@ -107,6 +107,8 @@ def slim_work(run: Run, folder: Path) -> Slimmed:
 def check_precisions(run: Run) -> None:
     """Refuse candidates that the model cannot have: a quantized one is not quantized twice. Raises ConfigError."""
     require_possible(run.config, run.result(SLIM).operators, run.config.model.source)
+    weights = run.path(SLIM, "model.onnx.data")
+    require_one_file(run.config, weights.stat().st_size if weights.is_file() else 0)
 
 
 def preflight_key(run: Run) -> Any:

@@ -13,8 +13,16 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from edgeship.config import Candidates, Config, InputSpec, Target
+from edgeship.engines.onnx_file import ONE_FILE
 from edgeship.errors import ConfigError
-from edgeship.pipeline.candidates import candidates, converted, needs_calibration, require_possible, resolved_precision
+from edgeship.pipeline.candidates import (
+    candidates,
+    converted,
+    needs_calibration,
+    require_one_file,
+    require_possible,
+    resolved_precision,
+)
 from edgeship.prepare import export, model
 from edgeship.prepare.graph import save_onnx
 from edgeship.prepare.slim import Options, slim
@@ -51,6 +59,17 @@ def test_what_cannot_be_is_refused(asked: Config, operators: set[str], words: st
     with pytest.raises(ConfigError) as refused:
         require_possible(asked, operators, "model.onnx")
     assert words in str(refused.value)
+
+
+def test_a_model_beyond_one_file_is_refused_before_anything_long() -> None:
+    few = config("fp32", "int8")
+    require_one_file(few, ONE_FILE)
+    with pytest.raises(
+        ConfigError, match=r"2\.0 GiB of weights, and an engine of onnxruntime is one ONNX file"
+    ) as refused:
+        require_one_file(few, ONE_FILE + 1)
+    assert "engine = 'tensorrt'" in (refused.value.do or "")
+    require_one_file(few.model_copy(update={"target": Target(engine="tensorrt")}), ONE_FILE + 1)
 
 
 def test_what_can_be_passes() -> None:

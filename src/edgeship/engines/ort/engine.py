@@ -20,7 +20,7 @@ import numpy as np
 
 from edgeship.engines import BuildRequest, OpenOptions, Probe, Runner, processor
 from edgeship.engines.checked_feeds import shapes_of
-from edgeship.engines.onnx_file import read_nodes, read_weight_shapes
+from edgeship.engines.onnx_file import ONE_FILE, read_nodes, read_weight_shapes
 from edgeship.engines.ort.arithmetic import arithmetic_of
 from edgeship.engines.ort.cpu import CpuRunner
 from edgeship.engines.ort.profile import read_profile
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from edgeship.engines import Array
 
 SUFFIX = ".onnx"
-ONE_FILE = 2**31 - 2**20
-"""Bytes of weights that fit one ONNX file: a protobuf message holds 2 GiB."""
 _PROFILE_RUNS = 5
 _SLOWER = 1.1
 _HALF: tuple[Precision, ...] = ("fp16", "int8-fp16")
@@ -369,7 +367,7 @@ def _check_alone(engine: Path, options: OpenOptions, model: Path) -> None:
                 f"{model.name} has {apart.stat().st_size / 2**30:.1f} GiB of weights in a file beside it, and an "
                 "engine of onnxruntime is one ONNX file, which holds 2 GiB",
                 expected="a candidate whose weights fit one file",
-                do="take INT8 or FP16, whose weights are smaller, or engine = 'tensorrt'",
+                do="build INT8 or FP16, whose weights are smaller, or take engine = 'tensorrt'",
             ) from error
         raise BuildError(
             f"the engine file does not open alone: {error.found}",
