@@ -304,12 +304,7 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
             files.add(binding, f"{CACHE}.json", "evidence")
     elif spec.cache is not None:
         cache = files.add(source / spec.cache.path, CACHE, "cache", spec.cache.sha256)
-    known = None
-    answer = source / trial_folder.KNOWN_ANSWER
-    if answer.is_file():
-        snr = MIN_SNR_DB.get(spec.candidate.precision, QUANTIZED_SNR_DB)
-        place = files.add(answer, answer.name, "known-answer")
-        known = KnownAnswer(path=place, min_snr_db=snr, arithmetic=build.identity.arithmetic)
+    known = _known_answer(files, source, spec, build)
     plugins = tuple(
         Path(files.add(plugin, f"plugins/{plugin.name}", "plugin")) for plugin in _existing(spec.target.plugins)
     )
@@ -348,6 +343,16 @@ def _fill(files: _Files, contents: Contents, spec: TrialSpec, trial: Trial, buil
         prepared=dict(sorted(contents.prepared.items())),
         files=dict(sorted(files.listed.items())),
     )
+
+
+def _known_answer(files: _Files, source: Path, spec: TrialSpec, build: Build) -> KnownAnswer | None:
+    """The first batch and its outputs, where the trial kept them."""
+    answer = source / trial_folder.KNOWN_ANSWER
+    if not answer.is_file():
+        return None
+    snr = MIN_SNR_DB.get(spec.candidate.precision, QUANTIZED_SNR_DB)
+    place = files.add(answer, answer.name, "known-answer")
+    return KnownAnswer(path=place, min_snr_db=snr, arithmetic=build.identity.arithmetic)
 
 
 def _existing(plugins: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -101,12 +101,7 @@ def calibrate(
     checks.refuse_useless()
     used = checks.count
     ranges = _ranges(late, options)
-    method: str = options.method
-    scores: tuple[MethodScore, ...] = ()
-    judging = Judging(options.style, options.rows)
-    if options.method == "auto":
-        progress(0, None, "comparing methods")
-        method, scores = choose_method(proto, ranges, kept.judges(MAX_TRIAL), judging)
+    method, scores = _method(proto, ranges, kept, options, progress)
     if share:
         late = _count(observer, checks, kept.held(), len(frames), progress)
         ranges = _ranges(late, options)
@@ -114,12 +109,7 @@ def calibrate(
         ranges = _moved(ranges, early, method, options)
     ranges, clipping = _clipped(proto, ranges, late, method, options)
     scales = scales_of(ranges, touched, method)
-    placement: Placement = "default"
-    placements: tuple[PlacementScore, ...] = ()
-    if options.placement:
-        progress(0, None, "comparing placements")
-        cache = CalibrationCache(out, scales, ranges, method)
-        placement, placements = choose_placement(proto, cache, kept.judges(PLACED_ON), judging)
+    placement, placements = _placement(proto, CalibrationCache(out, scales, ranges, method), kept, options, progress)
     facts = {"method": method, "graph_sha256": graph_sha256, "placements": {options.style: placement}}
     calibration_cache.save(
         out, calibration_cache.Content(scales, ranges, checks.samples), facts | _binding(checks, options)
@@ -144,6 +134,26 @@ def calibrate(
         unchecked=options.unchecked or (() if options.evaluation is not None else (NOT_GIVEN,)),
     )
     return result.model_copy(update={"advice": " ".join(_advice(result, ranges))})
+
+
+def _method(
+    proto: onnx.ModelProto, ranges: dict[str, TensorRange], kept: Kept, options: CalibrateOptions, progress: Progress
+) -> tuple[str, tuple[MethodScore, ...]]:
+    """The method that was asked for, or the best of all on the held-out frames."""
+    if options.method != "auto":
+        return options.method, ()
+    progress(0, None, "comparing methods")
+    return choose_method(proto, ranges, kept.judges(MAX_TRIAL), Judging(options.style, options.rows))
+
+
+def _placement(
+    proto: onnx.ModelProto, cache: CalibrationCache, kept: Kept, options: CalibrateOptions, progress: Progress
+) -> tuple[Placement, tuple[PlacementScore, ...]]:
+    """Where Q/DQ pairs go: the default, where no choice is asked for."""
+    if not options.placement:
+        return "default", ()
+    progress(0, None, "comparing placements")
+    return choose_placement(proto, cache, kept.judges(PLACED_ON), Judging(options.style, options.rows))
 
 
 def _binding(checks: FrameChecks, options: CalibrateOptions) -> dict[str, object]:

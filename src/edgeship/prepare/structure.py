@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from edgeship.files import sha256_bytes
+from edgeship.prepare.large import without_initializers
 
 if TYPE_CHECKING:
     import onnx
@@ -30,32 +31,13 @@ def structure_hash(model: onnx.ModelProto) -> str:
 
 def _without(model: onnx.ModelProto, weights: set[str]) -> onnx.ModelProto:
     """The model with its weights as names, types and shapes; their values are never copied."""
-    import onnx
-
-    bare = onnx.ModelProto()
-    for field, value in model.ListFields():
-        if field.name != "graph":
-            _assign(bare, field.name, value)
-    for field, value in model.graph.ListFields():
-        if field.name != "initializer":
-            _assign(bare.graph, field.name, value)
+    bare = without_initializers(model)
     for tensor in model.graph.initializer:
         if tensor.name in weights:
             bare.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         else:
             bare.graph.initializer.add().CopyFrom(tensor)
     return bare
-
-
-def _assign(message: object, name: str, value: object) -> None:
-    """Set a field of a protobuf message, whatever its kind."""
-    field = getattr(message, name)
-    if hasattr(field, "extend"):
-        field.extend(value)
-    elif hasattr(field, "CopyFrom"):
-        field.CopyFrom(value)
-    else:
-        setattr(message, name, value)
 
 
 def _weights(graph: onnx.GraphProto) -> set[str]:
